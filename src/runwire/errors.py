@@ -1,0 +1,174 @@
+"""What can go wrong, as types. Callers branch on the type and read the facts from its fields, never from the text."""
+
+from __future__ import annotations
+
+
+class RunwireError(Exception):
+    """Base of every error runwire raises on purpose. `code` is stable and is what HTTP problems and metrics carry."""
+
+    code = "internal"
+
+
+class InvalidRequest(RunwireError):
+    """The caller's input does not fit; `code` says which rule, `detail` says where. Nothing was changed."""
+
+    code = "invalid_request"
+
+    def __init__(self, detail: str, *, code: str = "invalid_request") -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+
+
+class RunNotFound(RunwireError):
+    code = "run_not_found"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"no run {run_id!r}")
+        self.run_id = run_id
+
+
+class UnknownAgent(RunwireError):
+    code = "unknown_agent"
+
+    def __init__(self, agent: str, *, known: tuple[str, ...]) -> None:
+        super().__init__(f"no agent {agent!r}; known: {', '.join(known) or 'none'}")
+        self.agent = agent
+        self.known = known
+
+
+class StartConflict(RunwireError):
+    """The run id or the idempotency key is taken by a start with another body. Nothing was started."""
+
+    code = "start_conflict"
+
+    def __init__(self, run_id: str, *, by: str) -> None:
+        super().__init__(f"{by} was already used to start run {run_id!r} with another body")
+        self.run_id = run_id
+        self.by = by
+
+
+class AppendError(RunwireError):
+    """Nothing of this append was stored and nothing of it will be published."""
+
+    code = "append_failed"
+
+    def __init__(self, run_id: str, message: str) -> None:
+        super().__init__(message)
+        self.run_id = run_id
+
+
+class RunClosed(AppendError):
+    code = "run_closed"
+
+    def __init__(self, run_id: str, *, state: str, last_seq: int) -> None:
+        super().__init__(run_id, f"run {run_id!r} is {state}; its log ended at {last_seq}")
+        self.state = state
+        self.last_seq = last_seq
+
+
+class FenceLost(AppendError):
+    """Another owner has taken the run since: this one may append nothing more."""
+
+    code = "fence_stale"
+
+    def __init__(self, run_id: str, *, held: int | None, current: int, last_seq: int) -> None:
+        super().__init__(run_id, f"fence {held} of run {run_id!r} is stale; the current one is higher")
+        self.held = held
+        self.current = current
+        self.last_seq = last_seq
+
+
+class SeqConflict(AppendError):
+    code = "seq_conflict"
+
+    def __init__(self, run_id: str, *, expected: int, actual: int) -> None:
+        super().__init__(run_id, f"expected run {run_id!r} at seq {expected}, it is at {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class IllegalAppend(AppendError):
+    """The events would break an invariant of the log (first event, terminal event, state transition)."""
+
+    code = "illegal_append"
+
+
+class StorageUnavailable(AppendError):
+    """The database failed while appending; whether to try again is the caller's choice, nothing was published."""
+
+    code = "storage_unavailable"
+
+
+class CursorPastTail(RunwireError):
+    code = "cursor_past_tail"
+
+    def __init__(self, run_id: str, *, cursor: int, last_seq: int) -> None:
+        super().__init__(f"cursor {cursor} is past the tail of run {run_id!r}, which is {last_seq}")
+        self.run_id = run_id
+        self.cursor = cursor
+        self.last_seq = last_seq
+
+
+class CursorExpired(RunwireError):
+    code = "cursor_expired"
+
+    def __init__(self, run_id: str, *, earliest_seq: int) -> None:
+        super().__init__(f"events of run {run_id!r} before {earliest_seq} are gone")
+        self.run_id = run_id
+        self.earliest_seq = earliest_seq
+
+
+class BusUnavailable(RunwireError):
+    """The bus did not take a batch. The events stay unpublished and are tried again."""
+
+    code = "bus_unavailable"
+
+
+class DatabaseUnavailable(RunwireError):
+    """No connection to PostgreSQL could be had."""
+
+    code = "database_unavailable"
+
+
+class EmbeddedPostgresError(RunwireError):
+    """The embedded PostgreSQL could not be found, started or reached; the text says what to do."""
+
+    code = "embedded_postgres"
+
+
+class MigrationError(RunwireError):
+    code = "migration"
+
+
+class GraphError(RunwireError):
+    """An agent's graph cannot run as declared; `problems` lists every one found."""
+
+    code = "invalid_graph"
+
+    def __init__(self, agent: str, problems: tuple[str, ...]) -> None:
+        super().__init__(f"agent {agent!r}: " + "; ".join(problems))
+        self.agent = agent
+        self.problems = problems
+
+
+class NodeFailed(RunwireError):
+    """Raised by a node to fail with a bounded code of its own, e.g. `raise NodeFailed("unreachable")`.
+
+    The code travels in the event log as `error:<code>:<fn>`; the optional detail goes nowhere but the traceback.
+    """
+
+    def __init__(self, code: str, detail: str = "", *, retry: bool = True) -> None:
+        super().__init__(detail or code)
+        self.code = code
+        self.retry = retry
+
+
+class ConfigurationError(RunwireError):
+    """Settings that cannot work; `problems` lists every one found."""
+
+    code = "configuration"
+
+    def __init__(self, problems: tuple[str, ...]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = problems

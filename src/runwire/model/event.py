@@ -1,0 +1,93 @@
+"""Events, version 1: payload-free facts of a run, and how they look on the wire."""
+
+from __future__ import annotations
+
+import re
+from enum import StrEnum
+from typing import Annotated, Final
+
+import msgspec
+
+from runwire.errors import InvalidRequest
+
+VERSION: Final = 1
+
+NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$"
+FN_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,63}(?:[.:][A-Za-z0-9_]{1,64}){0,7}$"
+
+NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=128)]
+"""A node as its agent declares it."""
+Fn = Annotated[str, msgspec.Meta(pattern=FN_PATTERN, max_length=256)]
+"""An identifier, dotted or with colons: `ensureDevice.check`, `error:timeout:openApp`."""
+
+_FN = re.compile(FN_PATTERN)
+_CODE = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
+
+
+class EventType(StrEnum):
+    RUN_STARTED = "RunStarted"
+    NODE_STARTED = "NodeStarted"
+    DEBUG_TRACE = "DebugTrace"
+    NODE_FINISHED = "NodeFinished"
+    RUN_FINISHED = "RunFinished"
+
+
+class Source(StrEnum):
+    """Who appended an event (`api`, `worker`) or, on the wire, who sent it (`outbox`, `replayer`)."""
+
+    API = "api"
+    WORKER = "worker"
+    OUTBOX = "outbox"
+    REPLAYER = "replayer"
+
+
+class NewEvent(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unknown_fields=True, gc=False):
+    """An event before it has a place in the log. Nothing but these three fields ever travels."""
+
+    type: EventType
+    name: NodeName | None = None
+    fn: Fn | None = None
+
+    def __post_init__(self) -> None:
+        named = self.type in (EventType.NODE_STARTED, EventType.NODE_FINISHED)
+        if named != (self.name is not None):
+            raise ValueError(f"{self.type} {'needs' if named else 'takes no'} `name`")
+        if (self.type is EventType.DEBUG_TRACE) != (self.fn is not None):
+            raise ValueError(f"{self.type} {'takes no' if self.fn is not None else 'needs'} `fn`")
+
+
+class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
+    """An event on the wire. `seq` is 1-based and dense per run, `ts` is epoch milliseconds of the append."""
+
+    run_id: str
+    seq: int
+    ts: int
+    type: EventType
+    v: int
+    source: Source
+    name: str | None = None
+    fn: str | None = None
+
+
+def debug_trace(fn: str) -> NewEvent:
+    """A DebugTrace. Raises InvalidRequest when `fn` is not an identifier, so a payload cannot slip in as one."""
+    if not _FN.match(fn):
+        raise InvalidRequest("fn must be an identifier, dotted or with colons", code="invalid_fn")
+    return NewEvent(EventType.DEBUG_TRACE, fn=fn)
+
+
+def error_trace(code: str, fn: str) -> NewEvent:
+    """The DebugTrace of a failure, `error:<code>:<fn>`; a code that is not bounded snake_case becomes `exception`."""
+    return debug_trace(f"error:{code if _CODE.match(code) else 'exception'}:{fn}")
+
+
+RUN_STARTED: Final = NewEvent(EventType.RUN_STARTED)
+RUN_FINISHED: Final = NewEvent(EventType.RUN_FINISHED)
+
+
+def node_started(name: str) -> NewEvent:
+    return NewEvent(EventType.NODE_STARTED, name=name)
+
+
+def node_finished(name: str) -> NewEvent:
+    return NewEvent(EventType.NODE_FINISHED, name=name)
