@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import Annotated, Final
+from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
@@ -91,3 +91,39 @@ def node_started(name: str) -> NewEvent:
 
 def node_finished(name: str) -> NewEvent:
     return NewEvent(EventType.NODE_FINISHED, name=name)
+
+
+class StoredEvent(NamedTuple):
+    """An event as the log holds it; its run is known from where it was read. `ts_us` is epoch microseconds."""
+
+    seq: int
+    ts_us: int
+    type: str
+    name: str | None
+    fn: str | None
+
+    def on_wire(self, run_id: str, *, source: Source = Source.OUTBOX) -> Event:
+        """The event as clients see it."""
+        return Event(
+            run_id, self.seq, self.ts_us // 1000, EventType(self.type), VERSION, source, self.name, self.fn
+        )
+
+
+class WireEncoder:
+    """Encodes the events of one run as JSON, the same bytes `msgspec.json.encode(event.on_wire(...))` would give.
+
+    Names and fns are identifiers by the log's own rule, so nothing in them ever needs escaping.
+    """
+
+    def __init__(self, run_id: str, *, source: Source = Source.OUTBOX) -> None:
+        self._head = f'{{"runId":"{run_id}","seq":'
+        self._source = f'","v":{VERSION},"source":"{source.value}"'
+
+    def json(self, event: StoredEvent) -> str:
+        seq, ts_us, type_, name, fn = event
+        head = f'{self._head}{seq},"ts":{ts_us // 1000},"type":"{type_}{self._source}'
+        if name is not None:
+            return f'{head},"name":"{name}"}}'
+        if fn is not None:
+            return f'{head},"fn":"{fn}"}}'
+        return head + "}"

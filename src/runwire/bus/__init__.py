@@ -1,0 +1,41 @@
+"""The bus: fan-out of what was published. A hint that something is new; PostgreSQL is the truth.
+
+Every bus keeps a run's messages in order and may repeat or lose them: subscribers drop what they have by seq and read
+what they miss from PostgreSQL.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+from runwire.model.event import StoredEvent
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Events `first_seq` to `last_seq` of a run, now published. `events` is None where the bus carries only the hint."""
+
+    run_id: str
+    first_seq: int
+    last_seq: int
+    events: tuple[StoredEvent, ...] | None
+
+
+Deliver: TypeAlias = Callable[[Published], None]
+
+
+class BusWriter(Protocol):
+    """The side only the publisher holds."""
+
+    async def publish(self, messages: Sequence[Published]) -> None:
+        """Returns when the bus has taken every message. Raises BusUnavailable; some may have gone out then."""
+
+
+class BusReader(Protocol):
+    """The side streams hold."""
+
+    def subscribe(self, run_id: str, deliver: Deliver) -> AbstractAsyncContextManager[None]:
+        """Inside the block `deliver` is called, in the event loop, for every message of the run from then on."""

@@ -1,0 +1,49 @@
+"""The bus between processes of one database: NOTIFY with run id and seqs; subscribers read the events themselves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+from runwire.bus import Deliver, Published
+from runwire.db import Listener, Session
+from runwire.db.notify import EVENTS_PUBLISHED, packed
+from runwire.errors import BusUnavailable, DatabaseUnavailable
+
+
+class PostgresBusWriter:
+    """Sends one NOTIFY for as many messages as fit a payload, in a statement of its own."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def publish(self, messages: Sequence[Published]) -> None:
+        words = [f"{message.run_id},{message.first_seq},{message.last_seq}" for message in messages]
+        try:
+            await self._session.fetch("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", EVENTS_PUBLISHED, packed(words))
+        except DatabaseUnavailable as error:
+            raise BusUnavailable("the NOTIFY did not go out") from error
+
+
+class PostgresBusReader:
+    """Routes notifications to subscribers. Run its `listener`; while it reconnects, messages are lost, as they may be."""
+
+    def __init__(self, dsn: str) -> None:
+        self._subscribers: dict[str, list[Deliver]] = {}
+        self.listener = Listener(dsn, {EVENTS_PUBLISHED: self._route})
+
+    @asynccontextmanager
+    async def subscribe(self, run_id: str, deliver: Deliver) -> AsyncIterator[None]:
+        self._subscribers.setdefault(run_id, []).append(deliver)
+        try:
+            yield
+        finally:
+            self._subscribers[run_id].remove(deliver)
+            if not self._subscribers[run_id]:
+                del self._subscribers[run_id]
+
+    def _route(self, payload: str) -> None:
+        for word in payload.split(" "):
+            run_id, first_seq, last_seq = word.rsplit(",", 2)
+            for deliver in tuple(self._subscribers.get(run_id, ())):
+                deliver(Published(run_id, int(first_seq), int(last_seq), None))

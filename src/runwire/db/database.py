@@ -1,0 +1,205 @@
+"""Connections to PostgreSQL: a pool for short reads, sessions of their own for the hot paths, errors as ours."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any, TypeAlias
+
+import asyncpg
+
+from runwire.clock import monotonic
+from runwire.errors import DatabaseUnavailable, RunwireError
+
+Row: TypeAlias = asyncpg.Record
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+_TRANSIENT = (
+    OSError,
+    TimeoutError,
+    asyncpg.PostgresConnectionError,
+    asyncpg.InterfaceError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.TransactionRollbackError,
+    asyncpg.ReadOnlySQLTransactionError,
+    asyncpg.InternalClientError,
+)
+_BASE_SETTINGS = {"jit": "off", "timezone": "UTC"}
+
+
+class ConstraintViolated(RunwireError):
+    """The database refused a statement because of a constraint; nothing of it was stored."""
+
+    code = "constraint"
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(f"constraint {constraint or 'unknown'} holds")
+        self.constraint = constraint
+
+
+@contextmanager
+def translated_errors() -> Iterator[None]:
+    """Inside, failures of the connection or server become DatabaseUnavailable, broken constraints ConstraintViolated."""
+    try:
+        yield
+    except asyncpg.IntegrityConstraintViolationError as error:
+        raise ConstraintViolated(getattr(error, "constraint_name", None) or "") from error
+    except _TRANSIENT as error:
+        raise DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}") from error
+
+
+class Transaction:
+    """Statements of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        return await self._connection.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        return await self._connection.fetchrow(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        return await self._connection.execute(sql, *args)
+
+
+class Session:
+    """One connection of its own, opened on first use and again after it failed; used by one task at a time."""
+
+    def __init__(self, dsn: str, *, name: str, settings: Mapping[str, str], timeout_s: float) -> None:
+        self._dsn = dsn
+        self._settings = {**_BASE_SETTINGS, "application_name": f"runwire {name}", **settings}
+        self._timeout_s = timeout_s
+        self._connection: Connection | None = None
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        """Rows of a statement in a transaction of its own. Raises DatabaseUnavailable or ConstraintViolated."""
+        with translated_errors():
+            connection = await self._open()
+            try:
+                return await connection.fetch(sql, *args)
+            except _TRANSIENT:
+                self._drop()
+                raise
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        rows = await self.fetch(sql, *args)
+        return rows[0] if rows else None
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        """Commits at the end of the block, rolls back when it raises."""
+        with translated_errors():
+            connection = await self._open()
+            try:
+                async with connection.transaction():
+                    yield Transaction(connection)
+            except (*_TRANSIENT, asyncio.CancelledError):
+                self._drop()
+                raise
+
+    async def aclose(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with translated_errors():
+                await connection.close(timeout=2)
+
+    async def _open(self) -> Connection:
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await asyncpg.connect(
+                self._dsn, server_settings=self._settings, command_timeout=self._timeout_s, timeout=self._timeout_s
+            )
+        return self._connection
+
+    def _drop(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.terminate()
+
+
+class Database:
+    """The pool for short statements. Enter it to open it; `session` gives connections outside of it."""
+
+    def __init__(
+        self,
+        dsn: str,
+        *,
+        pool_size: int = 10,
+        timeout_s: float = 10.0,
+        name: str = "pool",
+        on_wait: Callable[[float], None] = lambda _seconds: None,
+    ) -> None:
+        self.dsn = dsn
+        self._pool_size = pool_size
+        self._timeout_s = timeout_s
+        self._name = name
+        self._on_wait = on_wait
+        self._pool: asyncpg.Pool[asyncpg.Record] | None = None
+
+    async def __aenter__(self) -> Database:
+        with translated_errors():
+            self._pool = await asyncpg.create_pool(
+                self.dsn,
+                min_size=0,
+                max_size=self._pool_size,
+                timeout=self._timeout_s,
+                command_timeout=self._timeout_s,
+                max_inactive_connection_lifetime=300,
+                server_settings={**_BASE_SETTINGS, "application_name": f"runwire {self._name}"},
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is not None:
+            pool, self._pool = self._pool, None
+            try:
+                await asyncio.wait_for(pool.close(), timeout=2)
+            except TimeoutError:
+                pool.terminate()
+
+    @property
+    def in_use(self) -> int:
+        """Connections of the pool that are at work."""
+        return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        async with self._acquired() as connection:
+            return await connection.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        async with self._acquired() as connection:
+            return await connection.fetchrow(sql, *args)
+
+    async def fetchval(self, sql: str, *args: object) -> Any:
+        async with self._acquired() as connection:
+            return await connection.fetchval(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        async with self._acquired() as connection:
+            return await connection.execute(sql, *args)
+
+    async def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
+        async with self._acquired() as connection:
+            await connection.executemany(sql, rows)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._acquired() as connection, connection.transaction():
+            yield Transaction(connection)
+
+    def session(self, name: str, *, settings: Mapping[str, str] | None = None) -> Session:
+        """A connection of its own, outside the pool; `settings` are PostgreSQL parameters for it."""
+        return Session(self.dsn, name=name, settings=settings or {}, timeout_s=self._timeout_s)
+
+    @asynccontextmanager
+    async def _acquired(self) -> AsyncIterator[Connection]:
+        if self._pool is None:
+            raise DatabaseUnavailable("the pool is closed")
+        with translated_errors():
+            asked = monotonic()
+            async with self._pool.acquire(timeout=self._timeout_s) as connection:
+                self._on_wait(monotonic() - asked)
+                yield connection  # type: ignore[misc]  # the pool's proxy is used as the connection it stands for

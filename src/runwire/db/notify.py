@@ -1,0 +1,121 @@
+"""LISTEN/NOTIFY: hints between processes. Losing one costs latency, never an event."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Mapping
+
+import asyncpg
+import structlog
+from tenacity import AsyncRetrying, wait_random_exponential
+
+from runwire.db.database import Connection
+
+RUNS_CLAIMABLE = "runwire_claimable"
+"""A run may be claimed: it was started, signalled or handed over. Payload: its agent."""
+RUNS_DIRTY = "runwire_dirty"
+"""Runs have unpublished events. Payload: run ids, space-separated."""
+RUN_CANCELLED = "runwire_cancel"
+"""Cancellation was requested. Payload: the run id."""
+EVENTS_PUBLISHED = "runwire_published"
+"""Events were published. Payload: `<run id> <last seq>` pairs, space-separated."""
+
+PAYLOAD_MAX = 7900
+"""Bytes of one payload; PostgreSQL takes fewer than 8000."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Listener:
+    """One connection that listens on channels, opened again for as long as it takes after it was lost.
+
+    Callbacks run in the event loop and must not block. `on_connected` runs after every (re)connect, when the
+    channels are already listened on: what was missed in between is to be read from the tables then.
+    """
+
+    def __init__(
+        self,
+        dsn: str,
+        channels: Mapping[str, Callable[[str], None]],
+        *,
+        on_connected: Callable[[], None] = lambda: None,
+        check_s: float = 10.0,
+    ) -> None:
+        self._dsn = dsn
+        self._channels = channels
+        self._on_connected = on_connected
+        self._check_s = check_s
+        self._lost = asyncio.Event()
+        self.connected = asyncio.Event()
+
+    async def run(self) -> None:
+        """Listens until cancelled."""
+        while True:
+            try:
+                connection = await self._connect()
+            except asyncio.CancelledError:
+                raise
+            try:
+                self._on_connected()
+                self.connected.set()
+                await self._watch(connection)
+            finally:
+                self.connected.clear()
+                connection.terminate()
+            _log.warning("listener_lost", channels=sorted(self._channels))
+
+    async def _connect(self) -> Connection:
+        async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.05, max=2), retry=_is_db_error):
+            with attempt:
+                self._lost.clear()
+                connection: Connection = await asyncpg.connect(
+                    self._dsn,
+                    timeout=5,
+                    command_timeout=5,
+                    server_settings={"application_name": "runwire listener", "jit": "off"},
+                )
+                connection.add_termination_listener(lambda _connection: self._lost.set())
+                for channel, callback in self._channels.items():
+                    await connection.add_listener(channel, _payload_only(callback))
+        return connection
+
+    async def _watch(self, connection: Connection) -> None:
+        """Returns when the connection is gone; a silent one is asked now and then, since TCP may not tell."""
+        while not connection.is_closed() and not self._lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), timeout=self._check_s)
+                return
+            try:
+                await connection.execute("SELECT 1")
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                return
+
+
+def _is_db_error(state: object) -> bool:
+    outcome = getattr(state, "outcome", None)
+    error = outcome.exception() if outcome is not None else None
+    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError))
+
+
+def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:
+    def called(_connection: object, _pid: int, _channel: str, payload: str) -> None:
+        callback(payload)
+
+    return called
+
+
+def packed(words: Mapping[str, None] | list[str]) -> list[str]:
+    """The words joined by spaces into as few payloads as fit."""
+    payloads: list[str] = []
+    current: list[str] = []
+    size = 0
+    for word in words:
+        if current and size + len(word) + 1 > PAYLOAD_MAX:
+            payloads.append(" ".join(current))
+            current, size = [], 0
+        current.append(word)
+        size += len(word) + 1
+    if current:
+        payloads.append(" ".join(current))
+    return payloads

@@ -1,0 +1,18 @@
+"""SQL lives in files next to the stage that owns it; each statement has a name and a guarantee."""
+
+from __future__ import annotations
+
+import re
+from importlib.resources import files
+
+_NAME = re.compile(r"^-- name: (\w+)[ \t]*$", re.MULTILINE)
+
+
+def load_sql(package: str, filename: str) -> dict[str, str]:
+    """The statements of a `.sql` file by name. A block starts at `-- name: <name>` and ends where the next begins."""
+    text = files(package).joinpath(filename).read_text(encoding="utf-8")
+    parts = _NAME.split(text)[1:]
+    statements = {name: body.strip().rstrip(";") for name, body in zip(parts[::2], parts[1::2], strict=True)}
+    if len(statements) * 2 != len(parts):
+        raise ValueError(f"{package}/{filename} names a statement twice")
+    return statements

@@ -1,0 +1,171 @@
+"""Every setting of a runwire process: one class, from which flags, environment variables and the docs' table come."""
+
+from __future__ import annotations
+
+import socket
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import platformdirs
+from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from runwire.errors import ConfigurationError
+
+_ENV = "RUNWIRE_"
+
+
+class Role(StrEnum):
+    """A part of the pipeline a process can take; `serve` without `--role` takes all."""
+
+    API = "api"
+    WORKER = "worker"
+    PUBLISHER = "publisher"
+
+
+class Settings(BaseSettings):
+    """Settings, read from `RUNWIRE_*` environment variables and overridden by flags. Durations carry their unit."""
+
+    model_config = SettingsConfigDict(env_prefix=_ENV, extra="ignore", frozen=True, populate_by_name=True)
+
+    # where to listen
+    host: str = Field("127.0.0.1", description="Address of the API listener.")
+    port: int = Field(8080, ge=0, le=65535, description="Port of the API listener; 0 takes a free one.")
+    admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics).")
+    admin_port: int = Field(9464, ge=0, le=65535, description="Port of the admin listener; 0 takes a free one.")
+
+    # what to run
+    roles: Annotated[tuple[Role, ...], NoDecode] = Field(
+        tuple(Role), min_length=1, description="Roles of this process, comma-separated."
+    )
+    agents: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Agents beyond those found by entry point, as `module:object`, comma-separated."
+    )
+
+    # where the data is
+    database_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{_ENV}DATABASE_URL", "DATABASE_URL"),
+        description="PostgreSQL to use; without it an embedded one is started in the data directory.",
+    )
+    data_dir: Path = Field(
+        default_factory=lambda: platformdirs.user_data_path("runwire"),
+        description="Where the embedded PostgreSQL keeps its data.",
+    )
+    bus: str | None = Field(
+        None,
+        description="`memory` (one process) or `postgres` (LISTEN/NOTIFY between processes). "
+        "Default: memory when the process has every role and an embedded database, else postgres.",
+    )
+    db_pool_size: int = Field(10, ge=2, le=500, description="Connections for reads and control statements.")
+    db_timeout_s: float = Field(10.0, gt=0, description="Limit for one control statement.")
+    partition_days_ahead: int = Field(7, ge=1, le=90, description="Days for which event partitions exist ahead.")
+
+    # append
+    append_connections: int = Field(2, ge=1, le=16, description="Connections that write events.")
+    append_batch_max: int = Field(512, ge=1, le=8192, description="Appends that may share one commit.")
+    append_queue_max: int = Field(20_000, ge=1, description="Appends that may wait; more are refused.")
+
+    # publish
+    publish_batch_events: int = Field(1000, ge=1, le=20_000, description="Events one publish step may take.")
+    publish_batch_runs: int = Field(200, ge=1, le=5_000, description="Runs one publish step may lock.")
+    publish_sweep_s: float = Field(1.0, gt=0, le=60, description="Period of the safety sweep for unpublished events.")
+    publish_backoff_max_s: float = Field(5.0, gt=0, description="Longest pause after a failing bus or database.")
+
+    # orchestrate
+    worker_concurrency: int = Field(200, ge=1, le=10_000, description="Runs one worker walks at once.")
+    worker_id: str = Field(
+        default_factory=socket.gethostname, description="Name of this worker in leases and logs.", max_length=128
+    )
+    worker_poll_s: float = Field(1.0, gt=0, le=60, description="Period of the safety poll for claimable runs.")
+    lease_s: float = Field(30.0, gt=0, description="How long a claim on a run holds without a heartbeat.")
+    lease_heartbeat_s: float = Field(10.0, gt=0, description="Period of the worker's heartbeat.")
+    drain_s: float = Field(10.0, ge=0, description="How long a stopping process waits for its nodes and streams.")
+
+    # stream
+    sse_retry_ms: int = Field(2000, ge=1, description="`retry:` a stream starts with.")
+    sse_heartbeat_s: float = Field(15.0, gt=0, description="Longest silence on a stream before a comment is sent.")
+    sse_max_age_s: float = Field(3600.0, gt=0, description="Age at which a stream is rotated (jittered by 10 %).")
+    sse_slow_bytes: int = Field(
+        1_048_576, ge=65_536, description="Bytes buffered for a client before it counts as slow."
+    )
+    sse_slow_s: float = Field(10.0, gt=0, description="Seconds a client may stay slow before it is closed, resumable.")
+    sse_ring_events: int = Field(1024, ge=1, description="Latest events of a run kept encoded while it has streams.")
+    sse_silence_s: float = Field(
+        5.0, gt=0, description="Silence of the bus after which a run's stored tail is checked."
+    )
+
+    # bounds on input
+    body_max_bytes: int = Field(262_144, ge=1024, description="Largest request body.")
+    batch_max_events: int = Field(1000, ge=1, le=10_000, description="Largest batch of an external orchestrator.")
+    page_max_events: int = Field(1000, ge=1, le=10_000, description="Largest page of events or runs.")
+
+    # telemetry
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log level.")
+    log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
+    trace_sample_ratio: float = Field(
+        0.05, ge=0, le=1, description="Share of runs traced when the caller does not say."
+    )
+    telemetry: bool = Field(True, description="Off: no metrics are counted and no spans are made.")
+
+    @field_validator("roles", "agents", mode="before")
+    @classmethod
+    def _split_commas(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("bus")
+    @classmethod
+    def _known_bus(cls, value: str | None) -> str | None:
+        if value not in (None, "memory", "postgres"):
+            raise ValueError("must be `memory` or `postgres`")
+        return value
+
+    @field_validator("agents")
+    @classmethod
+    def _agent_references(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        wrong = [ref for ref in value if not all(part for part in ref.partition(":"))]
+        if wrong:
+            raise ValueError(f"must be `module:object`, not {', '.join(wrong)}")
+        return value
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        problems = []
+        if self.lease_heartbeat_s >= self.lease_s:
+            problems.append("lease_heartbeat_s must be shorter than lease_s")
+        if self.bus == "memory" and set(self.roles) != set(Role):
+            problems.append("the memory bus needs every role in this process: set bus to postgres")
+        if self.port and self.port == self.admin_port:
+            problems.append("port and admin_port must differ")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    @property
+    def bus_name(self) -> str:
+        """The bus in use, with the default worked out."""
+        if self.bus is not None:
+            return self.bus
+        alone = self.database_url is None and set(self.roles) == set(Role)
+        return "memory" if alone else "postgres"
+
+
+def load_settings(**flags: Any) -> Settings:
+    """Settings from the environment, overridden by the flags that are not None.
+
+    Raises ConfigurationError naming every problem at once.
+    """
+    try:
+        return Settings(**{name: value for name, value in flags.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError(tuple(_sentence(problem) for problem in error.errors())) from None
+
+
+def _sentence(problem: Any) -> str:
+    field = ".".join(str(part) for part in problem["loc"][:1])
+    text = str(problem["msg"]).removeprefix("Value error, ")
+    name = field if field.startswith((_ENV, "DATABASE")) else f"{_ENV}{field.upper()}"
+    return f"{name}: {text}" if field else text
