@@ -1,0 +1,75 @@
+"""A process's series, and how a scrape reads them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, disable_created_metrics
+from prometheus_client.exposition import choose_encoder
+
+from runwire.telemetry.histogram import Histogram, HistogramFamily
+
+PREFIX: Final = "runwire_"
+
+
+class Exposition:
+    """Series in a registry of their own: two of these in one interpreter do not meet.
+
+    Names are given without the `runwire_` prefix, those of counters without `_total`. A family with one label
+    gets it as `label=values` and is a mapping from value to bound series, each of them exported at 0 already.
+    """
+
+    def __init__(self) -> None:
+        # `_created` samples would double the scrape, and some collectors take their epoch values for counts.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
+        self.registry = CollectorRegistry(auto_describe=True)
+        self._histograms: list[HistogramFamily] = []
+
+    def counter(self, name: str, documentation: str) -> Counter:
+        return Counter(PREFIX + name, documentation, registry=self.registry)
+
+    def counters(self, name: str, documentation: str, **label: Iterable[str]) -> dict[str, Counter]:
+        ((label_name, values),) = label.items()
+        family = Counter(PREFIX + name, documentation, [label_name], registry=self.registry)
+        return {str(value): family.labels(value) for value in values}
+
+    def gauge(self, name: str, documentation: str) -> Gauge:
+        return Gauge(PREFIX + name, documentation, registry=self.registry)
+
+    def gauges(self, name: str, documentation: str, **label: Iterable[str]) -> dict[str, Gauge]:
+        ((label_name, values),) = label.items()
+        family = Gauge(PREFIX + name, documentation, [label_name], registry=self.registry)
+        return {str(value): family.labels(value) for value in values}
+
+    def histogram(self, name: str, documentation: str, *, edges: Sequence[float]) -> Histogram:
+        return self.family(name, documentation, edges=edges).series[()]
+
+    def histograms(
+        self, name: str, documentation: str, *, edges: Sequence[float], **label: Iterable[str]
+    ) -> dict[str, Histogram]:
+        ((label_name, values),) = label.items()
+        series = [(str(value),) for value in values]
+        family = self.family(name, documentation, edges=edges, labels=(label_name,), series=series)
+        return {value: histogram for (value,), histogram in family.series.items()}
+
+    def family(
+        self,
+        name: str,
+        documentation: str,
+        *,
+        edges: Sequence[float],
+        labels: Sequence[str] = (),
+        series: Iterable[tuple[str, ...]] = ((),),
+    ) -> HistogramFamily:
+        family = HistogramFamily(PREFIX + name, documentation, edges=edges, labels=labels, series=series)
+        self._histograms.append(family)
+        return family
+
+    def render(self, accept: str) -> tuple[bytes, str]:
+        """The body and Content-Type of a scrape: OpenMetrics, with exemplars, when `accept` asks for it."""
+        encode, content_type = choose_encoder(accept)
+        exemplars = content_type.startswith("application/openmetrics-text")
+        rendered = "".join(family.render(exemplars=exemplars) for family in self._histograms)
+        # The registry comes last: in OpenMetrics it ends with the `# EOF` line.
+        return rendered.encode() + encode(self.registry), content_type

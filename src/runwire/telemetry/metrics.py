@@ -1,0 +1,286 @@
+"""What runwire counts and measures. Names, labels and meanings are public API; see docs/telemetry.md.
+
+A group per part of the pipeline; `Metrics` is what one process exports. Every labelled series exists at 0
+from the start, because `increase()` does not see a counter that is born at 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Final, TypeVar
+
+from prometheus_client import Counter, Gauge, ProcessCollector
+
+from runwire.model.event import EventType
+from runwire.telemetry.exposition import PREFIX, Exposition
+from runwire.telemetry.histogram import Histogram
+
+LAG_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+"""Edges lie exactly on the alert thresholds, so a quantile is exact where it matters."""
+RUN_BUCKETS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3600.0)
+# Few, since nodes and outcomes multiply them: a scrape stays under 1000 samples.
+NODE_BUCKETS_S: Final = (0.1, 1.0, 10.0, 60.0)
+BATCH_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
+BACKFILL_BUCKETS: Final = (0.0, 1.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
+
+EXTERNAL: Final = "external"
+"""The label of agents and nodes this process has no declaration of: those of external orchestrators."""
+OTHER: Final = "other"
+"""The label that declared agents and nodes past `LABEL_LIMIT` share."""
+LABEL_LIMIT: Final = 20
+
+T = TypeVar("T")
+
+
+class RunOutcome(StrEnum):
+    FINISHED = "finished"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+class NodeOutcome(StrEnum):
+    FINISHED = "finished"
+    FAILED = "failed"
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+
+
+class AppendFailure(StrEnum):
+    """The `code` of the error that an append raised."""
+
+    RUN_NOT_FOUND = "run_not_found"
+    RUN_CLOSED = "run_closed"
+    FENCE_STALE = "fence_stale"
+    SEQ_CONFLICT = "seq_conflict"
+    ILLEGAL_APPEND = "illegal_append"
+    STORAGE_UNAVAILABLE = "storage_unavailable"
+
+
+class PublishFailure(StrEnum):
+    BUS = "bus"
+    DATABASE = "database"
+    POISONED = "poisoned"
+
+
+class Wakeup(StrEnum):
+    LOCAL = "local"
+    NOTIFY = "notify"
+    POLL = "poll"
+
+
+class DeliveryPath(StrEnum):
+    BACKFILL = "backfill"
+    LIVE = "live"
+
+
+class ConnectKind(StrEnum):
+    NEW = "new"
+    RESUME = "resume"
+
+
+class DisconnectReason(StrEnum):
+    TERMINAL = "terminal"
+    CLIENT = "client"
+    SLOW = "slow"
+    DRAIN = "drain"
+    ROTATE = "rotate"
+    ERROR = "error"
+
+
+class Signal(StrEnum):
+    TRACES = "traces"
+    LOGS = "logs"
+
+
+class PipelineMetrics:
+    """Runs, nodes, append and publish."""
+
+    def __init__(self, out: Exposition, agents: Mapping[str, Sequence[str]]) -> None:
+        """`agents`: the names of the nodes of each registered agent."""
+        agent_names, more_agents = _bounded(agents)
+        node_names, more_nodes = _bounded(node for nodes in agents.values() for node in nodes)
+
+        started = out.counters("runs_started", "Runs started.", agent=agent_names)
+        self.runs_started: Mapping[str, Counter] = _ByName(started, overflow=more_agents)
+        """By agent."""
+        finished = Counter(
+            PREFIX + "runs_finished", "Runs ended.", ["agent", "outcome"], registry=out.registry
+        )
+        self.runs_finished: Mapping[tuple[str, str], Counter] = _ByNameAndOutcome(
+            {
+                (name, outcome): finished.labels(name, outcome)
+                for name in agent_names
+                for outcome in RunOutcome
+            },
+            overflow=more_agents,
+        )
+        """By (agent, outcome)."""
+        self.run_duration: Mapping[str, Histogram] = out.histograms(
+            "run_duration_seconds", "From RunStarted to RunFinished.", edges=RUN_BUCKETS_S, outcome=RunOutcome
+        )
+        """By outcome."""
+        self.time_to_first_node: Histogram = out.histogram(
+            "time_to_first_node_seconds",
+            "From accepting a run to its first node.",
+            edges=LAG_BUCKETS_S,
+        )
+        node_duration = out.family(
+            "node_duration_seconds",
+            "One try of a node.",
+            edges=NODE_BUCKETS_S,
+            labels=("node", "outcome"),
+            series=[(name, str(outcome)) for name in node_names for outcome in NodeOutcome],
+        )
+        self.node_duration: Mapping[tuple[str, str], Histogram] = _ByNameAndOutcome(
+            {(name, outcome): series for (name, outcome), series in node_duration.series.items()},
+            overflow=more_nodes,
+        )
+        """By (node, outcome)."""
+
+        self.events_appended: Mapping[str, Counter] = out.counters(
+            "events_appended", "Events stored, counted after the commit.", type=EventType
+        )
+        """By event type."""
+        self.append_failures: Mapping[str, Counter] = out.counters(
+            "append_failures", "Appends that stored nothing.", reason=AppendFailure
+        )
+        """By the `code` of the error raised."""
+        self.append_duration: Histogram = out.histogram(
+            "append_duration_seconds", "From the append call to its commit.", edges=LAG_BUCKETS_S
+        )
+
+        self.events_published: Counter = out.counter("events_published", "Events put on the bus.")
+        self.publish_failures: Mapping[str, Counter] = out.counters(
+            "publish_failures", "Publish steps that failed and are tried again.", reason=PublishFailure
+        )
+        self.publish_lag: Histogram = out.histogram(
+            "publish_lag_seconds", "From an event's commit to its being on the bus.", edges=LAG_BUCKETS_S
+        )
+        self.publish_batch: Histogram = out.histogram(
+            "publish_batch_events", "Events that one publish step put on the bus.", edges=BATCH_BUCKETS
+        )
+        self.outbox_wakeups: Mapping[str, Counter] = out.counters(
+            "outbox_wakeups", "Publish steps that found work, by what woke the publisher.", by=Wakeup
+        )
+
+
+class StreamMetrics:
+    """Delivery to clients over SSE."""
+
+    def __init__(self, out: Exposition) -> None:
+        self.events_delivered: Mapping[str, Counter] = out.counters(
+            "events_delivered", "Events written to clients' sockets.", path=DeliveryPath
+        )
+        self.delivery_lag: Histogram = out.histogram(
+            "delivery_lag_seconds",
+            "From an event's commit to the socket write.",
+            edges=LAG_BUCKETS_S,
+        )
+        self.sse_connections: Gauge = out.gauge("sse_connections", "Streams that are open.")
+        self.sse_connects: Mapping[str, Counter] = out.counters(
+            "sse_connects", "Streams opened; `resume` came with a cursor.", kind=ConnectKind
+        )
+        self.sse_disconnects: Mapping[str, Counter] = out.counters(
+            "sse_disconnects", "Streams closed.", reason=DisconnectReason
+        )
+        self.sse_backfill: Histogram = out.histogram(
+            "sse_backfill_events", "Events in the stored part of a stream.", edges=BACKFILL_BUCKETS
+        )
+        self.sse_backfill_duration: Histogram = out.histogram(
+            "sse_backfill_duration_seconds",
+            "From attaching a client to the end of its stored part.",
+            edges=LAG_BUCKETS_S,
+        )
+        self.sse_duplicates_dropped: Counter = out.counter(
+            "sse_duplicates_dropped", "Events that came twice and were sent once."
+        )
+        self.sse_gaps_repaired: Counter = out.counter(
+            "sse_gaps_repaired", "Gaps in what the bus sent that were filled from PostgreSQL."
+        )
+        self.sse_run_reconnects_max: Gauge = out.gauge(
+            "sse_run_reconnects_1m_max", "Reconnects in the last minute, of the run with most."
+        )
+        self.sse_client_reconnects_max: Gauge = out.gauge(
+            "sse_client_reconnects_1m_max",
+            "Reconnects in the last minute, of the client with most.",
+        )
+        self.sse_write_age_max: Gauge = out.gauge(
+            "sse_write_age_seconds_max", "Age of the oldest last write among open streams."
+        )
+
+
+class ProcessMetrics:
+    """The process itself, and what telemetry had to give up."""
+
+    def __init__(self, out: Exposition, version: str) -> None:
+        self.db_pool_in_use: Gauge = out.gauge("db_pool_in_use", "Database connections taken from the pool.")
+        self.db_pool_wait: Histogram = out.histogram(
+            "db_pool_wait_seconds", "Wait for a connection from the pool.", edges=LAG_BUCKETS_S
+        )
+        self.event_loop_lag: Histogram = out.histogram(
+            "event_loop_lag_seconds", "How late the event loop woke a timer.", edges=LAG_BUCKETS_S
+        )
+        self.telemetry_dropped: Mapping[str, Counter] = out.counters(
+            "telemetry_dropped", "Spans and log lines given up rather than hold up the work.", signal=Signal
+        )
+        out.gauges("build_info", "Always 1; the label says what runs.", version=[version])[version].set(1)
+        ProcessCollector(registry=out.registry)
+
+
+class Metrics(PipelineMetrics, StreamMetrics, ProcessMetrics):
+    """The metrics of one process. Counters are bound: `metrics.events_appended[event.type].inc(n)`.
+
+    A group whose numbers come from one role only is made by that role, with `out`, when it starts.
+    """
+
+    def __init__(
+        self, agents: Mapping[str, Sequence[str]] = MappingProxyType({}), *, version: str = "dev"
+    ) -> None:
+        """`agents`: the names of the nodes of each registered agent, the values of the labels agent and node.
+
+        Names that are not among them count as `external`, those past the first 20 as `other`.
+        """
+        self.out = Exposition()
+        PipelineMetrics.__init__(self, self.out, agents)
+        StreamMetrics.__init__(self, self.out)
+        ProcessMetrics.__init__(self, self.out, version)
+
+    def exposition(self, accept: str = "") -> tuple[bytes, str]:
+        """The body and Content-Type of a scrape: OpenMetrics, with exemplars, when `accept` asks for it."""
+        return self.out.render(accept)
+
+
+class _ByName(dict[str, T]):
+    """Series by a declared name; a name that was not declared finds `external`."""
+
+    def __init__(self, series: Mapping[str, T], *, overflow: Iterable[str]) -> None:
+        super().__init__(series)
+        for name in overflow:
+            self[name] = series[OTHER]
+
+    def __missing__(self, name: str) -> T:
+        return self[EXTERNAL]
+
+
+class _ByNameAndOutcome(dict[tuple[str, str], T]):
+    """Series by a declared name and an outcome; a name that was not declared finds `external`."""
+
+    def __init__(self, series: Mapping[tuple[str, str], T], *, overflow: Iterable[str]) -> None:
+        super().__init__(series)
+        shared = {outcome: one for (name, outcome), one in series.items() if name == OTHER}
+        self.update({(name, outcome): one for name in overflow for outcome, one in shared.items()})
+
+    def __missing__(self, key: tuple[str, str]) -> T:
+        name, outcome = key
+        if name == EXTERNAL:
+            raise KeyError(key)
+        return self[EXTERNAL, outcome]
+
+
+def _bounded(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The label values to export, and the names past the limit."""
+    distinct = [name for name in dict.fromkeys(names) if name not in (EXTERNAL, OTHER)]
+    named, overflow = distinct[:LABEL_LIMIT], distinct[LABEL_LIMIT:]
+    return [*named, *([OTHER] if overflow else []), EXTERNAL], overflow
