@@ -1,0 +1,106 @@
+"""Walks an agent's graph as a run would: checkpoints as JSON, retries, recovery. For the agents' own tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import msgspec
+
+from runwire.errors import NodeFailed
+from runwire.model.event import (
+    RUN_FINISHED,
+    RUN_STARTED,
+    EventType,
+    NewEvent,
+    debug_trace,
+    error_trace,
+    node_finished,
+    node_started,
+)
+from runwire.model.graph import END, Agent, Node
+
+S = TypeVar("S")
+
+
+@dataclass
+class Recorder:
+    """A Context that keeps the events of the run."""
+
+    agent: str
+    run_id: str = "walk"
+    attempt: int = 1
+    events: list[NewEvent] = field(default_factory=list)
+
+    def trace(self, fn: str) -> None:
+        self.events.append(debug_trace(fn))
+
+
+@dataclass
+class Walked:
+    """What a walk left: its events, its last checkpoint, and the failure it ended with, if any."""
+
+    events: list[NewEvent]
+    state: dict[str, Any]
+    failed: str | None = None
+
+    @property
+    def nodes(self) -> list[str]:
+        return [event.name or "" for event in self.events if event.type is EventType.NODE_STARTED]
+
+    @property
+    def traces(self) -> list[str]:
+        return [event.fn or "" for event in self.events if event.fn is not None]
+
+
+async def walk(
+    agent: Agent[S],
+    given: Mapping[str, Any],
+    *,
+    crash_in: str | None = None,
+    repeat_in_place: bool = False,
+) -> Walked:
+    """Runs `agent` on `given` to its end.
+
+    `crash_in` names a node that runs once more each time it is entered: from its last checkpoint, as after a crash,
+    or with `repeat_in_place` on the state it has just left.
+    """
+    ctx = Recorder(agent.name, events=[RUN_STARTED])
+    checkpoint = msgspec.json.encode(msgspec.convert(given, agent.state))
+    at = agent.start
+    while at != END:
+        node = agent.nodes[at]
+        ctx.events.append(node_started(at))
+        state = msgspec.json.decode(checkpoint, type=agent.state)
+        try:
+            target = await _tried(node, ctx, state)
+            if crash_in == at:
+                if not repeat_in_place:
+                    state = msgspec.json.decode(checkpoint, type=agent.state)
+                target = await _tried(node, ctx, state)
+        except NodeFailed as failure:
+            if node.on_error is None:
+                ctx.events.append(RUN_FINISHED)
+                return Walked(ctx.events, msgspec.json.decode(checkpoint), failure.code)
+            target = node.on_error
+        assert target in node.exits()
+        checkpoint = msgspec.json.encode(state)
+        ctx.events.append(node_finished(at))
+        at = target
+    ctx.events.append(RUN_FINISHED)
+    return Walked(ctx.events, msgspec.json.decode(checkpoint))
+
+
+async def _tried(node: Node[S], ctx: Recorder, state: S) -> str:
+    for ctx.attempt in range(1, node.retries + 2):
+        try:
+            went = await node.run(ctx, state)
+        except NodeFailed as failure:
+            ctx.events.append(error_trace(failure.code, node.fn_name))
+            if not failure.retry or ctx.attempt > node.retries:
+                raise
+        else:
+            assert went is None or isinstance(went, str)
+            return went or node.to[0]
+    raise AssertionError
