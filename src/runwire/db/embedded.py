@@ -1,0 +1,370 @@
+"""An embedded PostgreSQL: a server of our own as a child process, for when no DATABASE_URL names another.
+
+It listens on no network address, only on a Unix socket in a folder of mode 0700, and trusts whoever gets
+there: the user who runs runwire, and root. A password would add a secret to keep in a file beside the socket,
+behind the same folder; `peer` would need every user id to have a name, which containers often do not give.
+
+    data_dir/          ours, mode 0700; as root nobody else passes it, not even the server's own user
+        data/          the cluster, with its log/
+        socket/        the socket (elsewhere when this path is too long for one)
+        start.lock     held while a server is looked for and started
+        start.log      what the programs printed before the server's own log began
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+from urllib.parse import quote
+
+import asyncpg
+
+from runwire.clock import monotonic
+from runwire.db.embedded_binaries import Binaries, find_binaries
+from runwire.db.embedded_process import Child, Identity, choose_identity, is_postmaster, servers_in
+from runwire.errors import EmbeddedPostgresError
+
+DATABASE = "runwire"
+SUPERUSER = "runwire"
+PORT = 5432  # names the socket file; nothing listens on it
+LONGEST_SOCKET_PATH = 103  # bytes of sockaddr_un.sun_path on macOS, less its NUL; Linux has 107
+POLL_S = 0.005
+RESTART_PAUSE_S = (0.0, 0.5, 2.0, 5.0)  # then the last one again, until it starts
+
+DEFAULT_SETTINGS: Mapping[str, str] = {
+    "jit": "off",
+    "max_connections": "200",
+    "shared_buffers": "256MB",
+    "max_wal_size": "4GB",
+    "checkpoint_timeout": "15min",
+    "wal_level": "minimal",  # nothing replicates from an embedded server
+    "max_wal_senders": "0",
+    "timezone": "UTC",
+    "logging_collector": "on",
+    "log_filename": "postgresql-%a.log",  # a week of days, each overwritten a week later
+    "log_truncate_on_rotation": "on",
+    "log_rotation_age": "1d",
+    "log_rotation_size": "0",
+    "log_timezone": "UTC",
+    # What users stored stays out of the log: no row values, parameters or statement texts.
+    "log_error_verbosity": "terse",
+    "log_min_error_statement": "panic",
+    "log_parameter_max_length": "0",
+}
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedOptions:
+    """`data_dir` becomes the server's own folder; `bin_dir` holds `postgres` and `initdb` (None: look).
+
+    `settings` are PostgreSQL's, over DEFAULT_SETTINGS. `run_as` is whom the server runs as when we are root.
+    """
+
+    data_dir: Path
+    bin_dir: Path | None = None
+    settings: Mapping[str, str] = field(default_factory=dict)
+    run_as: str = "nobody"
+    start_timeout_s: float = 120.0  # a crash may leave gigabytes of WAL to read
+    stop_timeout_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class _LockFile:
+    """What a postmaster says of itself in `postmaster.pid`; the later lines appear as it starts."""
+
+    pid: int
+    socket_dir: str = ""
+    status: str = ""
+
+    @classmethod
+    def read(cls, path: Path) -> _LockFile | None:
+        try:
+            lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
+            return cls(int(lines[0]), *(lines[4:5] or [""]), *(lines[7:8] or [""]))
+        except (FileNotFoundError, IndexError, ValueError):
+            return None
+
+
+class EmbeddedPostgres:
+    """The server of one data directory: started, or found running and shared. Whoever started it stops it.
+
+    While it owns the server it starts it again, at the same DSN, should it end by itself.
+    """
+
+    def __init__(self, options: EmbeddedOptions) -> None:
+        self._options = options
+        self._root = options.data_dir.resolve()
+        self._cluster = self._root / "data"
+        self._lock_path = self._cluster / "postmaster.pid"
+        self._child: Child | None = None
+        self._pid: int | None = None
+        self._socket_dir: str | None = None
+        self._temporary: Path | None = None
+        self._watch: asyncio.Task[None] | None = None
+
+    @property
+    def dsn(self) -> str:
+        """Of database `runwire`. It holds no secret and works on this machine, for this user and root."""
+        if self._socket_dir is None:
+            raise EmbeddedPostgresError("the embedded PostgreSQL is not started")
+        return _dsn(self._socket_dir, DATABASE)
+
+    @property
+    def pid(self) -> int | None:
+        """The postmaster's; None before start and after stop."""
+        return self._pid
+
+    @property
+    def owned(self) -> bool:
+        """Whether this object started the server, and so will stop it."""
+        return self._child is not None
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    async def start(self) -> str:
+        """The DSN of database `runwire`, created when absent, on a server that answers.
+
+        Raises EmbeddedPostgresError when there are no binaries or no server in time; then none is left.
+        """
+        binaries = find_binaries(self._options.bin_dir)
+        identity = choose_identity(self._cluster, run_as=self._options.run_as, program=binaries.postgres)
+        try:
+            await self._start(binaries, identity)
+            await self._ensure_database()
+        except BaseException:
+            await self.stop()
+            raise
+        if self.owned:
+            atexit.register(self._interrupt)
+            self._watch = asyncio.create_task(self._keep_running(binaries, identity), name="embedded-postgres")
+        return self.dsn
+
+    async def stop(self) -> None:
+        """Returns when the server we own has shut down; a server owned by another is only let go of."""
+        if self._watch is not None:
+            self._watch.cancel()
+            await asyncio.wait([self._watch])
+            self._watch = None
+        if self._child is not None:
+            await self._shut_down(self._child)
+            atexit.unregister(self._interrupt)
+        if self._temporary is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+        self._child = self._pid = self._socket_dir = self._temporary = None
+
+    async def _shut_down(self, child: Child) -> None:
+        # Fast shutdown, then immediate, then none at all; the next start recovers from either.
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            child.signal(number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(child.exited(), self._options.stop_timeout_s)
+                return
+
+    def _interrupt(self) -> None:
+        if self._child is not None:
+            self._child.signal(signal.SIGINT)
+
+    async def _start(self, binaries: Binaries, identity: Identity) -> None:
+        try:
+            async with asyncio.timeout(self._options.start_timeout_s):
+                self._make_folders(identity)
+                async with self._alone():
+                    if await self._found_running():
+                        return
+                    if not self._cluster.exists():
+                        await self._initialise(binaries, identity)
+                    await self._launch(binaries, identity)
+        except TimeoutError as late:
+            raise self._failure(f"did not start in {self._options.start_timeout_s:g} s") from late
+        except OSError as refused:
+            raise self._failure(f"could not be started: {refused}") from refused
+
+    def _make_folders(self, identity: Identity) -> None:
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Without the capability the server's user has to pass here by permission.
+        self._root.chmod(0o711 if identity.changes_user and identity.capability < 0 else 0o700)
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Entered by one starter of this data directory at a time. The lock dies with its holder."""
+        with (self._root / "start.lock").open("ab") as lock:
+            while True:
+                try:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    await asyncio.sleep(POLL_S)
+            yield
+
+    async def _found_running(self) -> bool:
+        """True with a server that answered; False once it is certain that none runs or is going down."""
+        while (found := _LockFile.read(self._lock_path)) and is_postmaster(found.pid, cluster=self._cluster):
+            if found.status == "ready" and await self._answers(found):
+                self._pid, self._socket_dir = found.pid, found.socket_dir
+                return True
+            await asyncio.sleep(POLL_S)
+        while servers_in(self._cluster):  # noqa: ASYNC110  # what a killed postmaster left is ending, unannounced
+            await asyncio.sleep(POLL_S)
+        if found is not None:
+            self._disown_lock_file(found)
+        elif self._cluster.exists():
+            self._lock_path.unlink(missing_ok=True)  # cut off while it was written
+        return False
+
+    async def _answers(self, found: _LockFile) -> bool:
+        try:
+            connection = await asyncpg.connect(_dsn(found.socket_dir, "postgres"), timeout=5)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            return False
+        try:
+            serves = await connection.fetchval("SHOW data_directory")
+        finally:
+            await connection.close()
+        return str(serves) == str(self._cluster)
+
+    def _disown_lock_file(self, stale: _LockFile) -> None:
+        """Lets the next postmaster start although the number in the lock file may now be another process's.
+
+        A postmaster passes over its parent's pid, which is ours. The rest of the file stays, since PostgreSQL
+        finds in it the shared memory it must not share with survivors.
+        """
+        content = self._lock_path.read_bytes()
+        self._lock_path.write_bytes(content.replace(b"%d" % stale.pid, b"%d" % os.getpid(), 1))
+
+    async def _initialise(self, binaries: Binaries, identity: Identity) -> None:
+        new = self._root / "data.new"
+        shutil.rmtree(new, ignore_errors=True)  # of an initdb that was killed
+        new.mkdir(mode=0o700)
+        identity.own(new)
+        locale = ["--locale=C"]
+        if binaries.major >= 17:
+            locale += ["--locale-provider=builtin", "--builtin-locale=C.UTF-8"]
+        fast = ["--no-sync"] if self._options.settings.get("fsync") == "off" else []
+        child = Child(
+            [
+                binaries.initdb,
+                f"--pgdata={new}",
+                f"--username={SUPERUSER}",
+                "--encoding=UTF8",
+                *locale,
+                "--data-checksums",
+                "--auth-local=trust",
+                "--auth-host=reject",
+                "--no-instructions",
+                *fast,
+            ],
+            identity=identity,
+            output=self._fresh_log(),
+        )
+        try:
+            code = await child.exited()
+        except BaseException:
+            child.signal(signal.SIGINT)
+            raise
+        if code != 0:
+            raise self._failure(f"could not be initialised (initdb ended with {code})")
+        new.rename(self._cluster)  # a data directory is whole or not there
+
+    async def _launch(self, binaries: Binaries, identity: Identity) -> None:
+        self._socket_dir = str(self._make_socket_dir(identity))
+        settings = {**DEFAULT_SETTINGS, **self._options.settings}
+        settings |= {
+            "listen_addresses": "",
+            "port": str(PORT),
+            "unix_socket_directories": self._socket_dir,
+            "unix_socket_permissions": "0700",
+        }
+        flags = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
+        child = Child([binaries.postgres, "-D", self._cluster, *flags], identity=identity, output=self._fresh_log())
+        self._child, self._pid = child, child.pid
+        while not self._is_ready(child):
+            if child.exit_code is not None:
+                raise self._failure(f"ended with {child.exit_code} while it started")
+            await asyncio.sleep(POLL_S)
+
+    def _is_ready(self, child: Child) -> bool:
+        now = _LockFile.read(self._lock_path)
+        return now is not None and (now.pid, now.status) == (child.pid, "ready")
+
+    def _make_socket_dir(self, identity: Identity) -> Path:
+        parent = self._temporary or self._root
+        if len(os.fsencode(parent / "socket" / f".s.PGSQL.{PORT}")) > LONGEST_SOCKET_PATH:
+            parent = self._temporary = Path(tempfile.mkdtemp(prefix="runwire-", dir="/tmp"))  # the short one
+            parent.chmod(self._root.stat().st_mode & 0o777)
+        folder = parent / "socket"
+        # Made anew: what a killed server left holds a pid that may be another process's by now.
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(mode=0o700)
+        identity.own(folder)
+        return folder
+
+    async def _ensure_database(self) -> None:
+        assert self._socket_dir is not None  # noqa: S101  # set by whichever way the server was had
+        connection = await asyncpg.connect(_dsn(self._socket_dir, "postgres"), timeout=10)
+        try:
+            if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", DATABASE):
+                with contextlib.suppress(asyncpg.DuplicateDatabaseError, asyncpg.UniqueViolationError):
+                    await connection.execute(f'CREATE DATABASE "{DATABASE}"')
+        finally:
+            await connection.close()
+
+    async def _keep_running(self, binaries: Binaries, identity: Identity) -> None:
+        failures = 0
+        while self._child is not None:
+            code = await self._child.exited()
+            began = monotonic()
+            log.warning("embedded PostgreSQL ended with %d, starting it again", code)
+            await asyncio.sleep(RESTART_PAUSE_S[min(failures, len(RESTART_PAUSE_S) - 1)])
+            try:
+                await self._start(binaries, identity)
+            except EmbeddedPostgresError as failed:
+                failures += 1
+                log.error("%s", failed)  # noqa: TRY400  # the text is the whole story
+                continue
+            failures = 0
+            log.warning("embedded PostgreSQL runs again after %.2f s", monotonic() - began)
+
+    def _fresh_log(self) -> Path:
+        path = self._root / "start.log"
+        path.write_bytes(b"")
+        return path
+
+    def _failure(self, what: str) -> EmbeddedPostgresError:
+        """An error whose text ends in what PostgreSQL said last, and says where the rest is."""
+        printed, logs = self._root / "start.log", self._cluster / "log"
+        newest = sorted(logs.glob("*.log"), key=lambda file: file.stat().st_mtime)[-1:]
+        said = [line.strip() for file in (printed, *newest) if file.exists() for line in _lines(file)]
+        fatal = [line for line in said if "FATAL" in line or "error:" in line] or said
+        reason = f": {fatal[-1]}" if fatal else ""
+        return EmbeddedPostgresError(
+            f"the embedded PostgreSQL in {self._root} {what}{reason} (see {printed} and {logs})"
+        )
+
+
+def _lines(file: Path) -> list[str]:
+    return [line for line in file.read_text(errors="replace").splitlines() if line]
+
+
+def _dsn(socket_dir: str, database: str) -> str:
+    return f"postgresql://{SUPERUSER}@/{database}?host={quote(socket_dir, safe='/')}&port={PORT}"
