@@ -76,7 +76,9 @@ class Settings(BaseSettings):
     # orchestrate
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Runs one worker walks at once.")
     worker_id: str = Field(
-        default_factory=socket.gethostname, description="Name of this worker in leases and logs.", max_length=128
+        default_factory=socket.gethostname,
+        description="Name of this worker in leases and logs.",
+        max_length=128,
     )
     worker_poll_s: float = Field(1.0, gt=0, le=60, description="Period of the safety poll for claimable runs.")
     lease_s: float = Field(30.0, gt=0, description="How long a claim on a run holds without a heartbeat.")
@@ -107,7 +109,7 @@ class Settings(BaseSettings):
     trace_sample_ratio: float = Field(
         0.05, ge=0, le=1, description="Share of runs traced when the caller does not say."
     )
-    telemetry: bool = Field(True, description="Off: no metrics are counted and no spans are made.")
+    telemetry: bool = Field(default=True, description="Off: no metrics are counted and no spans are made.")
 
     @field_validator("roles", "agents", mode="before")
     @classmethod

@@ -16,12 +16,16 @@ from runwire.model.event import StoredEvent
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """Events `first_seq` to `last_seq` of a run, now published. `events` is None where the bus carries only the hint."""
+    """Events `first_seq` to `last_seq` of a run, now published. `events` is None where the bus carries only the hint.
+
+    `traceparent` (W3C) is the run's, when it is sampled and the bus carries it.
+    """
 
     run_id: str
     first_seq: int
     last_seq: int
     events: tuple[StoredEvent, ...] | None
+    traceparent: str | None = None
 
 
 Deliver: TypeAlias = Callable[[Published], None]

@@ -20,13 +20,15 @@ class PostgresBusWriter:
     async def publish(self, messages: Sequence[Published]) -> None:
         words = [f"{message.run_id},{message.first_seq},{message.last_seq}" for message in messages]
         try:
-            await self._session.fetch("SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", EVENTS_PUBLISHED, packed(words))
+            await self._session.fetch(
+                "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", EVENTS_PUBLISHED, packed(words)
+            )
         except DatabaseUnavailable as error:
             raise BusUnavailable("the NOTIFY did not go out") from error
 
 
 class PostgresBusReader:
-    """Routes notifications to subscribers. Run its `listener`; while it reconnects, messages are lost, as they may be."""
+    """Routes notifications to subscribers. Run its `listener`; while it reconnects messages are lost, as they may be."""
 
     def __init__(self, dsn: str) -> None:
         self._subscribers: dict[str, list[Deliver]] = {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from typing import Any, TypeAlias
+from typing import Any, Self, TypeAlias
 
 import asyncpg
 
@@ -41,7 +41,7 @@ class ConstraintViolated(RunwireError):
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Inside, failures of the connection or server become DatabaseUnavailable, broken constraints ConstraintViolated."""
+    """Inside, failures of connection or server become DatabaseUnavailable, broken constraints ConstraintViolated."""
     try:
         yield
     except asyncpg.IntegrityConstraintViolationError as error:
@@ -110,7 +110,10 @@ class Session:
     async def _open(self) -> Connection:
         if self._connection is None or self._connection.is_closed():
             self._connection = await asyncpg.connect(
-                self._dsn, server_settings=self._settings, command_timeout=self._timeout_s, timeout=self._timeout_s
+                self._dsn,
+                server_settings=self._settings,
+                command_timeout=self._timeout_s,
+                timeout=self._timeout_s,
             )
         return self._connection
 
@@ -139,7 +142,7 @@ class Database:
         self._on_wait = on_wait
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
-    async def __aenter__(self) -> Database:
+    async def __aenter__(self) -> Self:
         with translated_errors():
             self._pool = await asyncpg.create_pool(
                 self.dsn,

@@ -53,7 +53,9 @@ async def migrate(dsn: str) -> tuple[str, ...]:
             async with connection.transaction():
                 await connection.execute(migration.sql)
                 await connection.execute(
-                    "INSERT INTO runwire_migrations (name, sha256) VALUES ($1, $2)", migration.name, migration.sha256
+                    "INSERT INTO runwire_migrations (name, sha256) VALUES ($1, $2)",
+                    migration.name,
+                    migration.sha256,
                 )
         return tuple(migration.name for migration in todo)
     finally:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import asyncpg
 import structlog
 from tenacity import AsyncRetrying, wait_random_exponential
 
-from runwire.db.database import Connection
+from runwire.db.database import Connection, Session
+from runwire.errors import DatabaseUnavailable
 
 RUNS_CLAIMABLE = "runwire_claimable"
 """A run may be claimed: it was started, signalled or handed over. Payload: its agent."""
@@ -52,10 +53,7 @@ class Listener:
     async def run(self) -> None:
         """Listens until cancelled."""
         while True:
-            try:
-                connection = await self._connect()
-            except asyncio.CancelledError:
-                raise
+            connection = await self._connect()
             try:
                 self._on_connected()
                 self.connected.set()
@@ -105,7 +103,45 @@ def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:
     return called
 
 
-def packed(words: Mapping[str, None] | list[str]) -> list[str]:
+class Notifier:
+    """Sends hints to other processes without holding up whoever has them: what gathers meanwhile goes together.
+
+    Call `send` from the event loop; run its loop as a task.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._waiting: dict[str, dict[str, None]] = {}
+        self._wake = asyncio.Event()
+
+    def send(self, channel: str, words: Iterable[str]) -> None:
+        self._waiting.setdefault(channel, {}).update(dict.fromkeys(words))
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Sends until cancelled. A hint that cannot be sent is dropped: the receivers' own polls find what it meant."""
+        try:
+            while True:
+                await self._wake.wait()
+                self._wake.clear()
+                waiting, self._waiting = self._waiting, {}
+                try:
+                    await self.flush(waiting)
+                except DatabaseUnavailable:
+                    _log.warning("notify_failed", channels=sorted(waiting))
+        finally:
+            await self._session.aclose()
+
+    async def flush(self, waiting: Mapping[str, Mapping[str, None]]) -> None:
+        pairs = [(channel, payload) for channel, words in waiting.items() for payload in packed(words)]
+        await self._session.fetch(
+            "SELECT pg_notify(c, p) FROM unnest($1::text[], $2::text[]) AS n (c, p)",
+            [channel for channel, _ in pairs],
+            [payload for _, payload in pairs],
+        )
+
+
+def packed(words: Iterable[str]) -> list[str]:
     """The words joined by spaces into as few payloads as fit."""
     payloads: list[str] = []
     current: list[str] = []

@@ -104,9 +104,7 @@ class StoredEvent(NamedTuple):
 
     def on_wire(self, run_id: str, *, source: Source = Source.OUTBOX) -> Event:
         """The event as clients see it."""
-        return Event(
-            run_id, self.seq, self.ts_us // 1000, EventType(self.type), VERSION, source, self.name, self.fn
-        )
+        return Event(run_id, self.seq, self.ts_us // 1000, EventType(self.type), VERSION, source, self.name, self.fn)
 
 
 class WireEncoder:

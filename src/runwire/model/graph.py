@@ -17,6 +17,7 @@ DEFAULT_TIMEOUT_S: Final = 10.0
 
 S = TypeVar("S")
 _NAME = re.compile(NAME_PATTERN)
+_NODE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")  # so that it can stand in a DebugTrace's fn
 
 
 class Context(Protocol):
@@ -33,7 +34,7 @@ class Context(Protocol):
         """1 for the first try of this node since it was entered, then 2, 3, ..."""
 
     def trace(self, fn: str) -> None:
-        """Appends a DebugTrace, in order, durable before the node's NodeFinished. `fn` is an identifier, never a payload."""
+        """Appends a DebugTrace, durable before the node's NodeFinished. `fn` is an identifier, never a payload."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Node(Generic[S]):
 
     @property
     def fn_name(self) -> str:
-        return self.name[:1].lower() + self.name[1:].replace("-", "_")
+        return self.name[:1].lower() + self.name[1:]
 
     def exits(self) -> tuple[str, ...]:
         """Every place a run may go from here, recovery included."""
@@ -137,8 +138,8 @@ class Agent(Generic[S]):
 
     def _problems_of(self, node: Node[S]) -> list[str]:
         problems = []
-        if not _NAME.match(node.name) or node.name == END:
-            problems.append(f"node name {node.name!r} must match {NAME_PATTERN} and not be {END!r}")
+        if not _NODE_NAME.match(node.name) or node.name == END:
+            problems.append(f"node name {node.name!r} must match {_NODE_NAME.pattern} and not be {END!r}")
         if not node.to:
             problems.append(f"node {node.name!r} leads nowhere")
         problems += [

@@ -99,12 +99,14 @@ SELECT ensure_event_partitions(7);
 
 -- How far each open run is published. The row goes when the terminal event is published, so finished runs cost nothing.
 CREATE TABLE run_outbox (
-    run_id     text        PRIMARY KEY,
-    run_day    date        NOT NULL,
-    next_seq   bigint      NOT NULL DEFAULT 1 CHECK (next_seq >= 1),
-    updated_at timestamptz NOT NULL DEFAULT now(),
-    FOREIGN KEY (run_id) REFERENCES runs (run_id) ON DELETE CASCADE
+    run_id      text        PRIMARY KEY REFERENCES runs (run_id) ON DELETE CASCADE,
+    run_day     date        NOT NULL,
+    next_seq    bigint      NOT NULL DEFAULT 1 CHECK (next_seq >= 1),
+    updated_at  timestamptz NOT NULL DEFAULT now(),
+    traceparent text
 ) WITH (fillfactor = 60);
+
+COMMENT ON COLUMN run_outbox.traceparent IS 'Of sampled runs only: who publishes them makes a span.';
 
 -- Where a run goes on after a crash: written in the transaction of NodeFinished.
 CREATE TABLE run_checkpoints (

@@ -1,0 +1,6 @@
+"""Append: the only way into the event log."""
+
+from runwire.append.event_log import EventLog
+from runwire.append.request import Appended, Change, Checkpoint
+
+__all__ = ["Appended", "Change", "Checkpoint", "EventLog"]

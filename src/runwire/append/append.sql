@@ -1,0 +1,53 @@
+-- name: append
+-- All or nothing per run: a row that is not returned was refused and left no trace; the others are unaffected by it.
+-- seq is minted under the run's row lock, so it is dense, and a rollback leaves no gap.
+-- (`= ANY(ARRAY[..])` keeps the look-up of runs an index look-up per request, whatever the planner thinks of sizes.)
+WITH request AS (
+    SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
+                         $8::text[], $9::text[], $10::text[])
+        AS r (i, run_id, fence, if_seq, n, events, source, state, waiting_for, error_code)
+), clock AS (
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
+), minted AS (
+    UPDATE runs SET
+        last_seq = runs.last_seq + r.n,
+        state = coalesce(r.state::run_state, runs.state),
+        waiting_for = CASE WHEN r.state IS NULL THEN runs.waiting_for ELSE r.waiting_for END,
+        error_code = coalesce(r.error_code, runs.error_code),
+        started_at = CASE WHEN r.state = 'started' AND runs.started_at IS NULL THEN now() ELSE runs.started_at END,
+        finished_at = CASE WHEN r.state IN ('finished', 'failed', 'cancelled') THEN clock_timestamp()
+                           ELSE runs.finished_at END,
+        lease_owner = CASE WHEN r.state IS NULL OR r.state = 'started' THEN runs.lease_owner END,
+        lease_until = CASE WHEN r.state IS NOT NULL AND r.state <> 'started' THEN NULL
+                           WHEN runs.external AND runs.lease_until < now() + runs.lease_s * 0.9 * interval '1 second'
+                               THEN now() + runs.lease_s * interval '1 second'
+                           ELSE runs.lease_until END
+    FROM request AS r
+    WHERE runs.run_id = ANY (ARRAY[r.run_id])
+      AND runs.fence = r.fence
+      AND runs.state NOT IN ('finished', 'failed', 'cancelled')
+      AND (r.if_seq IS NULL OR runs.last_seq = r.if_seq)
+    RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
+              r.events, r.source
+), written AS (
+    INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
+    SELECT m.run_day, m.run_id, m.base + e.k, clock.us, e.type::event_type, m.source::event_source,
+           CASE WHEN e.type <> 'DebugTrace' THEN e.label END,
+           CASE WHEN e.type = 'DebugTrace' THEN e.label END
+    FROM minted AS m, clock,
+         LATERAL (SELECT k, split_part(body, ' ', 1) AS type, nullif(split_part(body, ' ', 2), '') AS label
+                  FROM string_to_table(m.events, ',') WITH ORDINALITY AS t (body, k)) AS e
+), checkpointed AS (
+    INSERT INTO run_checkpoints AS c (run_id, seq, node, next_node, state)
+    SELECT m.run_id, m.base + r.n, nullif(p.node, ''), p.next_node, coalesce(p.state, '')
+    FROM unnest($11::int[], $12::text[], $13::text[], $14::bytea[]) AS p (i, node, next_node, state)
+    JOIN minted AS m USING (i) JOIN request AS r USING (i)
+    ON CONFLICT (run_id) DO UPDATE SET
+        seq = excluded.seq, node = excluded.node, next_node = excluded.next_node,
+        state = CASE WHEN excluded.state = '' THEN c.state ELSE excluded.state END
+)
+SELECT i, base, cancel FROM minted
+
+-- name: refused
+-- Why appends were refused: the runs as they are now.
+SELECT run_id, state::text AS state, last_seq, fence FROM runs WHERE run_id = ANY ($1::text[])

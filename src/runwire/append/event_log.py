@@ -1,0 +1,269 @@
+"""The event log's only writer. Appends that wait while a commit is under way share the next one (group commit)."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from typing import Self
+from zlib import crc32
+
+import structlog
+
+from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
+from runwire.clock import monotonic
+from runwire.db import ConstraintViolated, Database, Row, Session, load_sql
+from runwire.errors import (
+    AppendError,
+    DatabaseUnavailable,
+    FenceLost,
+    IllegalAppend,
+    RunClosed,
+    RunNotFound,
+    RunwireError,
+    SeqConflict,
+    StorageUnavailable,
+)
+from runwire.model.event import NewEvent, Source
+from runwire.model.run import RunState
+from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.metrics import Metrics
+
+_SQL = load_sql("runwire.append", "append.sql")
+_TERMINAL = frozenset(state.value for state in RunState if state.terminal)
+_log = structlog.get_logger(__name__)
+
+
+class EventLog:
+    """Appends events durably, each run's in order, and says so only after the commit.
+
+    A few connections write; a run always uses the same one, so two flushes never meet on a run's row.
+    `on_committed` is called with the ids of runs that have new events. Enter it to start, leave it to flush and stop.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        metrics: Metrics,
+        on_committed: Callable[[Sequence[str]], None],
+        connections: int = 2,
+        batch_max: int = 512,
+        queue_max: int = 20_000,
+    ) -> None:
+        sessions = [database.session(f"append {n}") for n in range(connections)]
+        self._lanes = [_Lane(session, batch_max, metrics, on_committed) for session in sessions]
+        self._queue_max = queue_max
+        self._metrics = metrics
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [asyncio.create_task(lane.run(), name="append") for lane in self._lanes]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for lane in self._lanes:
+            lane.stop()
+        await asyncio.gather(*self._tasks)
+
+    def submit(
+        self,
+        run_id: str,
+        events: Sequence[NewEvent],
+        *,
+        fence: int,
+        source: Source,
+        if_seq: int | None = None,
+        change: Change | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> asyncio.Future[Appended]:
+        """As `append`, without waiting: submissions of a run are stored in the order they were made."""
+        check_legal(run_id, events, change)
+        lane = self._lanes[crc32(run_id.encode()) % len(self._lanes)]
+        if len(lane.queue) >= self._queue_max or lane.stopping:
+            self._metrics.append_failures["storage_unavailable"].inc()
+            raise StorageUnavailable(run_id, "the append queue is full" if not lane.stopping else "shutting down")
+        waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
+        lane.put(Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter))
+        return waiter
+
+    async def append(
+        self,
+        run_id: str,
+        events: Sequence[NewEvent],
+        *,
+        fence: int,
+        source: Source,
+        if_seq: int | None = None,
+        change: Change | None = None,
+        checkpoint: Checkpoint | None = None,
+    ) -> Appended:
+        """The seqs the events got, once they are committed. An empty batch checks the fence and is a heartbeat.
+
+        Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
+        StorageUnavailable when the database failed; if the connection broke during the commit it may have happened all
+        the same, which an append with `if_seq` can find out safely by being repeated.
+        """
+        return await self.submit(
+            run_id, events, fence=fence, source=source, if_seq=if_seq, change=change, checkpoint=checkpoint
+        )
+
+
+class _Lane:
+    """One connection and the appends that wait for it."""
+
+    def __init__(
+        self,
+        session: Session,
+        batch_max: int,
+        metrics: Metrics,
+        on_committed: Callable[[Sequence[str]], None],
+    ) -> None:
+        self.queue: deque[Request] = deque()
+        self.stopping = False
+        self._session = session
+        self._batch_max = batch_max
+        self._metrics = metrics
+        self._on_committed = on_committed
+        self._wake = asyncio.Event()
+
+    def put(self, request: Request) -> None:
+        self.queue.append(request)
+        self._wake.set()
+
+    def stop(self) -> None:
+        self.stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        while True:
+            if not self.queue:
+                if self.stopping:
+                    break
+                self._wake.clear()
+                await self._wake.wait()
+                continue
+            await self.flush()
+        await self._session.aclose()
+
+    async def flush(self) -> None:
+        """One step: stores what waits, at most one batch of it, and tells every caller what became of it."""
+        groups = self._take()
+        try:
+            await self._store(groups)
+        except Exception as error:  # noqa: BLE001  # whatever it is, the callers must know and the lane must go on
+            await self._blame(groups, error)
+
+    def _take(self) -> list[Group]:
+        """Up to a batch of requests, one group per run: what cannot join its run's group stays behind, in order."""
+        taken: dict[str, Group] = {}
+        left: list[Request] = []
+        held_back: set[str] = set()
+        queue = self.queue
+        for _ in range(min(len(queue), self._batch_max)):
+            request = queue.popleft()
+            group = taken.get(request.run_id)
+            if group is None:
+                taken[request.run_id] = Group(request)
+            elif request.run_id in held_back or not group.try_join(request):
+                held_back.add(request.run_id)
+                left.append(request)
+        queue.extendleft(reversed(left))
+        return list(taken.values())
+
+    async def _store(self, groups: list[Group]) -> None:
+        started = monotonic()
+        rows = await self._session.fetch(_SQL["append"], *_arguments(groups))
+        self._tell([groups[row[0]] for row in rows], monotonic() - started)
+        for i, base, cancel in rows:
+            groups[i].fulfil(base, cancel_requested=cancel)
+        if len(rows) < len(groups):
+            refused = set(range(len(groups))).difference(row[0] for row in rows)
+            await self._refuse([groups[i] for i in sorted(refused)])
+
+    def _tell(self, stored: list[Group], took_s: float) -> None:
+        """Metrics, logs and the publisher hear of a commit after it, never before."""
+        counts = Counter([event.type for group in stored for request in group.requests for event in request.events])
+        for type_, count in counts.items():
+            self._metrics.events_appended[type_].inc(count)
+        self._metrics.append_duration.observe(took_s)
+        dirty = [group.head.run_id for group in stored if group.count]
+        if dirty:
+            self._on_committed(dirty)
+            _log.debug(LogEvent.METRIC_EVENTS_INSERTED, run_ids=dirty, count=sum(counts.values()))
+
+    async def _refuse(self, groups: list[Group]) -> None:
+        """Tells single requests why they were refused; the members of a group get to try alone first."""
+        alone = [group.head for group in groups if len(group.requests) == 1]
+        try:
+            rows = await self._session.fetch(_SQL["refused"], [request.run_id for request in alone])
+        except DatabaseUnavailable as error:
+            for request in alone:
+                self._fail(request, StorageUnavailable(request.run_id, str(error)))
+        else:
+            now = {row["run_id"]: row for row in rows}
+            for request in alone:
+                self._fail(request, _why(request, now.get(request.run_id)))
+        await self._one_by_one([group for group in groups if len(group.requests) > 1])
+
+    async def _blame(self, groups: list[Group], error: Exception) -> None:
+        """Nothing of the batch was stored. A broken constraint has one culprit: each request is tried alone."""
+        several = len(groups) > 1 or len(groups[0].requests) > 1
+        if isinstance(error, ConstraintViolated) and several:
+            await self._one_by_one(groups)
+            return
+        if not isinstance(error, (ConstraintViolated, DatabaseUnavailable)):
+            _log.error(LogEvent.APPEND_FAILED, error_type=type(error).__name__)
+        for group in groups:
+            for request in group.requests:
+                if isinstance(error, ConstraintViolated):
+                    why: AppendError = IllegalAppend(request.run_id, f"the log does not allow this: {error.constraint}")
+                else:
+                    why = StorageUnavailable(request.run_id, f"{type(error).__name__} while appending")
+                self._fail(request, why)
+
+    async def _one_by_one(self, groups: list[Group]) -> None:
+        for request in [request for group in groups for request in group.requests]:
+            single = [Group(request)]
+            try:
+                await self._store(single)
+            except Exception as error:  # noqa: BLE001  # as in flush
+                await self._blame(single, error)
+
+    def _fail(self, request: Request, error: RunwireError) -> None:
+        self._metrics.append_failures[error.code].inc()
+        request.fail(error)
+
+
+def _why(request: Request, now: Row | None) -> RunwireError:
+    run_id = request.run_id
+    if now is None:
+        return RunNotFound(run_id)
+    if now["state"] in _TERMINAL:
+        return RunClosed(run_id, state=now["state"], last_seq=now["last_seq"])
+    if now["fence"] != request.fence:
+        return FenceLost(run_id, held=request.fence, current=now["fence"], last_seq=now["last_seq"])
+    if request.if_seq is None or request.if_seq == now["last_seq"]:
+        return StorageUnavailable(run_id, "the run changed while it was looked at")
+    return SeqConflict(run_id, expected=request.if_seq, actual=now["last_seq"])
+
+
+def _arguments(groups: list[Group]) -> tuple[list[object], ...]:
+    changes = [group.last.change for group in groups]
+    kept = [(i, group.last.checkpoint) for i, group in enumerate(groups) if group.last.checkpoint is not None]
+    return (
+        list(range(len(groups))),
+        [group.head.run_id for group in groups],
+        [group.head.fence for group in groups],
+        [group.head.if_seq for group in groups],
+        [group.count for group in groups],
+        [group.encoded() for group in groups],
+        [group.head.source.value for group in groups],
+        [change and change.state.value for change in changes],
+        [change and change.waiting_for for change in changes],
+        [change and change.error_code for change in changes],
+        [i for i, _ in kept],
+        [checkpoint.node or "" for _, checkpoint in kept],
+        [checkpoint.next_node for _, checkpoint in kept],
+        [checkpoint.state for _, checkpoint in kept],
+    )

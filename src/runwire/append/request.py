@@ -1,0 +1,115 @@
+"""One append as its caller asks for it, checked before it costs the database anything."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from runwire.errors import IllegalAppend
+from runwire.model.event import EventType, NewEvent, Source
+from runwire.model.run import TERMINAL, RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of the run's state, made in the transaction of the events that tell of it."""
+
+    state: RunState
+    waiting_for: str | None = None
+    error_code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Where a run would go on. `state` is its JSON, or None when it is as the last checkpoint has it."""
+
+    node: str | None
+    next_node: str
+    state: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """What an append got: seqs `first_seq` to `last_seq` (`first_seq - 1 == last_seq` for an empty one)."""
+
+    first_seq: int
+    last_seq: int
+    cancel_requested: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """An append waiting for its commit, and the future its caller waits on."""
+
+    run_id: str
+    fence: int
+    if_seq: int | None
+    source: Source
+    events: Sequence[NewEvent]
+    change: Change | None
+    checkpoint: Checkpoint | None
+    waiter: asyncio.Future[Appended]
+
+    def fulfil(self, base: int, *, cancel_requested: bool) -> None:
+        if not self.waiter.done():
+            self.waiter.set_result(Appended(base + 1, base + len(self.events), cancel_requested))
+
+    def fail(self, error: Exception) -> None:
+        if not self.waiter.done():
+            self.waiter.set_exception(error)
+
+
+class Group:
+    """Appends of one run that are stored as one, because that means the same as one after the other."""
+
+    __slots__ = ("count", "requests")
+
+    def __init__(self, first: Request) -> None:
+        self.requests = [first]
+        self.count = len(first.events)
+
+    @property
+    def head(self) -> Request:
+        return self.requests[0]
+
+    @property
+    def last(self) -> Request:
+        """The one that may carry a change of state or a checkpoint."""
+        return self.requests[-1]
+
+    def try_join(self, later: Request) -> bool:
+        head, last = self.head, self.last
+        if last.change or last.checkpoint or later.fence != head.fence or later.source is not head.source:
+            return False
+        expected = None if head.if_seq is None else head.if_seq + self.count
+        if later.if_seq != expected:
+            return False
+        self.requests.append(later)
+        self.count += len(later.events)
+        return True
+
+    def encoded(self) -> str:
+        """The events as the statement takes them; neither blanks nor commas occur in names and fns."""
+        return ",".join(
+            [
+                f"{event.type.value} {event.name or event.fn or ''}"
+                for request in self.requests
+                for event in request.events
+            ]
+        )
+
+    def fulfil(self, base: int, *, cancel_requested: bool) -> None:
+        for request in self.requests:
+            request.fulfil(base, cancel_requested=cancel_requested)
+            base += len(request.events)
+
+
+def check_legal(run_id: str, events: Sequence[NewEvent], change: Change | None) -> None:
+    """Raises IllegalAppend unless the terminal event is last, alone of its kind and goes with its terminal state."""
+    ends = [event.type is EventType.RUN_FINISHED for event in events]
+    closing = change is not None and change.state in TERMINAL
+    if any(ends[:-1]) or (bool(ends) and ends[-1]) != closing:
+        raise IllegalAppend(run_id, "RunFinished is the last event, and goes with the outcome in one append")
+    if any(event.type is EventType.RUN_STARTED for event in events[1:]):
+        raise IllegalAppend(run_id, "RunStarted is the first event of a run")

@@ -1,0 +1,16 @@
+"""Orchestrate: start runs, walk their graphs, and keep exactly one owner for each."""
+
+from runwire.orchestrate.control import RunControl, RunPage, RunView, Started, StartRequest
+from runwire.orchestrate.external import ExternalRuns, LeaseReaper
+from runwire.orchestrate.worker import Worker
+
+__all__ = [
+    "ExternalRuns",
+    "LeaseReaper",
+    "RunControl",
+    "RunPage",
+    "RunView",
+    "StartRequest",
+    "Started",
+    "Worker",
+]

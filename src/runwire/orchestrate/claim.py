@@ -1,0 +1,31 @@
+"""A run in the hands of one worker."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a worker got with its lease. `was` is the state the run was found in; `age_s` counts from its start call.
+
+    `next_node` and `state` (JSON) are those of the last checkpoint, None before the first.
+    """
+
+    run_id: str
+    agent: str
+    input: bytes
+    last_seq: int
+    fence: int
+    attempt: int
+    traceparent: str | None
+    was: str
+    cancel_requested: bool
+    age_s: float
+    next_node: str | None
+    state: bytes | None
+
+    @property
+    def resumed(self) -> bool:
+        """Its last owner died, or handed it over, in the middle."""
+        return self.was == "started"

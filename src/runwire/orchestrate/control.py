@@ -1,0 +1,239 @@
+"""What callers may do with runs: start, look, list, cancel, signal. Everything is durable before it is answered."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgspec
+
+from runwire.db import Database, Row, load_sql
+from runwire.errors import InvalidRequest, RunClosed, RunNotFound, StartConflict, UnknownAgent
+from runwire.model.graph import Agents
+from runwire.model.run import RunState, checked_run_id, new_run_id
+
+_SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
+
+DEFAULT_TENANT = "default"
+
+
+@dataclass(frozen=True, slots=True)
+class StartRequest:
+    """A run as its caller asks for it. `traceparent` (W3C) is the one to store; `sampled` says whether it is traced."""
+
+    agent: str = "golden"
+    run_id: str | None = None
+    input: dict[str, Any] | None = None
+    external: bool = False
+    lease_s: float = 30.0
+    idempotency_key: str | None = None
+    tenant: str = DEFAULT_TENANT
+    traceparent: str | None = None
+    sampled: bool = False
+
+    def fingerprint(self) -> bytes:
+        """A hash of what the caller asked for: the same request sent again has the same one."""
+        asked = (self.agent, self.run_id, self.input, self.external, self.lease_s)
+        return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """`created` is False when the same start was made before. `fence` is for external orchestrators."""
+
+    run_id: str
+    created: bool
+    fence: int | None
+
+
+class RunView(msgspec.Struct, frozen=True, rename="camel"):
+    """A run as callers see it. Times are epoch milliseconds."""
+
+    run_id: str
+    agent: str
+    state: RunState
+    external: bool
+    last_seq: int
+    published_seq: int
+    attempt: int
+    created_at: int
+    started_at: int | None
+    finished_at: int | None
+    outcome: RunState | None
+    error_code: str | None
+    waiting_for: str | None
+    cancel_requested: bool
+
+
+class RunPage(msgspec.Struct, frozen=True, rename="camel"):
+    runs: list[RunView]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredState:
+    """A run's state as of its last checkpoint: `state` is JSON, or None before the first."""
+
+    run_id: str
+    seq: int
+    state: bytes | None
+
+
+class RunControl:
+    """The control face of runs. `on_claimable(agent)` and `on_cancel(run_id)` tell workers, after the commit."""
+
+    def __init__(
+        self,
+        database: Database,
+        agents: Agents,
+        *,
+        on_claimable: Callable[[str], None],
+        on_cancel: Callable[[str], None],
+    ) -> None:
+        self._database = database
+        self._agents = agents
+        self._on_claimable = on_claimable
+        self._on_cancel = on_cancel
+
+    async def start(self, request: StartRequest) -> Started:
+        """The run, durable and claimable; the one started before when id or idempotency key say it is the same.
+
+        Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`) or StartConflict.
+        """
+        self._check(request)
+        run_id = new_run_id() if request.run_id is None else checked_run_id(request.run_id)
+        fingerprint = request.fingerprint()
+        made = await self._database.fetchrow(
+            _SQL["start"],
+            run_id,
+            request.tenant,
+            request.agent,
+            request.external,
+            request.lease_s,
+            request.traceparent,
+            request.idempotency_key,
+            fingerprint,
+            msgspec.json.encode(request.input or {}),
+            request.traceparent if request.sampled else None,
+        )
+        if made is None:
+            return await self._started_before(run_id, request, fingerprint)
+        if not request.external:
+            self._on_claimable(request.agent)
+        return Started(run_id, created=True, fence=1 if request.external else None)
+
+    async def view(self, run_id: str) -> RunView:
+        """Raises RunNotFound."""
+        row = await self._database.fetchrow(_SQL["view"], run_id)
+        if row is None:
+            raise RunNotFound(run_id)
+        return _view(row)
+
+    async def page(
+        self,
+        *,
+        state: RunState | None = None,
+        agent: str | None = None,
+        cursor: str | None = None,
+        limit: int = 50,
+        tenant: str = DEFAULT_TENANT,
+    ) -> RunPage:
+        """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`)."""
+        before_us, before_id = (None, None) if cursor is None else _decoded_cursor(cursor)
+        rows = await self._database.fetch(
+            _SQL["page"], tenant, state and state.value, agent, before_us, before_id, limit + 1
+        )
+        more = len(rows) > limit
+        rows = rows[:limit]
+        following = f"{rows[-1]['created_us']} {rows[-1]['run_id']}" if more else None
+        return RunPage(
+            [_view(row) for row in rows],
+            None if following is None else base64.urlsafe_b64encode(following.encode()).decode().rstrip("="),
+        )
+
+    async def state(self, run_id: str) -> StoredState:
+        """Raises RunNotFound."""
+        row = await self._database.fetchrow(_SQL["state"], run_id)
+        if row is None:
+            raise RunNotFound(run_id)
+        return StoredState(run_id, row["seq"] or 0, row["state"])
+
+    async def cancel(self, run_id: str) -> RunView:
+        """The run after the request is durable; closed runs are left as they are. Raises RunNotFound."""
+        changed = await self._database.execute(_SQL["cancel"], run_id)
+        view = await self.view(run_id)
+        if changed != "UPDATE 0":
+            self._on_cancel(run_id)
+            self._on_claimable(view.agent)
+        return view
+
+    async def signal(self, run_id: str, name: str) -> RunView:
+        """The run after the signal is durable. Raises RunNotFound, or RunClosed for a run that is over."""
+        stored = await self._database.fetchrow(_SQL["signal"], run_id, name)
+        view = await self.view(run_id)
+        if stored is None:
+            raise RunClosed(run_id, state=view.state, last_seq=view.last_seq)
+        self._on_claimable(view.agent)
+        return view
+
+    def _check(self, request: StartRequest) -> None:
+        if request.external:
+            return
+        agent = self._agents.get(request.agent)
+        if agent is None:
+            raise UnknownAgent(request.agent, known=self._agents.names)
+        try:
+            msgspec.convert(request.input or {}, agent.state)
+        except msgspec.ValidationError as error:
+            raise InvalidRequest(f"input: {error}", code="invalid_input") from None
+
+    async def _started_before(self, run_id: str, request: StartRequest, fingerprint: bytes) -> Started:
+        rows = await self._database.fetch(_SQL["taken_by"], run_id, request.tenant, request.idempotency_key)
+        for row in rows:
+            if row["request_hash"] != fingerprint:
+                by = "this runId" if row["run_id"] == request.run_id else "this Idempotency-Key"
+                raise StartConflict(row["run_id"], by=by)
+        if not rows:
+            raise StartConflict(run_id, by="a start that was withdrawn meanwhile")
+        first = rows[0]
+        return Started(first["run_id"], created=False, fence=first["fence"] if first["external"] else None)
+
+
+def _view(row: Row) -> RunView:
+    state = RunState(row["state"])
+    return RunView(
+        run_id=row["run_id"],
+        agent=row["agent"],
+        state=state,
+        external=row["external"],
+        last_seq=row["last_seq"],
+        published_seq=row["published_seq"],
+        attempt=row["attempt"],
+        created_at=row["created_at"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        outcome=state if state.terminal else None,
+        error_code=row["error_code"],
+        waiting_for=row["waiting_for"],
+        cancel_requested=row["cancel_requested"],
+    )
+
+
+def _decoded_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
+        created_us, _, run_id = text.partition(" ")
+        return _bigint(created_us), checked_run_id(run_id)
+    except (binascii.Error, UnicodeError, ValueError, InvalidRequest):
+        raise InvalidRequest("cursor is not one this service gave", code="invalid_cursor") from None
+
+
+def _bigint(text: str) -> int:
+    value = int(text)
+    if not 0 <= value < 2**53:
+        raise ValueError(text)
+    return value

@@ -1,0 +1,128 @@
+-- name: start
+-- A run and its outbox row, or nothing when the id or the idempotency key is taken.
+WITH made AS (
+    INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
+                      idempotency_key, request_hash, input)
+    VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN 1 ELSE 0 END, CASE WHEN $4 THEN 'external' END,
+            CASE WHEN $4 THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9)
+    ON CONFLICT DO NOTHING
+    RETURNING run_id, run_day
+)
+INSERT INTO run_outbox (run_id, run_day, traceparent) SELECT run_id, run_day, $10 FROM made RETURNING run_id
+
+-- name: taken_by
+-- The runs a start collides with: by its id, or by its idempotency key.
+SELECT run_id, request_hash, fence, external FROM runs
+WHERE run_id = $1 OR (tenant = $2 AND idempotency_key = $3)
+
+-- name: view
+SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code, r.waiting_for,
+       r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent,
+       coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
+       (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
+       (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
+       (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at
+FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
+WHERE r.run_id = $1
+
+-- name: page
+-- Newest first; the key of the last row of a page is where the next one begins, so pages never shift.
+SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code, r.waiting_for,
+       r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent,
+       coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
+       (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
+       (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
+       (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
+       (extract(epoch FROM r.created_at) * 1000000)::bigint AS created_us
+FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
+WHERE r.tenant = $1
+  AND ($2::text IS NULL OR r.state = $2::run_state)
+  AND ($3::text IS NULL OR r.agent = $3)
+  AND ($4::bigint IS NULL OR (r.created_at, r.run_id) < (to_timestamp(0) + $4 * interval '1 microsecond', $5::text))
+ORDER BY r.created_at DESC, r.run_id DESC
+LIMIT $6
+
+-- name: state
+-- A run's state as of its last checkpoint.
+SELECT r.run_id, c.seq, c.node, c.next_node, c.state FROM runs AS r LEFT JOIN run_checkpoints AS c USING (run_id)
+WHERE r.run_id = $1
+
+-- name: cancel
+-- Durable and idempotent: the first request's time stays, and a closed run is left as it is.
+UPDATE runs SET cancel_requested_at = now()
+WHERE run_id = $1 AND cancel_requested_at IS NULL AND state NOT IN ('finished', 'failed', 'cancelled')
+
+-- name: signal
+-- Kept until a run that waits for it takes it; sent twice before that, it counts once.
+INSERT INTO run_signals (run_id, name)
+SELECT run_id, $2 FROM runs WHERE run_id = $1 AND state NOT IN ('finished', 'failed', 'cancelled')
+ON CONFLICT (run_id, name) DO UPDATE SET sent_at = now()
+RETURNING run_id
+
+-- name: claim
+-- Each run goes to one worker, with a fence higher than any before: new ones, those whose owner's lease ended, and
+-- waiting ones that were signalled or cancelled. Locked rows are somebody else's claim in progress.
+WITH fresh AS MATERIALIZED (
+    SELECT run_id, state AS was, waiting_for FROM runs
+    WHERE state = 'pending' AND NOT external AND agent = ANY ($1::text[]) AND (lease_until IS NULL OR lease_until < now())
+    ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), orphaned AS MATERIALIZED (
+    SELECT run_id, state AS was, waiting_for FROM runs
+    WHERE state = 'started' AND NOT external AND agent = ANY ($1::text[]) AND lease_until < now()
+    ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
+), woken AS MATERIALIZED (
+    SELECT run_id, state AS was, waiting_for FROM runs AS r
+    WHERE state = 'waiting' AND NOT external AND agent = ANY ($1::text[])
+      AND (cancel_requested_at IS NOT NULL
+           OR EXISTS (SELECT FROM run_signals AS s WHERE s.run_id = r.run_id AND s.name = r.waiting_for))
+    LIMIT $2 FOR UPDATE SKIP LOCKED
+), chosen AS (
+    SELECT * FROM orphaned UNION ALL SELECT * FROM woken UNION ALL SELECT * FROM fresh LIMIT $2
+), heard AS (
+    DELETE FROM run_signals AS s USING chosen AS c
+    WHERE c.was = 'waiting' AND s.run_id = c.run_id AND s.name = c.waiting_for
+)
+UPDATE runs AS r SET
+    fence = r.fence + 1,
+    attempt = r.attempt + CASE WHEN c.was = 'waiting' THEN 0 ELSE 1 END,
+    lease_owner = $3,
+    lease_until = now() + $4::real * interval '1 second',
+    lease_s = $4::real,
+    state = CASE WHEN c.was = 'waiting' THEN 'started' ELSE r.state END,
+    waiting_for = NULL
+FROM chosen AS c
+WHERE r.run_id = c.run_id
+RETURNING r.run_id, r.agent, r.input, r.last_seq, r.fence, r.attempt, r.traceparent, c.was::text AS was,
+          r.cancel_requested_at IS NOT NULL AS cancel_requested,
+          extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s
+
+-- name: checkpoints
+SELECT run_id, next_node, state FROM run_checkpoints WHERE run_id = ANY ($1::text[])
+
+-- name: heartbeat
+-- Renews the leases this owner still holds, and names the runs that are somebody else's by now.
+WITH held AS (
+    SELECT * FROM unnest($1::text[], $2::bigint[]) AS h (run_id, fence)
+), renewed AS (
+    UPDATE runs AS r SET lease_until = now() + $3::real * interval '1 second'
+    FROM held WHERE r.run_id = held.run_id AND r.fence = held.fence AND r.state IN ('pending', 'started')
+    RETURNING r.run_id
+)
+SELECT r.run_id, r.cancel_requested_at IS NOT NULL AS cancel_requested, r.fence > held.fence AS lost
+FROM held JOIN runs AS r USING (run_id)
+
+-- name: release
+-- Hands a run over: whoever claims next may have it at once.
+UPDATE runs SET lease_until = now() - interval '1 millisecond', lease_owner = NULL
+WHERE run_id = $1 AND fence = $2 AND state IN ('pending', 'started')
+
+-- name: take_expired_external
+-- Fences the external orchestrators whose lease has ended out, so that their runs can be failed. Who took one and died
+-- is followed by another when this lease ends.
+UPDATE runs AS r SET fence = r.fence + 1, lease_owner = $1, lease_until = now() + interval '30 seconds'
+FROM (SELECT run_id FROM runs
+      WHERE external AND state IN ('pending', 'started') AND lease_until < now()
+      ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED) AS expired
+WHERE r.run_id = expired.run_id
+RETURNING r.run_id, r.agent, r.fence, r.last_seq, r.state::text AS state,
+          extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s

@@ -1,0 +1,258 @@
+"""Walks the graph of one claimed run, from where its log says it is to its terminal event."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import traceback
+from typing import Any
+
+import msgspec
+import structlog
+
+from runwire.append import Change, Checkpoint, EventLog
+from runwire.clock import monotonic
+from runwire.errors import GraphError, NodeFailed, RunwireError
+from runwire.model.event import (
+    RUN_FINISHED,
+    RUN_STARTED,
+    NewEvent,
+    debug_trace,
+    error_trace,
+    node_finished,
+    node_started,
+)
+from runwire.model.graph import END, Agent, Node, Wait
+from runwire.model.run import RunState
+from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.run_log import RunLog
+from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.tracing import Tracing
+
+_log = structlog.get_logger(__name__)
+_STUBBORN_S = 5.0  # how long a node may go on after it was cancelled, before its run goes on without it
+
+
+class _NodeContext:
+    """The `Context` a node sees."""
+
+    __slots__ = ("_log", "agent", "attempt", "run_id")
+
+    def __init__(self, log: RunLog, agent: str, attempt: int) -> None:
+        self.run_id = log.run_id
+        self.agent = agent
+        self.attempt = attempt
+        self._log = log
+
+    def trace(self, fn: str) -> None:
+        self._log.trace(fn)
+
+
+class Walk:
+    """One worker's walk through one run. `cancel` reaches the node that is running; `drain` stops before the next."""
+
+    def __init__(self, claim: Claim, agent: Agent[Any], log: EventLog, *, metrics: Metrics, tracing: Tracing) -> None:
+        self.claim = claim
+        self._agent = agent
+        self._log = RunLog(
+            log,
+            claim.run_id,
+            fence=claim.fence,
+            last_seq=claim.last_seq,
+            cancel_requested=claim.cancel_requested,
+        )
+        self._metrics = metrics
+        self._tracing = tracing
+        self._started_at = monotonic() - claim.age_s
+        self._saved: bytes | None = claim.state
+        self._node: asyncio.Task[str | Wait | None] | None = None
+        self._cancelled = asyncio.Event()
+        self._draining = False
+        self._first_node = claim.last_seq == 0
+
+    def cancel(self) -> None:
+        """The run's cancellation was requested: interrupts the running node, or the pause before its next try."""
+        self._log.cancel_requested = True
+        self._cancelled.set()
+        if self._node is not None:
+            self._node.cancel()
+
+    def drain(self) -> None:
+        """Stops at the next checkpoint, leaving the run as it is for another worker."""
+        self._draining = True
+
+    async def run(self) -> RunState | None:
+        """The state the run was brought to: terminal, `waiting`, or None when it was left for another worker.
+
+        Raises FenceLost when the run was taken over meanwhile, and AppendError when its log refuses an event.
+        """
+        with self._tracing.workflow_span(self.claim.agent, self.claim.traceparent, resumed=self.claim.resumed):
+            try:
+                return await self._walk()
+            finally:
+                await self._log.aclose()
+
+    async def _walk(self) -> RunState | None:
+        if self.claim.last_seq == 0:
+            await self._log.append(RUN_STARTED, change=Change(RunState.STARTED))
+            self._metrics.runs_started[self.claim.agent].inc()
+            _log.info(LogEvent.RUN_STARTED, run_id=self.claim.run_id, agent=self.claim.agent)
+        elif self.claim.resumed:
+            await self._log.append(debug_trace("orchestrator.resumed"))
+            _log.info(LogEvent.RUN_RESUMED, run_id=self.claim.run_id, attempt=self.claim.attempt)
+        state = self._restored()
+        if state is None:
+            return await self._finish(RunState.FAILED, "invalid_input", error_trace("invalid_input", "orchestrator"))
+        name = self.claim.next_node or self._agent.start
+        while True:
+            if self._log.cancel_requested:
+                return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+            if name == END:
+                return await self._finish(RunState.FINISHED, None)
+            if self._draining:
+                return None
+            node = self._agent.nodes.get(name)
+            if node is None:  # a deploy took the node away while the run was between two workers
+                return await self._finish(RunState.FAILED, "unknown_node", error_trace("unknown_node", "orchestrator"))
+            step = await self._visit(node, state)
+            if isinstance(step, RunState):
+                return step
+            name, state = step
+
+    async def _visit(self, node: Node[Any], state: Any) -> tuple[str, Any] | RunState:
+        """One node with its retries: where to go next and with which state, or the state the run came to."""
+        attempt = 0
+        while True:
+            attempt += 1
+            await self._enter(node, attempt)
+            if self._log.cancel_requested:
+                return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+            started = monotonic()
+            with self._tracing.node_span(node.name, self.claim.traceparent) as span:
+                exit_, code, retry = await self._try(node, state, attempt)
+                span.outcome(code)
+            if code is None and exit_ is not None:
+                self._observe(node, started, "finished")
+                return await self._leave(node, state, exit_)
+            if self._log.cancel_requested:
+                self._observe(node, started, "cancelled")
+                return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+            code = code or "exception"
+            self._observe(node, started, "timeout" if code == "timeout" else "failed")
+            trace = error_trace(code, node.fn_name)
+            state = self._restored()  # what a failed try left half done is not carried on
+            if retry and attempt <= node.retries:
+                await self._log.append(trace)
+                await self._pause(node, attempt)
+                if self._log.cancel_requested:
+                    return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+            elif node.on_error is not None:
+                await self._log.append(trace, checkpoint=self._checkpoint(None, node.on_error, state))
+                return node.on_error, state
+            else:
+                return await self._finish(RunState.FAILED, code, trace)
+
+    async def _enter(self, node: Node[Any], attempt: int) -> None:
+        if attempt > 1:
+            await self._log.append(debug_trace(f"retry:{attempt}:{node.fn_name}"))
+            return
+        await self._log.append(node_started(node.name))
+        if self._first_node:
+            self._first_node = False
+            self._metrics.time_to_first_node.observe(monotonic() - self._started_at)
+
+    async def _try(self, node: Node[Any], state: Any, attempt: int) -> tuple[str | Wait | None, str | None, bool]:
+        """One try: (exit, None, _) when it went well, else (None, error code, whether another may follow)."""
+        context = _NodeContext(self._log, self.claim.agent, attempt)
+        self._node = task = asyncio.ensure_future(node.run(context, state))
+        try:
+            done, _ = await asyncio.wait({task}, timeout=node.timeout_s)
+            if not done:
+                await self._interrupt(task, node)
+                return None, "timeout", True
+            return self._exit_of(node, task.result()), None, False
+        except asyncio.CancelledError:
+            if not task.done():
+                await self._interrupt(task, node)
+            walk = asyncio.current_task()
+            if walk is not None and walk.cancelling():  # the walk itself is cancelled, not the node
+                raise
+            return None, "cancelled", False
+        except NodeFailed as error:
+            return None, error.code, error.retry
+        except GraphError:
+            return None, "bad_exit", False
+        except Exception as error:  # noqa: BLE001  # any failure of a node is the run's, never the worker's
+            _log.warning(
+                LogEvent.NODE_FAILED,
+                run_id=self.claim.run_id,
+                node=node.name,
+                error_type=type(error).__name__,
+                frames=[f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-5:]],
+            )
+            return None, error.code if isinstance(error, RunwireError) else "exception", True
+        finally:
+            self._node = None
+
+    async def _interrupt(self, task: asyncio.Task[Any], node: Node[Any]) -> None:
+        """Cancels a node and waits for it, though not for ever: one that will not stop is left behind."""
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.wait({task}, timeout=_STUBBORN_S)
+        if not task.done():
+            _log.warning(LogEvent.NODE_ABANDONED, run_id=self.claim.run_id, node=node.name)
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _exit_of(self, node: Node[Any], exit_: str | Wait | None) -> str | Wait:
+        if exit_ is None and len(node.to) == 1:
+            return node.to[0]
+        target = exit_.then if isinstance(exit_, Wait) else exit_
+        if exit_ is None or target not in node.to:
+            raise GraphError(self.claim.agent, (f"node {node.name!r} returned {target!r}, which it did not declare",))
+        return exit_
+
+    async def _leave(self, node: Node[Any], state: Any, exit_: str | Wait) -> tuple[str, Any] | RunState:
+        """NodeFinished and the checkpoint in one transaction; with them, when the node asks to wait, the waiting."""
+        target = exit_.then if isinstance(exit_, Wait) else exit_
+        change = Change(RunState.WAITING, waiting_for=exit_.signal) if isinstance(exit_, Wait) else None
+        await self._log.append(
+            node_finished(node.name), change=change, checkpoint=self._checkpoint(node.name, target, state)
+        )
+        return (target, state) if change is None else RunState.WAITING
+
+    def _checkpoint(self, node: str | None, next_node: str, state: Any) -> Checkpoint:
+        encoded = msgspec.json.encode(state)
+        unchanged = encoded == self._saved
+        self._saved = encoded
+        return Checkpoint(node, next_node, None if unchanged else encoded)
+
+    def _restored(self) -> Any:
+        """The state as of the last checkpoint, or from the input before the first; None when it does not fit."""
+        try:
+            return msgspec.json.decode(self._saved or self.claim.input, type=self._agent.state)
+        except msgspec.ValidationError:
+            return None
+
+    async def _pause(self, node: Node[Any], attempt: int) -> None:
+        pause_s = min(node.backoff_s * 2.0 ** (attempt - 1), 60.0) * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._cancelled.wait(), pause_s)
+
+    async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
+        await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))
+        took_s = monotonic() - self._started_at
+        self._metrics.runs_finished[self.claim.agent, state.value].inc()
+        self._metrics.run_duration[state.value].observe(took_s)
+        _log.info(
+            LogEvent.RUN_FINISHED,
+            run_id=self.claim.run_id,
+            outcome=state.value,
+            error_code=code,
+            duration_s=round(took_s, 3),
+        )
+        return state
+
+    def _observe(self, node: Node[Any], started: float, outcome: str) -> None:
+        self._metrics.node_duration[node.name, outcome].observe(monotonic() - started)

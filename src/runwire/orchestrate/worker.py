@@ -1,0 +1,191 @@
+"""Claims runs by lease, walks them, keeps the leases alive, and lets go of what it lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+
+import structlog
+
+from runwire.append import EventLog
+from runwire.db import Database, load_sql
+from runwire.errors import AppendError, DatabaseUnavailable, FenceLost
+from runwire.model.graph import Agents
+from runwire.model.run import RunState
+from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.orchestrator import Walk
+from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.tracing import Tracing
+
+_SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
+_CLAIM_MAX = 100
+_log = structlog.get_logger(__name__)
+
+
+class Worker:
+    """Walks claimed runs, at most `concurrency` at once. `claim` and `heartbeat` are its steps, `run` is its loop."""
+
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        agents: Agents,
+        *,
+        metrics: Metrics,
+        tracing: Tracing,
+        worker_id: str,
+        concurrency: int = 200,
+        lease_s: float = 30.0,
+        heartbeat_s: float = 10.0,
+        poll_s: float = 1.0,
+        on_claimable: Callable[[str], None] = lambda _agent: None,
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._agents = agents
+        self._metrics = metrics
+        self._tracing = tracing
+        self._worker_id = worker_id
+        self._concurrency = concurrency
+        self._lease_s = lease_s
+        self._heartbeat_s = heartbeat_s
+        self._poll_s = poll_s
+        self._on_claimable = on_claimable
+        self._walks: dict[str, Walk] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+        self._stopping = False
+
+    @property
+    def active(self) -> int:
+        """Runs this worker is walking."""
+        return len(self._walks)
+
+    def wake(self) -> None:
+        """A run may be claimable: looks at once instead of at the next poll."""
+        self._wake.set()
+
+    def cancel(self, run_id: str) -> None:
+        """Cancellation of a run was requested: interrupts it if it is walked here."""
+        walk = self._walks.get(run_id)
+        if walk is not None:
+            walk.cancel()
+
+    async def run(self) -> None:
+        """Claims and walks until cancelled or drained."""
+        heartbeat = asyncio.create_task(self._keep_leases(), name="leases")
+        try:
+            while not self._stopping:
+                self._wake.clear()
+                if await self._claim_or_wait_out() < _CLAIM_MAX:
+                    with contextlib.suppress(TimeoutError):
+                        await asyncio.wait_for(self._wake.wait(), self._poll_s)
+        finally:
+            await self._finish_walks()
+            heartbeat.cancel()
+            await asyncio.gather(heartbeat, return_exceptions=True)
+
+    async def drain(self, *, within_s: float) -> None:
+        """Claims nothing more, lets running nodes reach their checkpoint, and hands every run over."""
+        self._stopping = True
+        self._wake.set()
+        for walk in self._walks.values():
+            walk.drain()
+        if self._tasks:
+            await asyncio.wait(tuple(self._tasks.values()), timeout=within_s)
+
+    async def claim(self) -> int:
+        """One step: takes what is claimable and fits, and starts walking it. How many runs that were."""
+        room = min(self._concurrency - len(self._walks), _CLAIM_MAX)
+        if room <= 0 or self._stopping:
+            return 0
+        rows = await self._database.fetch(_SQL["claim"], list(self._agents.names), room, self._worker_id, self._lease_s)
+        if not rows:
+            return 0
+        seen = [row["run_id"] for row in rows if row["last_seq"]]
+        saved = await self._database.fetch(_SQL["checkpoints"], seen) if seen else []
+        checkpoints = {row["run_id"]: (row["next_node"], row["state"]) for row in saved}
+        for row in rows:
+            next_node, state = checkpoints.get(row["run_id"], (None, None))
+            self._begin(Claim(**row, next_node=next_node, state=state))
+        return len(rows)
+
+    async def heartbeat(self) -> None:
+        """One step: renews every lease held, passes on cancellations, and abandons runs that are somebody else's."""
+        held = {run_id: walk.claim.fence for run_id, walk in self._walks.items()}
+        if not held:
+            return
+        rows = await self._database.fetch(_SQL["heartbeat"], list(held), list(held.values()), self._lease_s)
+        for row in rows:
+            walk = self._walks.get(row["run_id"])
+            if walk is None or walk.claim.fence != held[row["run_id"]]:
+                continue
+            if row["lost"]:
+                self._tasks[row["run_id"]].cancel()
+            elif row["cancel_requested"]:
+                walk.cancel()
+
+    def _begin(self, claim: Claim) -> None:
+        agent = self._agents.get(claim.agent)
+        if agent is None:  # the claim asks for this worker's agents only
+            raise AssertionError(claim.agent)
+        previous = self._tasks.get(claim.run_id)
+        if previous is not None:  # its lease ended while it was walked here: that walk is fenced out
+            previous.cancel()
+        walk = Walk(claim, agent, self._log, metrics=self._metrics, tracing=self._tracing)
+        self._walks[claim.run_id] = walk
+        self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")
+
+    async def _walk(self, walk: Walk) -> None:
+        run_id = walk.claim.run_id
+        reached: RunState | None = None
+        try:
+            reached = await walk.run()
+        except FenceLost:
+            _log.warning(LogEvent.LEASE_LOST, run_id=run_id, fence=walk.claim.fence)
+            return
+        except AppendError as error:
+            # The log refused what this walk believes: its belief is wrong, so another starts from what is stored.
+            # Not released: should the log refuse that one too, the lease is the pause between the two.
+            _log.error(LogEvent.RUN_ABANDONED, run_id=run_id, code=error.code)
+            return
+        finally:
+            if self._walks.get(run_id) is walk:
+                del self._walks[run_id]
+                del self._tasks[run_id]
+            if len(self._walks) == self._concurrency - 1 or reached is RunState.WAITING:
+                self._wake.set()  # there is room again, or a signal was there before the run waited for it
+        if reached is None:
+            await self._release(walk)
+
+    async def _release(self, walk: Walk) -> None:
+        try:
+            await self._database.execute(_SQL["release"], walk.claim.run_id, walk.claim.fence)
+        except DatabaseUnavailable:
+            return  # its lease will end by itself
+        self._on_claimable(walk.claim.agent)
+
+    async def _claim_or_wait_out(self) -> int:
+        try:
+            return await self.claim()
+        except DatabaseUnavailable as error:
+            _log.warning(LogEvent.CLAIM_FAILED, code=error.code)
+            return 0
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await asyncio.sleep(self._heartbeat_s)
+            try:
+                await self.heartbeat()
+            except DatabaseUnavailable as error:
+                _log.warning(LogEvent.HEARTBEAT_FAILED, code=error.code)
+
+    async def _finish_walks(self) -> None:
+        walks = tuple(self._walks.values())
+        tasks = tuple(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(self._release(walk) for walk in walks))

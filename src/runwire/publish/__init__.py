@@ -1,0 +1,6 @@
+"""Publish: the only writer to the bus."""
+
+from runwire.publish.publisher import Publisher
+from runwire.publish.worker import PublishWorker
+
+__all__ = ["PublishWorker", "Publisher"]

@@ -1,0 +1,35 @@
+-- name: claim
+-- The events each of these runs has beyond its cursor, with the cursor moved past them when this transaction commits.
+-- The row lock is what keeps a run to one publisher and its events in seq order; a locked run is somebody else's and
+-- is left alone. The row of a run goes with its terminal event.
+WITH asked AS (
+    SELECT run_id, ord FROM unnest($1::text[]) WITH ORDINALITY AS a (run_id, ord)
+), locked AS MATERIALIZED (
+    SELECT o.run_id, o.run_day, o.next_seq, o.traceparent, a.ord
+    FROM asked AS a JOIN run_outbox AS o ON o.run_id = ANY (ARRAY[a.run_id])
+    ORDER BY o.run_id
+    FOR UPDATE OF o SKIP LOCKED
+), taken AS MATERIALIZED (
+    SELECT l.ord, l.run_id, l.traceparent, e.seq, e.ts_us, e.type::text AS type, e.name, e.fn
+    FROM locked AS l,
+         LATERAL (SELECT seq, ts_us, type, name, fn FROM run_events
+                  WHERE run_day = l.run_day AND run_id = l.run_id AND seq >= l.next_seq
+                  ORDER BY seq LIMIT $2) AS e
+), reached AS (
+    SELECT run_id, max(seq) AS seq, bool_or(type = 'RunFinished') AS closed FROM taken GROUP BY run_id
+), moved AS (
+    UPDATE run_outbox AS o SET next_seq = r.seq + 1, updated_at = clock_timestamp()
+    FROM reached AS r WHERE o.run_id = ANY (ARRAY[r.run_id]) AND NOT r.closed
+), gone AS (
+    DELETE FROM run_outbox AS o USING reached AS r WHERE o.run_id = ANY (ARRAY[r.run_id]) AND r.closed
+)
+SELECT run_id, seq, ts_us, type, name, fn, traceparent,
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
+FROM taken ORDER BY ord, seq
+
+-- name: unpublished
+-- Runs with events beyond their cursor, those that wait longest first. The safety sweep: whatever hint was lost, this
+-- finds it.
+SELECT o.run_id FROM run_outbox AS o JOIN runs AS r USING (run_id)
+WHERE r.last_seq >= o.next_seq
+ORDER BY o.updated_at LIMIT $1

@@ -1,0 +1,129 @@
+"""One step of publishing: claim what is unpublished, put it on the bus in order, then move the cursors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
+
+import structlog
+
+from runwire.bus import BusWriter, Published
+from runwire.clock import monotonic
+from runwire.db import Database, Row, load_sql
+from runwire.errors import BusUnavailable, DatabaseUnavailable
+from runwire.model.event import StoredEvent
+from runwire.publish.backlog import Backlog
+from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.tracing import Tracing
+
+_SQL = load_sql("runwire.publish", "publish.sql")
+_log = structlog.get_logger(__name__)
+
+# Look-ups by primary key stay the best plan however small the tables look when the statement is planned.
+_PLANS = {"enable_seqscan": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
+
+
+class Publisher:
+    """Publishes the log. Several may run: a run's outbox row is locked by the one that publishes it.
+
+    The bus has a batch before its cursors are committed: after a crash in between the batch goes out again, and
+    subscribers drop what they have. So the bus gets every event at least once and each run's in order.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        bus: BusWriter,
+        *,
+        metrics: Metrics,
+        tracing: Tracing,
+        batch_events: int = 1000,
+        batch_runs: int = 200,
+        rest_max_s: float = 5.0,
+    ) -> None:
+        self._session = database.session("publish", settings=_PLANS)
+        self._sweeper = database.session("publish sweep")
+        self._bus = bus
+        self._metrics = metrics
+        self._tracing = tracing
+        self._batch_events = batch_events
+        self._batch_runs = batch_runs
+        self._backlog = Backlog(rest_max_s=rest_max_s)
+        self._in_flight: frozenset[str] = frozenset()
+
+    @property
+    def backlog_runs(self) -> int:
+        """Runs this publisher knows to have unpublished events."""
+        return len(self._backlog)
+
+    def mark_dirty(self, run_ids: Iterable[str], *, by: str) -> None:
+        """Hears that runs have new events; `by` is `local`, `notify` or `poll` and is counted when it is news."""
+        if self._backlog.add(run_ids):
+            self._metrics.outbox_wakeups[by].inc()
+
+    async def sweep(self) -> int:
+        """Asks the database which runs have unpublished events, for when every hint was lost. Returns how many."""
+        rows = await self._sweeper.fetch(_SQL["unpublished"], 10_000)
+        found = [row["run_id"] for row in rows if row["run_id"] not in self._in_flight]
+        self.mark_dirty(found, by="poll")
+        return len(found)
+
+    async def publish_pending(self) -> int:
+        """One step: how many events went out. Raises BusUnavailable or DatabaseUnavailable; the runs stay dirty."""
+        run_ids = self._backlog.take(self._batch_runs)
+        if not run_ids:
+            return 0
+        self._in_flight = frozenset(run_ids)
+        try:
+            published = await self._publish(run_ids)
+        except BusUnavailable:
+            self._metrics.publish_failures["bus" if len(run_ids) > 1 else "poisoned"].inc()
+            self._backlog.failed(run_ids)
+            raise
+        except DatabaseUnavailable:
+            self._metrics.publish_failures["database"].inc()
+            self._backlog.add(run_ids)
+            raise
+        except Exception as error:
+            self._metrics.publish_failures["poisoned"].inc()
+            _log.error(LogEvent.PUBLISH_FAILED, error_type=type(error).__name__, runs=len(run_ids))
+            self._backlog.failed(run_ids)
+            raise BusUnavailable(f"publishing failed: {type(error).__name__}") from error
+        finally:
+            self._in_flight = frozenset()
+        self._backlog.published(run_ids)
+        return published
+
+    async def aclose(self) -> None:
+        await self._session.aclose()
+        await self._sweeper.aclose()
+
+    async def _publish(self, run_ids: list[str]) -> int:
+        per_run = max(1, self._batch_events // len(run_ids))
+        async with self._session.transaction() as tx:
+            rows = await tx.fetch(_SQL["claim"], run_ids, per_run)
+            read_at = monotonic()
+            if not rows:
+                return 0
+            messages = [_message(run_id, group) for run_id, group in groupby(rows, itemgetter(0))]
+            with self._tracing.send_span(len(rows), [m.traceparent for m in messages if m.traceparent]):
+                await self._bus.publish(messages)
+            on_bus_us = rows[-1]["now_us"] + round((monotonic() - read_at) * 1e6)
+        self._tell(messages, on_bus_us)
+        self._backlog.add(m.run_id for m in messages if m.last_seq - m.first_seq + 1 == per_run)
+        return len(rows)
+
+    def _tell(self, messages: Sequence[Published], on_bus_us: int) -> None:
+        events = [event for message in messages for event in message.events or ()]
+        self._metrics.events_published.inc(len(events))
+        self._metrics.publish_batch.observe(len(events))
+        self._metrics.publish_lag.observe_many([(on_bus_us - event.ts_us) / 1e6 for event in events])
+        _log.debug(LogEvent.METRIC_EVENTS_PUBLISHED, count=len(events), runs=len(messages))
+
+
+def _message(run_id: str, rows: Iterable[Row]) -> Published:
+    run = list(rows)
+    events = tuple([StoredEvent(row[1], row[2], row[3], row[4], row[5]) for row in run])
+    return Published(run_id, events[0].seq, events[-1].seq, events, run[0]["traceparent"])

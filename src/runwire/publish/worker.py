@@ -1,0 +1,80 @@
+"""The publisher's loop: wake, step, and back off when the bus or the database fails."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Iterable
+
+import structlog
+
+from runwire.clock import monotonic
+from runwire.errors import BusUnavailable, DatabaseUnavailable
+from runwire.publish.publisher import Publisher
+from runwire.telemetry.logs import LogEvent
+
+_log = structlog.get_logger(__name__)
+_BACKOFF_FIRST_S = 0.01
+
+
+class PublishWorker:
+    """Runs a publisher until stopped. Wake it with `mark_dirty`; every `sweep_s` it looks for itself."""
+
+    def __init__(self, publisher: Publisher, *, sweep_s: float = 1.0, backoff_max_s: float = 5.0) -> None:
+        self._publisher = publisher
+        self._sweep_s = sweep_s
+        self._backoff_max_s = backoff_max_s
+        self._wake = asyncio.Event()
+        self._stopping = False
+        self._sweep_due = 0.0
+        self._failures = 0
+
+    def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> None:
+        self._publisher.mark_dirty(run_ids, by=by)
+        self._wake.set()
+
+    def sweep_soon(self) -> None:
+        """For when hints may have been lost: the next step looks for unpublished events first."""
+        self._sweep_due = 0.0
+        self._wake.set()
+
+    def stop(self) -> None:
+        """Lets the loop publish what it knows of, then end."""
+        self._stopping = True
+        self._wake.set()
+
+    async def run(self) -> None:
+        try:
+            while True:
+                if await self.step() == 0:
+                    if self._stopping:
+                        break
+                    await self._sleep()
+        finally:
+            await self._publisher.aclose()
+
+    async def step(self) -> int:
+        """One step: sweeps when that is due, then publishes. How many events went out; 0 after a failure, too."""
+        try:
+            if monotonic() >= self._sweep_due:
+                await self._publisher.sweep()
+                self._sweep_due = monotonic() + self._sweep_s
+            published = await self._publisher.publish_pending()
+        except (BusUnavailable, DatabaseUnavailable) as error:
+            self._failures += 1
+            _log.warning(LogEvent.PUBLISH_FAILED, code=error.code, failures=self._failures)
+            return 0
+        self._failures = 0
+        return published
+
+    async def _sleep(self) -> None:
+        """Until there is work, or the sweep is due; after failures, a jittered pause no wake-up shortens."""
+        if self._failures:
+            ceiling = min(_BACKOFF_FIRST_S * 2.0 ** min(self._failures, 16), self._backoff_max_s)
+            await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311  # jitter needs no secrecy
+            return
+        self._wake.clear()
+        if self._publisher.backlog_runs == 0:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._wake.wait(), max(0.0, self._sweep_due - monotonic()))
