@@ -105,15 +105,9 @@ class PipelineMetrics:
         started = out.counters("runs_started", "Runs started.", agent=agent_names)
         self.runs_started: Mapping[str, Counter] = _ByName(started, overflow=more_agents)
         """By agent."""
-        finished = Counter(
-            PREFIX + "runs_finished", "Runs ended.", ["agent", "outcome"], registry=out.registry
-        )
+        finished = Counter(PREFIX + "runs_finished", "Runs ended.", ["agent", "outcome"], registry=out.registry)
         self.runs_finished: Mapping[tuple[str, str], Counter] = _ByNameAndOutcome(
-            {
-                (name, outcome): finished.labels(name, outcome)
-                for name in agent_names
-                for outcome in RunOutcome
-            },
+            {(name, outcome): finished.labels(name, outcome) for name in agent_names for outcome in RunOutcome},
             overflow=more_agents,
         )
         """By (agent, outcome)."""
@@ -235,9 +229,7 @@ class Metrics(PipelineMetrics, StreamMetrics, ProcessMetrics):
     A group whose numbers come from one role only is made by that role, with `out`, when it starts.
     """
 
-    def __init__(
-        self, agents: Mapping[str, Sequence[str]] = MappingProxyType({}), *, version: str = "dev"
-    ) -> None:
+    def __init__(self, agents: Mapping[str, Sequence[str]] = MappingProxyType({}), *, version: str = "dev") -> None:
         """`agents`: the names of the nodes of each registered agent, the values of the labels agent and node.
 
         Names that are not among them count as `external`, those past the first 20 as `other`.

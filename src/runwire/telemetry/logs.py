@@ -1,0 +1,187 @@
+"""Log lines of a process: one JSON object a line, an event name from one enum, facts as fields.
+
+They go to stdout: `serve` has no other output there, and whoever starts it reads the port from the first line,
+`server_started`. Commands that print results pass `stream=sys.stderr`.
+
+No line carries an exception's text, which may quote what a node worked on: its type and its frames only.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Callable
+from enum import StrEnum
+from types import TracebackType
+from typing import IO, Any, Final, Literal, cast
+
+import msgspec
+import structlog
+from opentelemetry import trace
+from structlog.typing import EventDict, WrappedLogger
+
+LogFormat = Literal["json", "console"]
+
+MAX_FRAMES: Final = 20
+
+
+class LogEvent(StrEnum):
+    """What a line is about. Names are public API; docs/telemetry.md says what each means."""
+
+    SERVER_STARTED = "server_started"
+    SERVER_DRAINING = "server_draining"
+    SERVER_STOPPED = "server_stopped"
+    RUN_STARTED = "run_started"
+    RUN_RESUMED = "run_resumed"
+    RUN_WAITING = "run_waiting"
+    RUN_FINISHED = "run_finished"
+    CANCEL_REQUESTED = "cancel_requested"
+    NODE_STARTED = "node_started"
+    NODE_FINISHED = "node_finished"
+    NODE_FAILED = "node_failed"
+    LEASE_LOST = "lease_lost"
+    APPEND_FAILED = "append_failed"
+    PUBLISH_FAILED = "publish_failed"
+    STREAM_OPENED = "stream_opened"
+    STREAM_CLOSED = "stream_closed"
+    DATABASE_UNAVAILABLE = "database_unavailable"
+    DATABASE_RECOVERED = "database_recovered"
+    SPAN_EXPORT_FAILING = "span_export_failing"
+    SPAN_EXPORT_RECOVERED = "span_export_recovered"
+    TASK_FAILED = "task_failed"
+    LIBRARY = "library"
+    EVENTS_INSERTED = "metric.events_inserted"
+    EVENTS_PUBLISHED = "metric.events_published"
+
+
+def get_logger() -> structlog.typing.FilteringBoundLogger:
+    """A logger for a module. `log.info(LogEvent.RUN_STARTED, run_id=..., agent=...)`; a filtered line is < 1 us."""
+    return cast("structlog.typing.FilteringBoundLogger", structlog.get_logger())
+
+
+def configure_logging(
+    level: str = "info",
+    format: LogFormat = "json",  # noqa: A002  # the setting's name
+    *,
+    stream: IO[str] | None = None,
+    dropped: Callable[[], object] = lambda: None,
+) -> None:
+    """Sends this process's lines, and those of its libraries, of at least `level` to `stream` (stdout unless given).
+
+    A line that cannot be written (the reader is gone, the disk is full) is dropped and `dropped` called: logging
+    never fails the work. Loggers keep the configuration of their first use, so call this once, before any.
+    """
+    threshold = logging.getLevelNamesMapping()[level.upper()]
+    out = _Sink(stream if stream is not None else sys.stdout, dropped)
+    render = _render_json if format == "json" else _console
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            _add_trace,
+            _add_error,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
+            render,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(threshold),
+        logger_factory=lambda *_: out,
+        cache_logger_on_first_use=True,
+    )
+    root = logging.getLogger()
+    root.handlers = [_LibraryHandler()]
+    # Libraries' debug lines are about themselves, and some of them print what they were given.
+    root.setLevel(max(threshold, logging.INFO))
+    # Its failures are one line per batch; runwire_telemetry_dropped_total and span_export_failing tell of them.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+
+def redact_dsn(dsn: str) -> str:
+    """The DSN (URL or keyword form) without its password, for logs and messages."""
+    without_userinfo = re.sub(r"(?<=://)([^:@/?#]*):.*@(?=[^@]*$)", r"\1:***@", dsn, flags=re.DOTALL)
+    return re.sub(
+        r"(?i)\b((?:ssl)?password|passphrase)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]*)", r"\1\2***", without_userinfo
+    )
+
+
+class _Sink:
+    """structlog's innermost logger: a line at a time, flushed, and never an error."""
+
+    def __init__(self, stream: IO[str], dropped: Callable[[], object]) -> None:
+        self._stream = stream
+        self._dropped = dropped
+
+    def msg(self, line: str) -> None:
+        try:
+            self._stream.write(line + "\n")
+            self._stream.flush()
+        except (OSError, ValueError):
+            self._dropped()
+
+    debug = info = warning = error = critical = exception = log = msg
+
+
+class _LibraryHandler(logging.Handler):
+    """What libraries log, by the first line of the message as they wrote it, never what they filled in."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        first_line = str(record.msg).partition("\n")[0]
+        structlog.get_logger().log(
+            record.levelno,
+            LogEvent.LIBRARY,
+            logger=record.name,
+            message=first_line,
+            exc_info=record.exc_info or None,
+        )
+
+
+def _add_trace(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
+    at = trace.get_current_span().get_span_context()
+    if at.is_valid:
+        fields.setdefault("trace_id", f"{at.trace_id:032x}")
+        fields.setdefault("span_id", f"{at.span_id:016x}")
+    return fields
+
+
+def _add_error(_: WrappedLogger, __: str, fields: EventDict) -> EventDict:
+    error = fields.pop("exc_info", None)
+    if error is True:
+        error = sys.exc_info()
+    if isinstance(error, tuple):
+        error = error[1]
+    if isinstance(error, BaseException):
+        fields["error"] = describe_error(error)
+    return fields
+
+
+def describe_error(error: BaseException, *, causes: int = 5) -> dict[str, Any]:
+    """An exception without its text or its locals: type, SQL state if it has one, frames, at most `causes` causes."""
+    said: dict[str, Any] = {"type": f"{type(error).__module__}.{type(error).__qualname__}"}
+    if isinstance(sqlstate := getattr(error, "sqlstate", None), str):
+        said["sqlstate"] = sqlstate
+    said["frames"] = _frames(error.__traceback__)
+    if isinstance(error, BaseExceptionGroup):
+        said["errors"] = [describe_error(inner, causes=causes - 1) for inner in error.exceptions[:causes]]
+    cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    if cause is not None and causes > 0:
+        said["cause"] = describe_error(cause, causes=causes - 1)
+    return said
+
+
+def _frames(at: TracebackType | None) -> list[str]:
+    """Outermost first, the innermost `MAX_FRAMES` of them."""
+    frames = []
+    while at is not None:
+        code = at.tb_frame.f_code
+        frames.append(f"{code.co_filename}:{at.tb_lineno} {code.co_qualname}")
+        at = at.tb_next
+    return frames[-MAX_FRAMES:]
+
+
+def _render_json(_: WrappedLogger, __: str, fields: EventDict) -> str:
+    # `ts`, `level` and `event` first: that is how a person reads a line.
+    ordered = {"ts": fields.pop("ts"), "level": fields.pop("level"), "event": fields.pop("event"), **fields}
+    return msgspec.json.encode(ordered, enc_hook=lambda value: type(value).__qualname__).decode()
+
+
+_console = structlog.dev.ConsoleRenderer(timestamp_key="ts", colors=sys.stdout.isatty())

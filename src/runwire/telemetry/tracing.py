@@ -1,0 +1,126 @@
+"""Traces of a process: what is sampled, where it goes, and how it ends in time.
+
+Nothing is recorded unless the standard OTEL_EXPORTER_OTLP_ENDPOINT (or _TRACES_ENDPOINT) is set. The spans have
+their names in `spans`; the provider is not made the global one, so two apps in one interpreter do not meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import uuid_utils
+from opentelemetry import context as otel_context
+from opentelemetry.sdk.resources import OTELResourceDetector, Resource
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace.sampling import (
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
+from opentelemetry.trace import Link, SpanKind, TraceState
+from opentelemetry.util.types import Attributes
+
+from runwire.telemetry.span_export import QUEUE_SPANS, BoundedSpanExport
+from runwire.telemetry.spans import ROOT_IS_SAMPLED, Spans
+
+DEFAULT_RATIO: Final = 0.05
+EXPORT_TIMEOUT_S: Final = 2.0
+
+
+class Tracing(Spans):
+    """The tracer of one process. Call `aclose` (or `shutdown`) at the end: it takes less than a second.
+
+    `ratio` is the share of runs sampled when their caller does not say. `dropped` is called, from any thread, with
+    the number of spans given up. Without an `exporter` nothing is recorded.
+    """
+
+    def __init__(
+        self,
+        exporter: SpanExporter | None,
+        *,
+        dropped: Callable[[int], object],
+        ratio: float = DEFAULT_RATIO,
+        version: str = "dev",
+        queue_spans: int = QUEUE_SPANS,
+    ) -> None:
+        self.provider = TracerProvider(
+            sampler=ParentBased(_RootSampler(ratio)), resource=_resource(version), shutdown_on_exit=False
+        )
+        self._export: BoundedSpanExport | None = None
+        if exporter is not None:
+            self._export = BoundedSpanExport(exporter, dropped=dropped, queue_spans=queue_spans)
+            self.provider.add_span_processor(self._export)
+        self.tracer = self.provider.get_tracer("runwire", version)
+        super().__init__(self.tracer if exporter is not None else None, ratio=ratio)
+
+    @property
+    def recording(self) -> bool:
+        """Whether spans go anywhere."""
+        return self._export is not None
+
+    def flush(self, *, within_s: float = 1.0) -> bool:
+        """Whether every span that has ended was exported, or given up, within the time."""
+        return self._export is None or self._export.force_flush(round(within_s * 1000))
+
+    def shutdown(self) -> None:
+        """Exports what is left, for at most a second; what did not go is counted as dropped."""
+        self.provider.shutdown()
+
+    async def aclose(self) -> None:
+        """`shutdown` without holding up the event loop."""
+        await asyncio.to_thread(self.shutdown)
+
+
+def exporter_from_environment(environ: Mapping[str, str] = os.environ) -> SpanExporter | None:
+    """An OTLP/HTTP exporter as the standard OTEL_* variables say; None when they name no endpoint or switch it off."""
+    if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
+        return None
+    if environ.get("OTEL_TRACES_EXPORTER", "otlp").strip().lower() == "none":
+        return None
+    if not (environ.get("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT") or environ.get("OTEL_EXPORTER_OTLP_ENDPOINT")):
+        return None
+    # Imported only when used: it takes a fifth of a second, most of it for an HTTP client of its own.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
+
+    chosen = environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or environ.get("OTEL_EXPORTER_OTLP_TIMEOUT")
+    return OTLPSpanExporter(timeout=None if chosen else EXPORT_TIMEOUT_S)
+
+
+def _resource(version: str) -> Resource:
+    """Ours where the environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) says nothing else."""
+    ours = {
+        "service.name": "runwire",
+        "service.version": version,
+        "service.instance.id": str(uuid_utils.uuid4()),
+    }
+    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+
+
+class _RootSampler(Sampler):
+    """Samples the roots that were decided to be, and `ratio` of those nobody decided about."""
+
+    def __init__(self, ratio: float) -> None:
+        self._undecided = TraceIdRatioBased(ratio)
+
+    def should_sample(  # noqa: PLR0917  # the SDK's signature
+        self,
+        parent_context: otel_context.Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: Attributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if otel_context.get_value(ROOT_IS_SAMPLED, parent_context):
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+        return self._undecided.should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+    def get_description(self) -> str:
+        return f"RunwireRoot{{{self._undecided.rate}}}"
