@@ -67,8 +67,8 @@ class _QuietTracer(trace.Tracer):
     def start_span(self, *args: Any, **kwargs: Any) -> trace.Span:
         return self._tracer.start_span(*args, **kwargs)
 
-    @contextmanager  # type: ignore[override]  # the library's own type for this is private
-    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Iterator[trace.Span]:
+    @contextmanager
+    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Iterator[trace.Span]:  # type: ignore[override]
         quiet = {**kwargs, "record_exception": False, "set_status_on_exception": False}
         with self._tracer.start_as_current_span(*args, **quiet) as span:
             yield span

@@ -7,17 +7,19 @@ from __future__ import annotations
 
 import random
 import re
-from dataclasses import dataclass
 from typing import Final
+
+import msgspec
 
 _SAMPLED: Final = 0x01
 # The flags this version of the specification gives a meaning to: sampled and random-trace-id.
 _KNOWN_FLAGS: Final = 0x03
-_TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_TRACEPARENT = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_NO_TRACE: Final = "0" * 32
+_NO_SPAN: Final = "0" * 16
 
 
-@dataclass(frozen=True, slots=True)
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
     """Which trace, and which span of it is the parent; both as lower-case hex, 32 and 16 digits."""
 
     trace_id: str
@@ -38,7 +40,9 @@ def parse_traceparent(header: str | None) -> TraceContext | None:
     if header is None or (found := _TRACEPARENT.fullmatch(header)) is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()
-    if more is not None and version == "00":
+    if version == "ff" or (version == "00" and more is not None):
+        return None
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return None
     return TraceContext(trace_id, span_id, int(flags, 16) & _KNOWN_FLAGS)
 
