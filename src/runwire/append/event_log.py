@@ -8,8 +8,6 @@ from collections.abc import Callable, Sequence
 from typing import Self
 from zlib import crc32
 
-import structlog
-
 from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
 from runwire.clock import monotonic
 from runwire.db import ConstraintViolated, Database, Row, Session, load_sql
@@ -26,12 +24,12 @@ from runwire.errors import (
 )
 from runwire.model.event import NewEvent, Source
 from runwire.model.run import RunState
-from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 
 _SQL = load_sql("runwire.append", "append.sql")
 _TERMINAL = frozenset(state.value for state in RunState if state.terminal)
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class EventLog:
@@ -190,7 +188,7 @@ class _Lane:
         dirty = [group.head.run_id for group in stored if group.count]
         if dirty:
             self._on_committed(dirty)
-            _log.debug(LogEvent.METRIC_EVENTS_INSERTED, run_ids=dirty, count=sum(counts.values()))
+            _log.debug(LogEvent.EVENTS_INSERTED, run_ids=dirty, count=sum(counts.values()))
 
     async def _refuse(self, groups: list[Group]) -> None:
         """Tells single requests why they were refused; the members of a group get to try alone first."""

@@ -28,7 +28,7 @@ class PostgresBusWriter:
 
 
 class PostgresBusReader:
-    """Routes notifications to subscribers. Run its `listener`; while it reconnects messages are lost, as they may be."""
+    """Routes notifications to subscribers. Run its `listener`; messages may be lost while it reconnects."""
 
     def __init__(self, dsn: str) -> None:
         self._subscribers: dict[str, list[Deliver]] = {}

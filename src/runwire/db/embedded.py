@@ -280,7 +280,7 @@ class EmbeddedPostgres:
         try:
             code = await child.exited()
         except BaseException:
-            child.signal(signal.SIGINT)
+            await self._shut_down(child)  # it removes what it made
             raise
         if code != 0:
             raise self._failure(f"could not be initialised (initdb ended with {code})")

@@ -25,7 +25,7 @@ EVENTS_PUBLISHED = "runwire_published"
 PAYLOAD_MAX = 7900
 """Bytes of one payload; PostgreSQL takes fewer than 8000."""
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class Listener:
@@ -61,7 +61,7 @@ class Listener:
             finally:
                 self.connected.clear()
                 connection.terminate()
-            _log.warning("listener_lost", channels=sorted(self._channels))
+            _log.warning("database_unavailable", doing="listen", channels=sorted(self._channels))
 
     async def _connect(self) -> Connection:
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.05, max=2), retry=_is_db_error):
@@ -128,7 +128,7 @@ class Notifier:
                 try:
                     await self.flush(waiting)
                 except DatabaseUnavailable:
-                    _log.warning("notify_failed", channels=sorted(waiting))
+                    _log.warning("database_unavailable", doing="notify", channels=sorted(waiting))
         finally:
             await self._session.aclose()
 

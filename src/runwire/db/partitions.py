@@ -9,7 +9,7 @@ import structlog
 from runwire.db.database import Database
 from runwire.errors import DatabaseUnavailable
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 _PERIOD_S = 3600.0
 
 
@@ -30,5 +30,5 @@ class PartitionUpkeep:
             try:
                 await self.ensure()
             except DatabaseUnavailable as error:
-                _log.warning("partition_upkeep_failed", code=error.code)
+                _log.warning("database_unavailable", doing="partitions", code=error.code)
             await asyncio.sleep(_PERIOD_S)

@@ -6,18 +6,16 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import structlog
-
 from runwire.append import Appended, Change, EventLog
 from runwire.db import Database, load_sql
 from runwire.errors import AppendError, DatabaseUnavailable, IllegalAppend, RunClosed
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, Source, debug_trace
 from runwire.model.run import RunState
-from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class ExternalRuns:

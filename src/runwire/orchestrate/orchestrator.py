@@ -9,8 +9,6 @@ import traceback
 from typing import Any
 
 import msgspec
-import structlog
-
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.clock import monotonic
 from runwire.errors import GraphError, NodeFailed, RunwireError
@@ -27,11 +25,11 @@ from runwire.model.graph import END, Agent, Node, Wait
 from runwire.model.run import RunState
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.run_log import RunLog
-from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
-from runwire.telemetry.tracing import Tracing
+from runwire.telemetry.spans import Spans
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 _STUBBORN_S = 5.0  # how long a node may go on after it was cancelled, before its run goes on without it
 
 
@@ -53,7 +51,7 @@ class _NodeContext:
 class Walk:
     """One worker's walk through one run. `cancel` reaches the node that is running; `drain` stops before the next."""
 
-    def __init__(self, claim: Claim, agent: Agent[Any], log: EventLog, *, metrics: Metrics, tracing: Tracing) -> None:
+    def __init__(self, claim: Claim, agent: Agent[Any], log: EventLog, *, metrics: Metrics, spans: Spans) -> None:
         self.claim = claim
         self._agent = agent
         self._log = RunLog(
@@ -62,9 +60,11 @@ class Walk:
             fence=claim.fence,
             last_seq=claim.last_seq,
             cancel_requested=claim.cancel_requested,
+            traceparent=claim.traceparent,
+            spans=spans,
         )
         self._metrics = metrics
-        self._tracing = tracing
+        self._spans = spans
         self._started_at = monotonic() - claim.age_s
         self._saved: bytes | None = claim.state
         self._node: asyncio.Task[str | Wait | None] | None = None
@@ -88,7 +88,10 @@ class Walk:
 
         Raises FenceLost when the run was taken over meanwhile, and AppendError when its log refuses an event.
         """
-        with self._tracing.workflow_span(self.claim.agent, self.claim.traceparent, resumed=self.claim.resumed):
+        claim = self.claim
+        with self._spans.invoke_workflow(
+            claim.traceparent, agent=claim.agent, run_id=claim.run_id, attempt=claim.attempt
+        ):
             try:
                 return await self._walk()
             finally:
@@ -130,9 +133,12 @@ class Walk:
             if self._log.cancel_requested:
                 return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
             started = monotonic()
-            with self._tracing.node_span(node.name, self.claim.traceparent) as span:
+            with self._spans.invoke_node(
+                self.claim.traceparent, node=node.name, run_id=self.claim.run_id, attempt=attempt
+            ) as span:
                 exit_, code, retry = await self._try(node, state, attempt)
-                span.outcome(code)
+                if code is not None:
+                    span.set("error.type", code)
             if code is None and exit_ is not None:
                 self._observe(node, started, "finished")
                 return await self._leave(node, state, exit_)
@@ -202,7 +208,7 @@ class Walk:
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=_STUBBORN_S)
         if not task.done():
-            _log.warning(LogEvent.NODE_ABANDONED, run_id=self.claim.run_id, node=node.name)
+            _log.warning(LogEvent.NODE_FAILED, run_id=self.claim.run_id, node=node.name, code="abandoned")
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _exit_of(self, node: Node[Any], exit_: str | Wait | None) -> str | Wait:

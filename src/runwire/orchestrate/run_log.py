@@ -10,6 +10,7 @@ from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponen
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.errors import RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
+from runwire.telemetry.spans import NO_SPANS, Spans
 
 
 class RunLog:
@@ -20,12 +21,24 @@ class RunLog:
     else's, and whatever else the log refuses.
     """
 
-    def __init__(self, log: EventLog, run_id: str, *, fence: int, last_seq: int, cancel_requested: bool) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        run_id: str,
+        *,
+        fence: int,
+        last_seq: int,
+        cancel_requested: bool = False,
+        traceparent: str | None = None,
+        spans: Spans = NO_SPANS,
+    ) -> None:
         self.run_id = run_id
         self.last_seq = last_seq
         self.cancel_requested = cancel_requested
         self._log = log
         self._fence = fence
+        self._traceparent = traceparent
+        self._spans = spans
         self._traces: list[NewEvent] = []
         self._flush: asyncio.Task[None] | None = None
 
@@ -44,7 +57,8 @@ class RunLog:
             flush, self._flush = self._flush, None
             await flush
         traces, self._traces = self._traces, []
-        await self._store([*traces, *events], change, checkpoint)
+        with self._spans.create_events(self._traceparent, run_id=self.run_id, count=len(traces) + len(events)):
+            await self._store([*traces, *events], change, checkpoint)
 
     async def aclose(self) -> None:
         """Drops traces that are not stored yet: their run is not this owner's any more."""

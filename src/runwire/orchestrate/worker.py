@@ -6,8 +6,6 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 
-import structlog
-
 from runwire.append import EventLog
 from runwire.db import Database, load_sql
 from runwire.errors import AppendError, DatabaseUnavailable, FenceLost
@@ -15,13 +13,13 @@ from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.orchestrator import Walk
-from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
-from runwire.telemetry.tracing import Tracing
+from runwire.telemetry.spans import Spans
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
 _CLAIM_MAX = 100
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class Worker:
@@ -34,7 +32,7 @@ class Worker:
         agents: Agents,
         *,
         metrics: Metrics,
-        tracing: Tracing,
+        spans: Spans,
         worker_id: str,
         concurrency: int = 200,
         lease_s: float = 30.0,
@@ -46,7 +44,7 @@ class Worker:
         self._log = log
         self._agents = agents
         self._metrics = metrics
-        self._tracing = tracing
+        self._spans = spans
         self._worker_id = worker_id
         self._concurrency = concurrency
         self._lease_s = lease_s
@@ -134,7 +132,7 @@ class Worker:
         previous = self._tasks.get(claim.run_id)
         if previous is not None:  # its lease ended while it was walked here: that walk is fenced out
             previous.cancel()
-        walk = Walk(claim, agent, self._log, metrics=self._metrics, tracing=self._tracing)
+        walk = Walk(claim, agent, self._log, metrics=self._metrics, spans=self._spans)
         self._walks[claim.run_id] = walk
         self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")
 
@@ -149,7 +147,7 @@ class Worker:
         except AppendError as error:
             # The log refused what this walk believes: its belief is wrong, so another starts from what is stored.
             # Not released: should the log refuse that one too, the lease is the pause between the two.
-            _log.error(LogEvent.RUN_ABANDONED, run_id=run_id, code=error.code)
+            _log.error(LogEvent.APPEND_FAILED, run_id=run_id, code=error.code)
             return
         finally:
             if self._walks.get(run_id) is walk:
@@ -171,7 +169,7 @@ class Worker:
         try:
             return await self.claim()
         except DatabaseUnavailable as error:
-            _log.warning(LogEvent.CLAIM_FAILED, code=error.code)
+            _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="claim", code=error.code)
             return 0
 
     async def _keep_leases(self) -> None:
@@ -180,7 +178,7 @@ class Worker:
             try:
                 await self.heartbeat()
             except DatabaseUnavailable as error:
-                _log.warning(LogEvent.HEARTBEAT_FAILED, code=error.code)
+                _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="heartbeat", code=error.code)
 
     async def _finish_walks(self) -> None:
         walks = tuple(self._walks.values())

@@ -6,20 +6,18 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
 
-import structlog
-
 from runwire.bus import BusWriter, Published
 from runwire.clock import monotonic
 from runwire.db import Database, Row, load_sql
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.model.event import StoredEvent
 from runwire.publish.backlog import Backlog
-from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
-from runwire.telemetry.tracing import Tracing
+from runwire.telemetry.spans import Spans
 
 _SQL = load_sql("runwire.publish", "publish.sql")
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 # Look-ups by primary key stay the best plan however small the tables look when the statement is planned.
 _PLANS = {"enable_seqscan": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
@@ -38,7 +36,7 @@ class Publisher:
         bus: BusWriter,
         *,
         metrics: Metrics,
-        tracing: Tracing,
+        spans: Spans,
         batch_events: int = 1000,
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
@@ -47,7 +45,7 @@ class Publisher:
         self._sweeper = database.session("publish sweep")
         self._bus = bus
         self._metrics = metrics
-        self._tracing = tracing
+        self._spans = spans
         self._batch_events = batch_events
         self._batch_runs = batch_runs
         self._backlog = Backlog(rest_max_s=rest_max_s)
@@ -108,7 +106,7 @@ class Publisher:
             if not rows:
                 return 0
             messages = [_message(run_id, group) for run_id, group in groupby(rows, itemgetter(0))]
-            with self._tracing.send_span(len(rows), [m.traceparent for m in messages if m.traceparent]):
+            with self._spans.send_events([m.traceparent for m in messages if m.traceparent], count=len(rows)):
                 await self._bus.publish(messages)
             on_bus_us = rows[-1]["now_us"] + round((monotonic() - read_at) * 1e6)
         self._tell(messages, on_bus_us)
@@ -120,7 +118,7 @@ class Publisher:
         self._metrics.events_published.inc(len(events))
         self._metrics.publish_batch.observe(len(events))
         self._metrics.publish_lag.observe_many([(on_bus_us - event.ts_us) / 1e6 for event in events])
-        _log.debug(LogEvent.METRIC_EVENTS_PUBLISHED, count=len(events), runs=len(messages))
+        _log.debug(LogEvent.EVENTS_PUBLISHED, count=len(events), runs=len(messages))
 
 
 def _message(run_id: str, rows: Iterable[Row]) -> Published:

@@ -7,14 +7,12 @@ import contextlib
 import random
 from collections.abc import Iterable
 
-import structlog
-
 from runwire.clock import monotonic
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.publish.publisher import Publisher
-from runwire.telemetry.logs import LogEvent
+from runwire.telemetry.logs import LogEvent, get_logger
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 _BACKOFF_FIRST_S = 0.01
 
 

@@ -1,0 +1,106 @@
+"""The stages joined by hand on a test's database, for tests that step them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from runwire.append import EventLog
+from runwire.bus import Published
+from runwire.db import Database
+from runwire.errors import BusUnavailable
+from runwire.model.event import RUN_STARTED, Source
+from runwire.model.graph import Agent, Agents
+from runwire.model.run import RunState
+from runwire.append import Change
+from runwire.orchestrate import RunControl, StartRequest, Worker
+from runwire.publish import Publisher
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.spans import NO_SPANS
+
+
+@dataclass
+class RecordingBus:
+    """A bus that keeps what it was given; `refuse` says which messages it does not take."""
+
+    messages: list[Published] = field(default_factory=list)
+    refuse: Callable[[Published], bool] = lambda _message: False
+
+    async def publish(self, messages: Sequence[Published]) -> None:
+        for message in messages:
+            if self.refuse(message):
+                raise BusUnavailable("refused")
+            self.messages.append(message)
+
+    def seqs(self, run_id: str) -> list[int]:
+        return [event.seq for m in self.messages if m.run_id == run_id for event in m.events or ()]
+
+
+@dataclass
+class Stages:
+    """What a test steps. Commits and wake-ups are noted instead of starting anything."""
+
+    database: Database
+    metrics: Metrics
+    log: EventLog
+    committed: list[str]
+    claimable: list[str]
+    cancelled: list[str]
+    control: RunControl
+    agents: Agents
+
+    async def started_run(self, run_id: str, *, agent: str = "elsewhere") -> int:
+        """An external run that has begun: its log has RunStarted. Returns the fence."""
+        started = await self.control.start(StartRequest(agent=agent, run_id=run_id, external=True))
+        assert started.fence is not None
+        await self.log.append(
+            run_id, [RUN_STARTED], fence=started.fence, source=Source.API, change=Change(RunState.STARTED)
+        )
+        return started.fence
+
+    def worker(self, *, worker_id: str = "w1", **settings: Any) -> Worker:
+        return Worker(
+            self.database,
+            self.log,
+            self.agents,
+            metrics=self.metrics,
+            spans=NO_SPANS,
+            worker_id=worker_id,
+            on_claimable=self.claimable.append,
+            **settings,
+        )
+
+    def publisher(self, bus: Any, **settings: Any) -> Publisher:
+        return Publisher(self.database, bus, metrics=self.metrics, spans=NO_SPANS, **settings)
+
+    async def events(self, run_id: str) -> list[tuple[int, str, str | None]]:
+        """(seq, type, name or fn) of everything in the run's log."""
+        rows = await self.database.fetch(
+            "SELECT seq, type::text, coalesce(name, fn) FROM run_events WHERE run_id = $1 ORDER BY seq", run_id
+        )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+
+@asynccontextmanager
+async def stages(dsn: str, *agents: Agent[Any], **log_settings: Any) -> AsyncIterator[Stages]:
+    """The stages on the database at `dsn`; their connections are closed at the end."""
+    metrics = Metrics({})
+    committed: list[str] = []
+    claimable: list[str] = []
+    cancelled: list[str] = []
+    known = Agents(agents)
+    async with (
+        Database(dsn) as database,
+        EventLog(database, metrics=metrics, on_committed=committed.extend, **log_settings) as log,
+    ):
+        control = RunControl(database, known, on_claimable=claimable.append, on_cancel=cancelled.append)
+        yield Stages(database, metrics, log, committed, claimable, cancelled, control, known)
+
+
+async def raw(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
+    """A plain connection, for looking at the tables or standing in their way."""
+    return await asyncpg.connect(dsn)
