@@ -224,13 +224,21 @@ class EmbeddedPostgres:
                 self._pid, self._socket_dir = found.pid, found.socket_dir
                 return True
             await asyncio.sleep(POLL_S)
-        while servers_in(self._cluster):  # noqa: ASYNC110  # what a killed postmaster left is ending, unannounced
-            await asyncio.sleep(POLL_S)
+        await self._no_server_in(self._cluster)
         if found is not None:
             self._disown_lock_file(found)
         elif self._cluster.exists():
             self._lock_path.unlink(missing_ok=True)  # cut off while it was written
         return False
+
+    async def _no_server_in(self, cluster: Path) -> None:
+        """Returns when what a killed postmaster or initdb left behind has ended, as it does by itself."""
+        while servers_in(cluster):  # noqa: ASYNC110  # nothing announces the end of another's child
+            await asyncio.sleep(POLL_S)
+
+    async def _clear(self, cluster: Path) -> None:
+        await self._no_server_in(cluster)
+        shutil.rmtree(cluster, ignore_errors=True)
 
     async def _answers(self, found: _LockFile) -> bool:
         try:
@@ -254,7 +262,7 @@ class EmbeddedPostgres:
 
     async def _initialise(self, binaries: Binaries, identity: Identity) -> None:
         new = self._root / "data.new"
-        shutil.rmtree(new, ignore_errors=True)  # of an initdb that was killed
+        await self._clear(new)  # of an initdb that was killed
         new.mkdir(mode=0o700)
         identity.own(new)
         locale = ["--locale=C"]
@@ -280,7 +288,8 @@ class EmbeddedPostgres:
         try:
             code = await child.exited()
         except BaseException:
-            await self._shut_down(child)  # it removes what it made
+            await self._shut_down(child)
+            await self._clear(new)
             raise
         if code != 0:
             raise self._failure(f"could not be initialised (initdb ended with {code})")
