@@ -1,0 +1,51 @@
+"""What the server is given: the stages it speaks for. It builds none of them."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from runwire.orchestrate import ExternalRuns, RunControl
+from runwire.settings import Settings
+from runwire.stream import Hubs, LogReader
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.spans import Spans
+
+
+class Readiness(msgspec.Struct, frozen=True, rename="camel"):
+    """Whether this process should get traffic, and why not: `checks` maps what was looked at to what was found.
+
+    `api_port` is None where the role api is not run, and until the listener is open.
+    """
+
+    ready: bool
+    checks: dict[str, str]
+    api_port: int | None
+    admin_port: int | None
+    roles: list[str]
+
+
+ReadinessProbe: TypeAlias = Callable[[], Awaitable[Readiness]]
+
+
+@dataclass(frozen=True, slots=True)
+class AdminServices:
+    """What the admin listener needs; every process has one, whatever its roles."""
+
+    metrics: Metrics
+    readiness: ReadinessProbe
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the API needs. `spans` may be the process's Tracing."""
+
+    control: RunControl
+    external: ExternalRuns
+    hubs: Hubs
+    reader: LogReader
+    spans: Spans
+    settings: Settings
