@@ -36,23 +36,23 @@ class Histogram:
         if trace_id is not None:
             self._exemplars[index] = (trace_id, value, time.time())
 
-    def observe_many(self, values: Iterable[float]) -> None:
-        """Counts each of `values`, without exemplars: observe those of sampled runs one by one instead."""
+    def observe_many(self, values: Iterable[float], *, times: int = 1) -> None:
+        """Counts each of `values`, `times` over, without exemplars: observe those of sampled runs one by one."""
         batch = list(values)
-        if len(batch) < _SORTED_FROM:
+        if len(batch) < _SORTED_FROM and times == 1:
             for value in batch:
                 self.observe(value)
             return
         batch.sort()
-        if batch[0] < 0.0:
+        if batch and batch[0] < 0.0:
             batch = [max(value, 0.0) for value in batch]
         below = 0
         for index, edge in enumerate(self._edges):
             upto = bisect_right(batch, edge, below)
-            self._counts[index] += upto - below
+            self._counts[index] += (upto - below) * times
             below = upto
-        self._counts[-1] += len(batch) - below
-        self._sum += sum(batch)
+        self._counts[-1] += (len(batch) - below) * times
+        self._sum += sum(batch) * times
 
     @property
     def count(self) -> int:

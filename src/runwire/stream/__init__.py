@@ -1,0 +1,19 @@
+"""Streams: what clients see of a run. Backfill and live as one sequence, each published event once and in order.
+
+What an HTTP handler needs:
+
+    cursor = parse_cursor(from_seq=query.get("fromSeq"), last_event_id=headers.get("Last-Event-ID"))
+    async with hubs.attach(run_id, cursor=cursor) as stream:
+        if isinstance(stream, NothingLeft):
+            ...  # 204: the run is closed and the client has all of it
+        ...  # send the headers, with `stream.prelude` as the first of the body
+        reason = await stream.run(Outlet(transport.write, transport.get_write_buffer_size, transport.is_closing))
+"""
+
+from runwire.stream.cursor import Cursor, parse_cursor
+from runwire.stream.hubs import Hubs, NothingLeft
+from runwire.stream.outlet import Outlet
+from runwire.stream.reader import LogReader, Page
+from runwire.stream.stream import Stream
+
+__all__ = ["Cursor", "Hubs", "LogReader", "NothingLeft", "Outlet", "Page", "Stream", "parse_cursor"]

@@ -1,0 +1,366 @@
+"""The shared tail of one run: what came from the bus or from PostgreSQL, encoded once, written to every client.
+
+A hub is a state machine without tasks or timers of its own. What it is told (`deliver` by the bus, `learn` and `take`
+from PostgreSQL) it puts in order; what it lacks it asks for by `on_behind` and `check_at`, which the process-wide
+CatchUp serves. So every interleaving can be stepped through.
+
+It knows three seqs: `sent` <= `tail` <= `known`. Followers have everything up to `sent`; the frames up to `tail` go
+out with the next flush; events up to `known` exist, and what of them is published but not here yet is read again
+until it is. The order of attaching is `subscribe`, `locate`, then slices: a message that comes in between only raises
+`published`, and the events are read from PostgreSQL.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from math import inf
+from typing import Final, Protocol
+
+from runwire.bus import BusReader, Published
+from runwire.clock import monotonic, wall_us
+from runwire.errors import CursorPastTail
+from runwire.model.event import EventType, StoredEvent, WireEncoder
+from runwire.stream.limits import Limits
+from runwire.stream.outlet import Outlet
+from runwire.stream.reader import LogReader, Position, Stretch
+from runwire.stream.ring import Ring, Slice
+from runwire.stream.sse import event_frame
+from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
+
+RECHECK_FIRST_S: Final = 0.1
+RECHECK_MAX_S: Final = 1.0
+SLICES_KEPT: Final = 8
+"""Slices of the ring kept between two flushes, for clients that come in herds to the same few places."""
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a run ended. Its terminal event is `last_seq`."""
+
+    state: str
+    last_seq: int
+
+
+class Follower(Protocol):
+    """A client that is handed to the hub while it is at the hub's tail."""
+
+    cursor: int
+
+    @property
+    def outlet(self) -> Outlet: ...
+
+    def wake(self) -> None:
+        """The hub gave it back, with its cursor: it goes on by itself."""
+
+
+class Hub:
+    """Enters a run's subscription and keeps its tail. One event loop's, like everything here."""
+
+    def __init__(
+        self,
+        run_id: str,
+        *,
+        bus: BusReader,
+        reader: LogReader,
+        metrics: StreamMetrics,
+        limits: Limits,
+        on_behind: Callable[[Hub], None],
+    ) -> None:
+        """`on_behind` is called when `stretch_behind` or `wants_end` has something to be served at once."""
+        self.run_id = run_id
+        self.position: Position | None = None
+        self.published = 0
+        self.sent = 0
+        self.end: End | None = None
+        self.check_at = inf
+        """When (monotonic) to read the run's position again: soon while something known is missing, else at silence."""
+        self.flushed_at = monotonic()
+        self.lost = False
+        self._bus = bus
+        self._reader = reader
+        self._limits = limits
+        self._on_behind = on_behind
+        self._encoder = WireEncoder(run_id)
+        self._ring = Ring(limits.ring_events)
+        self._subscription = AsyncExitStack()
+        self._recheck_s = RECHECK_FIRST_S
+        self._saw_terminal = False
+        self._flush_due = False
+        self._unsent_ts_us: list[int] = []
+        self._slices: dict[int, Slice] = {}
+        self._reads: dict[int, asyncio.Task[Slice]] = {}
+        self._following: dict[bool, dict[Follower, None]] = {True: {}, False: {}}
+        self._ahead: dict[Follower, None] = {}
+        self._metrics = metrics
+        self._delivered_live = metrics.events_delivered[DeliveryPath.LIVE]
+
+    # ------------------------------------------------------------------ attaching, in this order
+
+    async def subscribe(self) -> None:
+        """From here on the bus calls `deliver`."""
+        await self._subscription.enter_async_context(self._bus.subscribe(self.run_id, self.deliver))
+
+    async def locate(self) -> None:
+        """Reads where the run is. Raises RunNotFound."""
+        self.learn(await self._reader.position(self.run_id))
+
+    async def admit(self, cursor: int) -> Slice | End | None:
+        """What a client at `cursor` gets first; the End when it has all of a closed run; None when it is at the tail.
+
+        Raises CursorPastTail, and CursorExpired when the events after its cursor are gone.
+        """
+        if cursor > self.known:
+            await self.locate()  # it may come from a replica that heard of more
+        if cursor > self.known:
+            raise CursorPastTail(self.run_id, cursor=cursor, last_seq=self.known)
+        if self.end is not None and cursor >= self.end.last_seq:
+            return self.end
+        return await self.slice_after(cursor)
+
+    async def aclose(self) -> None:
+        """Leaves the bus. Clients must have left before."""
+        for read in tuple(self._reads.values()):
+            read.cancel()
+        await asyncio.gather(*self._reads.values(), return_exceptions=True)
+        await self._subscription.aclose()
+
+    # ------------------------------------------------------------------ what is known
+
+    @property
+    def tail(self) -> int:
+        return self._ring.tail
+
+    @property
+    def known(self) -> int:
+        """The highest seq known to exist, published or not."""
+        return max(self.published, self.position.last_seq if self.position else 0)
+
+    @property
+    def stretch_behind(self) -> Stretch | None:
+        """Published events that are not here yet: to be read from PostgreSQL and given to `take`."""
+        if self.position is None or self.tail >= self.published:
+            return None
+        return Stretch(self.run_id, self.position.run_day, self.tail, self.published)
+
+    @property
+    def is_missing_some(self) -> bool:
+        """It knows of something that it does not have."""
+        return self.tail < self.known or self.wants_end
+
+    @property
+    def wants_end(self) -> bool:
+        """The terminal event is here, but not how the run ended: give its position to `learn`."""
+        return self._saw_terminal and self.end is None
+
+    def ended_for(self, cursor: int) -> End | None:
+        """The End, for a client that has every event of a closed run."""
+        return self.end if self.end is not None and cursor >= self.end.last_seq else None
+
+    # ------------------------------------------------------------------ what it is told
+
+    def deliver(self, message: Published) -> None:
+        """Takes a message of the bus: new events into the ring, repeats nowhere, what is missing onto the list."""
+        if self.position is None:
+            self.published = max(self.published, message.last_seq)
+            return
+        tail = self.tail
+        repeated = min(message.last_seq, tail) - message.first_seq + 1
+        if repeated > 0:
+            self._metrics.sse_duplicates_dropped.inc(repeated)
+        if message.last_seq > tail:
+            if message.first_seq > self.published + 1:
+                self._metrics.sse_gaps_repaired.inc()
+            self.published = max(self.published, message.last_seq)
+            if message.first_seq <= tail + 1 and (events := _carried(message)):
+                self._append(events[max(repeated, 0) :])
+            if self.tail < self.published:
+                self._on_behind(self)
+        self._recheck_s = RECHECK_FIRST_S
+        self._plan_check()
+
+    def learn(self, position: Position, *, after_silence: bool = False) -> None:
+        """Takes where the run is by PostgreSQL. `after_silence`: what is new by it, the bus has lost."""
+        if self.position is None:
+            self._ring.tail = self.sent = position.published
+        elif after_silence and position.published > self.published:
+            self._metrics.sse_gaps_repaired.inc()
+        if self.position is None or position.last_seq >= self.position.last_seq:
+            self.position = position
+        self.published = max(self.published, position.published)
+        if position.closed:
+            self.end = End(position.state.value, position.last_seq)
+        if self.tail < self.published:
+            self._on_behind(self)
+        self._plan_check()
+        self._release_at_end()
+
+    def take(self, events: Sequence[StoredEvent]) -> None:
+        """Takes events read for `stretch_behind`, as far as they follow each other without a hole.
+
+        Those that came by the bus meanwhile are passed over.
+        """
+        tail = self.tail
+        fresh = [event for event in events if event.seq > tail]
+        if fresh and fresh[0].seq == tail + 1 and _dense(fresh):
+            self._recheck_s = RECHECK_FIRST_S
+            self._append(fresh)
+            if self.tail < self.published:
+                self._on_behind(self)
+        self._plan_check()
+
+    def lose(self) -> None:
+        """Takes that the run is no longer there."""
+        self.lost = True
+        self.check_at = inf
+
+    def put_off(self) -> None:
+        """A read failed or found nothing new: the next is due later, up to a second apart."""
+        self.check_at = monotonic() + self._recheck_s
+        self._recheck_s = min(self._recheck_s * 2, RECHECK_MAX_S)
+
+    def _plan_check(self) -> None:
+        if self.end is not None and self.tail >= self.end.last_seq:
+            self.check_at = inf
+        elif self.is_missing_some:
+            self.put_off()
+        else:
+            self._recheck_s = RECHECK_FIRST_S
+            self.check_at = monotonic() + self._limits.silence_s
+
+    def _append(self, events: Sequence[StoredEvent]) -> None:
+        encode = self._encoder.json
+        self._ring.extend(events[0].seq, [event_frame(event.seq, encode(event)) for event in events])
+        self._unsent_ts_us += [event.ts_us for event in events]
+        if events[-1].type == EventType.RUN_FINISHED:
+            self._saw_terminal = True
+            if self.end is None:
+                self._on_behind(self)
+        if not self._flush_due:
+            # Not at once: what else this turn of the event loop brings goes out in the same write.
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    # ------------------------------------------------------------------ what it gives
+
+    async def slice_after(self, cursor: int) -> Slice | None:
+        """The next frames for a client at `cursor`, up to what followers have; None when it is there.
+
+        Does not suspend when the ring has them. Else one read serves all who ask for the same place meanwhile.
+        Raises CursorExpired and DatabaseUnavailable.
+        """
+        if cursor >= self.sent:
+            return None
+        if self._ring.reaches(cursor):
+            piece = self._slices.get(cursor)
+            if piece is None:
+                if len(self._slices) >= SLICES_KEPT:
+                    self._slices.clear()
+                upto = min(self.sent, cursor + self._limits.page_events)
+                piece = self._slices[cursor] = self._ring.slice(cursor, upto=upto)
+            return piece
+        read = self._reads.get(cursor)
+        if read is None:
+            read = asyncio.create_task(self._read_page(cursor, upto=self.sent), name=f"page of {self.run_id}")
+            self._reads[cursor] = read
+            read.add_done_callback(lambda _read: self._reads.pop(cursor))
+        return await asyncio.shield(read)
+
+    async def _read_page(self, after: int, *, upto: int) -> Slice:
+        assert self.position is not None  # noqa: S101  # nobody is admitted before
+        stretch = Stretch(self.run_id, self.position.run_day, after, upto)
+        events = await self._reader.events(stretch, limit=self._limits.page_events)
+        encode = self._encoder.json
+        frames = [event_frame(event.seq, encode(event)) for event in events]
+        self._ring.prepend(events[-1].seq, frames)
+        return Slice(events[0].seq, frames)
+
+    def follow(self, client: Follower) -> None:
+        """Takes over a client that `slice_after` has nothing for: it gets every flush, until `wake`.
+
+        A client ahead of the hub (it heard of an event before a crash that the publisher has yet to repeat) waits
+        until the hub has passed it.
+        """
+        if client.cursor < self.sent:
+            raise AssertionError(f"a client at {client.cursor} cannot follow a hub at {self.sent}")
+        if client.cursor > self.sent:
+            self._ahead[client] = None
+        else:
+            self._following[client.outlet.chunked][client] = None
+
+    def unfollow(self, client: Follower) -> None:
+        """Gives a client back, its cursor set; does nothing when it is not the hub's."""
+        if client in self._ahead:
+            del self._ahead[client]
+        elif client in self._following[client.outlet.chunked]:
+            del self._following[client.outlet.chunked][client]
+            client.cursor = self.sent
+
+    def flush(self) -> None:
+        """Writes what is new to every follower, in one piece each. Those that cannot take it go on by themselves."""
+        self._flush_due = False
+        if self.sent == self.tail:
+            return
+        piece = self._ring.slice(self.sent, upto=self.tail)
+        released: list[Follower] = []
+        written = 0
+        for chunked, followers in self._following.items():
+            if not followers:
+                continue
+            if piece.size > self._limits.slice_bytes:
+                released += followers
+                continue
+            data = piece.bytes(chunked=chunked)
+            pause_bytes = self._limits.pause_bytes
+            before = len(released)
+            for client in followers:
+                outlet = client.outlet
+                if outlet.closing() or outlet.buffered() > pause_bytes:
+                    released.append(client)
+                    continue
+                try:
+                    outlet.write(data)
+                except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
+                    released.append(client)
+            written += len(followers) - (len(released) - before)
+        for client in released:
+            self.unfollow(client)  # before `sent` moves: this piece is not theirs yet
+        self.sent = self.tail
+        self._count(piece, written)
+        self._ring.trim()
+        self._slices.clear()
+        released += [client for client in self._ahead if client.cursor <= self.sent]
+        for client in released:
+            self.unfollow(client)
+            client.wake()
+        self._release_at_end()
+
+    def _count(self, piece: Slice, written: int) -> None:
+        self.flushed_at = monotonic()
+        if written:
+            # After the last write, so that it is no flattery: the first client had it sooner.
+            now_us = wall_us()
+            self._delivered_live.inc(written * (piece.last - piece.first + 1))
+            lags = [(now_us - ts_us) / 1_000_000 for ts_us in self._unsent_ts_us]
+            self._metrics.delivery_lag.observe_many(lags, times=written)
+        self._unsent_ts_us.clear()
+
+    def _release_at_end(self) -> None:
+        if self.end is not None and self.sent >= self.end.last_seq:
+            for client in (*self._following[True], *self._following[False], *self._ahead):
+                self.unfollow(client)
+                client.wake()
+
+
+def _carried(message: Published) -> Sequence[StoredEvent]:
+    """The events of a message that carries all it speaks of; else none, and they are read from PostgreSQL."""
+    events = message.events
+    if not events or events[0].seq != message.first_seq or events[-1].seq != message.last_seq or not _dense(events):
+        return ()
+    return events
+
+
+def _dense(events: Sequence[StoredEvent]) -> bool:
+    return events[-1].seq - events[0].seq + 1 == len(events)

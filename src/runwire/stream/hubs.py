@@ -1,0 +1,240 @@
+"""The hubs of a process: one per run that has streams, opened by the first client, closed a while after the last."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from math import inf
+from types import TracebackType
+from typing import Final, Self
+
+import structlog
+
+from runwire.bus import BusReader
+from runwire.clock import monotonic
+from runwire.settings import Settings
+from runwire.stream.catch_up import CatchUp
+from runwire.stream.cursor import Cursor
+from runwire.stream.hub import End, Hub
+from runwire.stream.limits import Limits
+from runwire.stream.pacing import Pacing
+from runwire.stream.reader import LogReader
+from runwire.stream.reconnects import Reconnects
+from runwire.stream.stream import Stream
+from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamMetrics
+
+LINGER_S: Final = 5.0
+"""How long a hub outlives its last client: the reconnects of a flaky network find it warm."""
+TEND_S: Final = 1.0
+CHECK_S: Final = 0.1
+SILENT_EVERY: Final = 10
+"""Every so many checks those hubs are included that only heard nothing: about once a second."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class NothingLeft:
+    """The client has every event of a closed run: 204, which stops a native EventSource."""
+
+    run_id: str
+    state: str
+    last_seq: int
+
+
+@dataclass(slots=True, eq=False)
+class _Tenancy:
+    """A hub, and who holds it."""
+
+    hub: Hub
+    opened: asyncio.Task[None]
+    streams: dict[Stream, None] = field(default_factory=dict)
+    idle_since: float = inf
+
+
+class Hubs:
+    """Enter it to start what hubs share: reads from PostgreSQL, heartbeats, rotation, the watch over full buffers."""
+
+    def __init__(self, *, bus: BusReader, reader: LogReader, settings: Settings, metrics: StreamMetrics) -> None:
+        self._bus = bus
+        self._reader = reader
+        self._metrics = metrics
+        self._limits = Limits.of(settings)
+        self._catch_up = CatchUp(reader)
+        self._pacing = Pacing(self._limits)
+        self._tenancies: dict[str, _Tenancy] = {}
+        self._open: dict[Stream, None] = {}
+        self._none_open = asyncio.Event()
+        self._none_open.set()
+        self._draining = False
+        self._checks = 0
+        self._oldest_write_s = 0.0
+        self._tended_at = monotonic()
+        self._run_reconnects = Reconnects()
+        self._client_reconnects = Reconnects()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._metrics.sse_write_age_max.set_function(self.write_age_s)
+        loops: dict[str, Callable[[], Awaitable[None]]] = {
+            "catch up": self._catch_up.run,
+            "pace": self._pacing.run,
+            "check": lambda: _every(CHECK_S, self.check),
+            "tend": lambda: _every(TEND_S, self.tend),
+        }
+        self._tasks = [
+            asyncio.create_task(_kept_running(name, loop), name=f"streams: {name}") for name, loop in loops.items()
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for tenancy in tuple(self._tenancies.values()):
+            await self._close(tenancy)
+
+    @asynccontextmanager
+    async def attach(
+        self, run_id: str, *, cursor: Cursor, client: str | None = None
+    ) -> AsyncIterator[Stream | NothingLeft]:
+        """Inside the block the run's hub is held, subscribed and located, and the stream counts as open.
+
+        `client` tells one client from another, to count its reconnects; it is shown nowhere.
+        Gives NothingLeft when the cursor is the end of a closed run. Raises RunNotFound, CursorPastTail, CursorExpired
+        and DatabaseUnavailable, all before anything needs to be sent. While draining, the stream ends at once.
+        """
+        tenancy = self._tenancies.get(run_id) or self._open_hub(run_id)
+        hub = tenancy.hub
+        stream = Stream(hub, cursor=cursor.seq, pacing=self._pacing, metrics=self._metrics, limits=self._limits)
+        tenancy.streams[stream] = None
+        try:
+            await asyncio.shield(tenancy.opened)
+            first = await hub.admit(cursor.seq)
+            if isinstance(first, End):
+                yield NothingLeft(run_id, first.state, first.last_seq)
+                return
+            stream.start_with(first)
+            if cursor.resumed:
+                self._note_reconnect(run_id, client)
+            with self._counted(stream, resumed=cursor.resumed):
+                yield stream
+        finally:
+            del tenancy.streams[stream]
+            if not tenancy.streams:
+                tenancy.idle_since = monotonic()
+
+    async def drain(self) -> None:
+        """Ends every stream, resumable elsewhere, and those still to come; returns when all have ended."""
+        self._draining = True
+        for stream in tuple(self._open):
+            stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
+        await self._none_open.wait()
+
+    def write_age_s(self) -> float:
+        """Seconds since the last write to the open stream that waited longest; grows when nobody looks any more."""
+        return self._oldest_write_s + (monotonic() - self._tended_at) if self._open else 0.0
+
+    # ------------------------------------------------------------------ steps
+
+    async def tend(self) -> None:
+        """One step: heartbeats, rotation, gauges, and hubs that nobody came back to."""
+        now = monotonic()
+        self._oldest_write_s = max([stream.tick(now) for stream in self._open], default=0.0)
+        self._tended_at = now
+        self._metrics.sse_run_reconnects_max.set(self._run_reconnects.most(now=now))
+        self._metrics.sse_client_reconnects_max.set(self._client_reconnects.most(now=now))
+        for tenancy in tuple(self._tenancies.values()):
+            if not tenancy.streams and now - tenancy.idle_since >= LINGER_S:
+                await self._close(tenancy)
+
+    async def check(self) -> None:
+        """One step: asks PostgreSQL about hubs that miss something or have not heard anything for long."""
+        self._checks += 1
+        hubs = [tenancy.hub for tenancy in self._tenancies.values()]
+        await self._catch_up.check(hubs, now=monotonic(), silent=self._checks % SILENT_EVERY == 0)
+        for tenancy in [tenancy for tenancy in self._tenancies.values() if tenancy.hub.lost]:
+            for stream in tenancy.streams:
+                stream.ask_to_end(DisconnectReason.ERROR)
+            await self._close(tenancy)
+
+    # ------------------------------------------------------------------ hubs come and go
+
+    def _open_hub(self, run_id: str) -> _Tenancy:
+        hub = Hub(
+            run_id,
+            bus=self._bus,
+            reader=self._reader,
+            metrics=self._metrics,
+            limits=self._limits,
+            on_behind=self._catch_up.ask,
+        )
+
+        async def opening() -> None:
+            # A task of its own: the client that came first may leave, those that came after still want the hub.
+            try:
+                await hub.subscribe()
+                await hub.locate()
+            except BaseException:
+                del self._tenancies[run_id]
+                await hub.aclose()
+                raise
+
+        tenancy = _Tenancy(hub, asyncio.create_task(opening(), name=f"hub of {run_id}"))
+        self._tenancies[run_id] = tenancy
+        return tenancy
+
+    async def _close(self, tenancy: _Tenancy) -> None:
+        if not tenancy.opened.done():
+            tenancy.opened.cancel()
+            await asyncio.gather(tenancy.opened, return_exceptions=True)
+        # Out of the register first: who comes from here on gets a new hub.
+        self._tenancies.pop(tenancy.hub.run_id, None)
+        self._catch_up.forget(tenancy.hub)
+        await tenancy.hub.aclose()
+
+    # ------------------------------------------------------------------ counting
+
+    @contextmanager
+    def _counted(self, stream: Stream, *, resumed: bool) -> Iterator[None]:
+        metrics = self._metrics
+        self._open[stream] = None
+        self._none_open.clear()
+        metrics.sse_connections.inc()
+        metrics.sse_connects[ConnectKind.RESUME if resumed else ConnectKind.NEW].inc()
+        if self._draining:
+            stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
+        try:
+            yield
+        finally:
+            del self._open[stream]
+            if not self._open:
+                self._none_open.set()
+            metrics.sse_connections.dec()
+            metrics.sse_disconnects[stream.reason].inc()
+
+    def _note_reconnect(self, run_id: str, client: str | None) -> None:
+        now = monotonic()
+        self._run_reconnects.add(run_id, now=now)
+        if client is not None:
+            self._client_reconnects.add(client, now=now)
+
+
+async def _every(period_s: float, step: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(period_s)
+        await step()
+
+
+async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
+    """A defect in one of the shared loops is logged and costs a second, not every stream of the process."""
+    while True:
+        try:
+            await loop()
+        except Exception:  # noqa: BLE001  # see above
+            _log.exception("stream_loop_failed", loop=name)
+            await asyncio.sleep(1.0)

@@ -1,0 +1,128 @@
+"""What PostgreSQL knows of runs' logs: how far they go, how much is published, and the events themselves."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from runwire.db import Database, Row, load_sql
+from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
+from runwire.model.event import StoredEvent
+from runwire.model.run import TERMINAL, RunState
+
+_SQL: Final = load_sql("runwire.stream", "stream.sql")
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """A run's log at one moment: seqs up to `last_seq` exist, those up to `published` may be shown."""
+
+    run_id: str
+    run_day: dt.date
+    state: RunState
+    last_seq: int
+    published: int
+
+    @property
+    def closed(self) -> bool:
+        """Nothing will be added; RunFinished is event `last_seq`."""
+        return self.state in TERMINAL
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Part of a run's log: the events `after` < seq <= `upto`, both of which were given by a Position or the bus."""
+
+    run_id: str
+    run_day: dt.date
+    after: int
+    upto: int
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Published events in order. `has_more`: more of them are published already.
+
+    `closed`: the run is closed and published to its end, so the same request gets the same page for ever.
+    """
+
+    events: tuple[StoredEvent, ...]
+    has_more: bool
+    closed: bool
+    last_seq: int
+
+
+class LogReader:
+    """Reads of the log. Every method raises DatabaseUnavailable when PostgreSQL does not answer."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def position(self, run_id: str) -> Position:
+        """Raises RunNotFound."""
+        found = await self.positions([run_id])
+        if run_id not in found:
+            raise RunNotFound(run_id)
+        return found[run_id]
+
+    async def positions(self, run_ids: Sequence[str]) -> Mapping[str, Position]:
+        """By run id, in one statement; runs that do not exist are left out."""
+        rows = await self._database.fetch(_SQL["positions"], run_ids)
+        return {
+            row["run_id"]: Position(
+                row["run_id"], row["run_day"], RunState(row["state"]), row["last_seq"], row["published"]
+            )
+            for row in rows
+        }
+
+    async def events(self, stretch: Stretch, *, limit: int) -> tuple[StoredEvent, ...]:
+        """The first `limit` events of the stretch: dense, from `after + 1`.
+
+        Raises CursorExpired when its beginning is gone.
+        """
+        rows = await self._database.fetch(
+            _SQL["events"], stretch.run_day, stretch.run_id, stretch.after, stretch.upto, limit
+        )
+        events = tuple(map(StoredEvent._make, rows))
+        if stretch.upto > stretch.after and (not events or events[0].seq != stretch.after + 1):
+            raise CursorExpired(stretch.run_id, earliest_seq=events[0].seq if events else stretch.upto + 1)
+        return events
+
+    async def tails(self, stretches: Sequence[Stretch], *, limit: int) -> list[list[StoredEvent]]:
+        """The first `limit` events of each stretch, in the order asked for, in one statement."""
+        rows: list[Row] = await self._database.fetch(
+            _SQL["tails"],
+            range(len(stretches)),
+            [stretch.run_day for stretch in stretches],
+            [stretch.run_id for stretch in stretches],
+            [stretch.after for stretch in stretches],
+            [stretch.upto for stretch in stretches],
+            limit,
+        )
+        found: list[list[StoredEvent]] = [[] for _ in stretches]
+        for i, *event in rows:
+            found[i].append(StoredEvent._make(event))
+        return found
+
+    async def page(self, run_id: str, *, after: int, limit: int) -> Page:
+        """At most `limit` published events with a seq above `after`; none where the log has no more yet.
+
+        Raises RunNotFound, CursorPastTail when `after` is past the log's last seq, CursorExpired when events after
+        it are gone.
+        """
+        position = await self.position(run_id)
+        if after > position.last_seq:
+            raise CursorPastTail(run_id, cursor=after, last_seq=position.last_seq)
+        events: tuple[StoredEvent, ...] = ()
+        if after < position.published:
+            stretch = Stretch(run_id, position.run_day, after, position.published)
+            events = await self.events(stretch, limit=limit)
+        shown = events[-1].seq if events else after
+        return Page(
+            events,
+            has_more=shown < position.published,
+            closed=position.closed and position.published == position.last_seq,
+            last_seq=position.last_seq,
+        )

@@ -1,0 +1,84 @@
+"""The latest frames of a run, encoded once, and slices of them that every client at the same place shares. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from runwire.errors import RunwireError
+from runwire.stream.sse import joined_chunk
+
+
+class BrokenSequence(RunwireError):
+    """Frames were about to be put where they do not follow. Nothing was sent: a stream has no gap and no repeat."""
+
+    code = "broken_sequence"
+
+    def __init__(self, *, expected: int, actual: int) -> None:
+        super().__init__(f"expected seq {expected}, got {actual}")
+        self.expected = expected
+        self.actual = actual
+
+
+class Slice:
+    """The frames of `first` to `last`, to be written as one piece; joined and chunked once, however many write it."""
+
+    __slots__ = ("_chunked", "_frames", "_plain", "first", "last", "size")
+
+    def __init__(self, first: int, frames: Sequence[bytes]) -> None:
+        self.first = first
+        self.last = first + len(frames) - 1
+        self.size = sum(map(len, frames))
+        self._frames: Sequence[bytes] = frames
+        self._plain: bytes | None = None
+        self._chunked: bytes | None = None
+
+    def bytes(self, *, chunked: bool) -> bytes:
+        """The same object at every call."""
+        if chunked:
+            if self._chunked is None:
+                self._chunked = joined_chunk(self._frames, size=self.size)
+            return self._chunked
+        if self._plain is None:
+            self._plain = b"".join(self._frames)
+        return self._plain
+
+
+class Ring:
+    """A run's last frames, `capacity` of them after each `trim`. Seqs in it are dense and end at `tail`."""
+
+    def __init__(self, capacity: int, *, tail: int = 0) -> None:
+        self.capacity = capacity
+        self.tail = tail
+        self._frames: list[bytes] = []
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def extend(self, first: int, frames: Sequence[bytes]) -> None:
+        """Adds frames from `first` on. Raises BrokenSequence unless they follow the tail."""
+        if first != self.tail + 1:
+            raise BrokenSequence(expected=self.tail + 1, actual=first)
+        self._frames.extend(frames)
+        self.tail += len(frames)
+
+    def prepend(self, last: int, frames: Sequence[bytes]) -> None:
+        """Adds older frames that end at `last`, as many as there is room for; none unless they touch what is here."""
+        room = self.capacity - len(self._frames)
+        if last == self.tail - len(self._frames) and room > 0:
+            self._frames[:0] = frames[-room:]
+
+    def trim(self) -> None:
+        excess = len(self._frames) - self.capacity
+        if excess > 0:
+            del self._frames[:excess]
+
+    def reaches(self, after: int) -> bool:
+        """Whether every frame from `after + 1` to the tail is here."""
+        return after >= self.tail - len(self._frames)
+
+    def slice(self, after: int, *, upto: int) -> Slice:
+        """The frames `after` < seq <= `upto`, which the ring must reach."""
+        oldest = self.tail - len(self._frames)
+        if after < oldest:
+            raise BrokenSequence(expected=after + 1, actual=oldest + 1)
+        return Slice(after + 1, self._frames[after - oldest : upto - oldest])
