@@ -16,13 +16,12 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
-import fcntl
 import logging
 import os
 import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -33,14 +32,14 @@ import asyncpg
 
 from runwire.clock import monotonic
 from runwire.db.embedded_binaries import Binaries, find_binaries
-from runwire.db.embedded_process import Child, Identity, choose_identity, is_postmaster, servers_in
+from runwire.db.embedded_lock import POLL_S, LockFile, alone, disown, ended
+from runwire.db.embedded_process import Child, Identity, choose_identity, is_postmaster
 from runwire.errors import EmbeddedPostgresError
 
 DATABASE = "runwire"
 SUPERUSER = "runwire"
 PORT = 5432  # names the socket file; nothing listens on it
 LONGEST_SOCKET_PATH = 103  # bytes of sockaddr_un.sun_path on macOS, less its NUL; Linux has 107
-POLL_S = 0.005
 RESTART_PAUSE_S = (0.0, 0.5, 2.0, 5.0)  # then the last one again, until it starts
 
 DEFAULT_SETTINGS: Mapping[str, str] = {
@@ -80,23 +79,6 @@ class EmbeddedOptions:
     run_as: str = "nobody"
     start_timeout_s: float = 120.0  # a crash may leave gigabytes of WAL to read
     stop_timeout_s: float = 20.0
-
-
-@dataclass(frozen=True, slots=True)
-class _LockFile:
-    """What a postmaster says of itself in `postmaster.pid`; the later lines appear as it starts."""
-
-    pid: int
-    socket_dir: str = ""
-    status: str = ""
-
-    @classmethod
-    def read(cls, path: Path) -> _LockFile | None:
-        try:
-            lines = [line.strip() for line in path.read_text(errors="replace").splitlines()]
-            return cls(int(lines[0]), *(lines[4:5] or [""]), *(lines[7:8] or [""]))
-        except (FileNotFoundError, IndexError, ValueError):
-            return None
 
 
 class EmbeddedPostgres:
@@ -189,7 +171,7 @@ class EmbeddedPostgres:
         try:
             async with asyncio.timeout(self._options.start_timeout_s):
                 self._make_folders(identity)
-                async with self._alone():
+                async with alone(self._root / "start.lock"):
                     if await self._found_running():
                         return
                     if not self._cluster.exists():
@@ -205,42 +187,25 @@ class EmbeddedPostgres:
         # Without the capability the server's user has to pass here by permission.
         self._root.chmod(0o711 if identity.changes_user and identity.capability < 0 else 0o700)
 
-    @contextlib.asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """Entered by one starter of this data directory at a time. The lock dies with its holder."""
-        with (self._root / "start.lock").open("ab") as lock:
-            while True:
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    await asyncio.sleep(POLL_S)
-            yield
-
     async def _found_running(self) -> bool:
         """True with a server that answered; False once it is certain that none runs or is going down."""
-        while (found := _LockFile.read(self._lock_path)) and is_postmaster(found.pid, cluster=self._cluster):
+        while (found := LockFile.read(self._lock_path)) and is_postmaster(found.pid, cluster=self._cluster):
             if found.status == "ready" and await self._answers(found):
                 self._pid, self._socket_dir = found.pid, found.socket_dir
                 return True
             await asyncio.sleep(POLL_S)
-        await self._no_server_in(self._cluster)
+        await ended(self._cluster)
         if found is not None:
-            self._disown_lock_file(found)
+            disown(self._lock_path, found)
         elif self._cluster.exists():
             self._lock_path.unlink(missing_ok=True)  # cut off while it was written
         return False
 
-    async def _no_server_in(self, cluster: Path) -> None:
-        """Returns when what a killed postmaster or initdb left behind has ended, as it does by itself."""
-        while servers_in(cluster):  # noqa: ASYNC110  # nothing announces the end of another's child
-            await asyncio.sleep(POLL_S)
-
     async def _clear(self, cluster: Path) -> None:
-        await self._no_server_in(cluster)
+        await ended(cluster)
         shutil.rmtree(cluster, ignore_errors=True)
 
-    async def _answers(self, found: _LockFile) -> bool:
+    async def _answers(self, found: LockFile) -> bool:
         try:
             connection = await asyncpg.connect(_dsn(found.socket_dir, "postgres"), timeout=5)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
@@ -250,15 +215,6 @@ class EmbeddedPostgres:
         finally:
             await connection.close()
         return str(serves) == str(self._cluster)
-
-    def _disown_lock_file(self, stale: _LockFile) -> None:
-        """Lets the next postmaster start although the number in the lock file may now be another process's.
-
-        A postmaster passes over its parent's pid, which is ours. The rest of the file stays, since PostgreSQL
-        finds in it the shared memory it must not share with survivors.
-        """
-        content = self._lock_path.read_bytes()
-        self._lock_path.write_bytes(content.replace(b"%d" % stale.pid, b"%d" % os.getpid(), 1))
 
     async def _initialise(self, binaries: Binaries, identity: Identity) -> None:
         new = self._root / "data.new"
@@ -313,7 +269,7 @@ class EmbeddedPostgres:
             await asyncio.sleep(POLL_S)
 
     def _is_ready(self, child: Child) -> bool:
-        now = _LockFile.read(self._lock_path)
+        now = LockFile.read(self._lock_path)
         return now is not None and (now.pid, now.status) == (child.pid, "ready")
 
     def _make_socket_dir(self, identity: Identity) -> Path:
