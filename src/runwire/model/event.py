@@ -12,8 +12,9 @@ from runwire.errors import InvalidRequest
 
 VERSION: Final = 1
 
-NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$"
-FN_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,63}(?:[.:][A-Za-z0-9_]{1,64}){0,7}$"
+# `$` alone would let a last newline pass, which ends an SSE line and breaks JSON written without escapes.
+NAME_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_.:-]{0,127}$(?!\n)"
+FN_PATTERN: Final = r"^[A-Za-z_][A-Za-z0-9_]{0,63}(?:[.:][A-Za-z0-9_]{1,64}){0,7}$(?!\n)"
 
 NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=128)]
 """A node as its agent declares it."""
@@ -21,7 +22,7 @@ Fn = Annotated[str, msgspec.Meta(pattern=FN_PATTERN, max_length=256)]
 """An identifier, dotted or with colons: `ensureDevice.check`, `error:timeout:openApp`."""
 
 _FN = re.compile(FN_PATTERN)
-_CODE = re.compile(r"^[a-z][a-z0-9_]{0,47}$")
+_CODE = re.compile(r"^[a-z][a-z0-9_]{0,47}$(?!\n)")
 
 
 class EventType(StrEnum):

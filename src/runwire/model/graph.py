@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class Agent(Generic[S]):
     def check(self) -> None:
         """Raises GraphError naming every problem: unknown, unreachable or unnamed nodes, no way to the end."""
         problems = [f"node {name!r} is declared twice" for name in self._declared_twice]
-        if not _NAME.match(self.name):
+        if not _NAME.fullmatch(self.name):
             problems.append("the agent's name must match " + NAME_PATTERN)
         if self.start not in self._nodes:
             problems.append(f"start node {self.start!r} is not declared")
@@ -138,7 +139,7 @@ class Agent(Generic[S]):
 
     def _problems_of(self, node: Node[S]) -> list[str]:
         problems = []
-        if not _NODE_NAME.match(node.name) or node.name == END:
+        if not _NODE_NAME.fullmatch(node.name) or node.name == END:
             problems.append(f"node name {node.name!r} must match {_NODE_NAME.pattern} and not be {END!r}")
         if not node.to:
             problems.append(f"node {node.name!r} leads nowhere")
@@ -147,8 +148,9 @@ class Agent(Generic[S]):
             for target in node.exits()
             if target != END and target not in self._nodes
         ]
-        if node.timeout_s <= 0 or node.retries < 0 or node.backoff_s < 0:
-            problems.append(f"node {node.name!r} needs timeout_s > 0, retries >= 0 and backoff_s >= 0")
+        # Said this way round so that NaN is refused too.
+        if not (0 < node.timeout_s < math.inf and node.retries >= 0 and 0 <= node.backoff_s < math.inf):
+            problems.append(f"node {node.name!r} needs finite timeout_s > 0, retries >= 0 and finite backoff_s >= 0")
         return problems
 
 
