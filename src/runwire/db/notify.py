@@ -18,7 +18,7 @@ RUNS_CLAIMABLE = "runwire_claimable"
 RUNS_DIRTY = "runwire_dirty"
 """Runs have unpublished events. Payload: run ids, space-separated."""
 RUN_CANCELLED = "runwire_cancel"
-"""Cancellation was requested. Payload: the run id."""
+"""Cancellation of runs was requested. Payload: run ids, space-separated."""
 EVENTS_PUBLISHED = "runwire_published"
 """Events were published. Payload: `<run id> <last seq>` pairs, space-separated."""
 

@@ -1,0 +1,392 @@
+"""Builds a runwire process from its settings and joins its stages: the only place that knows them all."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AsyncExitStack
+from typing import Any, Self
+
+import runwire
+from runwire.agents.discovery import find_agents
+from runwire.append import EventLog
+from runwire.bus import BusReader, BusWriter
+from runwire.bus.memory import MemoryBus
+from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
+from runwire.db import Database, Listener
+from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
+from runwire.db.migrate import migrate
+from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, Notifier
+from runwire.db.partitions import PartitionUpkeep
+from runwire.errors import DatabaseUnavailable, RunwireError
+from runwire.model.graph import Agents
+from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
+from runwire.publish import Publisher, PublishWorker
+from runwire.server.app import build_admin_app, build_api_app
+from runwire.server.listener import listening
+from runwire.server.services import AdminServices, Readiness, Services
+from runwire.settings import Role, Settings
+from runwire.stream import Hubs, LogReader
+from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.loop_lag import LoopLagProbe
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.tracing import Tracing, exporter_from_environment
+
+_log = get_logger()
+
+
+class TaskFailed(RunwireError):
+    """A part of the process that should run until the end has failed: the process should be started anew."""
+
+    code = "task_failed"
+
+
+class Links:
+    """Who is told of what: the parts of this process directly, those of others by hints.
+
+    A part that is missing here is reached through `tell_others`; with the memory bus there are no others.
+    """
+
+    def __init__(self) -> None:
+        self.publisher: PublishWorker | None = None
+        self.worker: Worker | None = None
+        self.tell_others: Callable[[str, Iterable[str]], None] = lambda _channel, _words: None
+
+    def committed(self, run_ids: Sequence[str]) -> None:
+        if self.publisher is not None:
+            self.publisher.mark_dirty(run_ids, by="local")
+        else:
+            self.tell_others(RUNS_DIRTY, run_ids)
+
+    def claimable(self, agent: str) -> None:
+        if self.worker is not None:
+            self.worker.wake()
+        self.tell_others(RUNS_CLAIMABLE, [agent])
+
+    def cancelled(self, run_id: str) -> None:
+        if self.worker is not None:
+            self.worker.cancel(run_id)
+        self.tell_others(RUN_CANCELLED, [run_id])
+
+    def heard(self) -> dict[str, Callable[[str], None]]:
+        """What to do with the hints of other processes, by channel."""
+        channels: dict[str, Callable[[str], None]] = {}
+        if (publisher := self.publisher) is not None:
+            channels[RUNS_DIRTY] = lambda payload: publisher.mark_dirty(payload.split(), by="notify")
+        if (worker := self.worker) is not None:
+            channels[RUNS_CLAIMABLE] = lambda _payload: worker.wake()
+            channels[RUN_CANCELLED] = lambda payload: _each(worker.cancel, payload)
+        return channels
+
+    def missed(self) -> None:
+        """Hints may have been lost: everybody looks for themselves."""
+        if self.publisher is not None:
+            self.publisher.sweep_soon()
+        if self.worker is not None:
+            self.worker.wake()
+
+
+class Assembly:
+    """A process of some roles. Enter it to start; it is ready then. Leave it to drain and stop, in this order:
+
+    readiness off; workers hand their runs over; the log and the publisher finish what they have; streams end,
+    resumable elsewhere; listeners close; the database goes last.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.api_port: int | None = None
+        self.admin_port = 0
+        self.database_url = ""
+        self._draining = False
+        self._ground = AsyncExitStack()
+        self._front = AsyncExitStack()
+        self._pipeline = AsyncExitStack()
+        self._links = Links()
+        self._hubs: Hubs | None = None
+        self._stop = asyncio.Event()
+        self._failure = asyncio.Event()
+        self._failed_task = ""
+
+    @property
+    def url(self) -> str:
+        """Of the API, for a process that has the role `api`."""
+        return _url(self.settings.host, self.api_port or 0)
+
+    @property
+    def admin_url(self) -> str:
+        return _url(self.settings.admin_host, self.admin_port)
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._draining = True
+        _log.info(LogEvent.SERVER_DRAINING)
+        await self._close()
+        _log.info(LogEvent.SERVER_STOPPED)
+
+    def stop(self) -> None:
+        """Lets `run_until_stopped` return; may be called from a signal handler of the loop."""
+        self._stop.set()
+
+    async def run_until_stopped(self) -> None:
+        """Returns after `stop`. Raises TaskFailed when a part of the process has failed."""
+        waits = [asyncio.create_task(event.wait()) for event in (self._stop, self._failure)]
+        try:
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+        if self._failed_task:
+            raise TaskFailed(f"{self._failed_task} has failed")
+
+    # ------------------------------------------------------------------ starting
+
+    async def _start(self) -> None:
+        settings = self.settings
+        roles = frozenset(settings.roles)
+        agents = find_agents(settings.agents)
+        metrics = Metrics(
+            {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
+            version=runwire.__version__,
+        )
+        spans = self._tracing(metrics)
+        database = await self._database(metrics)
+        self._run(self._ground, "loop lag", LoopLagProbe(metrics.event_loop_lag).run())
+        alone = settings.bus_name == "memory"
+        if not alone:
+            notifier = Notifier(database.session("notify"))
+            self._run(self._ground, "notifier", notifier.run())
+            self._links.tell_others = notifier.send
+        writer, reader = self._buses(database, alone=alone)
+        if Role.PUBLISHER in roles:
+            await self._start_publisher(database, writer, metrics, spans)
+        log = await self._pipeline.enter_async_context(
+            EventLog(
+                database,
+                metrics=metrics,
+                on_committed=self._links.committed,
+                connections=settings.append_connections,
+                batch_max=settings.append_batch_max,
+                queue_max=settings.append_queue_max,
+            )
+        )
+        if Role.WORKER in roles:
+            await self._start_worker(database, log, agents, metrics, spans)
+        channels = self._links.heard()
+        if channels and not alone:
+            listener = Listener(database.dsn, channels, on_connected=self._links.missed)
+            self._run(self._ground, "listener", listener.run())
+        if Role.API in roles:
+            await self._start_api(database, bus=reader, log=log, agents=agents, metrics=metrics, spans=spans)
+        admin = build_admin_app(AdminServices(metrics=metrics, readiness=self._readiness(database)))
+        self.admin_port = await self._front.enter_async_context(
+            listening(admin, host=settings.admin_host, port=settings.admin_port)
+        )
+        _log.info(
+            LogEvent.SERVER_STARTED,
+            version=runwire.__version__,
+            roles=[role.value for role in settings.roles],
+            host=settings.host,
+            port=self.api_port,
+            admin_host=settings.admin_host,
+            admin_port=self.admin_port,
+            bus=settings.bus_name,
+            database="embedded" if settings.database_url is None else "external",
+            agents=list(agents.names),
+        )
+
+    def _tracing(self, metrics: Metrics) -> Tracing:
+        settings = self.settings
+        tracing = Tracing(
+            exporter_from_environment() if settings.telemetry else None,
+            dropped=metrics.telemetry_dropped["traces"].inc,
+            ratio=settings.trace_sample_ratio,
+            version=runwire.__version__,
+        )
+        self._ground.push_async_callback(tracing.aclose)
+        return tracing
+
+    async def _database(self, metrics: Metrics) -> Database:
+        settings = self.settings
+        if settings.database_url is None:
+            postgres = EmbeddedPostgres(EmbeddedOptions(settings.data_dir / "postgres"))
+            await self._ground.enter_async_context(postgres)
+            self.database_url = postgres.dsn
+        else:
+            self.database_url = settings.database_url
+        await migrate(self.database_url)
+        database = await self._ground.enter_async_context(
+            Database(
+                self.database_url,
+                pool_size=settings.db_pool_size,
+                timeout_s=settings.db_timeout_s,
+                on_wait=metrics.db_pool_wait.observe,
+            )
+        )
+        metrics.db_pool_in_use.set_function(lambda: database.in_use)
+        upkeep = PartitionUpkeep(database, days_ahead=settings.partition_days_ahead)
+        await upkeep.ensure()
+        self._run(self._ground, "partition upkeep", upkeep.run())
+        return database
+
+    def _buses(self, database: Database, *, alone: bool) -> tuple[BusWriter, BusReader]:
+        if alone:
+            bus = MemoryBus()
+            return bus, bus
+        session = database.session("bus")
+        self._ground.push_async_callback(session.aclose)
+        reader = PostgresBusReader(database.dsn)
+        if Role.API in self.settings.roles:
+            self._run(self._ground, "bus listener", reader.listener.run())
+        return PostgresBusWriter(session), reader
+
+    async def _start_publisher(self, database: Database, bus: BusWriter, metrics: Metrics, spans: Tracing) -> None:
+        settings = self.settings
+        publisher = Publisher(
+            database,
+            bus,
+            metrics=metrics,
+            spans=spans,
+            batch_events=settings.publish_batch_events,
+            batch_runs=settings.publish_batch_runs,
+            rest_max_s=settings.publish_backoff_max_s,
+        )
+        worker = PublishWorker(
+            publisher, sweep_s=settings.publish_sweep_s, backoff_max_s=settings.publish_backoff_max_s
+        )
+        self._links.publisher = worker
+        task = self._run(self._pipeline, "publisher", worker.run())
+
+        async def finish() -> None:
+            worker.stop()
+            await asyncio.wait({task}, timeout=settings.drain_s)
+
+        self._pipeline.push_async_callback(finish)
+
+    async def _start_worker(
+        self, database: Database, log: EventLog, agents: Agents, metrics: Metrics, spans: Tracing
+    ) -> None:
+        settings = self.settings
+        worker = Worker(
+            database,
+            log,
+            agents,
+            metrics=metrics,
+            spans=spans,
+            worker_id=settings.worker_id,
+            concurrency=settings.worker_concurrency,
+            lease_s=settings.lease_s,
+            heartbeat_s=settings.lease_heartbeat_s,
+            poll_s=settings.worker_poll_s,
+            on_claimable=self._links.claimable,
+        )
+        self._links.worker = worker
+        reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id)
+        self._run(self._pipeline, "lease reaper", reaper.run())
+        task = self._run(self._pipeline, "worker", worker.run())
+
+        async def hand_over() -> None:
+            await worker.drain(within_s=settings.drain_s)
+            await asyncio.wait({task}, timeout=settings.drain_s)
+
+        self._pipeline.push_async_callback(hand_over)
+
+    async def _start_api(
+        self,
+        database: Database,
+        *,
+        bus: BusReader,
+        log: EventLog,
+        agents: Agents,
+        metrics: Metrics,
+        spans: Tracing,
+    ) -> None:
+        settings = self.settings
+        reader = LogReader(database)
+        self._hubs = await self._front.enter_async_context(
+            Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics)
+        )
+        control = RunControl(database, agents, on_claimable=self._links.claimable, on_cancel=self._links.cancelled)
+        services = Services(
+            control=control,
+            external=ExternalRuns(log, metrics=metrics),
+            hubs=self._hubs,
+            reader=reader,
+            spans=spans,
+            settings=settings,
+        )
+        self.api_port = await self._front.enter_async_context(
+            listening(build_api_app(services), host=settings.host, port=settings.port, drain_s=settings.drain_s)
+        )
+
+    def _readiness(self, database: Database) -> Callable[[], Coroutine[Any, Any, Readiness]]:
+        async def look() -> Readiness:
+            try:
+                await database.fetchval("SELECT 1")
+                checks = {"database": "ok"}
+            except DatabaseUnavailable as error:
+                checks = {"database": error.code}
+            if self._draining:
+                checks["process"] = "draining"
+            elif self._failure.is_set():
+                checks["process"] = f"{self._failed_task} has failed"
+            else:
+                checks["process"] = "ok"
+            return Readiness(
+                ready=all(found == "ok" for found in checks.values()),
+                checks=checks,
+                api_port=self.api_port,
+                admin_port=self.admin_port,
+                roles=[role.value for role in self.settings.roles],
+            )
+
+        return look
+
+    # ------------------------------------------------------------------ running and stopping
+
+    def _run(self, stack: AsyncExitStack, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Runs a loop until the stack is closed. One that fails is the process's failure."""
+        task = asyncio.create_task(loop, name=name)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            if not done.cancelled() and (error := done.exception()) is not None:
+                _log.error(LogEvent.TASK_FAILED, task=name, exc_info=error)
+                self._failed_task = name
+                self._failure.set()
+
+        task.add_done_callback(ended)
+
+        async def end() -> None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+        stack.push_async_callback(end)
+        return task
+
+    async def _close(self) -> None:
+        await self._pipeline.aclose()
+        if self._hubs is not None:
+            try:
+                await asyncio.wait_for(self._hubs.drain(), timeout=self.settings.drain_s)
+            except TimeoutError:
+                _log.warning(LogEvent.SERVER_DRAINING, waiting_for="streams")
+        await self._front.aclose()
+        await self._ground.aclose()
+
+
+def _each(act: Callable[[str], None], payload: str) -> None:
+    for word in payload.split():
+        act(word)
+
+
+def _url(host: str, port: int) -> str:
+    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
+    return f"http://{shown}:{port}"
