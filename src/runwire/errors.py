@@ -94,6 +94,21 @@ class IllegalAppend(AppendError):
     code = "illegal_append"
 
 
+class IllegalBatch(IllegalAppend):
+    """The batch is wrong whatever the log holds: no run would take it."""
+
+    code = "illegal_batch"
+
+
+class NotExternal(AppendError):
+    """The run is walked by a worker of this service: nobody else appends to it."""
+
+    code = "not_external"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(run_id, f"run {run_id!r} was not started with `external`; its own worker appends to it")
+
+
 class StorageUnavailable(AppendError):
     """The database failed while appending; whether to try again is the caller's choice, nothing was published."""
 

@@ -25,6 +25,7 @@ WITH request AS (
     FROM request AS r
     WHERE runs.run_id = ANY (ARRAY[r.run_id])
       AND runs.fence = r.fence
+      AND (runs.external OR r.source <> 'api')
       AND runs.state NOT IN ('finished', 'failed', 'cancelled')
       AND (r.if_seq IS NULL OR runs.last_seq = r.if_seq)
     RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
@@ -50,4 +51,4 @@ SELECT i, base, cancel FROM minted
 
 -- name: refused
 -- Why appends were refused: the runs as they are now.
-SELECT run_id, state::text AS state, last_seq, fence FROM runs WHERE run_id = ANY ($1::text[])
+SELECT run_id, state::text AS state, last_seq, fence, external FROM runs WHERE run_id = ANY ($1::text[])

@@ -16,6 +16,7 @@ from runwire.errors import (
     DatabaseUnavailable,
     FenceLost,
     IllegalAppend,
+    NotExternal,
     RunClosed,
     RunNotFound,
     RunwireError,
@@ -237,6 +238,8 @@ def _why(request: Request, now: Row | None) -> RunwireError:
     run_id = request.run_id
     if now is None:
         return RunNotFound(run_id)
+    if request.source is Source.API and not now["external"]:
+        return NotExternal(run_id)
     if now["state"] in _TERMINAL:
         return RunClosed(run_id, state=now["state"], last_seq=now["last_seq"])
     if now["fence"] != request.fence:

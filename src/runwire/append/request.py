@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from runwire.errors import IllegalAppend
+from runwire.errors import IllegalBatch
 from runwire.model.event import EventType, NewEvent, Source
 from runwire.model.run import TERMINAL, RunState
 
@@ -106,10 +106,10 @@ class Group:
 
 
 def check_legal(run_id: str, events: Sequence[NewEvent], change: Change | None) -> None:
-    """Raises IllegalAppend unless the terminal event is last, alone of its kind and goes with its terminal state."""
+    """Raises IllegalBatch unless the terminal event is last, alone of its kind and goes with its terminal state."""
     ends = [event.type is EventType.RUN_FINISHED for event in events]
     closing = change is not None and change.state in TERMINAL
     if any(ends[:-1]) or (bool(ends) and ends[-1]) != closing:
-        raise IllegalAppend(run_id, "RunFinished is the last event, and goes with the outcome in one append")
+        raise IllegalBatch(run_id, "RunFinished is the last event, and goes with the outcome in one append")
     if any(event.type is EventType.RUN_STARTED for event in events[1:]):
-        raise IllegalAppend(run_id, "RunStarted is the first event of a run")
+        raise IllegalBatch(run_id, "RunStarted is the first event of a run")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runwire.append import Appended, Change, EventLog
 from runwire.db import Database, load_sql
-from runwire.errors import AppendError, DatabaseUnavailable, IllegalAppend, RunClosed
+from runwire.errors import AppendError, DatabaseUnavailable, IllegalBatch, RunClosed
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -36,12 +36,13 @@ class ExternalRuns:
     ) -> Appended:
         """Stores the batch, all or nothing, and renews the lease; an empty one is a heartbeat.
 
-        The first event of a run is RunStarted; `outcome` goes with RunFinished. Raises what `EventLog.append` raises.
+        The first event of a run is RunStarted; `outcome` goes with RunFinished. Raises what `EventLog.append` raises,
+        NotExternal for a run that a worker of ours walks among it.
         """
         starts = bool(events) and events[0].type is EventType.RUN_STARTED
         change = Change(outcome) if outcome else Change(RunState.STARTED) if starts else None
         if starts and outcome:
-            raise IllegalAppend(run_id, "RunStarted and RunFinished go in two appends")
+            raise IllegalBatch(run_id, "RunStarted and RunFinished go in two appends")
         appended = await self._log.append(run_id, events, fence=fence, source=Source.API, if_seq=if_seq, change=change)
         if starts:
             self._metrics.runs_started["external"].inc()

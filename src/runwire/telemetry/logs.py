@@ -50,6 +50,7 @@ class LogEvent(StrEnum):
     SPAN_EXPORT_FAILING = "span_export_failing"
     SPAN_EXPORT_RECOVERED = "span_export_recovered"
     TASK_FAILED = "task_failed"
+    REQUEST_FAILED = "request_failed"
     LIBRARY = "library"
     EVENTS_INSERTED = "metric.events_inserted"
     EVENTS_PUBLISHED = "metric.events_published"

@@ -52,6 +52,7 @@ class AppendFailure(StrEnum):
 
     RUN_NOT_FOUND = "run_not_found"
     RUN_CLOSED = "run_closed"
+    NOT_EXTERNAL = "not_external"
     FENCE_STALE = "fence_stale"
     SEQ_CONFLICT = "seq_conflict"
     ILLEGAL_APPEND = "illegal_append"
