@@ -54,7 +54,7 @@ class Site:
         reply = self.replies.get(path, Reply("<title>Not here</title>", status=404))
         if reply.hangs:
             await asyncio.Event().wait()
-        if self.counts[path] <= reply.drops:
+        if 0 < self.counts[path] <= reply.drops:
             # Half an answer, so the client has its headers when the connection goes.
             response = web.StreamResponse(headers={"Content-Type": "text/html", "Content-Length": "1000"})
             await response.prepare(request)

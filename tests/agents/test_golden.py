@@ -2,8 +2,8 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from agents.walk import walk
 
+from agents.walk import walk
 from runwire.agents.golden import Plan, golden
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, debug_trace, node_finished, node_started
 

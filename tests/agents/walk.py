@@ -72,19 +72,18 @@ async def walk(
     while at != END:
         node = agent.nodes[at]
         ctx.events.append(node_started(at))
-        state = msgspec.json.decode(checkpoint, type=agent.state)
         try:
-            target = await _tried(node, ctx, state)
+            state, target = await _tried(node, ctx, checkpoint, agent.state)
             if crash_in == at:
-                if not repeat_in_place:
-                    state = msgspec.json.decode(checkpoint, type=agent.state)
-                target = await _tried(node, ctx, state)
+                again = msgspec.json.encode(state) if repeat_in_place else checkpoint
+                state, target = await _tried(node, ctx, again, agent.state)
         except NodeFailed as failure:
             if node.on_error is None:
                 ctx.events.append(RUN_FINISHED)
                 return Walked(ctx.events, msgspec.json.decode(checkpoint), failure.code)
-            target = node.on_error
-        assert target in node.exits()
+            at = node.on_error
+            continue
+        assert target in node.to
         checkpoint = msgspec.json.encode(state)
         ctx.events.append(node_finished(at))
         at = target
@@ -92,8 +91,10 @@ async def walk(
     return Walked(ctx.events, msgspec.json.decode(checkpoint))
 
 
-async def _tried(node: Node[S], ctx: Recorder, state: S) -> str:
+async def _tried(node: Node[S], ctx: Recorder, checkpoint: bytes, state_type: type[S]) -> tuple[S, str]:
+    """The state a node left and where it leads. Each try begins from the checkpoint."""
     for ctx.attempt in range(1, node.retries + 2):
+        state = msgspec.json.decode(checkpoint, type=state_type)
         try:
             went = await node.run(ctx, state)
         except NodeFailed as failure:
@@ -102,5 +103,5 @@ async def _tried(node: Node[S], ctx: Recorder, state: S) -> str:
                 raise
         else:
             assert went is None or isinstance(went, str)
-            return went or node.to[0]
+            return state, went or node.to[0]
     raise AssertionError

@@ -163,7 +163,7 @@ async def enumerate_actions(ctx: Context, state: Exploration) -> None:
 
 @explore.node(to=("Act", "DetectProgress"))
 async def choose_action(_ctx: Context, state: Exploration) -> str:
-    """Opens the chosen page, the one request of the loop; tried once more when the connection fails."""
+    """Picks the nearest page or the one found last, as the policy says, while there are pages and budget."""
     if not state.frontier or state.opened >= state.max_pages:
         state.stop_reason = "pages" if state.frontier else "complete"
         return "DetectProgress"
@@ -176,7 +176,7 @@ async def choose_action(_ctx: Context, state: Exploration) -> str:
 
 @explore.node(to="Verify", timeout_s=_ACT_TIMEOUT_S, retries=1, on_error="RecoverFromError")
 async def act(ctx: Context, state: Exploration) -> None:
-    """Opens the chosen page: the one request of the loop, tried once more when the connection fails."""
+    """Opens the chosen page, the one request of the loop; tried once more when the connection fails."""
     if state.chosen is None:
         return
     await asyncio.sleep(robots.crawl_delay_s(state.robots))

@@ -61,9 +61,7 @@ class Answer:
         return self.body.decode(self.charset if _CHARSET.match(self.charset) else "utf-8", errors="replace")
 
 
-async def get(
-    url: str, *, max_bytes: int, timeout_s: float, media_types: frozenset[str] | None = None
-) -> Answer:
+async def get(url: str, *, max_bytes: int, timeout_s: float, media_types: frozenset[str] | None = None) -> Answer:
     """The answer to one GET. Redirects are told, not followed; a body is read for 2xx of `media_types`.
 
     Every request has a session of its own: nothing is shared that a cancelled, crashed or taken-over run
