@@ -27,6 +27,7 @@ from runwire.server.listener import listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
 from runwire.stream import Hubs, LogReader
+from runwire.telemetry.asyncpg_spans import instrument_asyncpg
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import Metrics
@@ -212,6 +213,8 @@ class Assembly:
             version=runwire.__version__,
         )
         self._ground.push_async_callback(tracing.aclose)
+        if tracing.recording:
+            self._ground.callback(instrument_asyncpg(tracing.provider))
         return tracing
 
     async def _database(self, metrics: Metrics) -> Database:

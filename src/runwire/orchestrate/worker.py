@@ -55,6 +55,7 @@ class Worker:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
         self._stopping = False
+        self._drained = asyncio.Event()
 
     @property
     def active(self) -> int:
@@ -80,6 +81,7 @@ class Worker:
                 if await self._claim_or_wait_out() < _CLAIM_MAX:
                     with contextlib.suppress(TimeoutError):
                         await asyncio.wait_for(self._wake.wait(), self._poll_s)
+            await self._drained.wait()
         finally:
             await self._finish_walks()
             heartbeat.cancel()
@@ -93,6 +95,7 @@ class Worker:
             walk.drain()
         if self._tasks:
             await asyncio.wait(tuple(self._tasks.values()), timeout=within_s)
+        self._drained.set()
 
     async def claim(self) -> int:
         """One step: takes what is claimable and fits, and starts walking it. How many runs that were."""

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from runwire.clock import monotonic
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.publish.publisher import Publisher
+from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
@@ -44,11 +45,12 @@ class PublishWorker:
 
     async def run(self) -> None:
         try:
-            while True:
-                if await self.step() == 0:
-                    if self._stopping:
-                        break
-                    await self._sleep()
+            with suppressed():  # `send runwire.events` stands in for what each statement would cost
+                while True:
+                    if await self.step() == 0:
+                        if self._stopping:
+                            break
+                        await self._sleep()
         finally:
             await self._publisher.aclose()
 
