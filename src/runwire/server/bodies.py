@@ -1,0 +1,88 @@
+"""Bodies of requests and responses. The OpenAPI document is made from these, so it cannot say anything else."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+from runwire.model.event import NAME_PATTERN, Event, NewEvent, NodeName
+from runwire.model.run import RUN_ID_PATTERN
+from runwire.server.requests import SEQ_MAX
+
+AgentName = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=128)]
+# Not checked while decoding: a bad run id has a code of its own, wherever it stands.
+RunId = Annotated[str, Meta(extra_json_schema={"pattern": RUN_ID_PATTERN, "minLength": 1, "maxLength": 128})]
+Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
+
+
+class StartRun(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A run to start. With `external` its orchestrator is the caller, who must append within `leaseSeconds`."""
+
+    agent: AgentName = "golden"
+    run_id: RunId | None = None
+    input: dict[str, Any] | None = None
+    external: bool = False
+    lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+
+
+class StartAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
+    """The run is durable. `fence` is for the external orchestrator, and for nobody else."""
+
+    accepted: Literal[True] = True
+    status: Literal["accepted"] = "accepted"
+    run_id: RunId
+    fence: Seq | UnsetType = UNSET
+
+
+class AppendEvents(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A batch, stored as a whole or not at all; an empty one renews the lease. `outcome` goes with RunFinished."""
+
+    events: list[NewEvent]
+    if_seq: Seq | None = None
+    outcome: Literal["finished", "failed", "cancelled"] | None = None
+
+
+class EventsAppended(msgspec.Struct, frozen=True, rename="camel"):
+    """The seqs the events got. With `cancelRequested` the orchestrator should end the run with outcome cancelled."""
+
+    seqs: list[int]
+    last_seq: int
+    cancel_requested: bool
+
+
+class SendSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What the run waits for, as its node named it."""
+
+    name: NodeName
+
+
+class EventsPage(msgspec.Struct, frozen=True, rename="camel"):
+    """Published events in order. `hasMore`: ask again with `fromSeq` set to the last seq."""
+
+    events: list[Event]
+    has_more: bool
+
+
+class RunStateDocument(msgspec.Struct, frozen=True, rename="camel"):
+    """A run's state as of its last checkpoint, at event `seq`; null before the first."""
+
+    run_id: RunId
+    seq: int
+    state: msgspec.Raw
+
+
+def deep(value: object, *, limit: int) -> bool:
+    """Whether JSON is nested more than `limit` levels."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, (dict, list)) for value in level)

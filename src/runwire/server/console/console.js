@@ -1,0 +1,220 @@
+"use strict";
+
+const RUNS = "/api/agents/runs";
+const REFRESH_MS = 2000;
+const RETRY_MS = 3000;
+const TIMELINE_MAX = 2000;
+
+const at = (id) => document.getElementById(id);
+let selected = null; // the run whose timeline is shown
+let source = null; // its EventSource
+let lastSeq = 0; // what the timeline has
+let startedMs = 0;
+let nodeStarts = new Map();
+let retryTimer = 0;
+
+function element(tag, className, text) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  if (text !== undefined) made.textContent = text;
+  return made;
+}
+
+function notify(text) {
+  at("notice").textContent = text;
+  at("notice").hidden = !text;
+}
+
+async function call(path, options) {
+  const response = await fetch(path, options);
+  const body = await response.json().catch(() => ({}));
+  if (!response.ok) throw new Error(body.detail || `HTTP ${response.status}`);
+  return body;
+}
+
+function duration(ms) {
+  if (ms < 1000) return `${ms} ms`;
+  if (ms < 60000) return `${(ms / 1000).toFixed(1)} s`;
+  return `${Math.floor(ms / 60000)} min ${Math.round((ms % 60000) / 1000)} s`;
+}
+
+// ---------------------------------------------------------------- runs
+
+function runItem(run) {
+  const item = element("li");
+  if (run.runId === selected) item.setAttribute("aria-current", "true");
+  const button = element("button");
+  button.type = "button";
+  const state = element("span", "state", run.state);
+  state.dataset.state = run.state;
+  const when = new Date(run.createdAt).toLocaleTimeString();
+  const took = run.finishedAt && run.startedAt ? ` · ${duration(run.finishedAt - run.startedAt)}` : "";
+  button.append(
+    element("code", "", run.runId),
+    state,
+    element("small", "", `${run.agent} · ${when} · ${run.lastSeq} events${took}`),
+  );
+  button.addEventListener("click", () => select(run.runId));
+  item.append(button);
+  return item;
+}
+
+async function refresh() {
+  try {
+    const page = await call(`${RUNS}?limit=50`);
+    const focused = document.activeElement && document.activeElement.closest("#runs li");
+    const focusedAt = focused ? [...at("runs").children].indexOf(focused) : -1;
+    at("runs").replaceChildren(...page.runs.map(runItem));
+    if (focusedAt >= 0) at("runs").children[focusedAt]?.firstChild.focus();
+    at("no-runs").hidden = page.runs.length > 0;
+    const shown = page.runs.find((run) => run.runId === selected);
+    if (shown) showState(shown.state);
+    if (at("notice").dataset.from === "refresh") notify("");
+  } catch (error) {
+    at("notice").dataset.from = "refresh";
+    notify(`The list of runs cannot be read: ${error.message}`);
+  }
+}
+
+async function keepRefreshing() {
+  if (!document.hidden) await refresh();
+  setTimeout(keepRefreshing, REFRESH_MS);
+}
+
+// ---------------------------------------------------------------- one run
+
+function showState(state) {
+  at("run-state").textContent = state;
+  at("run-state").dataset.state = state;
+  at("cancel").hidden = ["finished", "failed", "cancelled"].includes(state);
+}
+
+function showLink(link) {
+  at("link").textContent = link;
+  at("link").dataset.link = link;
+}
+
+function select(runId) {
+  if (source) source.close();
+  clearTimeout(retryTimer);
+  selected = runId;
+  lastSeq = 0;
+  startedMs = 0;
+  nodeStarts = new Map();
+  at("timeline").replaceChildren();
+  at("run-id").textContent = runId;
+  at("count").textContent = "";
+  at("run").hidden = false;
+  at("nothing").hidden = true;
+  showState("pending");
+  history.replaceState(null, "", `#${encodeURIComponent(runId)}`);
+  listen(runId);
+  refresh();
+}
+
+function listen(runId) {
+  showLink("connecting");
+  const opened = new EventSource(`${RUNS}/${encodeURIComponent(runId)}/stream?fromSeq=${lastSeq}`);
+  source = opened;
+  opened.onopen = () => showLink("live");
+  opened.onmessage = (message) => show(JSON.parse(message.data));
+  opened.addEventListener("end", (message) => {
+    opened.close();
+    showState(JSON.parse(message.data).state);
+    showLink("ended");
+  });
+  opened.onerror = () => {
+    if (opened !== source) return;
+    showLink("reconnecting");
+    if (opened.readyState !== EventSource.CLOSED) return; // the browser reconnects by itself
+    // It has given up: the run is over and all of it is here (204), or the server refused.
+    retryTimer = setTimeout(() => resume(runId), RETRY_MS);
+  };
+}
+
+async function resume(runId) {
+  try {
+    const run = await call(`${RUNS}/${encodeURIComponent(runId)}`);
+    if (runId !== selected) return;
+    showState(run.state);
+    if (run.outcome && lastSeq >= run.lastSeq) showLink("ended");
+    else listen(runId);
+  } catch (error) {
+    if (runId === selected) retryTimer = setTimeout(() => resume(runId), RETRY_MS);
+  }
+}
+
+function show(event) {
+  lastSeq = event.seq;
+  if (event.type === "RunStarted") {
+    startedMs = event.ts;
+    showState("started");
+  }
+  let took = "";
+  if (event.type === "NodeStarted") nodeStarts.set(event.name, event.ts);
+  if (event.type === "NodeFinished" && nodeStarts.has(event.name)) took = duration(event.ts - nodeStarts.get(event.name));
+  if (event.type === "RunFinished" && startedMs) took = duration(event.ts - startedMs);
+
+  const item = element("li", event.type);
+  if ((event.fn || "").startsWith("error:")) item.classList.add("error");
+  const time = element("time", "", new Date(event.ts).toLocaleTimeString());
+  time.dateTime = new Date(event.ts).toISOString();
+  item.append(
+    element("span", "seq", event.seq),
+    time,
+    element("span", "type", event.type),
+    element("span", "what", event.name || event.fn || ""),
+    element("span", "took", took),
+  );
+  const timeline = at("timeline");
+  timeline.append(item);
+  if (timeline.children.length > TIMELINE_MAX) timeline.firstChild.remove();
+  at("count").textContent = `${event.seq} events`;
+}
+
+// ---------------------------------------------------------------- actions
+
+at("cancel").addEventListener("click", async () => {
+  try {
+    await call(`${RUNS}/${encodeURIComponent(selected)}/cancel`, { method: "POST" });
+  } catch (error) {
+    notify(error.message);
+  }
+});
+
+const form = at("start");
+
+function fitForm() {
+  const explore = form.elements.agent.value === "explore";
+  form.elements.site.hidden = !explore;
+  form.elements.site.required = explore;
+  form.querySelector(".delay").hidden = explore;
+  if (explore && !form.elements.site.value) form.elements.site.value = `${location.origin}/docs/`;
+}
+
+form.elements.agent.addEventListener("change", fitForm);
+
+form.addEventListener("submit", async (submitted) => {
+  submitted.preventDefault();
+  const agent = form.elements.agent.value;
+  const input =
+    agent === "explore"
+      ? { site: form.elements.site.value }
+      : { delay_ms: Math.max(0, Math.round(Number(form.elements.delay.value) || 0)) };
+  try {
+    const started = await call(RUNS, {
+      method: "POST",
+      headers: { "Content-Type": "application/json" },
+      body: JSON.stringify({ agent, input }),
+    });
+    notify("");
+    select(started.runId);
+  } catch (error) {
+    at("notice").dataset.from = "start";
+    notify(`The run was not started: ${error.message}`);
+  }
+});
+
+fitForm();
+if (location.hash.length > 1) select(decodeURIComponent(location.hash.slice(1)));
+keepRefreshing();

@@ -1,0 +1,215 @@
+"""What each route takes and answers. A test compares this table with the routes the applications have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_RUN: Final = "/api/agents/runs/{runId}"
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """One method of one path. `answer` names the schema of the body, `media` its type."""
+
+    method: str
+    path: str
+    operation_id: str
+    summary: str
+    description: str = ""
+    parameters: tuple[str, ...] = ()
+    body: str | None = None
+    body_required: bool = True
+    examples: Mapping[str, Any] = field(default_factory=dict)
+    status: int = 200
+    answer: str | None = None
+    media: str = "application/json"
+    headers: Mapping[str, str] = field(default_factory=dict)
+    others: Mapping[int, str] = field(default_factory=dict)
+    """Further statuses without a body, and what they mean."""
+    problems: tuple[str, ...] = ()
+
+    def responses(self) -> dict[str, Any]:
+        """The answers that are no problem, as OpenAPI has them."""
+        schema = {"$ref": f"#/components/schemas/{self.answer}"} if self.answer else {}
+        main: dict[str, Any] = {"description": self.summary, "content": {self.media: {"schema": schema}}}
+        if self.headers:
+            main["headers"] = {
+                name: {"description": text, "schema": {"type": "string"}} for name, text in self.headers.items()
+            }
+        others = {str(status): {"description": text} for status, text in self.others.items()}
+        return {str(self.status): main, **others}
+
+
+_BODY: Final = ("malformed_json", "malformed_body", "body_too_large", "unsupported_media_type", "invalid_request")
+_OF_RUN: Final = ("invalid_run_id", "run_not_found", "database_unavailable", "internal")
+
+API_OPERATIONS: Final = (
+    Operation(
+        "POST",
+        "/api/agents/runs",
+        "startRun",
+        "The run is durable and will be walked.",
+        "Starts a run. The same `Idempotency-Key` or `runId` with the same body starts it once and is answered alike.",
+        parameters=("idempotencyKey", "traceparent"),
+        body="StartRun",
+        body_required=False,
+        examples={
+            "golden": {"agent": "golden"},
+            "explore": {"agent": "explore", "input": {"site": "http://127.0.0.1:8080/docs/"}},
+            "external": {"agent": "triage", "external": True, "leaseSeconds": 30},
+        },
+        status=202,
+        answer="StartAccepted",
+        headers={"Location": "The run."},
+        problems=(
+            *_BODY,
+            "invalid_run_id",
+            "invalid_idempotency_key",
+            "start_conflict",
+            "unknown_agent",
+            "invalid_input",
+            "database_unavailable",
+            "internal",
+        ),
+    ),
+    Operation(
+        "GET",
+        "/api/agents/runs",
+        "listRuns",
+        "Runs, newest first.",
+        "A page begins where `cursor` says, so pages do not shift while runs are started.",
+        parameters=("state", "agent", "cursor", "limit"),
+        answer="RunPage",
+        problems=(
+            "invalid_state",
+            "invalid_agent",
+            "invalid_cursor",
+            "invalid_limit",
+            "database_unavailable",
+            "internal",
+        ),
+    ),
+    Operation("GET", _RUN, "getRun", "The run as it is.", parameters=("runId",), answer="RunView", problems=_OF_RUN),
+    Operation(
+        "DELETE",
+        _RUN,
+        "deleteRun",
+        "The cancellation is durable.",
+        "The same as POST to `/cancel`: the run and its events stay.",
+        parameters=("runId",),
+        status=202,
+        answer="RunView",
+        problems=_OF_RUN,
+    ),
+    Operation(
+        "POST",
+        _RUN + "/cancel",
+        "cancelRun",
+        "The cancellation is durable.",
+        "Idempotent; becomes DebugTrace `cancelRequested`, then the terminal event. A closed run stays as it is.",
+        parameters=("runId",),
+        status=202,
+        answer="RunView",
+        problems=_OF_RUN,
+    ),
+    Operation(
+        "POST",
+        _RUN + "/signal",
+        "signalRun",
+        "The signal is durable.",
+        "A run that waits for the signal goes on; one that does not yet will find it. Sent twice it counts once.",
+        parameters=("runId",),
+        body="SendSignal",
+        examples={"approved": {"name": "approved"}},
+        status=202,
+        answer="RunView",
+        problems=(*_BODY, *_OF_RUN, "run_closed"),
+    ),
+    Operation(
+        "GET",
+        _RUN + "/state",
+        "getRunState",
+        "The state as of the last checkpoint.",
+        parameters=("runId",),
+        answer="RunStateDocument",
+        problems=_OF_RUN,
+    ),
+    Operation(
+        "GET",
+        _RUN + "/events",
+        "listEvents",
+        "Published events in order.",
+        "The page of a closed run has a strong ETag: it never changes.",
+        parameters=("runId", "fromSeq", "limit", "ifNoneMatch"),
+        answer="EventsPage",
+        headers={"ETag": "Of a closed run's page."},
+        others={304: "The client has this page."},
+        problems=(*_OF_RUN, "invalid_cursor", "invalid_limit", "cursor_past_tail", "cursor_expired"),
+    ),
+    Operation(
+        "POST",
+        _RUN + "/events",
+        "appendEvents",
+        "The events are durable.",
+        "For the external orchestrator of a run: appends a batch as a whole or not at all and renews the lease.",
+        parameters=("runId", "fence"),
+        body="AppendEvents",
+        examples={
+            "begin": {"events": [{"type": "RunStarted"}, {"type": "NodeStarted", "name": "Classify"}], "ifSeq": 0},
+            "heartbeat": {"events": []},
+            "end": {"events": [{"type": "RunFinished"}], "outcome": "finished"},
+        },
+        answer="EventsAppended",
+        problems=(
+            *_BODY,
+            *_OF_RUN,
+            "missing_fence",
+            "not_external",
+            "run_closed",
+            "fence_stale",
+            "seq_conflict",
+            "illegal_append",
+            "illegal_batch",
+            "batch_too_large",
+            "storage_unavailable",
+        ),
+    ),
+    Operation(
+        "GET",
+        _RUN + "/stream",
+        "streamRun",
+        "Server-sent events: what is stored after the cursor, then what happens, up to the terminal event.",
+        "Per event `id: <seq>` and a `data:` line with an Event; after the terminal event one `event: end`.",
+        parameters=("runId", "fromSeq", "lastEventId"),
+        media="text/event-stream",
+        others={204: "The run is closed and the client has all of it."},
+        problems=(*_OF_RUN, "invalid_cursor", "cursor_past_tail", "cursor_expired"),
+    ),
+    Operation("GET", "/openapi.json", "getOpenapi", "This document."),
+)
+
+ADMIN_OPERATIONS: Final = (
+    Operation("GET", "/healthz", "isAlive", "The process is alive.", problems=("internal",)),
+    Operation(
+        "GET",
+        "/readyz",
+        "isReady",
+        "The process may get traffic.",
+        "Says the ports and roles, too. With 503 `ready` is false: while it starts, drains, or misses its database.",
+        answer="Readiness",
+        others={503: "The process should get no traffic; the body is the same."},
+        problems=("internal",),
+    ),
+    Operation(
+        "GET",
+        "/metrics",
+        "getMetrics",
+        "Metrics for Prometheus.",
+        "OpenMetrics with exemplars when `Accept` asks for it, else the text format.",
+        media="text/plain",
+        problems=("internal",),
+    ),
+    Operation("GET", "/openapi.json", "getOpenapi", "This document."),
+)

@@ -1,0 +1,186 @@
+"""Errors as clients see them: RFC 9457 problem details with a stable `code`, and nothing of our insides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from runwire.errors import (
+    CursorExpired,
+    CursorPastTail,
+    DatabaseUnavailable,
+    FenceLost,
+    InvalidRequest,
+    RunClosed,
+    RunNotFound,
+    RunwireError,
+    SeqConflict,
+    StartConflict,
+    StorageUnavailable,
+    UnknownAgent,
+)
+from runwire.telemetry.logs import LogEvent, get_logger
+
+_log = get_logger()
+
+MEDIA_TYPE: Final = "application/problem+json"
+RETRY_AFTER_S: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What all problems of a code have in common. `title` is one sentence and never changes."""
+
+    status: int
+    title: str
+
+
+KINDS: Final[Mapping[str, Kind]] = {
+    "malformed_json": Kind(400, "The body is not JSON."),
+    "malformed_body": Kind(400, "The body could not be read."),
+    "invalid_run_id": Kind(400, "A run id is 1 to 128 of A-Za-z0-9._:-"),
+    "invalid_cursor": Kind(400, "The cursor is malformed."),
+    "invalid_limit": Kind(400, "The limit is out of range."),
+    "invalid_state": Kind(400, "There is no such state."),
+    "invalid_agent": Kind(400, "No agent can have this name."),
+    "invalid_idempotency_key": Kind(400, "An Idempotency-Key is 1 to 255 visible ASCII characters."),
+    "missing_fence": Kind(400, "The header Runwire-Fence is needed: the fence the start of the run gave."),
+    "cursor_past_tail": Kind(400, "The cursor is past the end of the run's log."),
+    "not_found": Kind(404, "There is nothing at this address."),
+    "run_not_found": Kind(404, "There is no such run."),
+    "method_not_allowed": Kind(405, "This address does not take this method."),
+    "start_conflict": Kind(409, "The run id or the Idempotency-Key was used for another start."),
+    "not_external": Kind(409, "Only runs started with `external` take events from outside."),
+    "run_closed": Kind(409, "The run is over."),
+    "fence_stale": Kind(409, "The run has another owner by now."),
+    "seq_conflict": Kind(409, "The run's log is not where `ifSeq` says."),
+    "illegal_append": Kind(409, "The run's log does not allow these events now."),
+    "cursor_expired": Kind(410, "The events after the cursor are gone."),
+    "body_too_large": Kind(413, "The body is too large."),
+    "unsupported_media_type": Kind(415, "The body must be application/json."),
+    "expectation_failed": Kind(417, "The only expectation met is 100-continue."),
+    "invalid_request": Kind(422, "The body does not fit."),
+    "invalid_input": Kind(422, "The input does not fit the agent's state."),
+    "unknown_agent": Kind(422, "There is no such agent."),
+    "batch_too_large": Kind(422, "The batch has too many events."),
+    "illegal_batch": Kind(422, "No run would take this batch."),
+    "internal": Kind(500, "This is our fault."),
+    "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
+    "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
+}
+"""Every code there is. Codes are public API: clients branch on them."""
+
+_HTTP_CODES: Final = {
+    404: "not_found",
+    405: "method_not_allowed",
+    413: "body_too_large",
+    415: "unsupported_media_type",
+    417: "expectation_failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One error, ready to be answered. `facts` are members of their own next to the standard ones."""
+
+    code: str
+    detail: str
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+    def response(self, *, instance: str) -> web.Response:
+        kind = KINDS[self.code]
+        body = {
+            "type": f"/docs/problems#{self.code}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": self.detail,
+            "code": self.code,
+            "instance": instance,
+            **self.facts,
+        }
+        return web.Response(
+            status=kind.status,
+            body=msgspec.json.encode(body),
+            content_type=MEDIA_TYPE,
+            headers={"Cache-Control": "no-store", **self.headers},
+        )
+
+
+def problem_of(error: RunwireError) -> Problem:
+    """The problem an error is to a client; one whose code is not public is `internal`."""
+    if error.code not in KINDS:
+        return Problem("internal", "An error nobody foresaw.")
+    if isinstance(error, InvalidRequest):
+        return Problem(error.code, error.detail)
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, (DatabaseUnavailable, StorageUnavailable)) else {}
+    return Problem(error.code, str(error), facts=_facts(error), headers=retry)
+
+
+def _facts(error: RunwireError) -> dict[str, Any]:
+    facts: dict[str, Any] = {"runId": error.run_id} if hasattr(error, "run_id") else {}
+    match error:
+        case RunNotFound() | StartConflict():
+            pass
+        case UnknownAgent():
+            facts |= {"agent": error.agent, "known": error.known}
+        case RunClosed():
+            facts |= {"state": error.state, "lastSeq": error.last_seq}
+        case FenceLost():  # the current fence is its owner's secret
+            facts |= {"lastSeq": error.last_seq}
+        case SeqConflict():
+            facts |= {"ifSeq": error.expected, "lastSeq": error.actual}
+        case CursorPastTail():
+            facts |= {"cursor": error.cursor, "lastSeq": error.last_seq}
+        case CursorExpired():
+            facts |= {"earliestSeq": error.earliest_seq}
+    return facts
+
+
+@web.middleware
+async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Turns every error of a handler into a problem response. What nobody foresaw is logged, without its text."""
+    try:
+        return await handler(request)
+    except RunwireError as error:
+        problem = problem_of(error)
+        if problem.code == "internal":
+            _tell(request, error)
+    except web.HTTPException as error:
+        if error.status not in _HTTP_CODES:
+            raise
+        problem = _of_http(error, request)
+    except web.RequestPayloadError:
+        problem = Problem("malformed_body", "The body ends early, or is not encoded as its headers say.")
+    except Exception as error:  # noqa: BLE001  # the last resort: the client gets an answer, the log gets the rest
+        _tell(request, error)
+        problem = Problem("internal", "An error nobody foresaw.")
+    return problem.response(instance=request.rel_url.raw_path)
+
+
+def _of_http(error: web.HTTPException, request: web.Request) -> Problem:
+    code = _HTTP_CODES[error.status]
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        allowed = sorted(error.allowed_methods)
+        detail = f"{request.method} is none of {', '.join(allowed)}."
+        return Problem(code, detail, facts={"allowed": allowed}, headers={"Allow": ", ".join(allowed)})
+    if error.status == 413:
+        return Problem(
+            code, f"At most {request.client_max_size} bytes are taken.", facts={"max": request.client_max_size}
+        )
+    return Problem(code, KINDS[code].title)
+
+
+def _tell(request: web.Request, error: BaseException) -> None:
+    resource = request.match_info.route.resource
+    _log.error(
+        LogEvent.REQUEST_FAILED,
+        method=request.method,
+        route=resource.canonical if resource else "none",
+        exc_info=error,
+    )

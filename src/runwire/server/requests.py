@@ -1,0 +1,98 @@
+"""Requests taken apart: what does not fit is refused here, by a code that says which part it was."""
+
+from __future__ import annotations
+
+import re
+from typing import Final, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from runwire.errors import InvalidRequest
+from runwire.model.event import NAME_PATTERN
+from runwire.model.run import RunState, checked_run_id
+
+T = TypeVar("T")
+
+SEQ_MAX: Final = 2**53 - 1
+"""The largest integer that survives every JSON parser; fences and seqs stay far below."""
+LIST_DEFAULT: Final = 50
+
+_IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_AGENT: Final = re.compile(NAME_PATTERN)
+_DIGITS_MAX: Final = len(str(SEQ_MAX))
+
+
+async def decoded_body(request: web.Request, decoder: msgspec.json.Decoder[T], *, when_empty: bytes = b"") -> T:
+    """The body as what `decoder` gives. Raises InvalidRequest (`unsupported_media_type`, `malformed_json`,
+    `invalid_request`), and aiohttp's own for one that is too large or broken.
+    """
+    declared = request.headers.get("Content-Type")
+    if declared and request.can_read_body and request.content_type != "application/json":
+        raise InvalidRequest(f"{request.content_type} is not taken.", code="unsupported_media_type")
+    try:
+        return decoder.decode(await request.read() or when_empty)
+    except msgspec.ValidationError as error:
+        raise InvalidRequest(str(error)) from None
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise InvalidRequest("The body is not JSON in UTF-8.", code="malformed_json") from None
+    except RecursionError:
+        raise InvalidRequest("The body is nested too deeply.", code="malformed_json") from None
+
+
+def run_id_in(request: web.Request) -> str:
+    """The run the path names. Raises InvalidRequest (`invalid_run_id`)."""
+    return checked_run_id(request.match_info["run_id"])
+
+
+def limit_in(request: web.Request, *, default: int, at_most: int) -> int:
+    """Raises InvalidRequest (`invalid_limit`)."""
+    text = request.query.get("limit")
+    if text is None:
+        return min(default, at_most)
+    limit = _integer(text)
+    if limit is None or not 1 <= limit <= at_most:
+        raise InvalidRequest(f"limit must be 1 to {at_most}", code="invalid_limit")
+    return limit
+
+
+def state_in(request: web.Request) -> RunState | None:
+    """Raises InvalidRequest (`invalid_state`)."""
+    text = request.query.get("state")
+    try:
+        return None if text is None else RunState(text)
+    except ValueError:
+        raise InvalidRequest(f"state must be one of {', '.join(RunState)}", code="invalid_state") from None
+
+
+def agent_in(request: web.Request) -> str | None:
+    """Raises InvalidRequest (`invalid_agent`)."""
+    agent = request.query.get("agent")
+    if agent is not None and not _AGENT.fullmatch(agent):
+        raise InvalidRequest("agent must look like a declared name", code="invalid_agent")
+    return agent
+
+
+def idempotency_key_in(request: web.Request) -> str | None:
+    """Raises InvalidRequest (`invalid_idempotency_key`)."""
+    key = request.headers.get("Idempotency-Key")
+    if key is not None and not _IDEMPOTENCY_KEY.fullmatch(key):
+        raise InvalidRequest(
+            "Idempotency-Key must be 1 to 255 visible ASCII characters", code="invalid_idempotency_key"
+        )
+    return key
+
+
+def fence_in(request: web.Request) -> int:
+    """Raises InvalidRequest (`missing_fence`) when it is absent or no number."""
+    fence = _integer(request.headers.get("Runwire-Fence", ""))
+    if fence is None:
+        raise InvalidRequest("Runwire-Fence must be the number the start of the run gave", code="missing_fence")
+    return fence
+
+
+def _integer(text: str) -> int | None:
+    """A decimal from 0 to SEQ_MAX. The length goes first: int() of a long string takes quadratic time."""
+    if len(text) <= _DIGITS_MAX and text.isascii() and text.isdigit() and (number := int(text)) <= SEQ_MAX:
+        return number
+    return None

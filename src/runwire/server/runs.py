@@ -1,0 +1,97 @@
+"""Routes of runs: start, look, list, cancel, signal."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from runwire.errors import InvalidRequest
+from runwire.orchestrate import RunView, StartRequest
+from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, StartRun, deep
+from runwire.server.requests import (
+    LIST_DEFAULT,
+    agent_in,
+    decoded_body,
+    idempotency_key_in,
+    limit_in,
+    run_id_in,
+    state_in,
+)
+from runwire.server.services import Services
+from runwire.telemetry.traceparent import sampled_trace_id
+
+RUNS: Final = "/api/agents/runs"
+INPUT_DEPTH_MAX: Final = 100
+
+_START: Final = msgspec.json.Decoder(StartRun)
+_SIGNAL: Final = msgspec.json.Decoder(SendSignal)
+
+
+class RunRoutes:
+    def __init__(self, services: Services) -> None:
+        self._control = services.control
+        self._spans = services.spans
+        self._page_max = services.settings.page_max_events
+
+    async def start(self, request: web.Request) -> web.Response:
+        body = await decoded_body(request, _START, when_empty=b"{}")
+        if deep(body.input, limit=INPUT_DEPTH_MAX):
+            raise InvalidRequest(f"input is nested more than {INPUT_DEPTH_MAX} levels")
+        idempotency_key = idempotency_key_in(request)
+        with self._spans.run_request(request.headers.get("traceparent"), route=RUNS) as span:
+            started = await self._control.start(
+                StartRequest(
+                    agent=body.agent,
+                    run_id=body.run_id,
+                    input=body.input,
+                    external=body.external,
+                    lease_s=body.lease_seconds,
+                    idempotency_key=idempotency_key,
+                    traceparent=span.traceparent,
+                    sampled=sampled_trace_id(span.traceparent) is not None,
+                )
+            )
+            span.set("runwire.run_id", started.run_id)
+            span.set("http.response.status_code", 202)
+        accepted = StartAccepted(run_id=started.run_id, fence=msgspec.UNSET if started.fence is None else started.fence)
+        return json_response(accepted, status=202, headers={"Location": f"{RUNS}/{started.run_id}"})
+
+    async def list(self, request: web.Request) -> web.Response:
+        page = await self._control.page(
+            state=state_in(request),
+            agent=agent_in(request),
+            cursor=request.query.get("cursor"),
+            limit=limit_in(request, default=LIST_DEFAULT, at_most=self._page_max),
+        )
+        return json_response(page)
+
+    async def view(self, request: web.Request) -> web.Response:
+        return json_response(await self._control.view(run_id_in(request)))
+
+    async def state(self, request: web.Request) -> web.Response:
+        stored = await self._control.state(run_id_in(request))
+        return json_response(RunStateDocument(stored.run_id, stored.seq, msgspec.Raw(stored.state or b"null")))
+
+    async def cancel(self, request: web.Request) -> web.Response:
+        return _accepted(await self._control.cancel(run_id_in(request)))
+
+    async def signal(self, request: web.Request) -> web.Response:
+        run_id = run_id_in(request)
+        body = await decoded_body(request, _SIGNAL)
+        return _accepted(await self._control.signal(run_id, body.name))
+
+
+def json_response(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
+    """`body` as JSON that nobody keeps, unless `headers` say so."""
+    return web.Response(
+        status=status,
+        body=msgspec.json.encode(body),
+        content_type="application/json",
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+
+
+def _accepted(run: RunView) -> web.Response:
+    return json_response(run, status=202)

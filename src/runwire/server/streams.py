@@ -1,0 +1,66 @@
+"""The route of a run's stream: headers by aiohttp, everything after the first bytes by the stream stage."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from aiohttp import HttpVersion11, web
+
+from runwire.server.requests import run_id_in
+from runwire.server.services import Services
+from runwire.stream import NothingLeft, Outlet, Stream, parse_cursor
+from runwire.telemetry.logs import LogEvent, get_logger
+
+HEADERS: Final = {
+    "Content-Type": "text/event-stream",
+    "Cache-Control": "no-cache, no-transform",
+    "X-Accel-Buffering": "no",
+}
+LINGER_S: Final = 5.0
+"""How long a connection may take for its last bytes."""
+
+_log = get_logger()
+
+
+class StreamRoutes:
+    def __init__(self, services: Services) -> None:
+        self._hubs = services.hubs
+
+    async def stream(self, request: web.Request) -> web.StreamResponse:
+        run_id = run_id_in(request)
+        cursor = parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=request.headers.get("Last-Event-ID"))
+        async with self._hubs.attach(run_id, cursor=cursor, client=_client_of(request)) as stream:
+            if isinstance(stream, NothingLeft):
+                return web.Response(status=204, headers={"Cache-Control": "no-store"})
+            return await _served(request, stream)
+
+
+async def _served(request: web.Request, stream: Stream) -> web.StreamResponse:
+    """The response after the stream has ended. Its connection is closed then: a stream is all it was for."""
+    chunked = request.version >= HttpVersion11
+    response = web.StreamResponse(headers=HEADERS)
+    response.force_close()
+    if chunked:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
+    await response.write(stream.prelude)
+    transport = request.transport
+    if transport is None or not isinstance(transport, asyncio.WriteTransport):
+        return response
+    outlet = Outlet(transport.write, transport.get_write_buffer_size, transport.is_closing, chunked=chunked)
+    try:
+        await stream.run(outlet)
+    except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end
+        _log.error(LogEvent.REQUEST_FAILED, method="GET", route="stream", exc_info=error)
+        transport.abort()
+        return response
+    if transport.get_write_buffer_size():
+        asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
+    return response
+
+
+def _client_of(request: web.Request) -> str:
+    """Tells clients apart as well as a server can: by address and browser, and by what they watch."""
+    return f"{request.remote} {request.headers.get('User-Agent', '')[:200]} {request.path}"
