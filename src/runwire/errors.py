@@ -72,7 +72,7 @@ class FenceLost(AppendError):
 
     code = "fence_stale"
 
-    def __init__(self, run_id: str, *, held: int | None, current: int, last_seq: int) -> None:
+    def __init__(self, run_id: str, *, held: int | None, current: int | None, last_seq: int) -> None:
         super().__init__(run_id, f"fence {held} of run {run_id!r} is stale; the current one is higher")
         self.held = held
         self.current = current

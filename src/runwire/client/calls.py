@@ -1,0 +1,162 @@
+"""One HTTP call to the service: retried where that is safe, its answer a value or a typed error."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import aiohttp
+import msgspec
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
+
+from runwire.client.problems import ServerUnreachable, UnexpectedAnswer, error_of, read_problem
+from runwire.errors import RunwireError
+
+T = TypeVar("T")
+
+CONNECT_TIMEOUT_S: Final = 5.0
+RETRY_AFTER_MAX_S: Final = 300.0
+
+NOT_SENT: Final = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError)
+"""The request never left, so trying again cannot do anything twice."""
+FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request. `repeatable` says that doing it twice is the same as once; `run_id` and `fence` are for the errors."""
+
+    method: str
+    path: str
+    body: Mapping[str, Any] | None = None
+    query: Mapping[str, str] | None = None
+    headers: Mapping[str, str] | None = None
+    repeatable: bool = True
+    run_id: str = ""
+    fence: int | None = None
+
+
+class Again(Exception):  # never leaves this package
+    """This try failed, another may do better: `error` is what to raise if none does, `wait_s` what was asked for.
+
+    `maybe_done` says that the request may have had its effect although no answer came.
+    """
+
+    def __init__(self, error: RunwireError, *, wait_s: float | None = None, maybe_done: bool = False) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.wait_s = wait_s
+        self.maybe_done = maybe_done
+
+
+_backoff = wait_random_exponential(multiplier=0.1, max=5)
+
+
+def wait_as_told(state: RetryCallState) -> float:
+    """Seconds: what the server asked for, else a random exponential backoff."""
+    failure = state.outcome.exception() if state.outcome is not None else None
+    if isinstance(failure, Again) and failure.wait_s is not None:
+        return failure.wait_s
+    return _backoff(state)
+
+
+class Caller:
+    """Calls over one session. `retry_s` is how long one call goes on being tried."""
+
+    def __init__(self, session: aiohttp.ClientSession, *, base_url: str, retry_s: float) -> None:
+        self.session = session
+        self.base_url = base_url
+        self.retry_s = retry_s
+
+    async def call(
+        self, call: Call, answer: type[T], *, settle: Callable[[RunwireError], T | None] = lambda _error: None
+    ) -> T:
+        """The answer, decoded. Raises the server's error by its type, ServerUnreachable or UnexpectedAnswer.
+
+        `settle` is asked about an error that may only say that an earlier try, never answered, was done after all:
+        it gives the answer to return instead, or None.
+        """
+        maybe_done = False
+        try:
+            async for attempt in AsyncRetrying(
+                wait=wait_as_told,
+                stop=stop_after_delay(self.retry_s),
+                retry=retry_if_exception_type(Again),
+                reraise=True,
+            ):
+                with attempt:
+                    try:
+                        return await self._try(call, answer)
+                    except Again as again:
+                        maybe_done = maybe_done or again.maybe_done
+                        raise
+                    except RunwireError as error:
+                        if maybe_done and (settled := settle(error)) is not None:
+                            return settled
+                        raise
+        except Again as again:
+            raise again.error from again.__cause__
+        raise AssertionError("the loop returns or raises")
+
+    async def _try(self, call: Call, answer: type[T]) -> T:
+        try:
+            async with self.session.request(
+                call.method,
+                self.base_url + call.path,
+                params=call.query,
+                headers=call.headers,
+                data=None if call.body is None else msgspec.json.encode(call.body),
+            ) as response:
+                body = await response.read()
+        except NOT_SENT as error:
+            raise Again(self.unreachable(error)) from error
+        except FAILED as error:
+            if call.repeatable:
+                raise Again(self.unreachable(error), maybe_done=True) from error
+            raise self.unreachable(error) from error
+        if response.status >= 400:
+            raise refusal(response, body, call=call)
+        return decoded(body, answer)
+
+    def unreachable(self, error: BaseException) -> ServerUnreachable:
+        return ServerUnreachable(self.base_url, _reason(error))
+
+
+def refusal(response: aiohttp.ClientResponse, body: bytes, *, call: Call) -> Exception:
+    """What an error status asks for: to come Again, or the typed error to raise."""
+    error = error_of(read_problem(response.status, body), run_id=call.run_id, fence=call.fence)
+    if response.status == 429 or (call.repeatable and response.status in (502, 503, 504)):
+        wait_s = retry_after_s(response.headers.get("Retry-After"))
+        return Again(error, wait_s=wait_s, maybe_done=response.status != 429)
+    return error
+
+
+def retry_after_s(header: str | None) -> float | None:
+    """Seconds a Retry-After asks for (RFC 9110, 10.2.3: seconds or a date), bounded; None when it says nothing."""
+    if header is None:
+        return None
+    if header.strip().isdecimal():
+        return min(float(header), RETRY_AFTER_MAX_S)
+    try:
+        at = email.utils.parsedate_to_datetime(header).timestamp()
+    except ValueError:
+        return None
+    return min(max(at - time.time(), 0.0), RETRY_AFTER_MAX_S)
+
+
+def decoded(body: bytes | str, answer: type[T]) -> T:
+    try:
+        return msgspec.json.decode(body, type=answer)
+    except msgspec.DecodeError as error:
+        raise UnexpectedAnswer(f"the answer is not a runwire service's: {error}") from error
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return (error.os_error.strerror or str(error.os_error)).lower()
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return str(error) or type(error).__name__

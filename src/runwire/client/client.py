@@ -1,0 +1,232 @@
+"""The client: start runs, look at them, and follow their events."""
+
+from __future__ import annotations
+
+import secrets
+import weakref
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Final, Self, TypeVar
+from urllib.parse import quote
+
+import aiohttp
+
+import runwire
+from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller
+from runwire.client.results import Appended, EventPage, RunPage, RunView, StartedRun, StoredState
+from runwire.client.stream import IDLE_S, RunStream
+from runwire.errors import InvalidRequest, RunClosed, RunwireError, SeqConflict
+from runwire.model.event import NewEvent
+from runwire.model.run import RunState, checked_run_id, new_run_id
+
+T = TypeVar("T")
+
+_RUNS: Final = "/api/agents/runs"
+
+Run = str | StartedRun
+"""A run id, or what `start` returned."""
+
+
+class Client:
+    """A client of one runwire service; enter it to open it.
+
+    `retry_s` is how long a call goes on being tried while the service cannot be reached or is busy (Retry-After is
+    heeded), `timeout_s` how long one try may take. Calls that would not be safe to repeat are not. Errors are those
+    of `runwire.errors`, by what the service said, or ServerUnreachable, ServerProblem, UnexpectedAnswer.
+    """
+
+    def __init__(
+        self, base_url: str, *, token: str | None = None, timeout_s: float = 30.0, retry_s: float = 10.0
+    ) -> None:
+        self.base_url = base_url.rstrip("/")
+        if not self.base_url.startswith(("http://", "https://")):
+            raise InvalidRequest(f"the service's URL must start with http:// or https://, not {base_url!r}")
+        self._token = token
+        self._timeout_s = timeout_s
+        self._retry_s = retry_s
+        self._opened: Caller | None = None
+        self._streams: weakref.WeakSet[RunStream] = weakref.WeakSet()
+
+    async def __aenter__(self) -> Self:
+        session = aiohttp.ClientSession(
+            headers={
+                "Accept": "application/json",
+                "Content-Type": "application/json",
+                "User-Agent": _user_agent(),
+                **({"Authorization": f"Bearer {self._token}"} if self._token else {}),
+            },
+            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
+            connector=aiohttp.TCPConnector(limit=0),  # a stream holds its connection for as long as its run goes on
+        )
+        self._opened = Caller(session, base_url=self.base_url, retry_s=self._retry_s)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        caller, self._opened = self._opened, None
+        for stream in tuple(self._streams):
+            await stream.aclose()
+        if caller is not None:
+            await caller.session.close()
+
+    async def start(
+        self,
+        agent: str = "golden",
+        *,
+        input: Mapping[str, Any] | None = None,  # noqa: A002  # the word of the API
+        run_id: str | None = None,
+        idempotency_key: str | None = None,
+        external: bool = False,
+        lease_seconds: float | None = None,
+        traceparent: str | None = None,
+    ) -> StartedRun:
+        """The run, once it is durable. Started once however often the network makes this try, as every call has an
+        idempotency key: give your own to make it hold across calls. `external`: you append its events, with the
+        `fence` of the result. Raises UnknownAgent, StartConflict or InvalidRequest.
+        """
+        body: dict[str, Any] = {"agent": agent}
+        if run_id is not None:
+            body["runId"] = checked_run_id(run_id)
+        if input is not None:
+            body["input"] = input
+        if external:
+            body["external"] = True
+        if lease_seconds is not None:
+            body["leaseSeconds"] = lease_seconds
+        headers = {"Idempotency-Key": idempotency_key or new_run_id()}
+        if traceparent is not None:
+            headers["traceparent"] = traceparent
+        return await self._caller.call(Call("POST", _RUNS, body=body, headers=headers, run_id=run_id or ""), StartedRun)
+
+    async def append(
+        self,
+        run: Run,
+        events: Sequence[NewEvent],
+        *,
+        fence: int | None = None,
+        if_seq: int | None = None,
+        outcome: RunState | None = None,
+    ) -> Appended:
+        """Stores a batch of an external run, all or nothing, and renews its lease; an empty batch only does that.
+
+        `fence` may be left out when `run` is what `start` returned. With `if_seq`, the seq the log is at, a batch is
+        stored once even when an answer is lost, and is tried again until it is known to be; without, a lost answer is
+        ServerUnreachable. `outcome` goes with RunFinished. Raises SeqConflict, FenceLost, RunClosed, IllegalAppend.
+        (After such a lost answer `cancel_requested` is False, whatever it was; the next append tells again.)
+        """
+        run_id = _id_of(run)
+        held = fence if fence is not None else run.fence if isinstance(run, StartedRun) else None
+        if held is None:
+            raise InvalidRequest("appending needs the run's fence", code="fence_missing")
+        body: dict[str, Any] = {"events": events}
+        if if_seq is not None:
+            body["ifSeq"] = if_seq
+        if outcome is not None:
+            body["outcome"] = outcome
+        call = Call(
+            "POST",
+            f"{_path(run_id)}/events",
+            body=body,
+            headers={"Runwire-Fence": str(held)},
+            repeatable=if_seq is not None or not events,
+            run_id=run_id,
+            fence=held,
+        )
+
+        def settle(error: RunwireError) -> Appended | None:
+            # While the fence holds nobody else appends: a log that is ahead by this batch is ahead by this very one.
+            match error:
+                case SeqConflict(actual=at) if outcome is None:
+                    pass
+                case RunClosed(state=state, last_seq=at) if state == outcome:
+                    pass
+                case _:
+                    return None
+            first = (if_seq or 0) + 1
+            return Appended(tuple(range(first, at + 1)), at) if at == first + len(events) - 1 else None
+
+        return await self._caller.call(call, Appended, settle=settle)
+
+    def stream(self, run: Run, *, after: int = 0, idle_s: float = IDLE_S, patience_s: float | None = None) -> RunStream:
+        """The run's events after seq `after`, live and to the end, each once and in order; see RunStream.
+
+        A connection silent for `idle_s` is replaced. Once connected, it goes on trying for `patience_s` after the
+        last event, or for ever.
+        """
+        run_id = _id_of(run)
+        view = Call("GET", _path(run_id), run_id=run_id)
+        stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s)
+        self._streams.add(stream)
+        return stream
+
+    async def run(self, run: Run) -> RunView:
+        """The run as it is now. Raises RunNotFound."""
+        return await self._on_run("GET", run, "", RunView)
+
+    async def runs(
+        self, *, state: RunState | None = None, agent: str | None = None, page_size: int = 100
+    ) -> AsyncIterator[RunView]:
+        """Runs, newest first, read page by page as they are asked for."""
+        cursor: str | None = None
+        while True:
+            asked = {"state": state, "agent": agent, "cursor": cursor, "limit": page_size}
+            query = {name: str(value) for name, value in asked.items() if value is not None}
+            page = await self._caller.call(Call("GET", _RUNS, query=query), RunPage)
+            for view in page.runs:
+                yield view
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    async def events(self, run: Run, *, after: int = 0, limit: int | None = None) -> EventPage:
+        """A page of stored events after seq `after`. Raises RunNotFound, CursorPastTail or CursorExpired."""
+        query = {"fromSeq": str(after)} | ({} if limit is None else {"limit": str(limit)})
+        return await self._on_run("GET", run, "/events", EventPage, query=query)
+
+    async def state(self, run: Run) -> StoredState:
+        """The run's state as of its last checkpoint. Raises RunNotFound."""
+        return await self._on_run("GET", run, "/state", StoredState)
+
+    async def cancel(self, run: Run) -> RunView:
+        """The run once the request is durable; it then ends by itself. A closed run stays. Raises RunNotFound."""
+        return await self._on_run("POST", run, "/cancel", RunView)
+
+    async def signal(self, run: Run, name: str) -> RunView:
+        """The run once the signal is durable. Raises RunNotFound or RunClosed.
+
+        Not repeated when an answer is lost: a second signal could be taken for the next wait of the same name.
+        """
+        return await self._on_run("POST", run, "/signal", RunView, body={"name": name}, repeatable=False)
+
+    @property
+    def _caller(self) -> Caller:
+        if self._opened is None:
+            raise RuntimeError("the client is not open: use `async with Client(...) as client`")
+        return self._opened
+
+    async def _on_run(
+        self,
+        method: str,
+        run: Run,
+        below: str,
+        answer: type[T],
+        *,
+        body: Mapping[str, Any] | None = None,
+        query: Mapping[str, str] | None = None,
+        repeatable: bool = True,
+    ) -> T:
+        run_id = _id_of(run)
+        path = _path(run_id) + below
+        call = Call(method, path, body=body, query=query, repeatable=repeatable, run_id=run_id)
+        return await self._caller.call(call, answer)
+
+
+def _id_of(run: Run) -> str:
+    return checked_run_id(run.run_id if isinstance(run, StartedRun) else run)
+
+
+def _path(run_id: str) -> str:
+    return f"{_RUNS}/{quote(run_id, safe=':')}"
+
+
+def _user_agent() -> str:
+    """Names this very client: the service tells by it who reconnects too often."""
+    return f"runwire-python/{runwire.__version__} ({secrets.token_hex(4)})"

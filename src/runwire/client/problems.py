@@ -1,0 +1,100 @@
+"""Problems (RFC 9457) as the errors they were on the server, told apart by their stable `code`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+import msgspec
+
+from runwire.errors import (
+    AppendError,
+    CursorExpired,
+    CursorPastTail,
+    DatabaseUnavailable,
+    FenceLost,
+    IllegalAppend,
+    InvalidRequest,
+    RunClosed,
+    RunNotFound,
+    RunwireError,
+    SeqConflict,
+    StartConflict,
+    StorageUnavailable,
+    UnknownAgent,
+)
+
+
+class ServerUnreachable(RunwireError):
+    """No answer could be had, for as long as the client is set to try. What was asked may or may not have happened."""
+
+    code = "server_unreachable"
+
+    def __init__(self, url: str, reason: str) -> None:
+        super().__init__(f"cannot reach {url}: {reason}")
+        self.url = url
+        self.reason = reason
+
+
+class ServerProblem(RunwireError):
+    """An answer that says no, for a reason without a type of its own: `status` is HTTP's, `code` the service's."""
+
+    def __init__(self, status: int, *, code: str, detail: str) -> None:
+        super().__init__(f"{detail} (HTTP {status}, {code})")
+        self.status = status
+        self.code = code
+        self.detail = detail
+
+
+class UnexpectedAnswer(RunwireError):
+    """Something answered that is not a runwire service, or is one of another version."""
+
+    code = "unexpected_answer"
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """The members every problem has; the facts of its type are in `facts`."""
+
+    status: int
+    code: str
+    detail: str
+    facts: Mapping[str, Any]
+
+
+def read_problem(status: int, body: bytes) -> Problem:
+    """What an answer with an error status says; one that is no problem+json has the code `http_<status>`."""
+    try:
+        said = msgspec.json.decode(body, type=dict[str, Any])
+    except msgspec.DecodeError:
+        said = {}
+    detail = said.get("detail") or said.get("title") or "the request was refused"
+    return Problem(status, str(said.get("code") or f"http_{status}"), str(detail), said)
+
+
+def error_of(problem: Problem, *, run_id: str = "", fence: int | None = None) -> RunwireError:
+    """The error to raise. `run_id` and `fence` are those of the request, should the problem not name them."""
+    build = _BY_CODE.get(problem.code)
+    if build is not None:
+        try:
+            return build({"runId": run_id, "held": fence, "detail": problem.detail, **problem.facts})
+        except (KeyError, TypeError, ValueError):
+            pass  # a fact is missing: the code and the text are still worth raising
+    if problem.status in (400, 413, 415, 422):
+        return InvalidRequest(problem.detail, code=problem.code)
+    return ServerProblem(problem.status, code=problem.code, detail=problem.detail)
+
+
+_BY_CODE: Final[Mapping[str, Callable[[Mapping[str, Any]], RunwireError]]] = {
+    RunNotFound.code: lambda p: RunNotFound(p["runId"]),
+    UnknownAgent.code: lambda p: UnknownAgent(p["agent"], known=tuple(p["known"])),
+    StartConflict.code: lambda p: StartConflict(p["runId"], by=p.get("by", "the runId or the Idempotency-Key")),
+    RunClosed.code: lambda p: RunClosed(p["runId"], state=p["state"], last_seq=int(p["lastSeq"])),
+    FenceLost.code: lambda p: FenceLost(p["runId"], held=p["held"], current=None, last_seq=int(p["lastSeq"])),
+    SeqConflict.code: lambda p: SeqConflict(p["runId"], expected=int(p["ifSeq"]), actual=int(p["lastSeq"])),
+    IllegalAppend.code: lambda p: IllegalAppend(p["runId"], p["detail"]),
+    StorageUnavailable.code: lambda p: StorageUnavailable(p["runId"], p["detail"]),
+    AppendError.code: lambda p: AppendError(p["runId"], p["detail"]),
+    CursorPastTail.code: lambda p: CursorPastTail(p["runId"], cursor=int(p["cursor"]), last_seq=int(p["lastSeq"])),
+    CursorExpired.code: lambda p: CursorExpired(p["runId"], earliest_seq=int(p["earliestSeq"])),
+    DatabaseUnavailable.code: lambda p: DatabaseUnavailable(p["detail"]),
+}

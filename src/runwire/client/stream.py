@@ -1,0 +1,212 @@
+"""The events of one run, exactly once and in order, through any number of reconnects."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from typing import Final, Self
+
+import aiohttp
+from tenacity import (
+    AsyncRetrying,
+    RetryCallState,
+    retry_if_exception_type,
+    stop_after_delay,
+    stop_never,
+    wait_exponential_jitter,
+)
+
+from runwire import clock
+from runwire.client.calls import FAILED, Again, Call, Caller, decoded, refusal
+from runwire.client.problems import UnexpectedAnswer
+from runwire.client.results import RunView, StreamEnd
+from runwire.client.sse import EventTooLong, ServerEvent, SseParser
+from runwire.errors import RunwireError
+from runwire.model.event import Event
+
+DEFAULT_RETRY_MS: Final = 1000
+BACKOFF_MAX_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""Age from which the end of a connection is no failure: servers rotate their streams."""
+IDLE_S: Final = 45.0
+"""Silence after which a connection counts as dead: three of the server's heartbeats."""
+
+
+class StreamBroken(RunwireError):
+    """The connection ended, was silent or skipped an event. A stream heals this by itself; it is raised only when
+    that has gone on for longer than the stream's patience.
+    """
+
+    code = "stream_broken"
+
+
+class RunStream:
+    """An async iterator over a run's events that ends after the terminal one; then `end` says how.
+
+    `cursor` is the seq of the last event it gave: start another stream `after` it to go on. `connections` counts
+    those it has had. Closing it early (`async with`, or `aclose`) frees its connection at once.
+    """
+
+    def __init__(self, caller: Caller, view: Call, *, after: int, idle_s: float, patience_s: float | None) -> None:
+        """`view` is the call that looks at the run; its stream lies below it."""
+        self.run_id = view.run_id
+        self.cursor = after
+        self.end: StreamEnd | None = None
+        self.connections = 0
+        self._caller = caller
+        self._view = view
+        self._idle_s = idle_s
+        self._patience_s = patience_s
+        self._heard = after
+        self._events: deque[Event] = deque()
+        self._response: aiohttp.ClientResponse | None = None
+        self._parser = SseParser()
+        self._retry_ms = DEFAULT_RETRY_MS
+        self._connected_at = clock.monotonic()
+        self._closed = False
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Event:
+        """Raises RunNotFound, CursorPastTail, CursorExpired and their like at once. Before the first connection the
+        client's own limit of retries holds, afterwards the stream's patience.
+        """
+        while not self._settled:
+            await self._more_through_failures()
+        if not self._events:
+            await self.aclose()
+            raise StopAsyncIteration
+        event = self._events.popleft()
+        self.cursor = event.seq
+        return event
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Frees the connection; the iterator has ended then."""
+        self._closed = True
+        self._events.clear()
+        self._drop()
+
+    @property
+    def _settled(self) -> bool:
+        """Whether there is something to give, or nothing more to wait for."""
+        return bool(self._events) or self.end is not None or self._closed
+
+    async def _more_through_failures(self) -> None:
+        patience_s = self._caller.retry_s if self.connections == 0 else self._patience_s
+        stop = stop_never if patience_s is None else stop_after_delay(patience_s)
+        try:
+            async for attempt in AsyncRetrying(
+                wait=self._wait_s, stop=stop, retry=retry_if_exception_type(Again), reraise=True
+            ):
+                with attempt:
+                    await self._more()
+        except Again as again:
+            raise again.error from again.__cause__
+
+    def _wait_s(self, state: RetryCallState) -> float:
+        """What the answer asked for, else the stream's reconnection time, doubled with every failure in a row."""
+        failure = state.outcome.exception() if state.outcome is not None else None
+        if isinstance(failure, Again) and failure.wait_s is not None:
+            return failure.wait_s
+        base_s = self._retry_ms / 1000
+        return wait_exponential_jitter(initial=base_s, max=max(base_s * 1.5, BACKOFF_MAX_S), jitter=base_s / 2)(state)
+
+    async def _more(self) -> None:
+        """Returns with an event or the end, or with neither after a connection that had long been a good one: its end
+        is no failure in a row. Raises Again when the connection is of no more use, having dropped it.
+        """
+        try:
+            while not self._settled:
+                self._take(self._parser.feed(await self._read()))
+        except Again:
+            steady = self._response is not None and clock.monotonic() - self._connected_at >= STEADY_S
+            self._drop()
+            if self._settled:
+                return
+            if not steady:
+                raise
+            await asyncio.sleep(random.uniform(1, 1.5) * self._retry_ms / 1000)  # noqa: S311  # spreads load
+        except EventTooLong as error:
+            self._drop()
+            raise UnexpectedAnswer(f"the answer is no event stream: {error}") from error
+        except BaseException:
+            self._drop()
+            raise
+
+    async def _read(self) -> bytes:
+        """Bytes of the stream, none once the run's end is known. Raises Again when there are no more."""
+        try:
+            response = self._response or await self._connect()
+            if response is None:
+                return b""
+            async with asyncio.timeout(self._idle_s):
+                chunk = await response.content.readany()
+        except FAILED as error:
+            raise Again(self._caller.unreachable(error)) from error
+        if not chunk:
+            raise Again(StreamBroken("the server ended the stream before the run's end"))
+        return chunk
+
+    async def _connect(self) -> aiohttp.ClientResponse | None:
+        """A stream from the cursor on, or None when the run is closed and nothing is left to send."""
+        async with asyncio.timeout(self._idle_s):
+            response = await self._caller.session.get(
+                f"{self._caller.base_url}{self._view.path}/stream",
+                headers={"Accept": "text/event-stream", "Last-Event-ID": str(self._heard)},
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._idle_s),
+            )
+        if response.status == 200 and response.content_type == "text/event-stream":
+            self._response = response
+            self._connected_at = clock.monotonic()
+            self._parser = SseParser(last_event_id=str(self._heard))
+            self.connections += 1
+            return response
+        async with response:
+            body = await response.read()
+        if response.status == 204:
+            view = await self._caller.call(self._view, RunView)
+            self.end = StreamEnd(view.run_id, view.state, view.last_seq)
+            return None
+        if response.status < 400:
+            raise UnexpectedAnswer(f"HTTP {response.status} with {response.content_type} is no event stream")
+        if response.status == 500:
+            raise Again(StreamBroken("the server failed (HTTP 500)"))
+        raise refusal(response, body, call=self._view)
+
+    def _take(self, frames: list[ServerEvent]) -> None:
+        if self._parser.retry_ms is not None:
+            self._retry_ms = self._parser.retry_ms
+        for frame in frames:
+            if frame.event == "message":
+                self._hear(decoded(frame.data, Event))
+            elif frame.event == "end":
+                end = decoded(frame.data, StreamEnd)
+                if end.last_seq > self._heard:
+                    self._skipped(end.last_seq + 1)
+                self.end = end
+                return
+
+    def _hear(self, event: Event) -> None:
+        if event.run_id != self.run_id:
+            raise UnexpectedAnswer(f"the stream of run {self.run_id!r} has an event of run {event.run_id!r}")
+        if event.seq > self._heard + 1:
+            self._skipped(event.seq)
+        if event.seq == self._heard + 1:  # lower: sent twice, given once
+            self._heard = event.seq
+            self._events.append(event)
+
+    def _skipped(self, seq: int) -> None:
+        raise Again(StreamBroken(f"the stream went from event {self._heard} to {seq}"))
+
+    def _drop(self) -> None:
+        response, self._response = self._response, None
+        if response is not None:
+            response.close()
