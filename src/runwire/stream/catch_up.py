@@ -7,18 +7,17 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-import structlog
-
 from runwire.errors import DatabaseUnavailable
 from runwire.stream.hub import Hub
 from runwire.stream.limits import PAGE_EVENTS_MAX
 from runwire.stream.reader import LogReader
+from runwire.telemetry.logs import LogEvent, get_logger
 
 HUBS_PER_READ: Final = 100
 EVENTS_PER_READ: Final = 10_000
 HUBS_PER_CHECK: Final = 1000
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 class CatchUp:
@@ -31,6 +30,7 @@ class CatchUp:
         self._reader = reader
         self._behind: dict[Hub, None] = {}
         self._asked = asyncio.Event()
+        self._failing = False
 
     def ask(self, hub: Hub) -> None:
         """Has the hub served by the next read."""
@@ -49,7 +49,7 @@ class CatchUp:
             await self._read_tails(hubs)
             await self._read_ends([hub for hub in hubs if hub.wants_end])
         except DatabaseUnavailable as error:
-            _log.warning("stream_read_failed", hubs=len(hubs), reason=str(error))
+            self._note_failure(error)
             for hub in hubs:
                 hub.put_off()
         return len(hubs)
@@ -83,16 +83,27 @@ class CatchUp:
             try:
                 positions = await self._reader.positions([hub.run_id for hub in batch])
             except DatabaseUnavailable as error:
-                _log.warning("stream_check_failed", hubs=len(batch), reason=str(error))
+                self._note_failure(error)
                 for hub in batch:
                     hub.put_off()
                 continue
+            self._note_success()
             for hub in batch:
                 if hub.run_id in positions:
                     hub.learn(positions[hub.run_id], after_silence=hub in quiet)
                 else:
                     hub.lose()
         return len(due)
+
+    def _note_failure(self, error: DatabaseUnavailable) -> None:
+        if not self._failing:
+            self._failing = True
+            _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="stream", code=error.code)
+
+    def _note_success(self) -> None:
+        if self._failing:
+            self._failing = False
+            _log.info(LogEvent.DATABASE_RECOVERED, doing="stream")
 
     async def run(self) -> None:
         """Reads for whoever asks, until cancelled."""

@@ -10,8 +10,6 @@ from math import inf
 from types import TracebackType
 from typing import Final, Self
 
-import structlog
-
 from runwire.bus import BusReader
 from runwire.clock import monotonic
 from runwire.settings import Settings
@@ -23,6 +21,7 @@ from runwire.stream.pacing import Pacing
 from runwire.stream.reader import LogReader
 from runwire.stream.reconnects import Reconnects
 from runwire.stream.stream import Stream
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamMetrics
 
 LINGER_S: Final = 5.0
@@ -32,7 +31,7 @@ CHECK_S: Final = 0.1
 SILENT_EVERY: Final = 10
 """Every so many checks those hubs are included that only heard nothing: about once a second."""
 
-_log = structlog.get_logger(__name__)
+_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,7 @@ class Hubs:
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._metrics.sse_write_age_max.set_function(self.write_age_s)
+        self._metrics.sse_write_age_max.set_function(lambda: self.write_age_s(monotonic()))
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "catch up": self._catch_up.run,
             "pace": self._pacing.run,
@@ -135,15 +134,14 @@ class Hubs:
             stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
         await self._none_open.wait()
 
-    def write_age_s(self) -> float:
+    def write_age_s(self, now: float) -> float:
         """Seconds since the last write to the open stream that waited longest; grows when nobody looks any more."""
-        return self._oldest_write_s + (monotonic() - self._tended_at) if self._open else 0.0
+        return self._oldest_write_s + (now - self._tended_at) if self._open else 0.0
 
     # ------------------------------------------------------------------ steps
 
-    async def tend(self) -> None:
-        """One step: heartbeats, rotation, gauges, and hubs that nobody came back to."""
-        now = monotonic()
+    async def tend(self, now: float) -> None:
+        """One step, with `now` by the monotonic clock: heartbeats, rotation, gauges, hubs that nobody came back to."""
         self._oldest_write_s = max([stream.tick(now) for stream in self._open], default=0.0)
         self._tended_at = now
         self._metrics.sse_run_reconnects_max.set(self._run_reconnects.most(now=now))
@@ -152,11 +150,11 @@ class Hubs:
             if not tenancy.streams and now - tenancy.idle_since >= LINGER_S:
                 await self._close(tenancy)
 
-    async def check(self) -> None:
+    async def check(self, now: float) -> None:
         """One step: asks PostgreSQL about hubs that miss something or have not heard anything for long."""
         self._checks += 1
         hubs = [tenancy.hub for tenancy in self._tenancies.values()]
-        await self._catch_up.check(hubs, now=monotonic(), silent=self._checks % SILENT_EVERY == 0)
+        await self._catch_up.check(hubs, now=now, silent=self._checks % SILENT_EVERY == 0)
         for tenancy in [tenancy for tenancy in self._tenancies.values() if tenancy.hub.lost]:
             for stream in tenancy.streams:
                 stream.ask_to_end(DisconnectReason.ERROR)
@@ -224,10 +222,10 @@ class Hubs:
             self._client_reconnects.add(client, now=now)
 
 
-async def _every(period_s: float, step: Callable[[], Awaitable[None]]) -> None:
+async def _every(period_s: float, step: Callable[[float], Awaitable[None]]) -> None:
     while True:
         await asyncio.sleep(period_s)
-        await step()
+        await step(monotonic())
 
 
 async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
@@ -236,5 +234,5 @@ async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
         try:
             await loop()
         except Exception:  # noqa: BLE001  # see above
-            _log.exception("stream_loop_failed", loop=name)
+            _log.exception(LogEvent.TASK_FAILED, task=f"streams: {name}")
             await asyncio.sleep(1.0)

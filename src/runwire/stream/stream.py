@@ -88,7 +88,9 @@ class Stream:
         last = self._wrote_at
         if self._with_hub:
             last = max(last, self._hub.flushed_at)
-            if now >= self._rotate_at:
+            if self.outlet.closing():
+                self.ask_to_end(DisconnectReason.CLIENT)
+            elif now >= self._rotate_at:
                 self.ask_to_end(DisconnectReason.ROTATE)
             elif now - last >= self._limits.heartbeat_s:
                 self._write(_HEARTBEAT_CHUNK if self.outlet.chunked else HEARTBEAT, framed=True)

@@ -1,0 +1,87 @@
+"""A client's side of a stream: a connection that keeps what was written to it, and reads it as a browser would."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from runwire.stream import Cursor, Hubs, NothingLeft, Outlet
+from runwire.telemetry.metrics import DisconnectReason
+
+
+class Screen:
+    """`stuck` bytes are what the connection says it still holds; set them to play a client that does not read."""
+
+    def __init__(self, *, chunked: bool = False) -> None:
+        self.writes: list[bytes] = []
+        self.stuck = 0
+        self.gone = False
+        self.outlet = Outlet(self.writes.append, lambda: self.stuck, lambda: self.gone, chunked)
+        self.reason: DisconnectReason | None = None
+
+    @property
+    def text(self) -> str:
+        body = b"".join(self.writes)
+        return (_unchunked(body) if self.outlet.chunked else body).decode()
+
+    @property
+    def blocks(self) -> list[dict[str, str]]:
+        """Each block's fields by name; a comment's name is empty. A field appears once in each of our blocks."""
+        assert self.text == "" or self.text.endswith("\n\n")
+        return [
+            {name: value for name, _, value in (line.partition(": ") for line in block.split("\n"))}
+            for block in self.text.split("\n\n")[:-1]
+        ]
+
+    @property
+    def seqs(self) -> list[int]:
+        """The ids of the events, each of which is the seq inside its data."""
+        events = [block for block in self.blocks if "data" in block and "event" not in block]
+        assert [int(event["id"]) for event in events] == [json.loads(event["data"])["seq"] for event in events]
+        return [int(event["id"]) for event in events]
+
+    @property
+    def end(self) -> dict[str, Any] | None:
+        """The data of the `end` event, when it is the last block."""
+        last = self.blocks[-1] if self.writes else {}
+        return json.loads(last["data"]) if last.get("event") == "end" and "id" not in last else None
+
+    @property
+    def retry_ms(self) -> int | None:
+        """The `retry:` the stream ended with."""
+        last = self.blocks[-1] if self.writes else {}
+        return int(last["retry"]) if "retry" in last else None
+
+
+def _unchunked(body: bytes) -> bytes:
+    plain = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size, 16)
+        assert rest[length : length + 2] == b"\r\n"
+        plain, body = plain + rest[:length], rest[length + 2 :]
+    return plain
+
+
+@asynccontextmanager
+async def watching(hubs: Hubs, run_id: str, *, after: int = 0, screen: Screen | None = None) -> AsyncIterator[Screen]:
+    """A client that streams inside the block; it leaves at its end, when the stream has not ended before."""
+    screen = screen or Screen()
+
+    async def handler() -> None:
+        async with hubs.attach(run_id, cursor=Cursor(after)) as stream:
+            assert not isinstance(stream, NothingLeft)
+            screen.reason = await stream.run(screen.outlet)
+
+    task = asyncio.create_task(handler(), name=f"client of {run_id} at {after}")
+    try:
+        yield screen
+    finally:
+        task.cancel()
+        failed = await asyncio.gather(task, return_exceptions=True)
+    for error in failed:
+        if error is not None and not isinstance(error, asyncio.CancelledError):
+            raise error

@@ -1,0 +1,473 @@
+"""The hub, stepped: what happens between which two of its steps is what each test decides."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from math import inf
+
+import pytest
+
+from runwire.bus import Published
+from runwire.bus.memory import MemoryBus
+from runwire.clock import monotonic
+from runwire.db import Database
+from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
+from runwire.settings import Settings
+from runwire.stream.catch_up import CatchUp
+from runwire.stream.hub import RECHECK_FIRST_S, RECHECK_MAX_S, End, Hub
+from runwire.stream.limits import Limits
+from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
+from stream.feed import CountingReader, Feed, count, fresh_metrics
+from stream.screen import Screen
+
+
+class Seat:
+    """A client's place at a hub, without the loop: it takes what it is given and comes back only when told."""
+
+    def __init__(self, *, cursor: int = 0, chunked: bool = False) -> None:
+        self.cursor = cursor
+        self.screen = Screen(chunked=chunked)
+        self.outlet = self.screen.outlet
+        self.woken = 0
+
+    def wake(self) -> None:
+        self.woken += 1
+
+    async def reach_the_tail_of(self, hub: Hub) -> None:
+        while (piece := await hub.slice_after(self.cursor)) is not None:
+            assert piece.first == self.cursor + 1
+            self.outlet.write(piece.bytes(chunked=self.outlet.chunked))
+            self.cursor = piece.last
+        hub.follow(self)
+
+
+class Bench:
+    def __init__(self, db: Database, bus: MemoryBus, metrics: StreamMetrics, settings: Settings) -> None:
+        self.metrics = metrics
+        self.reader = CountingReader(db)
+        self.catch_up = CatchUp(self.reader)
+        self.hub = Hub(
+            "run-1",
+            bus=bus,
+            reader=self.reader,
+            metrics=metrics,
+            limits=Limits.of(settings),
+            on_behind=self.catch_up.ask,
+        )
+
+    async def settle(self) -> None:
+        """Everything that was asked for is read, and everything read is flushed."""
+        while await self.catch_up.read():
+            pass
+        await asyncio.sleep(0)
+
+    async def check(self, *, in_s: float = 0.0, silent: bool = False) -> int:
+        return await self.catch_up.check([self.hub], now=monotonic() + in_s, silent=silent)
+
+
+@asynccontextmanager
+async def bench(db: Database, bus: MemoryBus, **settings: int) -> AsyncIterator[Bench]:
+    made = Bench(db, bus, fresh_metrics(), Settings(**settings))  # type: ignore[arg-type]
+    try:
+        yield made
+    finally:
+        await made.hub.aclose()
+
+
+@pytest.fixture
+async def feed(db: Database, bus: MemoryBus) -> Feed:
+    return await Feed(db, bus).start()
+
+
+@pytest.mark.parametrize("committed", [False, True], ids=["on the bus", "on the bus and committed"])
+async def test_what_is_published_between_subscribing_and_reading_the_position_arrives_once(
+    db: Database, bus: MemoryBus, feed: Feed, committed: bool
+) -> None:
+    await feed.add(2)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await feed.append()
+        await feed.to_bus(3, 3)
+        if committed:
+            await feed.commit(3)
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3]
+
+
+async def test_what_is_published_between_reading_the_position_and_the_backfill_arrives_once(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.add(2)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        await feed.add()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3]
+
+
+async def test_what_was_on_the_bus_before_subscribing_and_committed_after_the_position_arrives_within_100_ms(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.add(2)
+    await feed.append()
+    await feed.to_bus(3, 3)  # nobody is there to hear it
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()  # 3 exists, but counts as unpublished
+        await feed.commit(3)
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        assert seat.screen.seqs == [1, 2]
+        assert await at.check() == 0
+        assert await at.check(in_s=RECHECK_FIRST_S) == 1
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3]
+        assert count(at.metrics.sse_gaps_repaired) == 0
+
+
+async def test_an_event_that_stays_unpublished_is_asked_for_ever_more_rarely_and_never_shown(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.add(2)
+    await feed.append()
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        waits = []
+        for _ in range(6):
+            assert await at.check(in_s=RECHECK_MAX_S) == 1
+            waits.append(round(at.hub.check_at - monotonic(), 1))
+            await at.settle()
+        assert waits == [0.2, 0.4, 0.8, 1.0, 1.0, 1.0]
+        assert seat.screen.seqs == [1, 2]
+
+
+async def test_what_the_bus_repeats_is_dropped_and_counted(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.add(3)
+        await feed.to_bus(1, 3)
+        await feed.append(2)
+        await feed.to_bus(2, 5)
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3, 4, 5]
+        assert count(at.metrics.sse_duplicates_dropped) == 5
+        assert count(at.metrics.sse_gaps_repaired) == 0
+
+
+async def test_a_gap_on_the_bus_is_filled_from_postgres_and_counted_once(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.add()
+        await feed.lose_on_bus(2)
+        await feed.add()
+        await feed.add()
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3, 4, 5]
+        assert count(at.metrics.sse_gaps_repaired) == 1
+
+
+async def test_what_arrives_while_a_gap_is_being_read_is_neither_lost_nor_repeated(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.lose_on_bus(2)
+        await feed.add()
+        stretch = at.hub.stretch_behind
+        assert stretch is not None
+        read = await at.reader.events(stretch, limit=10)
+        await feed.to_bus(1, 3)  # the publisher crashed and sends all of it again
+        await feed.add()
+        at.hub.take(read)
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3, 4]
+
+
+async def test_a_read_with_a_hole_gives_nothing_beyond_it(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    await feed.append(3)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.bus.publish([Published(feed.run_id, 1, 3, None)])
+        at.hub.take([feed.events[0], feed.events[2]])
+        at.hub.take([feed.events[1], feed.events[2]])
+        await asyncio.sleep(0)
+        assert seat.screen.seqs == []
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3]
+
+
+async def test_a_hint_without_events_is_read_from_postgres_and_is_no_gap(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.append(4)
+        await bus.publish([Published("run-1", 1, 2, None), Published("run-1", 3, 4, None)])
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3, 4]
+        assert len(seat.screen.writes) == 1
+        assert count(at.metrics.sse_gaps_repaired) == 0
+
+
+async def test_messages_lost_without_a_successor_are_found_by_silence(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with bench(db, bus, sse_silence_s=5) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.add()
+        await at.settle()
+        await feed.lose_on_bus(2)
+        assert await at.check(in_s=4.5, silent=True) == 0
+        assert await at.check(in_s=5.1, silent=False) == 0
+        assert await at.check(in_s=5.1, silent=True) == 1
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3]
+        assert count(at.metrics.sse_gaps_repaired) == 1
+
+
+async def test_a_message_that_does_not_carry_what_it_says_is_taken_as_a_hint(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.append(3)
+        await bus.publish([Published("run-1", 1, 3, (feed.events[0], feed.events[2]))])
+        await at.settle()
+        assert seat.screen.seqs == [1, 2, 3]
+
+
+async def test_a_client_ahead_of_the_commit_waits_for_the_repeat_and_sees_only_what_is_new(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.append(3)
+    await feed.to_bus(1, 3)  # a client elsewhere has all three; then the publisher crashed
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        assert await at.hub.admit(3) is None
+        seat = Seat(cursor=3)
+        at.hub.follow(seat)
+        await feed.to_bus(1, 2)
+        await at.settle()
+        assert (seat.screen.writes, seat.woken) == ([], 0)
+        await feed.append()
+        await feed.to_bus(3, 4)
+        await asyncio.sleep(0)
+        assert seat.woken == 1
+        await seat.reach_the_tail_of(at.hub)
+        assert seat.screen.seqs == [4]
+
+
+async def test_a_cursor_past_the_log_is_refused_after_a_second_look(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    await feed.add(2)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        await feed.lose_on_bus()
+        assert await at.hub.admit(3) is None
+        with pytest.raises(CursorPastTail) as refused:
+            await at.hub.admit(4)
+        assert refused.value.last_seq == 3
+
+
+async def test_a_run_that_does_not_exist_is_not_located(db: Database, bus: MemoryBus) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        with pytest.raises(RunNotFound):
+            await at.hub.locate()
+
+
+async def test_a_cursor_whose_events_are_gone_is_expired(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    await feed.add(5, end="finished")
+    await db.execute("DELETE FROM run_events WHERE seq <= 3")
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        with pytest.raises(CursorExpired) as refused:
+            await at.hub.admit(1)
+        assert refused.value.earliest_seq == 4
+
+
+async def test_clients_at_one_place_share_one_read_and_one_buffer(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    await feed.add(50)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        pieces = await asyncio.gather(*(at.hub.slice_after(10) for _ in range(20)))
+        assert at.reader.pages == 1
+        assert len({id(piece) for piece in pieces}) == 1
+
+
+async def test_what_was_read_for_one_client_is_in_the_ring_for_the_next(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.add(50)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        await Seat().reach_the_tail_of(at.hub)
+        late = Seat(cursor=20)
+        await late.reach_the_tail_of(at.hub)
+        assert late.screen.seqs == list(range(21, 51))
+        assert at.reader.pages == 1
+
+
+async def test_the_reader_of_a_page_that_leaves_takes_nothing_from_those_who_wait_with_it(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.add(5)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        first = asyncio.create_task(at.hub.slice_after(0))
+        second = asyncio.create_task(at.hub.slice_after(0))
+        await asyncio.sleep(0)
+        first.cancel()
+        piece = await second
+        assert piece is not None
+        assert piece.last == 5
+
+
+async def test_events_are_encoded_once_and_all_of_a_tick_are_one_write_of_the_same_bytes(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        plain = [Seat() for _ in range(3)]
+        chunked = [Seat(chunked=True) for _ in range(3)]
+        for seat in (*plain, *chunked):
+            await seat.reach_the_tail_of(at.hub)
+        await feed.append(4)
+        await feed.to_bus(1, 1)
+        await feed.to_bus(2, 4)
+        await asyncio.sleep(0)
+        for seats in (plain, chunked):
+            assert [len(seat.screen.writes) for seat in seats] == [1, 1, 1]
+            assert len({id(seat.screen.writes[0]) for seat in seats}) == 1
+            assert seats[0].screen.seqs == [1, 2, 3, 4]
+        assert count(at.metrics.events_delivered[DeliveryPath.LIVE]) == 24
+        assert at.metrics.delivery_lag.count == 24
+
+
+async def test_a_client_that_cannot_keep_up_is_let_go_at_its_cursor_and_the_others_go_on(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        slow, gone, quick = Seat(), Seat(), Seat()
+        for seat in (slow, gone, quick):
+            await seat.reach_the_tail_of(at.hub)
+        await feed.add(2)
+        await asyncio.sleep(0)
+        slow.screen.stuck, gone.screen.gone = 10**6, True
+        await feed.add(3)
+        await asyncio.sleep(0)
+        await feed.add()
+        await asyncio.sleep(0)
+        assert quick.screen.seqs == [1, 2, 3, 4, 5, 6]
+        assert [(seat.cursor, seat.woken, seat.screen.seqs) for seat in (slow, gone)] == [(2, 1, [1, 2])] * 2
+        slow.screen.stuck = 0
+        await slow.reach_the_tail_of(at.hub)
+        assert slow.screen.seqs == [1, 2, 3, 4, 5, 6]
+
+
+async def test_a_connection_that_fails_in_the_middle_of_a_flush_costs_no_other_client_an_event(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    def broken(_data: bytes) -> None:
+        raise RuntimeError("the transport is closed")
+
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        bad, good = Seat(), Seat()
+        bad.outlet = type(bad.outlet)(broken, lambda: 0, lambda: False, chunked=False)
+        for seat in (bad, good):
+            await seat.reach_the_tail_of(at.hub)
+        await feed.add(2)
+        await asyncio.sleep(0)
+        assert good.screen.seqs == [1, 2]
+        assert (bad.cursor, bad.woken) == (0, 1)
+
+
+async def test_a_burst_larger_than_a_write_may_be_is_taken_piecewise_from_the_ring(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus, sse_slow_bytes=65536) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.add(500)
+        await asyncio.sleep(0)
+        assert (seat.screen.writes, seat.woken) == ([], 1)
+        await seat.reach_the_tail_of(at.hub)
+        assert seat.screen.seqs == list(range(1, 501))
+        assert max(map(len, seat.screen.writes)) <= 65536 // 2
+        assert at.reader.pages == 0
+
+
+async def test_the_end_is_known_after_the_terminal_event_and_nothing_is_asked_any_more(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(at.hub)
+        await feed.append(3, end="failed")
+        await feed.to_bus(1, 3)
+        await asyncio.sleep(0)
+        assert seat.screen.seqs == [1, 2, 3]
+        assert at.hub.ended_for(3) is None
+        await at.settle()
+        assert at.hub.ended_for(3) == End("failed", 3)
+        assert at.hub.ended_for(2) is None
+        assert seat.woken == 1
+        assert at.hub.check_at == inf
+
+
+async def test_a_client_with_the_unpublished_end_of_a_closed_run_has_nothing_left(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    await feed.append(3, end="finished")
+    await feed.to_bus(1, 3)
+    await feed.commit(2)
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        assert await at.hub.admit(3) == End("finished", 3)
