@@ -19,8 +19,15 @@ from runwire.telemetry.spans import Spans
 _SQL = load_sql("runwire.publish", "publish.sql")
 _log = get_logger()
 
-# Look-ups by primary key stay the best plan however small the tables look when the statement is planned.
-_PLANS = {"enable_seqscan": "off", "enable_mergejoin": "off", "plan_cache_mode": "force_generic_plan"}
+_SETTINGS = {
+    # Look-ups by primary key stay the best plan however small the tables look when the statement is planned.
+    "enable_seqscan": "off",
+    "enable_mergejoin": "off",
+    "plan_cache_mode": "force_generic_plan",
+    # A cursor that a crash of the server takes back means events on the bus a second time, which is no harm;
+    # waiting for the disk would add its latency to every publish lag.
+    "synchronous_commit": "off",
+}
 
 
 class Publisher:
@@ -41,7 +48,7 @@ class Publisher:
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
     ) -> None:
-        self._session = database.session("publish", settings=_PLANS)
+        self._session = database.session("publish", settings=_SETTINGS)
         self._sweeper = database.session("publish sweep")
         self._bus = bus
         self._metrics = metrics

@@ -4,8 +4,11 @@ CREATE TYPE run_state AS ENUM ('pending', 'started', 'waiting', 'finished', 'fai
 CREATE TYPE event_type AS ENUM ('RunStarted', 'NodeStarted', 'DebugTrace', 'NodeFinished', 'RunFinished');
 CREATE TYPE event_source AS ENUM ('api', 'worker');
 
+-- A domain, not a CHECK of the table: it is looked at when an id is stored, not at every append to its run.
+CREATE DOMAIN run_identifier AS text CHECK (VALUE ~ '^[A-Za-z0-9._:-]{1,128}$');
+
 CREATE TABLE runs (
-    run_id              text        PRIMARY KEY CHECK (run_id ~ '^[A-Za-z0-9._:-]{1,128}$'),
+    run_id              run_identifier PRIMARY KEY,
     run_day             date        NOT NULL DEFAULT (now() AT TIME ZONE 'UTC')::date,
     tenant              text        NOT NULL DEFAULT 'default',
     agent               text        NOT NULL,
