@@ -14,7 +14,8 @@ from tenacity import (
     retry_if_exception_type,
     stop_after_delay,
     stop_never,
-    wait_exponential_jitter,
+    wait_exponential,
+    wait_random,
 )
 
 from runwire import clock
@@ -117,7 +118,8 @@ class RunStream:
         if isinstance(failure, Again) and failure.wait_s is not None:
             return failure.wait_s
         base_s = self._retry_ms / 1000
-        return wait_exponential_jitter(initial=base_s, max=max(base_s * 1.5, BACKOFF_MAX_S), jitter=base_s / 2)(state)
+        longest_s = max(base_s, BACKOFF_MAX_S)
+        return (wait_exponential(multiplier=base_s, max=longest_s) + wait_random(0, base_s / 2))(state)
 
     async def _more(self) -> None:
         """Returns with an event or the end, or with neither after a connection that had long been a good one: its end
@@ -125,7 +127,8 @@ class RunStream:
         """
         try:
             while not self._settled:
-                self._take(self._parser.feed(await self._read()))
+                chunk = await self._read()  # on its own line: it may put a new parser in place
+                self._take(self._parser.feed(chunk))
         except Again:
             steady = self._response is not None and clock.monotonic() - self._connected_at >= STEADY_S
             self._drop()
