@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from runwire.server import openapi
 from runwire.server.admin import AdminRoutes
 from runwire.server.docs_site import DocsSite, add_docs, docs_folder
 from runwire.server.events import EventRoutes
 from runwire.server.listener import server_options
-from runwire.server.problems import answer_problems
+from runwire.server.problems import answer_expectation, answer_problems
 from runwire.server.runs import RUNS, RunRoutes
 from runwire.server.services import AdminServices, Services
 from runwire.server.static_files import Content, packaged, served
@@ -30,20 +33,26 @@ def build_api_app(services: Services) -> web.Application:
     app = _application(client_max_size=services.settings.body_max_bytes)
     runs, events, streams = RunRoutes(services), EventRoutes(services), StreamRoutes(services)
     run = RUNS + "/{run_id}"
-    app.router.add_post(RUNS, runs.start)
-    app.router.add_get(RUNS, runs.list)
-    app.router.add_get(run, runs.view)
-    app.router.add_delete(run, runs.cancel)
-    app.router.add_post(f"{run}/cancel", runs.cancel)
-    app.router.add_post(f"{run}/signal", runs.signal)
-    app.router.add_get(f"{run}/state", runs.state)
-    app.router.add_get(f"{run}/events", events.page)
-    app.router.add_post(f"{run}/events", events.append)
-    app.router.add_get(f"{run}/stream", streams.stream, allow_head=False)
-    _add_openapi(app, openapi.api_document(services.settings))
-    app.router.add_get("/", served(packaged("console", "index.html")))
-    app.router.add_get("/console.css", served(packaged("console", "console.css")))
-    app.router.add_get("/console.js", served(packaged("console", "console.js")))
+    app.add_routes(
+        [
+            _route(web.post, RUNS, runs.start),
+            _route(web.get, RUNS, runs.list),
+            _route(web.get, run, runs.view),
+            _route(web.delete, run, runs.cancel),
+            _route(web.post, f"{run}/cancel", runs.cancel),
+            _route(web.post, f"{run}/signal", runs.signal),
+            _route(web.get, f"{run}/state", runs.state),
+            _route(web.get, f"{run}/events", events.page),
+            _route(web.post, f"{run}/events", events.append),
+            _route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream),
+            _route(
+                web.get, "/openapi.json", served(Content.of(openapi.api_document(services.settings), name="a.json"))
+            ),
+            _route(web.get, "/", served(packaged("console", "index.html"))),
+            _route(web.get, "/console.css", served(packaged("console", "console.css"))),
+            _route(web.get, "/console.js", served(packaged("console", "console.js"))),
+        ]
+    )
     add_docs(app, DocsSite(docs_folder()))
     return app
 
@@ -52,10 +61,14 @@ def build_admin_app(services: AdminServices) -> web.Application:
     """Health, readiness and metrics. Served by `listening`."""
     app = _application(client_max_size=1024)
     admin = AdminRoutes(services)
-    app.router.add_get("/healthz", admin.healthz)
-    app.router.add_get("/readyz", admin.readyz)
-    app.router.add_get("/metrics", admin.metrics)
-    _add_openapi(app, openapi.admin_document())
+    app.add_routes(
+        [
+            _route(web.get, "/healthz", admin.healthz),
+            _route(web.get, "/readyz", admin.readyz),
+            _route(web.get, "/metrics", admin.metrics),
+            _route(web.get, "/openapi.json", _document(openapi.admin_document())),
+        ]
+    )
     return app
 
 
@@ -65,8 +78,12 @@ def _application(*, client_max_size: int) -> web.Application:
     return app
 
 
-def _add_openapi(app: web.Application, document: bytes) -> None:
-    app.router.add_get("/openapi.json", served(Content.of(document, name="openapi.json")))
+def _route(made: Callable[..., web.RouteDef], path: str, handler: Handler) -> web.RouteDef:
+    return made(path, handler, expect_handler=answer_expectation)
+
+
+def _document(body: bytes) -> Handler:
+    return served(Content.of(body, name="openapi.json"))
 
 
 async def _add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:

@@ -43,6 +43,6 @@ def _http_logger() -> logging.Logger:
 
 
 def _not_the_clients_fault(record: logging.LogRecord) -> bool:
-    """Malformed HTTP is answered with 400 and is no event of ours: anybody could fill the log with it."""
+    """Malformed HTTP, in head or body, is answered with 400 and not logged: anybody could fill the log with it."""
     error = record.exc_info[1] if record.exc_info else None
-    return not isinstance(error, (HttpProcessingError, ConnectionError, TimeoutError))
+    return not isinstance(error, (HttpProcessingError, web.RequestPayloadError, ConnectionError, TimeoutError))

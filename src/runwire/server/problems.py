@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
 
 from runwire.errors import (
@@ -161,6 +161,20 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         _tell(request, error)
         problem = Problem("internal", "An error nobody foresaw.")
     return problem.response(instance=request.rel_url.raw_path)
+
+
+async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
+    """Tells a client that waits for it to send its body; refuses any other expectation (RFC 9110, 10.1.1)."""
+    if request.version < HttpVersion11:
+        return None
+    if request.headers.get("Expect", "").lower() != "100-continue":
+        return Problem("expectation_failed", KINDS["expectation_failed"].title).response(
+            instance=request.rel_url.raw_path
+        )
+    await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+    # aiohttp takes bytes written for a response begun, which an error could no more replace.
+    request.writer.output_size = 0
+    return None
 
 
 def _of_http(error: web.HTTPException, request: web.Request) -> Problem:

@@ -1,0 +1,122 @@
+"""The documentation site and the console."""
+
+from __future__ import annotations
+
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import urldefrag, urljoin
+
+import pytest
+
+from runwire.server.docs_site import DocsSite
+from server.calls import Api
+
+
+class Links(HTMLParser):
+    def __init__(self) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002  # its signature
+        for name, value in attrs:
+            if name in ("href", "src") and value:
+                self.targets.append(value)
+            if name == "id" and value:
+                self.ids.append(value)
+
+
+def links_in(html: str) -> Links:
+    found = Links()
+    found.feed(html)
+    return found
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "runbooks").mkdir()
+    (tmp_path / "start.md").write_text(
+        "# Start here\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n[to the book](runbooks/book.md#what-to-do) "
+        "[out](../README.md) [web](https://example.org/x.md) <script>alert(1)</script>\n\n![map](map.svg)\n"
+    )
+    (tmp_path / "runbooks" / "book.md").write_text("# The book\n\n## What to do\n\n[back](../start.md)\n")
+    (tmp_path / "map.svg").write_text("<svg/>")
+    (tmp_path / "secret.txt").write_text("not for the site")
+    return tmp_path
+
+
+def text(site: DocsSite, path: str) -> str:
+    content = site.content(path)
+    assert content is not None
+    return content.body.decode()
+
+
+def test_the_index_leads_to_every_document(folder: Path) -> None:
+    site = DocsSite(folder)
+    assert site.pages == ("runbooks/book", "start", "problems")
+    assert {f"/docs/{page}" for page in site.pages} <= set(links_in(text(site, "")).targets)
+
+
+def test_links_between_documents_work_on_the_site_and_others_are_left_or_dropped(folder: Path) -> None:
+    site = DocsSite(folder)
+    targets = links_in(text(site, "start")).targets
+    assert "/docs/runbooks/book#what-to-do" in targets
+    assert "/docs/map.svg" in targets
+    assert "https://example.org/x.md" in targets
+    assert not [target for target in targets if "README" in target]
+    assert "what-to-do" in links_in(text(site, "runbooks/book")).ids
+    assert "/docs/start" in links_in(text(site, "runbooks/book")).targets
+
+
+def test_tables_are_rendered_and_raw_html_is_not(folder: Path) -> None:
+    page = text(DocsSite(folder), "start")
+    assert "<table>" in page
+    assert "<title>Start here · runwire</title>" in page
+    assert "<script>" not in page
+
+
+def test_nothing_but_documents_and_pictures_is_served(folder: Path) -> None:
+    site = DocsSite(folder)
+    assert [site.content(path) for path in ("secret.txt", "start.md", "../start", "runbooks", "runbooks/")] == [
+        None
+    ] * 5
+    assert site.content("map.svg") is not None
+
+
+def test_without_documents_there_is_still_an_index() -> None:
+    assert DocsSite(None).pages == ("problems",)
+
+
+async def test_every_link_of_the_site_and_the_console_leads_somewhere(api: Api) -> None:
+    seen: set[str] = set()
+    ids: dict[str, set[str]] = {}
+    wanted: set[tuple[str, str]] = set()
+    waiting = ["/", "/docs/"]
+    while waiting:
+        path = waiting.pop()
+        if path in seen:
+            continue
+        seen.add(path)
+        response = await api.http.get(path)
+        assert response.status_code == 200, path
+        if not response.headers["Content-Type"].startswith("text/html"):
+            continue
+        assert "script-src 'self'" in response.headers["Content-Security-Policy"]
+        page = links_in(response.text)
+        ids[path] = set(page.ids)
+        for target in page.targets:
+            address, fragment = urldefrag(urljoin(path, target))
+            if address.startswith("/"):
+                waiting.append(address)
+                if fragment:
+                    wanted.add((address, fragment))
+    assert {"/console.js", "/console.css", "/docs/docs.css", "/docs/problems", "/docs/telemetry"} <= seen
+    assert {(address, fragment) for address, fragment in wanted if fragment not in ids.get(address, set())} == set()
+
+
+async def test_pages_are_revalidated_by_etag_and_docs_without_slash_finds_them(api: Api) -> None:
+    first = await api.http.get("/console.js")
+    again = await api.http.get("/console.js", headers={"If-None-Match": first.headers["ETag"]})
+    assert (again.status_code, again.content) == (304, b"")
+    moved = await api.http.get("/docs")
+    assert (moved.status_code, moved.headers["Location"]) == (308, "/docs/")
