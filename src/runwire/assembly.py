@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -20,6 +21,7 @@ from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, Notifie
 from runwire.db.partitions import PartitionUpkeep
 from runwire.errors import DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
+from runwire.observe import Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
 from runwire.publish import Publisher, PublishWorker
 from runwire.server.app import build_admin_app, build_api_app
@@ -181,6 +183,9 @@ class Assembly:
         )
         if Role.WORKER in roles:
             await self._start_worker(database, log, agents, metrics, spans)
+        if Role.OBSERVER in roles:
+            observer = Observer(database, ObserverMetrics(metrics.out), period_s=settings.observe_s)
+            self._run(self._ground, "observer", observer.run())
         channels = self._links.heard()
         if channels and not alone:
             listener = Listener(database.dsn, channels, on_connected=self._links.missed)
@@ -258,6 +263,7 @@ class Assembly:
             bus,
             metrics=metrics,
             spans=spans,
+            publisher_id=f"{settings.worker_id}:{os.getpid()}",
             batch_events=settings.publish_batch_events,
             batch_runs=settings.publish_batch_runs,
             rest_max_s=settings.publish_backoff_max_s,

@@ -22,6 +22,10 @@ class Role(StrEnum):
     API = "api"
     WORKER = "worker"
     PUBLISHER = "publisher"
+    OBSERVER = "observer"
+
+
+_PIPELINE = frozenset({Role.API, Role.WORKER, Role.PUBLISHER})
 
 
 class Settings(BaseSettings):
@@ -72,6 +76,9 @@ class Settings(BaseSettings):
     publish_batch_runs: int = Field(200, ge=1, le=5_000, description="Runs one publish step may lock.")
     publish_sweep_s: float = Field(1.0, gt=0, le=60, description="Period of the safety sweep for unpublished events.")
     publish_backoff_max_s: float = Field(5.0, gt=0, description="Longest pause after a failing bus or database.")
+
+    # observe
+    observe_s: float = Field(5.0, gt=0, description="Period of the observer's look at the database.")
 
     # orchestrate
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Runs one worker walks at once.")
@@ -138,8 +145,8 @@ class Settings(BaseSettings):
         problems = []
         if self.lease_heartbeat_s >= self.lease_s:
             problems.append("lease_heartbeat_s must be shorter than lease_s")
-        if self.bus == "memory" and set(self.roles) != set(Role):
-            problems.append("the memory bus needs every role in this process: set bus to postgres")
+        if self.bus == "memory" and not set(self.roles) >= _PIPELINE:
+            problems.append("the memory bus needs api, worker and publisher in this process: set bus to postgres")
         if self.port and self.port == self.admin_port:
             problems.append("port and admin_port must differ")
         if problems:
@@ -151,7 +158,7 @@ class Settings(BaseSettings):
         """The bus in use, with the default worked out."""
         if self.bus is not None:
             return self.bus
-        alone = self.database_url is None and set(self.roles) == set(Role)
+        alone = self.database_url is None and set(self.roles) >= _PIPELINE
         return "memory" if alone else "postgres"
 
 

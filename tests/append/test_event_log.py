@@ -57,9 +57,7 @@ async def test_a_bad_append_fails_alone(database: str) -> None:
     async with stages(database) as s:
         fence = await s.started_run("good")
         closed = await s.started_run("closed")
-        await s.log.append(
-            "closed", [RUN_FINISHED], fence=closed, source=Source.API, change=Change(RunState.FINISHED)
-        )
+        await s.log.append("closed", [RUN_FINISHED], fence=closed, source=Source.API, change=Change(RunState.FINISHED))
         pending = await s.started_run("twice")
         results = await asyncio.gather(
             s.log.append("good", [debug_trace("x")], fence=fence, source=Source.API),

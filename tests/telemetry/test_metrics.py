@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from runwire import errors
 from runwire.model.event import EventType
+from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import LAG_BUCKETS_S, AppendFailure, Metrics
@@ -43,7 +44,9 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
 
 def test_names_types_labels_and_values_are_those_of_the_documented_table() -> None:
     exported: dict[str, tuple[str, dict[str, set[str]]]] = {}
-    for family in ours(Metrics(AGENTS)):
+    metrics = Metrics(AGENTS)
+    ObserverMetrics(metrics.out)
+    for family in ours(metrics):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels: dict[str, set[str]] = {}
         for sample in family.samples:
@@ -55,7 +58,7 @@ def test_names_types_labels_and_values_are_those_of_the_documented_table() -> No
     documented: dict[str, tuple[str, dict[str, set[str]]]] = {}
     for cell, kind, _, label_cell, meaning, exporter in table("Metrics"):
         assert meaning
-        assert exporter in ("pipeline", "stream", "process")
+        assert exporter in ("pipeline", "stream", "process", "observer")
         declared: dict[str, set[str]] = {}
         for part in filter(None, (part.strip() for part in label_cell.split(";"))):
             label, _, values = part.partition(":")

@@ -33,3 +33,11 @@ FROM taken ORDER BY ord, seq
 SELECT o.run_id FROM run_outbox AS o JOIN runs AS r USING (run_id)
 WHERE r.last_seq >= o.next_seq
 ORDER BY o.updated_at LIMIT $1
+
+-- name: heartbeat
+-- Says that this publisher lives; the observer alarms when nobody does.
+INSERT INTO publishers (publisher_id) VALUES ($1)
+ON CONFLICT (publisher_id) DO UPDATE SET heartbeat_at = clock_timestamp()
+
+-- name: retire
+DELETE FROM publishers WHERE publisher_id = $1

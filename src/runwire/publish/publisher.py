@@ -44,6 +44,7 @@ class Publisher:
         *,
         metrics: Metrics,
         spans: Spans,
+        publisher_id: str = "publisher",
         batch_events: int = 1000,
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
@@ -53,6 +54,7 @@ class Publisher:
         self._bus = bus
         self._metrics = metrics
         self._spans = spans
+        self._publisher_id = publisher_id
         self._batch_events = batch_events
         self._batch_runs = batch_runs
         self._backlog = Backlog(rest_max_s=rest_max_s)
@@ -100,6 +102,14 @@ class Publisher:
             self._in_flight = frozenset()
         self._backlog.published(run_ids)
         return published
+
+    async def heartbeat(self) -> None:
+        """Says that this publisher lives, to whom the observer listens. Raises DatabaseUnavailable."""
+        await self._sweeper.fetch(_SQL["heartbeat"], self._publisher_id)
+
+    async def retire(self) -> None:
+        """Says that this publisher has stopped on purpose."""
+        await self._sweeper.fetch(_SQL["retire"], self._publisher_id)
 
     async def aclose(self) -> None:
         await self._session.aclose()

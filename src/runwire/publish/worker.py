@@ -15,6 +15,7 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
 _BACKOFF_FIRST_S = 0.01
+_HEARTBEAT_S = 2.0
 
 
 class PublishWorker:
@@ -27,6 +28,7 @@ class PublishWorker:
         self._wake = asyncio.Event()
         self._stopping = False
         self._sweep_due = 0.0
+        self._heartbeat_due = 0.0
         self._failures = 0
 
     def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> None:
@@ -51,12 +53,17 @@ class PublishWorker:
                         if self._stopping:
                             break
                         await self._sleep()
+                with contextlib.suppress(DatabaseUnavailable):
+                    await self._publisher.retire()
         finally:
             await self._publisher.aclose()
 
     async def step(self) -> int:
         """One step: sweeps when that is due, then publishes. How many events went out; 0 after a failure, too."""
         try:
+            if monotonic() >= self._heartbeat_due:
+                await self._publisher.heartbeat()
+                self._heartbeat_due = monotonic() + _HEARTBEAT_S
             if monotonic() >= self._sweep_due:
                 await self._publisher.sweep()
                 self._sweep_due = monotonic() + self._sweep_s

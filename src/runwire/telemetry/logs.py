@@ -41,6 +41,7 @@ class LogEvent(StrEnum):
     NODE_FINISHED = "node_finished"
     NODE_FAILED = "node_failed"
     LEASE_LOST = "lease_lost"
+    INVARIANT_BROKEN = "invariant_broken"
     APPEND_FAILED = "append_failed"
     PUBLISH_FAILED = "publish_failed"
     STREAM_OPENED = "stream_opened"

@@ -1,0 +1,6 @@
+"""Observe: watches the pipeline from outside of it, so that what watches outlives what it watches."""
+
+from runwire.observe.metrics import ObserverMetrics
+from runwire.observe.observer import Observer
+
+__all__ = ["Observer", "ObserverMetrics"]

@@ -1,0 +1,63 @@
+"""The observer: gauges that no part of the pipeline could give about itself, read from PostgreSQL."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Final
+
+from runwire.clock import monotonic
+from runwire.db import Database, load_sql
+from runwire.errors import DatabaseUnavailable
+from runwire.observe.audit import Audit
+from runwire.observe.metrics import ObserverMetrics
+from runwire.telemetry.asyncpg_spans import suppressed
+from runwire.telemetry.logs import LogEvent, get_logger
+
+_SQL: Final = load_sql("runwire.observe", "observe.sql")
+_log = get_logger()
+
+
+class Observer:
+    """`observe` is its step, `run` its loop. Any number may run; each tells what it saw."""
+
+    def __init__(
+        self, database: Database, metrics: ObserverMetrics, *, period_s: float = 5.0, alive_s: float = 15.0
+    ) -> None:
+        self._database = database
+        self._metrics = metrics
+        self._audit = Audit(database, metrics)
+        self._period_s = period_s
+        self._alive_s = alive_s
+        self._since = monotonic()
+
+    async def observe(self) -> None:
+        """One step: every gauge, then the audit. Raises DatabaseUnavailable; the gauges then keep their values."""
+        metrics = self._metrics
+        backlog = await self._database.fetchrow(_SQL["backlog"])
+        publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
+        active = await self._database.fetch(_SQL["active"])
+        if backlog is None or publishers is None:
+            raise DatabaseUnavailable("an aggregate came back empty")
+        metrics.backlog_events.set(backlog["events"])
+        metrics.oldest_age.set(max(backlog["oldest_s"], 0.0))
+        age_s = publishers["age_s"]
+        # No publisher yet: as old as this watch, so that one that never starts is missed, too.
+        metrics.publisher_heartbeat_age.set(monotonic() - self._since if age_s is None else max(age_s, 0.0))
+        metrics.publishers.set(publishers["alive"])
+        for row in active:
+            metrics.runs_active[row["state"]].set(row["runs"])
+            metrics.run_oldest_age[row["state"]].set(max(row["oldest_s"], 0.0))
+        await self._audit.step()
+        await self._database.execute(_SQL["forget_publishers"])
+        metrics.last_success.set(time.time())
+
+    async def run(self) -> None:
+        """Observes until cancelled; while the database is away the last success grows old, and that is an alert."""
+        with suppressed():
+            while True:
+                try:
+                    await self.observe()
+                except DatabaseUnavailable as error:
+                    _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="observe", code=error.code)
+                await asyncio.sleep(self._period_s)

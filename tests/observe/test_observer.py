@@ -1,0 +1,171 @@
+"""The observer tells what is stuck and what is broken, from the database alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+
+from pipeline import RecordingBus, Stages, raw, stages
+from runwire.append import Change
+from runwire.errors import DatabaseUnavailable
+from runwire.model.event import RUN_FINISHED, Source, debug_trace
+from runwire.model.run import RunState
+from runwire.observe import Observer, ObserverMetrics
+from runwire.observe.audit import Audit
+
+
+class Watched:
+    def __init__(self, s: Stages) -> None:
+        self.stages = s
+        self.metrics = ObserverMetrics(s.metrics.out)
+        self.observer = Observer(s.database, self.metrics)
+
+    def value(self, name: str, **labels: str) -> float:
+        found = self.stages.metrics.out.registry.get_sample_value(f"runwire_{name}", labels)
+        assert found is not None, name
+        return found
+
+    def violations(self) -> dict[str, float]:
+        found = {
+            kind: self.value("invariant_violating_runs", invariant=kind)
+            for kind in ("density", "single_terminal", "published_prefix", "cursor_within_log")
+        }
+        return {kind: count for kind, count in found.items() if count}
+
+
+@asynccontextmanager
+async def watched(dsn: str) -> AsyncIterator[Watched]:
+    async with stages(dsn) as s:
+        yield Watched(s)
+
+
+async def test_the_backlog_and_its_age_are_what_is_not_published(database: str) -> None:
+    async with watched(database) as w:
+        s = w.stages
+        fence = await s.started_run("a")
+        await s.started_run("b")
+        await s.log.append("a", [debug_trace("x"), debug_trace("y")], fence=fence, source=Source.API)
+        await s.database.execute("UPDATE run_events SET ts_us = ts_us - 7000000 WHERE run_id = 'b'")
+        await w.observer.observe()
+        assert w.value("outbox_backlog_events") == 4
+        assert 7 <= w.value("outbox_oldest_age_seconds") < 60
+        publisher = s.publisher(RecordingBus())
+        publisher.mark_dirty(["a", "b"], by="local")
+        await publisher.publish_pending()
+        await publisher.aclose()
+        await w.observer.observe()
+        assert w.value("outbox_backlog_events") == 0
+        assert w.value("outbox_oldest_age_seconds") == 0
+
+
+async def test_runs_are_counted_by_state_with_the_age_of_the_oldest(database: str) -> None:
+    async with watched(database) as w:
+        await w.stages.started_run("a")
+        await w.stages.database.execute("UPDATE runs SET started_at = now() - interval '11 minutes'")
+        await w.stages.started_run("b")
+        await w.observer.observe()
+        assert w.value("runs_active", state="started") == 2
+        assert w.value("run_oldest_age_seconds", state="started") >= 660
+        assert w.value("runs_active", state="pending") == 0
+        assert w.value("run_oldest_age_seconds", state="waiting") == 0
+
+
+async def test_a_publisher_is_alive_while_its_heartbeat_is_young(database: str) -> None:
+    async with watched(database) as w:
+        await w.observer.observe()
+        assert w.value("publishers") == 0
+        publisher = w.stages.publisher(RecordingBus(), publisher_id="p1")
+        await publisher.heartbeat()
+        await w.observer.observe()
+        assert w.value("publishers") == 1
+        assert w.value("publisher_heartbeat_age_seconds") < 5
+        await w.stages.database.execute("UPDATE publishers SET heartbeat_at = now() - interval '16 s'")
+        await w.observer.observe()
+        assert w.value("publishers") == 0
+        assert w.value("publisher_heartbeat_age_seconds") >= 16
+        await publisher.retire()
+        await publisher.aclose()
+        assert await w.stages.database.fetchval("SELECT count(*) FROM publishers") == 0
+
+
+async def test_a_sound_log_has_no_violations(database: str) -> None:
+    async with watched(database) as w:
+        s = w.stages
+        fence = await s.started_run("closed")
+        await s.started_run("open")
+        await s.log.append("closed", [RUN_FINISHED], fence=fence, source=Source.API, change=Change(RunState.FINISHED))
+        publisher = s.publisher(RecordingBus())
+        publisher.mark_dirty(["open", "closed"], by="local")
+        await publisher.publish_pending()
+        await publisher.aclose()
+        await w.observer.observe()
+        assert w.violations() == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "found"),
+    [
+        ("DELETE FROM run_events WHERE run_id = 'r' AND seq = 2", {"density": 1}),
+        ("DELETE FROM run_events WHERE run_id = 'r' AND seq = 1", {"density": 1}),
+        ("UPDATE runs SET last_seq = 9 WHERE run_id = 'r'", {"density": 1}),
+        ("DELETE FROM run_outbox WHERE run_id = 'r'", {"published_prefix": 1}),
+        ("UPDATE run_outbox SET next_seq = 9 WHERE run_id = 'r'", {"cursor_within_log": 1}),
+        ("UPDATE runs SET state = 'failed', finished_at = now() WHERE run_id = 'r'", {"single_terminal": 1}),
+    ],
+)
+async def test_each_broken_invariant_is_found_counted_once_and_cleared_when_mended(
+    database: str, damage: str, found: dict[str, float]
+) -> None:
+    async with watched(database) as w:
+        fence = await w.stages.started_run("r")
+        await w.stages.started_run("sound")
+        await w.stages.log.append("r", [debug_trace("x"), debug_trace("y")], fence=fence, source=Source.API)
+        connection = await raw(database)
+        await connection.execute("CREATE TABLE kept AS SELECT * FROM run_events WHERE run_id = 'r'")
+        await connection.execute(damage)
+        for _ in range(2):
+            await w.observer.observe()
+            assert w.violations() == found
+        (kind,) = found
+        assert w.value("invariant_violations_total", invariant=kind) == 1
+        await connection.execute("ALTER TABLE runs DISABLE TRIGGER runs_transition")
+        await connection.execute(
+            "UPDATE runs SET state = 'started', finished_at = NULL, last_seq = 3 WHERE run_id = 'r'"
+        )
+        await connection.execute("INSERT INTO run_events SELECT * FROM kept ON CONFLICT DO NOTHING")
+        await connection.execute("UPDATE run_outbox SET next_seq = 1")
+        await connection.execute(
+            "INSERT INTO run_outbox (run_id, run_day) SELECT run_id, run_day FROM runs ON CONFLICT DO NOTHING"
+        )
+        await connection.close()
+        await w.observer.observe()
+        assert w.violations() == {}
+
+
+async def test_the_audit_reaches_every_run_within_its_budget(database: str) -> None:
+    async with watched(database) as w:
+        await w.stages.database.execute(
+            "INSERT INTO runs (run_id, agent, state, last_seq, started_at, finished_at, request_hash, input) "
+            "SELECT 'old-' || n, 'x', 'finished', 10, now(), now() - interval '1 day', '', '' "
+            "FROM generate_series(1, 30) AS n"
+        )
+        audit = Audit(w.stages.database, w.metrics, budget_events=200)
+        steps = 0
+        while len(audit.broken) < 60:  # none of them has a single event: density and the terminal event
+            looked = await audit.step()
+            assert looked <= 10 + len(audit.broken)
+            steps += 1
+            assert steps < 10
+
+
+async def test_when_the_database_is_away_the_last_success_stays_what_it_was(database: str) -> None:
+    async with watched(database) as w:
+        await w.observer.observe()
+        before = w.value("observer_last_success_timestamp_seconds")
+        assert before > 0
+        await w.stages.database.__aexit__()
+        with pytest.raises(DatabaseUnavailable):
+            await w.observer.observe()
+        assert w.value("observer_last_success_timestamp_seconds") == before
