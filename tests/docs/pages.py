@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -54,7 +55,7 @@ def headings(page: Path) -> list[tuple[int, str, str]]:
     """(level, text, anchor) of each heading, in order."""
     found: list[tuple[int, str, str]] = []
     tokens = _MARKDOWN.parse(page.read_text())
-    for opening, inline in zip(tokens, tokens[1:], strict=False):
+    for opening, inline in pairwise(tokens):
         if opening.type == "heading_open":
             text = "".join(child.content for child in inline.children or () if child.type in ("text", "code_inline"))
             found.append((int(opening.tag[1:]), text, slugify(text)))

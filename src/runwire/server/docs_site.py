@@ -1,8 +1,9 @@
-"""The documentation as a small web site: docs/*.md rendered, with a page that leads to all of them."""
+"""The documentation as a small web site: docs/*.md rendered. Its entry is docs/index.md, or a list of all pages."""
 
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from html import escape
 from importlib.resources import files
@@ -23,6 +24,9 @@ from runwire.server.static_files import Content, packaged, served
 PREFIX: Final = "/docs/"
 _ASSETS: Final = (".png", ".svg", ".json")
 _PROBLEMS: Final = "problems"
+_INDEX: Final = "index.md"
+_COMMENT: Final = re.compile(r"^<!--.*-->\n", re.MULTILINE)
+"""A marker between which a part of a document is generated."""
 
 
 def docs_folder() -> Traversable | None:
@@ -45,7 +49,7 @@ class DocsSite:
     @property
     def pages(self) -> tuple[str, ...]:
         """Every page but the index: `telemetry`, `runbooks/run-diagnostics`."""
-        documents = (name.removesuffix(".md") for name in self._sources if name.endswith(".md"))
+        documents = (name.removesuffix(".md") for name in self._sources if name.endswith(".md") and name != _INDEX)
         return (*documents, _PROBLEMS)
 
     def content(self, path: str) -> Content | None:
@@ -64,16 +68,17 @@ class DocsSite:
         return content.response(request)
 
     def _made(self, path: str) -> Content | None:
-        if path == "":
+        name = f"{path}.md" if path else _INDEX
+        if path == "" and name not in self._sources:
             return self._page("Documentation", self._index(), at="")
         if path == _PROBLEMS:
             return self._page("Problems", self._markdown.render(_problems_page()), at=path)
         if path.endswith(_ASSETS) and path in self._sources:
             return Content.of(self._sources[path].read_bytes(), name=path)
-        source = self._sources.get(f"{path}.md")
-        if source is None:
+        source = self._sources.get(name)
+        if source is None or path == _INDEX.removesuffix(".md"):
             return None
-        text = source.read_text("utf-8")
+        text = _COMMENT.sub("", source.read_text("utf-8"))
         tokens = self._markdown.parse(text)
         for token in tokens:
             for inline in token.children or ():
@@ -93,7 +98,7 @@ class DocsSite:
         if name not in self._sources:
             del token.attrs[attribute]
             return
-        page = name.removesuffix(".md")
+        page = "" if name == _INDEX else name.removesuffix(".md")
         token.attrs[attribute] = PREFIX + page + (f"#{parts.fragment}" if parts.fragment else "")
 
     def _index(self) -> str:

@@ -1,0 +1,25 @@
+# syntax=docker/dockerfile:1
+FROM python:3.12-slim AS build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY src ./src
+COPY docs ./docs
+RUN python -m venv /opt/runwire \
+    && /opt/runwire/bin/pip install --no-cache-dir --disable-pip-version-check .
+
+FROM python:3.12-slim
+RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin runwire
+COPY --from=build /opt/runwire /opt/runwire
+ENV PATH=/opt/runwire/bin:$PATH \
+    PYTHONUNBUFFERED=1 \
+    RUNWIRE_HOST=0.0.0.0 \
+    RUNWIRE_ADMIN_HOST=0.0.0.0
+# Agents of your own: mount or copy them here and name them in RUNWIRE_AGENTS.
+WORKDIR /app
+USER 10001
+EXPOSE 8080 9464
+STOPSIGNAL SIGTERM
+# Raises, and so fails, on anything but 200.
+HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+    CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('RUNWIRE_ADMIN_PORT', '9464') + '/readyz', timeout=2)"]
+ENTRYPOINT ["runwire", "serve"]

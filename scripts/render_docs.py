@@ -1,0 +1,110 @@
+"""Writes the generated parts of the documentation: `make docs`. `--check` changes nothing and fails on drift."""  # noqa: INP001  # a script
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Literal, get_args, get_origin
+
+import annotated_types
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+
+from runwire.server.problems import KINDS
+from runwire.settings import Settings
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+ENV = Settings.model_config["env_prefix"]
+
+# What a default factory gives depends on the machine.
+COMPUTED = {"data_dir": "the user's data directory + `/runwire`", "worker_id": "the host's name"}
+
+
+def settings_table() -> str:
+    """A Markdown table of every setting, in the order of the class."""
+    lines = ["| environment variable | default | allowed | meaning |", "|---|---|---|---|"]
+    for name, field in Settings.model_fields.items():
+        meaning = (field.description or "").replace("|", "\\|")
+        if name == "database_url":
+            meaning += " `DATABASE_URL` stands in for it."
+        lines.append(f"| `{ENV}{name.upper()}` | {_default(name, field)} | {_allowed(field)} | {meaning} |")
+    return "\n".join(lines)
+
+
+def _default(name: str, field: FieldInfo) -> str:
+    value = field.default
+    if name in COMPUTED:
+        return COMPUTED[name]
+    if value is None or value == () or value is PydanticUndefined:
+        return ""
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`{','.join(str(part) for part in value)}`"
+    return f"`{value}`"
+
+
+def _allowed(field: FieldInfo) -> str:
+    if get_origin(field.annotation) is Literal:
+        return ", ".join(f"`{choice}`" for choice in get_args(field.annotation))
+    low = high = ""
+    for rule in field.metadata:
+        if isinstance(rule, annotated_types.Ge):
+            low = f"{rule.ge} or more"
+        elif isinstance(rule, annotated_types.Gt):
+            low = f"more than {rule.gt}"
+        elif isinstance(rule, annotated_types.Le):
+            high = f"at most {rule.le}"
+        elif isinstance(rule, annotated_types.MaxLen):
+            high = f"at most {rule.max_length} characters"
+    return ", ".join(part for part in (low, high) if part)
+
+
+def problems_table() -> str:
+    """A Markdown table of every error code a client can get."""
+    lines = ["| code | status | meaning |", "|---|---|---|"]
+    lines += [f"| `{code}` | {kind.status} | {kind.title} |" for code, kind in KINDS.items()]
+    return "\n".join(lines)
+
+
+GENERATED: Mapping[str, tuple[Path, Callable[[], str]]] = {
+    "settings": (DOCS / "operations.md", settings_table),
+    "problems": (DOCS / "protocol.md", problems_table),
+}
+"""What stands between the markers of each name, and on which page."""
+
+
+def rendered(page: str, name: str, content: str) -> str:
+    """The page with `content` between its markers. Raises ValueError when it has none."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    before, began, rest = page.partition(begin)
+    _, ended, after = rest.partition(end)
+    if not (began and ended):
+        raise ValueError(f"no {begin} and {end}")
+    return f"{before}{begin}\n\n{content}\n\n{end}{after}"
+
+
+def main() -> int:
+    """0, or 1 with `--check` when a page differs from what would be written."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when something would change")
+    check = parser.parse_args().check
+    drifted = False
+    for name, (path, content) in GENERATED.items():
+        page = path.read_text(encoding="utf-8")
+        wanted = rendered(page, name, content())
+        if page == wanted:
+            continue
+        drifted = True
+        if check:
+            sys.stderr.write(f"{path.relative_to(ROOT)}: {name} is out of date; run `make docs`\n")
+        else:
+            path.write_text(wanted, encoding="utf-8")
+    return 1 if check and drifted else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
