@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from agents_for_tests import Count, Gate, asking, fail, looping, one_node
+from orchestrate.agents_for_tests import Count, Gate, asking, fail, looping, one_node
 from pipeline import Stages, stages
 from runwire import END, Agent, Context, RunState
 from runwire.agents.golden import golden
