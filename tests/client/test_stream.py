@@ -132,6 +132,12 @@ async def test_failures_in_a_row_wait_longer_each_time(server: Crooked, client: 
     assert time.monotonic() - began >= 0.05 + 0.1 + 0.2 + 0.4 + 0.8
 
 
+async def test_a_server_that_once_answered_is_waited_for_even_before_the_first_event(server: Crooked) -> None:
+    server.will_stream(*[stream(retry=b"retry: 60\n\n")] * 3, stream(event(1), end(1)))
+    async with Client(server.url, retry_s=0.1) as client:
+        assert await seqs(client.stream("r1")) == [1]
+
+
 async def test_patience_is_bounded_when_asked(server: Crooked, client: Client) -> None:
     server.will_stream(*[stream(event(1))] * 100)
     followed = client.stream("r1", patience_s=0.2)

@@ -12,8 +12,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    stop_after_delay,
-    stop_never,
     wait_exponential,
     wait_random,
 )
@@ -101,16 +99,18 @@ class RunStream:
         return bool(self._events) or self.end is not None or self._closed
 
     async def _more_through_failures(self) -> None:
-        patience_s = self._caller.retry_s if self.connections == 0 else self._patience_s
-        stop = stop_never if patience_s is None else stop_after_delay(patience_s)
         try:
             async for attempt in AsyncRetrying(
-                wait=self._wait_s, stop=stop, retry=retry_if_exception_type(Again), reraise=True
+                wait=self._wait_s, stop=self._gives_up, retry=retry_if_exception_type(Again), reraise=True
             ):
                 with attempt:
                     await self._more()
         except Again as again:
             raise again.error from again.__cause__
+
+    def _gives_up(self, state: RetryCallState) -> bool:
+        patience_s = self._caller.retry_s if self.connections == 0 else self._patience_s
+        return patience_s is not None and (state.seconds_since_start or 0) >= patience_s
 
     def _wait_s(self, state: RetryCallState) -> float:
         """What the answer asked for, else the stream's reconnection time, doubled with every failure in a row."""

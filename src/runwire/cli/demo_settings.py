@@ -1,0 +1,56 @@
+"""Where a demo keeps its data and which ports it takes, so that it needs no choices and disturbs nobody."""
+
+from __future__ import annotations
+
+import fcntl
+import socket
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from runwire.settings import Role, Settings, load_settings
+
+
+@contextmanager
+def demo_folder(chosen: Path | None = None) -> Iterator[Path]:
+    """The folder chosen, or the one of earlier demos; while another demo has that, a temporary one."""
+    if chosen is not None:
+        chosen.mkdir(parents=True, exist_ok=True)
+        yield chosen
+        return
+    usual = load_settings().data_dir / "demo"
+    usual.mkdir(parents=True, exist_ok=True)
+    with (usual / "demo.lock").open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with tempfile.TemporaryDirectory(prefix="runwire-demo-") as temporary:
+                yield Path(temporary)
+        else:
+            yield usual
+
+
+def demo_settings(folder: Path) -> Settings:
+    """Every role in this process, every run traced, the usual ports where they are free."""
+    usual = load_settings()
+    own = {
+        "database_url": None,
+        "bus": "memory",
+        "roles": tuple(Role),
+        "data_dir": folder,
+        "trace_sample_ratio": 1.0,
+        "port": usual.port if _is_free(usual.host, usual.port) else 0,
+        "admin_port": usual.admin_port if _is_free(usual.admin_host, usual.admin_port) else 0,
+    }
+    return usual.model_copy(update=own)
+
+
+def _is_free(host: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # what the service will do
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True

@@ -1,0 +1,80 @@
+"""`runwire doctor`: is everything in place, and if not, what to do."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from runwire.cli.failures import ExitCode
+from runwire.cli.options import Json, Token, examples
+
+if TYPE_CHECKING:
+    from runwire.db.health import Finding
+    from runwire.settings import Settings
+
+EPILOG: Final = (
+    examples(
+        "runwire doctor",
+        "runwire doctor https://runs.example.com",
+        "DATABASE_URL=postgresql://... runwire doctor https://runs.example.com --json",
+    )
+    + "\n\nWith a URL it starts a run of the agent golden there and watches it through whatever proxies are in "
+    "between. The database is looked at when DATABASE_URL names one, or when no URL is given."
+)
+
+
+def doctor(
+    *,
+    url: Annotated[str | None, typer.Argument(help="A service to look at, as its users reach it.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
+    as_json: Json = False,
+    token: Token = None,
+) -> int:
+    """Check the database and the way to a service; 1 if a check fails."""
+    from runwire.settings import load_settings
+
+    settings = load_settings(data_dir=data_dir)
+    findings = asyncio.run(_examine(settings, url=url, token=token))
+    if as_json:
+        from runwire.cli.output import print_json
+
+        ok = all(finding.ok for finding in findings)
+        print_json({"ok": ok, "checks": findings})
+    else:
+        _print(findings)
+    return ExitCode.OK if all(finding.ok for finding in findings) else ExitCode.FAILED
+
+
+async def _examine(settings: Settings, *, url: str | None, token: str | None) -> list[Finding]:
+    from runwire.cli.database import database_of
+    from runwire.cli.proxy_check import examine_url
+    from runwire.db.health import Finding, examine
+    from runwire.errors import EmbeddedPostgresError
+
+    findings: list[Finding] = []
+    if settings.database_url is not None or url is None:
+        try:
+            async with database_of(settings) as dsn:
+                findings += await examine(dsn)
+        except EmbeddedPostgresError as error:
+            remedy = "install runwire[embedded], or set DATABASE_URL"
+            findings.append(Finding("database", ok=False, seen=str(error), remedy=remedy))
+    if url is not None:
+        findings += await examine_url(url, token=token)
+    return findings
+
+
+def _print(findings: list[Finding]) -> None:
+    from rich.markup import escape
+
+    from runwire.cli.output import console
+
+    out = console()
+    for finding in findings:
+        mark = "[green]ok  [/]" if finding.ok else "[bold red]FAIL[/]"
+        out.print(f"{mark} [bold]{finding.check:<14}[/] {escape(finding.seen)}", soft_wrap=True)
+        if finding.remedy:
+            out.print(f"     {'':<14} -> {escape(finding.remedy)}", soft_wrap=True)

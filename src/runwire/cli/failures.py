@@ -1,0 +1,67 @@
+"""Failures as one sentence on stderr and an exit code. Expected ones never show a traceback."""
+
+from __future__ import annotations
+
+import errno
+from enum import IntEnum
+
+from runwire.errors import (
+    ConfigurationError,
+    DatabaseUnavailable,
+    EmbeddedPostgresError,
+    InvalidRequest,
+    RunNotFound,
+    RunwireError,
+    UnknownAgent,
+)
+
+
+class ExitCode(IntEnum):
+    """What a command ends with; public API."""
+
+    OK = 0
+    FAILED = 1
+    USAGE = 2
+    NOT_FOUND = 3
+    UNREACHABLE = 4
+    INTERRUPTED = 130
+
+
+EXIT_CODES_HELP = (
+    "Exit codes: 0 done · 1 it failed (also: the followed run failed, a check failed) · 2 wrong usage or settings · "
+    "3 no such run · 4 the server or the database cannot be reached · 130 interrupted"
+)
+
+_CODES: tuple[tuple[type[RunwireError], ExitCode], ...] = (
+    (RunNotFound, ExitCode.NOT_FOUND),
+    (ConfigurationError, ExitCode.USAGE),
+    (InvalidRequest, ExitCode.USAGE),
+    (UnknownAgent, ExitCode.USAGE),
+    (DatabaseUnavailable, ExitCode.UNREACHABLE),
+    (EmbeddedPostgresError, ExitCode.UNREACHABLE),
+)
+
+
+def exit_code_of(error: RunwireError) -> ExitCode:
+    if error.code == "server_unreachable":  # by code: the client, which has its type, is slow to import
+        return ExitCode.UNREACHABLE
+    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
+
+
+def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
+    """What to print: one line, and for settings one for each that is wrong."""
+    if isinstance(error, ConfigurationError):
+        return error.problems
+    if isinstance(error, OSError):
+        if error.errno == errno.EADDRINUSE:
+            return (f"{_bound_address(error)} is in use by another process: take another port, or 0 for a free one",)
+        return (error.strerror or str(error),)
+    if error.code == "server_unreachable":
+        return (f"{error} (is `runwire serve` running? --url or RUNWIRE_URL says where)",)
+    return (" ".join(str(error).split()),)
+
+
+def _bound_address(error: OSError) -> str:
+    """Out of asyncio's text, `error while attempting to bind on address ('127.0.0.1', 8080): ...`."""
+    _, found, rest = (error.strerror or "").partition("on address (")
+    return rest.partition(")")[0].replace("'", "").replace(", ", ":") if found else "the address"

@@ -1,0 +1,58 @@
+"""Follows a run in the terminal, through reconnects, to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from rich.console import Console
+
+from runwire.cli.failures import ExitCode
+from runwire.cli.output import console, print_json
+from runwire.cli.timeline import Timeline
+from runwire.client import RunStream
+from runwire.model.event import Event
+from runwire.model.run import RunState
+
+
+async def follow(
+    stream: RunStream,
+    *,
+    as_json: bool,
+    started_ms: int | None = None,
+    on_event: Callable[[Event], None] = lambda _event: None,
+) -> ExitCode:
+    """Prints the events as they come: JSON, one a line, or a timeline. FAILED when the run did not end well."""
+    out = console()
+    timeline = Timeline(started_ms=started_ms)
+    with ExitStack() as stack:
+        status = stack.enter_context(out.status("waiting")) if out.is_terminal and not as_json else None
+        async for event in stream:
+            on_event(event)
+            if as_json:
+                print_json(event)
+                continue
+            for line in timeline.take(event):
+                out.print(line, soft_wrap=True)
+            if status is not None:
+                status.update(f"[dim]{timeline.node or 'waiting'} …[/]")
+    end = stream.end
+    if end is None:
+        return ExitCode.FAILED
+    if not as_json:
+        print_end(out, state=end.state, run_id=end.run_id, events=end.last_seq)
+    return ExitCode.OK if end.state is RunState.FINISHED else ExitCode.FAILED
+
+
+def print_end(out: Console, *, state: RunState, run_id: str, events: int) -> None:
+    out.print(f"{coloured(state)}  {run_id}  {events} events", soft_wrap=True)
+
+
+def coloured(state: RunState) -> str:
+    colour = {
+        RunState.FINISHED: "green",
+        RunState.FAILED: "red",
+        RunState.CANCELLED: "yellow",
+        RunState.WAITING: "magenta",
+    }.get(state, "cyan")
+    return f"[{colour}]{state.value}[/]"

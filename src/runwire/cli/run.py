@@ -1,0 +1,248 @@
+"""`runwire run`: start runs and look at them, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+
+import typer
+
+from runwire.cli.failures import ExitCode
+from runwire.cli.options import DEFAULT_URL, Json, RunId, Token, Url, examples
+from runwire.errors import InvalidRequest
+from runwire.model.run import RunState
+
+if TYPE_CHECKING:
+    from runwire.client import Client, RunView
+
+T = TypeVar("T")
+
+RETRY_S: Final = 2.0
+"""How long a command tries to reach the service: somebody is waiting."""
+
+app = typer.Typer(help="Start runs, look at them, follow them.", rich_markup_mode="rich")
+
+
+@app.command(
+    epilog=examples(
+        "runwire run start",
+        """runwire run start explore --input '{"site": "http://127.0.0.1:8080/docs/"}' --follow""",
+        "runwire run start triage --input @question.json --idempotency-key order-17",
+    )
+)
+def start(
+    *,
+    agent: Annotated[str, typer.Argument(help="The agent to run.")] = "golden",
+    input_: Annotated[
+        str | None,
+        typer.Option("--input", metavar="JSON|@FILE", help="Its input: a JSON object, or @ and a file (@- is stdin)."),
+    ] = None,
+    run_id: Annotated[
+        str | None, typer.Option("--id", metavar="ID", help="The run's id; a UUIDv7 when left out.")
+    ] = None,
+    idempotency_key: Annotated[
+        str | None, typer.Option("--idempotency-key", metavar="KEY", help="Starts once however often this is repeated.")
+    ] = None,
+    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow it to its end; 1 if it fails.")] = False,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> int:
+    """Start a run and print its id."""
+    given = None if input_ is None else _input(input_)
+
+    async def work(client: Client) -> int:
+        from runwire.cli.follow import follow as follow_run
+        from runwire.cli.output import print_json, say
+
+        run = await client.start(agent, input=given, run_id=run_id, idempotency_key=idempotency_key)
+        if follow:
+            if not as_json:
+                say(f"run {run.run_id}")
+            return await follow_run(client.stream(run), as_json=as_json)
+        if as_json:
+            print_json(run)
+        else:
+            typer.echo(run.run_id)
+        return ExitCode.OK
+
+    return _with_client(url, token, work)
+
+
+@app.command(
+    "list", epilog=examples("runwire run list", "runwire run list --state failed --agent explore --limit 5 --json")
+)
+def list_(
+    *,
+    state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
+    agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest.")] = 20,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> int:
+    """List runs, newest first."""
+
+    async def work(client: Client) -> int:
+        from runwire.cli.output import print_json
+
+        found: list[RunView] = []
+        async for view in client.runs(state=state, agent=agent, page_size=min(limit, 100)):
+            found.append(view)
+            if len(found) == limit:
+                break
+        if as_json:
+            print_json(found)
+        else:
+            _print_table(found)
+        return ExitCode.OK
+
+    return _with_client(url, token, work)
+
+
+@app.command(epilog=examples("runwire run show 0197a5c2-...", "runwire run show 0197a5c2-... --json"))
+def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
+    """Show a run: its state, how far its log is, how far it is published."""
+
+    async def work(client: Client) -> int:
+        _print_view(await client.run(run_id), as_json=as_json)
+        return ExitCode.OK
+
+    return _with_client(url, token, work)
+
+
+@app.command(epilog=examples("runwire run cancel 0197a5c2-..."))
+def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
+    """Ask a run to end; it is cancelled before its next node. Repeating it changes nothing."""
+
+    async def work(client: Client) -> int:
+        _print_view(await client.cancel(run_id), as_json=as_json)
+        return ExitCode.OK
+
+    return _with_client(url, token, work)
+
+
+@app.command(epilog=examples("runwire run signal 0197a5c2-... approved"))
+def signal(
+    *,
+    run_id: RunId,
+    name: Annotated[str, typer.Argument(help="What the run waits for.", show_default=False)],
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> int:
+    """Let a waiting run go on. A signal that comes before its run waits is kept."""
+
+    async def work(client: Client) -> int:
+        _print_view(await client.signal(run_id, name), as_json=as_json)
+        return ExitCode.OK
+
+    return _with_client(url, token, work)
+
+
+@app.command(
+    epilog=examples(
+        "runwire run tail 0197a5c2-...",
+        "runwire run tail 0197a5c2-... --from-seq 13 --json | jq .type",
+    )
+)
+def tail(
+    *,
+    run_id: RunId,
+    from_seq: Annotated[int, typer.Option(min=0, metavar="N", help="Only events after this seq.")] = 0,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> int:
+    """Follow a run to its end, from its beginning. Reconnects by itself, repeats and skips nothing."""
+
+    async def work(client: Client) -> int:
+        from runwire.cli.follow import follow
+
+        view = await client.run(run_id)
+        stream = client.stream(run_id, after=from_seq)
+        return await follow(stream, as_json=as_json, started_ms=view.started_at)
+
+    return _with_client(url, token, work)
+
+
+def _with_client(url: str, token: str | None, work: Callable[[Client], Awaitable[int]]) -> int:
+    from runwire.client import Client
+
+    async def run() -> int:
+        async with Client(url, token=token, retry_s=RETRY_S) as client:
+            return await work(client)
+
+    return asyncio.run(run())
+
+
+def _input(given: str) -> dict[str, Any]:
+    import msgspec
+
+    try:
+        text = (
+            given if not given.startswith("@") else sys.stdin.read() if given == "@-" else Path(given[1:]).read_text()
+        )
+    except (OSError, UnicodeDecodeError) as error:
+        raise InvalidRequest(
+            f"--input: {given[1:]} cannot be read: {getattr(error, 'strerror', 'not UTF-8')}"
+        ) from error
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except msgspec.DecodeError as error:
+        raise InvalidRequest(f"--input must be a JSON object: {error}") from error
+
+
+def _print_view(view: RunView, *, as_json: bool) -> None:
+    from runwire.cli.follow import coloured
+    from runwire.cli.output import console, duration, print_json
+
+    if as_json:
+        print_json(view)
+        return
+    facts = {
+        "run": view.run_id,
+        "agent": view.agent + (" (external)" if view.external else ""),
+        "state": coloured(view.state) + (f" for {view.waiting_for}" if view.waiting_for else ""),
+        "events": f"{view.last_seq} in the log, {view.published_seq} published",
+        "attempt": str(view.attempt),
+        "created": _when(view.created_at),
+        "started": _when(view.started_at),
+        "finished": _when(view.finished_at),
+    }
+    if view.started_at is not None and view.finished_at is not None:
+        facts["took"] = duration(view.finished_at - view.started_at)
+    if view.error_code:
+        facts["error"] = f"[red]{view.error_code}[/]"
+    if view.cancel_requested:
+        facts["cancel"] = "requested"
+    out = console()
+    for name, fact in facts.items():
+        out.print(f"[dim]{name:>8}[/]  {fact}", soft_wrap=True)
+
+
+def _print_table(views: list[RunView]) -> None:
+    from rich.table import Table
+
+    from runwire.cli.follow import coloured
+    from runwire.cli.output import console, duration
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("RUN", "AGENT", "STATE", "CREATED"):
+        table.add_column(column, no_wrap=True)
+    table.add_column("EVENTS", justify="right")
+    table.add_column("TOOK", justify="right", no_wrap=True)
+    for view in views:
+        ended = view.started_at is not None and view.finished_at is not None
+        took = duration((view.finished_at or 0) - (view.started_at or 0)) if ended else ""
+        table.add_row(view.run_id, view.agent, coloured(view.state), _when(view.created_at), str(view.last_seq), took)
+    console().print(table)
+
+
+def _when(ms: int | None) -> str:
+    from datetime import UTC, datetime
+
+    return "-" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"

@@ -1,0 +1,109 @@
+"""`runwire serve`: the service, until it is told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import typer
+
+from runwire.cli.failures import ExitCode, sentences_of
+from runwire.cli.options import examples
+from runwire.errors import RunwireError
+
+if TYPE_CHECKING:
+    from runwire.settings import Settings
+
+EPILOG: Final = (
+    examples(
+        "runwire serve",
+        "runwire serve --port 0 --admin-port 0 --data-dir ./data",
+        "runwire serve --agents shop.agents:triage --agents shop.agents:refund",
+        "DATABASE_URL=postgresql://... runwire serve --role api",
+    )
+    + "\n\nEvery setting is also an environment variable, RUNWIRE_ and its name, e.g. RUNWIRE_LOG_LEVEL=debug. "
+    "Flags win. DATABASE_URL names the PostgreSQL; without it an embedded one is started in the data directory. "
+    "SIGTERM or Ctrl-C drains and ends with 0; a second Ctrl-C ends at once."
+)
+
+
+class ServiceFailed(RunwireError):
+    """The service could not listen, or could not go on."""
+
+    code = "service_failed"
+
+
+def serve(
+    *,
+    host: Annotated[str | None, typer.Option(help="Address of the API. [default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API; 0 takes a free one. [default: 8080]")] = None,
+    admin_port: Annotated[
+        int | None, typer.Option(help="Port of health and metrics; 0 takes a free one. [default: 9464]")
+    ] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
+    role: Annotated[
+        list[str] | None, typer.Option(help="api, worker, publisher or observer; may be repeated. [default: all]")
+    ] = None,
+    agents: Annotated[
+        list[str] | None, typer.Option(metavar="MODULE:OBJECT", help="An agent of yours; may be repeated.")
+    ] = None,
+) -> int:
+    """Run the service: API, workers and publisher in one process, or some of them."""
+    from runwire.settings import load_settings
+    from runwire.telemetry.logs import configure_logging
+
+    settings = load_settings(
+        host=host,
+        port=port,
+        admin_port=admin_port,
+        data_dir=data_dir,
+        roles=tuple(role) if role else None,
+        agents=tuple(agents) if agents else None,
+    )
+    configure_logging(settings.log_level, settings.log_format)
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    from runwire.assembly import Assembly
+    from runwire.db.health import check_reachable
+
+    service = Assembly(settings)
+    stop_on_signals(service)
+    if settings.database_url is not None:
+        await check_reachable(settings.database_url)
+    try:
+        async with service:
+            await service.run_until_stopped()
+    except OSError as error:
+        raise ServiceFailed(sentences_of(error)[0]) from error
+    return ExitCode.OK
+
+
+def stop_on_signals(service: Any) -> None:
+    """SIGTERM and SIGINT stop the service; a second SIGINT ends this process at once."""
+    loop = asyncio.get_running_loop()
+    interrupted = False
+
+    def interrupt() -> None:
+        nonlocal interrupted
+        if interrupted:
+            os._exit(ExitCode.INTERRUPTED)
+        interrupted = True
+        service.stop()
+
+    loop.add_signal_handler(signal.SIGTERM, service.stop)
+    loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+def fast_loop() -> Any:
+    """uvloop's loop factory where it is installed, else None for asyncio's own."""
+    try:
+        import uvloop
+    except ImportError:
+        return None
+    return uvloop.new_event_loop
