@@ -47,7 +47,7 @@ async def _served(request: web.Request, stream: Stream) -> web.StreamResponse:
     # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
     await response.write(stream.prelude)
     transport = request.transport
-    if transport is None or not isinstance(transport, asyncio.WriteTransport):
+    if transport is None:
         return response
     outlet = Outlet(transport.write, transport.get_write_buffer_size, transport.is_closing, chunked=chunked)
     try:
