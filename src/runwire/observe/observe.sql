@@ -67,3 +67,60 @@ LATERAL (VALUES
     ('cursor_within_log', s.next_seq > s.last_seq + 1 OR (s.closed AND s.next_seq > s.last_seq))
 ) AS v (invariant, broken)
 WHERE v.broken
+
+-- name: diagnose
+-- Everything the database knows of where a run is, in one snapshot.
+SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence, r.lease_owner, r.waiting_for, r.error_code,
+       r.traceparent, r.last_seq, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
+       extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s,
+       extract(epoch FROM r.lease_until - clock_timestamp())::float8 AS lease_left_s,
+       extract(epoch FROM clock_timestamp() - r.cancel_requested_at)::float8 AS cancel_age_s,
+       e.type AS last_type, e.label AS last_label, e.age_s AS last_age_s,
+       u.age_s AS unpublished_age_s,
+       c.next_node,
+       to_regclass('run_events_' || to_char(r.run_day, 'YYYYMMDD')) IS NOT NULL AS has_partition,
+       pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only
+FROM runs AS r
+LEFT JOIN run_outbox AS o USING (run_id)
+LEFT JOIN run_checkpoints AS c USING (run_id)
+LEFT JOIN LATERAL (
+    SELECT type::text AS type, coalesce(name, fn) AS label,
+           (extract(epoch FROM clock_timestamp()) - ts_us / 1e6)::float8 AS age_s
+    FROM run_events WHERE run_day = r.run_day AND run_id = r.run_id ORDER BY seq DESC LIMIT 1) AS e ON true
+LEFT JOIN LATERAL (
+    SELECT (extract(epoch FROM clock_timestamp()) - ts_us / 1e6)::float8 AS age_s
+    FROM run_events WHERE run_day = r.run_day AND run_id = r.run_id AND seq >= o.next_seq ORDER BY seq LIMIT 1) AS u ON true
+WHERE r.run_id = $1
+
+-- name: node_in_flight
+-- The node that has started and not finished, with its age; none between two nodes.
+SELECT name, seq, (extract(epoch FROM clock_timestamp()) - ts_us / 1e6)::float8 AS age_s, type::text AS type
+FROM run_events
+WHERE run_id = $1 AND run_day = (SELECT run_day FROM runs WHERE run_id = $1)
+  AND type IN ('NodeStarted', 'NodeFinished')
+ORDER BY seq DESC LIMIT 1
+
+-- name: last_error
+SELECT fn FROM run_events
+WHERE run_id = $1 AND run_day = (SELECT run_day FROM runs WHERE run_id = $1) AND fn LIKE 'error:%'
+ORDER BY seq DESC LIMIT 1
+
+-- name: publisher_health
+SELECT publisher_id, failing_code,
+       extract(epoch FROM clock_timestamp() - heartbeat_at)::float8 AS heartbeat_age_s,
+       extract(epoch FROM clock_timestamp() - failing_since)::float8 AS failing_s
+FROM publishers ORDER BY heartbeat_at DESC LIMIT 5
+
+-- name: row_holders
+-- Sessions of runwire that wait for a lock, and whom they wait for.
+SELECT w.application_name AS waits, extract(epoch FROM clock_timestamp() - w.query_start)::float8 AS waited_s,
+       b.pid AS held_by_pid, b.application_name AS held_by, b.state AS holder_state
+FROM pg_stat_activity AS w
+CROSS JOIN LATERAL unnest(pg_blocking_pids(w.pid)) AS blocking (pid)
+JOIN pg_stat_activity AS b ON b.pid = blocking.pid
+WHERE w.datname = current_database() AND w.application_name LIKE 'runwire %' AND w.wait_event_type = 'Lock'
+ORDER BY waited_s DESC LIMIT 5
+
+-- name: outbox_is_free
+-- No row: the cursor is locked by somebody at this moment, or there is none.
+SELECT run_id FROM run_outbox WHERE run_id = $1 FOR UPDATE SKIP LOCKED

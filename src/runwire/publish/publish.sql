@@ -35,9 +35,13 @@ WHERE r.last_seq >= o.next_seq
 ORDER BY o.updated_at LIMIT $1
 
 -- name: heartbeat
--- Says that this publisher lives; the observer alarms when nobody does.
-INSERT INTO publishers (publisher_id) VALUES ($1)
-ON CONFLICT (publisher_id) DO UPDATE SET heartbeat_at = clock_timestamp()
+-- Says that this publisher lives, and since when it fails with what; the observer alarms when nobody lives.
+INSERT INTO publishers (publisher_id, failing_since, failing_code)
+VALUES ($1, CASE WHEN $2::text IS NOT NULL THEN clock_timestamp() END, $2)
+ON CONFLICT (publisher_id) DO UPDATE SET
+    heartbeat_at = clock_timestamp(),
+    failing_since = CASE WHEN $2 IS NOT NULL THEN coalesce(publishers.failing_since, clock_timestamp()) END,
+    failing_code = $2
 
 -- name: retire
 DELETE FROM publishers WHERE publisher_id = $1

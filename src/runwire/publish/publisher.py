@@ -103,9 +103,12 @@ class Publisher:
         self._backlog.published(run_ids)
         return published
 
-    async def heartbeat(self) -> None:
-        """Says that this publisher lives, to whom the observer listens. Raises DatabaseUnavailable."""
-        await self._sweeper.fetch(_SQL["heartbeat"], self._publisher_id)
+    async def heartbeat(self, *, failing: str | None = None) -> None:
+        """Says that this publisher lives, and the code of the error it is failing with, if it is.
+
+        Raises DatabaseUnavailable.
+        """
+        await self._sweeper.fetch(_SQL["heartbeat"], self._publisher_id, failing)
 
     async def retire(self) -> None:
         """Says that this publisher has stopped on purpose."""

@@ -30,6 +30,7 @@ class PublishWorker:
         self._sweep_due = 0.0
         self._heartbeat_due = 0.0
         self._failures = 0
+        self._failing: str | None = None
 
     def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> None:
         self._publisher.mark_dirty(run_ids, by=by)
@@ -62,7 +63,7 @@ class PublishWorker:
         """One step: sweeps when that is due, then publishes. How many events went out; 0 after a failure, too."""
         try:
             if monotonic() >= self._heartbeat_due:
-                await self._publisher.heartbeat()
+                await self._publisher.heartbeat(failing=self._failing)
                 self._heartbeat_due = monotonic() + _HEARTBEAT_S
             if monotonic() >= self._sweep_due:
                 await self._publisher.sweep()
@@ -70,9 +71,12 @@ class PublishWorker:
             published = await self._publisher.publish_pending()
         except (BusUnavailable, DatabaseUnavailable) as error:
             self._failures += 1
+            self._failing = error.code
             _log.warning(LogEvent.PUBLISH_FAILED, code=error.code, failures=self._failures)
             return 0
         self._failures = 0
+        if published or self._failing == DatabaseUnavailable.code:  # nothing to do proves nothing about the bus
+            self._failing = None
         return published
 
     async def _sleep(self) -> None:

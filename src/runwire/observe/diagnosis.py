@@ -1,0 +1,255 @@
+"""The runbook's "run stuck" checklist, run by the machine: the stage a run is stuck in, why, and the safe next step."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from runwire.db import Database, Row, load_sql
+from runwire.errors import RunNotFound
+from runwire.model.graph import DEFAULT_TIMEOUT_S, Agents
+from runwire.model.run import RunState
+
+_SQL: Final = load_sql("runwire.observe", "observe.sql")
+
+UNCLAIMED_S: Final = 5.0
+"""A pending run older than this should have been claimed: workers look every second."""
+UNPUBLISHED_S: Final = 5.0
+"""An event unpublished for longer is a page; see alerts/thresholds.yaml."""
+ALIVE_S: Final = 15.0
+"""A publisher not heard of for longer is dead."""
+GRACE_S: Final = 5.0
+"""What a node may take beyond its timeout until its worker has cut it."""
+LOCK_S: Final = 1.0
+"""An append that waits longer for a lock does not wait for another append."""
+
+
+class Stage(StrEnum):
+    """Where a run is stuck. `client_side`: the pipeline has done its part. `waiting`: for a signal, as it should."""
+
+    NEVER_CLAIMED = "never_claimed"
+    LEASE_LOST = "lease_lost"
+    NODE_HUNG = "node_hung"
+    APPEND_FAILING = "append_failing"
+    OUTBOX_STUCK = "outbox_stuck"
+    BUS_DOWN = "bus_down"
+    WAITING = "waiting"
+    CLIENT_SIDE = "client_side"
+
+
+class NextStep(msgspec.Struct, frozen=True, rename="camel"):
+    """What is safe to do next; `command` can be run as it stands, None where there is nothing to run."""
+
+    text: str
+    command: str | None
+
+
+class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
+    """`evidence` holds what was looked at: ages and waits in seconds, seqs, owners, the trace. Never payload."""
+
+    run_id: str
+    stage: Stage
+    healthy: bool
+    summary: str
+    evidence: dict[str, Any]
+    next_step: NextStep
+
+
+class Diagnostician:
+    """`diagnose` costs a handful of look-ups by key; it may be asked at any time, and changes nothing."""
+
+    def __init__(self, database: Database, agents: Agents) -> None:
+        self._database = database
+        self._agents = agents
+
+    async def diagnose(self, run_id: str) -> Diagnosis:
+        """Raises RunNotFound and DatabaseUnavailable (which is a diagnosis, too)."""
+        run = await self._database.fetchrow(_SQL["diagnose"], run_id)
+        if run is None:
+            raise RunNotFound(run_id)
+        node = await self._database.fetchrow(_SQL["node_in_flight"], run_id)
+        error = await self._database.fetchrow(_SQL["last_error"], run_id)
+        publishers = await self._database.fetch(_SQL["publisher_health"])
+        locks = await self._database.fetch(_SQL["row_holders"])
+        cursor_is_free = await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
+        in_flight = node if node is not None and node["type"] == "NodeStarted" else None
+        evidence = _evidence(run, in_flight, error, publishers, locks)
+        publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free)
+        stage, summary, step = publishing or self._walking_problem(run, in_flight, locks) or _no_problem(run)
+        healthy = stage in (Stage.CLIENT_SIDE, Stage.WAITING)
+        return Diagnosis(run_id, stage, healthy, summary, evidence, step)
+
+    def _walking_problem(self, run: Row, node: Row | None, locks: list[Row]) -> _Finding | None:
+        state = RunState(run["state"])
+        if state.terminal or state is RunState.WAITING:
+            return None
+        return _append_problem(run, locks) or self._owner_problem(run) or self._node_problem(run, node)
+
+    def _owner_problem(self, run: Row) -> _Finding | None:
+        lease_left = run["lease_left_s"]
+        start_worker = "runwire serve --role worker"
+        if run["state"] == RunState.PENDING and lease_left is None:
+            if run["age_s"] < UNCLAIMED_S:
+                return None
+            known = run["agent"] in self._agents.names
+            why = "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
+            return (
+                Stage.NEVER_CLAIMED,
+                f"No worker has claimed the run in {run['age_s']:.0f} s.{why}",
+                NextStep("Start a worker, or give the workers there are the agent or more room.", start_worker),
+            )
+        if lease_left is not None and lease_left <= 0:
+            owner = run["lease_owner"] or "nobody"
+            return (
+                Stage.LEASE_LOST,
+                f"The lease of {owner} ended {-lease_left:.0f} s ago and nobody has taken over.",
+                NextStep("A worker takes it within a second of looking: see that one is running.", start_worker),
+            )
+        return None
+
+    def _node_problem(self, run: Row, node: Row | None) -> _Finding | None:
+        if node is None or node["age_s"] <= (limit := self._limit_s(run["agent"], node["name"])) + GRACE_S:
+            return None
+        cancel = f"runwire run cancel {run['run_id']}"
+        return (
+            Stage.NODE_HUNG,
+            f"Node {node['name']} has been running for {node['age_s']:.0f} s; its limit is {limit:.0f} s.",
+            NextStep("Cancel the run, or stop its worker so that another resumes it.", cancel),
+        )
+
+    def _limit_s(self, agent_name: str, node_name: str) -> float:
+        """The longest all tries of a node may take."""
+        agent = self._agents.get(agent_name)
+        node = agent.nodes.get(node_name) if agent is not None else None
+        if node is None:
+            return 6 * DEFAULT_TIMEOUT_S  # an external orchestrator's: nothing is declared here
+        pauses = sum(min(node.backoff_s * 2.0**n, 60.0) for n in range(node.retries))
+        return node.timeout_s * (node.retries + 1) + pauses
+
+
+_Finding = tuple[Stage, str, NextStep]
+
+
+def _append_problem(run: Row, locks: list[Row]) -> _Finding | None:
+    blocked = [lock for lock in locks if lock["waits"].startswith("runwire append") and lock["waited_s"] > LOCK_S]
+    if run["read_only"]:
+        return (
+            Stage.APPEND_FAILING,
+            "The database takes no writes: it is read-only, or a standby.",
+            NextStep("Point runwire at the primary.", "runwire doctor"),
+        )
+    if not run["has_partition"]:
+        return (
+            Stage.APPEND_FAILING,
+            "The partition for the run's day is missing, so its events cannot be stored.",
+            NextStep("Make it; any running runwire does so hourly.", "psql -c 'SELECT ensure_event_partitions(7)'"),
+        )
+    if blocked and not blocked[0]["held_by"].startswith("runwire append"):
+        lock = blocked[0]
+        return (
+            Stage.APPEND_FAILING,
+            f"Appends have waited {lock['waited_s']:.0f} s for a lock that session {lock['held_by_pid']} holds.",
+            NextStep(
+                "End that session if nobody needs it.", f"psql -c 'SELECT pg_terminate_backend({lock['held_by_pid']})'"
+            ),
+        )
+    return None
+
+
+def _publishing_problem(run: Row, publishers: list[Row], locks: list[Row], *, cursor_is_free: bool) -> _Finding | None:
+    waited = run["unpublished_age_s"]
+    if waited is None or waited < UNPUBLISHED_S:
+        return None
+    behind = f"Event {run['published_seq'] + 1} has been unpublished for {waited:.0f} s"
+    alive = [row for row in publishers if row["heartbeat_age_s"] <= ALIVE_S]
+    if not alive:
+        return (
+            Stage.OUTBOX_STUCK,
+            f"{behind}: no publisher is alive.",
+            NextStep("Start one; it finds what is unpublished by itself.", "runwire serve --role publisher"),
+        )
+    if not cursor_is_free:
+        holder = next((lock for lock in locks if lock["waits"].startswith("runwire publish")), None)
+        who = f" by session {holder['held_by_pid']}" if holder is not None else ""
+        return (
+            Stage.OUTBOX_STUCK,
+            f"{behind}: its cursor is locked{who}.",
+            NextStep("Find who holds the row, and end that session.", f"psql -c '{_FIND_HOLDER}'"),
+        )
+    failing = next((row for row in alive if row["failing_code"] is not None), None)
+    if failing is not None:
+        return (
+            Stage.BUS_DOWN,
+            f"{behind}: the publisher has failed with {failing['failing_code']} for {failing['failing_s'] or 0:.0f} s.",
+            NextStep("Bring the bus back; publishing goes on by itself.", "runwire doctor"),
+        )
+    return (
+        Stage.OUTBOX_STUCK,
+        f"{behind}, though a publisher is alive and does not fail.",
+        NextStep("Nudge it; that is safe at any time.", f"psql -c \"NOTIFY runwire_dirty, '{run['run_id']}'\""),
+    )
+
+
+def _no_problem(run: Row) -> _Finding:
+    state = RunState(run["state"])
+    if state is RunState.WAITING:
+        return (
+            Stage.WAITING,
+            f"The run waits for signal {run['waiting_for']!r}.",
+            NextStep(
+                "Send it, when what it stands for is true.", f"runwire run signal {run['run_id']} {run['waiting_for']}"
+            ),
+        )
+    about = f"is {state.value}" if state.terminal else f"goes on: its last event is {run['last_age_s'] or 0:.0f} s old"
+    published = f"everything up to seq {run['published_seq']} is published"
+    return (
+        Stage.CLIENT_SIDE,
+        f"The run {about}, and {published}. What a client does not see is lost on its way from here.",
+        NextStep(
+            "Read the stream without the client, then look for a proxy that buffers.",
+            f"runwire run tail {run['run_id']}",
+        ),
+    )
+
+
+_FIND_HOLDER: Final = (
+    "SELECT pid, application_name, state, xact_start FROM pg_stat_activity "
+    "WHERE xact_start IS NOT NULL ORDER BY xact_start"
+)
+
+
+def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Row], locks: list[Row]) -> dict[str, Any]:
+    trace_id = run["traceparent"].split("-")[1] if run["traceparent"] else None
+    return {
+        "state": run["state"],
+        "agent": run["agent"],
+        "attempt": run["attempt"],
+        "ageSeconds": _rounded(run["age_s"]),
+        "lastSeq": run["last_seq"],
+        "publishedSeq": run["published_seq"],
+        "lastEvent": {"type": run["last_type"], "of": run["last_label"], "ageSeconds": _rounded(run["last_age_s"])},
+        "unpublishedSeconds": _rounded(run["unpublished_age_s"]),
+        "lease": {"owner": run["lease_owner"], "fence": run["fence"], "leftSeconds": _rounded(run["lease_left_s"])},
+        "nodeInFlight": None if node is None else {"name": node["name"], "ageSeconds": _rounded(node["age_s"])},
+        "nextNode": run["next_node"],
+        "waitingFor": run["waiting_for"],
+        "cancelRequestedSeconds": _rounded(run["cancel_age_s"]),
+        "lastError": None if error is None else error["fn"],
+        "errorCode": run["error_code"],
+        "traceId": trace_id,
+        "publishers": [
+            {
+                "id": row["publisher_id"],
+                "heartbeatSeconds": _rounded(row["heartbeat_age_s"]),
+                "failingWith": row["failing_code"],
+            }
+            for row in publishers
+        ],
+        "locks": [{**row, "waited_s": _rounded(row["waited_s"])} for row in locks],
+    }
+
+
+def _rounded(seconds: float | None) -> float | None:
+    return None if seconds is None else round(float(seconds), 3)
