@@ -13,9 +13,11 @@ from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
 from runwire.clock import monotonic
 from runwire.db import Database
 from runwire.errors import CursorPastTail, DatabaseUnavailable, RunNotFound
-from runwire.stream import Cursor, NothingLeft
+from runwire.settings import Settings
+from runwire.stream import Cursor, Hubs, LogReader, NothingLeft
+from runwire.stream.reader import Position
 from runwire.telemetry.metrics import ConnectKind, DeliveryPath, DisconnectReason
-from stream.feed import Feed, count, streaming
+from stream.feed import Feed, count, fresh_metrics, streaming
 from stream.screen import Screen, watching
 from waiting import eventually
 
@@ -137,6 +139,21 @@ async def test_many_clients_at_many_places_each_get_every_later_event_once(
                 await feed.publish()
                 await feed.to_bus(dice.randrange(1, len(feed.events)), len(feed.events))
         await feed.add(1, end="finished")
+
+
+async def test_a_hub_subscribes_before_it_reads_where_the_run_is(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    await feed.add(1)
+
+    class Slow(LogReader):
+        async def position(self, run_id: str) -> Position:
+            position = await super().position(run_id)
+            await feed.add(1)  # while the answer is on its way
+            return position
+
+    settings = Settings(sse_silence_s=3600)
+    hubs = Hubs(bus=bus, reader=Slow(db), settings=settings, metrics=fresh_metrics())
+    async with hubs, watching(hubs, "run-1") as screen:
+        await eventually(lambda: screen.seqs == [1, 2])
 
 
 async def test_messages_that_the_bus_loses_arrive_by_silence(db: Database, bus: MemoryBus, feed: Feed) -> None:
@@ -280,13 +297,15 @@ async def test_a_silent_stream_gets_a_heartbeat_which_is_a_write(
 
 
 async def test_events_postpone_the_heartbeat(db: Database, bus: MemoryBus, feed: Feed) -> None:
-    async with streaming(db, bus, sse_heartbeat_s=3) as at, watching(at.hubs, "run-1") as screen:
+    async with streaming(db, bus) as at, watching(at.hubs, "run-1") as screen:
         await eventually(lambda: count(at.metrics.sse_connections) == 1)
-        opened = monotonic()
+        before = monotonic()
         await feed.add(1)
         await eventually(lambda: screen.seqs == [1])
-        await at.hubs.tend(opened + 2.9)
+        await at.hubs.tend(before + 15)
         assert len(screen.writes) == 1
+        await at.hubs.tend(monotonic() + 15)
+        assert len(screen.writes) == 2
 
 
 async def test_a_stream_that_got_nothing_for_long_shows_its_age_and_so_does_a_watch_that_stopped(
@@ -333,6 +352,20 @@ async def test_a_client_that_leaves_is_counted_and_its_hub_lingers_then_goes(
         async with watching(at.hubs, "run-1") as cold:
             await eventually(lambda: cold.seqs == [1])
         assert at.reader.pages == 2
+
+
+async def test_nothing_is_written_to_a_client_after_its_stream_ended(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with streaming(db, bus) as at, watching(at.hubs, "run-1") as stays:
+        async with watching(at.hubs, "run-1") as leaves, watching(at.hubs, "run-1") as leaves_stuck:
+            await feed.add(1)
+            await eventually(lambda: stays.seqs == leaves.seqs == leaves_stuck.seqs == [1])
+            leaves_stuck.stuck = 10**6
+            await feed.add(1)
+            await eventually(lambda: at.hubs._pacing.look(monotonic()) == 1)
+        await feed.add(1)
+        await eventually(lambda: stays.seqs == [1, 2, 3])
+        assert (leaves.seqs, leaves_stuck.seqs) == ([1, 2], [1])
+        assert at.hubs._pacing.look(monotonic()) == 0
 
 
 async def test_a_connection_that_closes_ends_its_stream_at_the_next_event(

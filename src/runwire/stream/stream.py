@@ -109,7 +109,6 @@ class Stream:
             if outlet.buffered() > self._limits.pause_bytes:
                 self._pacing.wait_for(self)
                 await self._park()
-                self._pacing.forget(self)
                 continue
             piece = self._first or await hub.slice_after(self.cursor)
             self._first = None
@@ -125,7 +124,6 @@ class Stream:
                 self._with_hub = True
                 await self._park()
                 self._with_hub = False
-                hub.unfollow(self)
 
     async def _park(self) -> None:
         self._parked = asyncio.get_running_loop().create_future()
