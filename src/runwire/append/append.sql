@@ -20,7 +20,8 @@ WITH request AS (
                            ELSE runs.finished_at END,
         lease_owner = CASE WHEN r.state IS NULL OR r.state = 'started' THEN runs.lease_owner END,
         lease_until = CASE WHEN r.state IS NOT NULL AND r.state <> 'started' THEN NULL
-                           WHEN runs.external AND runs.lease_until < now() + runs.lease_s * 0.9 * interval '1 second'
+                           -- Who appends in place of a lost orchestrator has a lease of its own, and keeps it.
+                           WHEN r.source = 'api' AND runs.lease_until < now() + runs.lease_s * 0.9 * interval '1 second'
                                THEN now() + runs.lease_s * interval '1 second'
                            ELSE runs.lease_until END
     FROM request AS r

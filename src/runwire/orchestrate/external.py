@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from runwire.append import Appended, Change, EventLog
 from runwire.db import Database, load_sql
-from runwire.errors import AppendError, DatabaseUnavailable, IllegalBatch, RunClosed
+from runwire.errors import AppendError, DatabaseUnavailable, IllegalBatch, RunClosed, RunNotFound
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -93,7 +93,7 @@ class LeaseReaper:
                 await self._append(run, [RUN_STARTED], Change(RunState.STARTED))
             failed = Change(RunState.FAILED, error_code="lease_lost")
             await self._append(run, [debug_trace("error:lease_lost"), RUN_FINISHED], failed)
-        except RunClosed:
+        except (RunClosed, RunNotFound):
             return
         except AppendError as error:
             _log.warning(LogEvent.APPEND_FAILED, run_id=run.run_id, code=error.code)
