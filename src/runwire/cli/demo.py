@@ -75,7 +75,7 @@ async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bo
                 out.print()
             code = await _watched(client, run, as_json=as_json)
             if keep:
-                say("the service stays up: Ctrl-C ends it")
+                say(f"the service stays up at {service.url}, metrics at {service.admin_url}/metrics: Ctrl-C ends it")
                 stop_on_signals(service)
                 await service.run_until_stopped()
             return code
@@ -89,7 +89,7 @@ async def _watched(client: Client, run: StartedRun, *, as_json: bool) -> int:
     from runwire.agents.explore import summary
     from runwire.cli.follow import follow
     from runwire.cli.output import console, print_json
-    from runwire.cli.site_map import print_site
+    from runwire.cli.site_map import as_objects, print_site
     from runwire.model.event import Event
 
     lags_ms: list[float] = []
@@ -103,7 +103,8 @@ async def _watched(client: Client, run: StartedRun, *, as_json: bool) -> int:
     graph = summary(stored.state) if stored.state else None
     lag = {"p50": _quantile(lags_ms, 0.5), "p99": _quantile(lags_ms, 0.99)}
     if as_json:
-        print_json({"summary": {"outcome": _state(stream), "events": len(lags_ms), "lagMs": lag, "site": graph}})
+        site = as_objects(graph) if graph is not None else None
+        print_json({"summary": {"outcome": _state(stream), "events": len(lags_ms), "lagMs": lag, "site": site}})
         return code
     out = console()
     out.print()

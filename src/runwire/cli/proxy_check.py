@@ -16,6 +16,7 @@ DELAY_MS: Final = 300
 """Of each of golden's nodes: the run takes as many times that as it has nodes."""
 GOLDEN_EVENTS: Final = 13
 PATIENCE_S: Final = 60.0
+RETRY_S: Final = 5.0
 PRODUCED_SHARE: Final = 0.5
 """Events spread over less than this share of the time they were made in were held back."""
 
@@ -50,7 +51,7 @@ class Arrivals:
 async def examine_url(url: str, *, token: str | None = None) -> list[Finding]:
     """Starts a run at `url` and watches it. When the service cannot be reached, there is only that."""
     try:
-        async with Client(url, token=token, retry_s=5) as client:
+        async with Client(url, token=token, retry_s=RETRY_S) as client:
             run = await client.start(golden.name, input={"delay_ms": DELAY_MS})
             stream = client.stream(run, patience_s=PATIENCE_S)
             arrivals = [(event.ts, clock.wall_us() // 1000) async for event in stream]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
+import msgspec
 from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree
@@ -32,6 +33,12 @@ def print_site(out: Console, graph: PageGraph) -> None:
         f"{len(graph.broken)} broken; stopped: {graph.stop_reason or 'not yet'}",
         soft_wrap=True,
     )
+
+
+def as_objects(graph: PageGraph) -> dict[str, Any]:
+    """The graph for programs: pages by field name, where checkpoints hold them as arrays."""
+    pages = [msgspec.structs.asdict(page) for page in graph.pages]
+    return {**msgspec.structs.asdict(graph), "pages": pages}
 
 
 def site_tree(graph: PageGraph) -> Tree:

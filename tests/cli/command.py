@@ -1,0 +1,85 @@
+"""Running commands: in this process, which is quick, or as real ones, where signals and ports matter."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from runwire.cli import run_command
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    code: int
+    out: str
+    err: str
+
+    @property
+    def lines(self) -> list[Any]:
+        """The output as JSON, one value a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+def ran(capsys: pytest.CaptureFixture[str], *args: str) -> Result:
+    """What a command prints and ends with."""
+    capsys.readouterr()
+    code = run_command(args)
+    printed = capsys.readouterr()
+    return Result(int(code), printed.out, printed.err)
+
+
+async def ran_beside(capsys: pytest.CaptureFixture[str], *args: str) -> Result:
+    """The same, while this loop goes on serving."""
+    return await asyncio.to_thread(ran, capsys, *args)
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A real process of the command."""
+
+    process: asyncio.subprocess.Process
+
+    async def line(self, *, within_s: float = 20) -> str:
+        """Its next line on stdout."""
+        assert self.process.stdout is not None
+        return (await asyncio.wait_for(self.process.stdout.readline(), within_s)).decode()
+
+    async def err_line(self, *, within_s: float = 20) -> str:
+        assert self.process.stderr is not None
+        return (await asyncio.wait_for(self.process.stderr.readline(), within_s)).decode()
+
+    async def ended(self, *, within_s: float = 20) -> Result:
+        """What it still prints, and its exit code."""
+        out, err = await asyncio.wait_for(self.process.communicate(), within_s)
+        assert self.process.returncode is not None
+        return Result(self.process.returncode, out.decode(), err.decode())
+
+
+@asynccontextmanager
+async def started(*args: str, **environment: str) -> AsyncIterator[Started]:
+    """`python -m runwire` with these arguments, in an environment without settings but these."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RUNWIRE_", "DATABASE_"))}
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "runwire",
+        *args,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**inherited, **environment},
+    )
+    try:
+        yield Started(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()

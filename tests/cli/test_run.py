@@ -1,0 +1,166 @@
+"""`runwire run` against a real service."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from cli.command import ran_beside, started
+from runwire.client import Client
+from waiting import eventually
+
+pytestmark = pytest.mark.usefixtures("url")
+Capsys = pytest.CaptureFixture[str]
+
+
+async def test_start_prints_the_id_and_nothing_else(capsys: Capsys) -> None:
+    result = await ran_beside(capsys, "run", "start", "--id", "r1")
+    assert (result.code, result.out, result.err) == (0, "r1\n", "")
+
+
+async def test_a_start_repeated_with_its_key_is_the_same_run(capsys: Capsys) -> None:
+    first = await ran_beside(capsys, "run", "start", "--idempotency-key", "order-7", "--json")
+    again = await ran_beside(capsys, "run", "start", "--idempotency-key", "order-7", "--json")
+    assert first.lines[0]["runId"] == again.lines[0]["runId"]
+
+
+async def test_start_and_follow_shows_each_node_with_its_time(capsys: Capsys) -> None:
+    result = await ran_beside(capsys, "run", "start", "golden", "--follow")
+    assert result.code == 0
+    shown = [line.split()[2] for line in result.out.splitlines()[:-1]]
+    assert shown == ["run", "EnsureDevice", "Warmup", "OpenApp", "Ping", "Teardown", "run"]
+    assert "ensureDevice.check" in result.out
+    assert result.out.splitlines()[-1].startswith("finished")
+
+
+async def test_a_followed_run_that_fails_is_exit_code_1(capsys: Capsys) -> None:
+    result = await ran_beside(capsys, "run", "start", "explore", "--input", '{"site": "ftp://x"}', "--follow")
+    assert result.code == 1
+    assert "error:bad_url:ensureDevice" in result.out
+    assert "failed" in result.out
+
+
+async def test_input_comes_from_a_file_or_from_stdin(
+    capsys: Capsys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = tmp_path / "input.json"
+    given.write_text('{"delay_ms": 1}')
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"delay_ms": 2}'))
+    for source in (f"@{given}", "@-"):
+        assert (await ran_beside(capsys, "run", "start", "golden", "--input", source)).code == 0
+
+
+async def test_tail_gives_every_event_once_as_json(capsys: Capsys) -> None:
+    await ran_beside(capsys, "run", "start", "--id", "r1")
+    result = await ran_beside(capsys, "run", "tail", "r1", "--json")
+    assert (result.code, [event["seq"] for event in result.lines]) == (0, list(range(1, 14)))
+    rest = await ran_beside(capsys, "run", "tail", "r1", "--json", "--from-seq", "11")
+    assert [event["seq"] for event in rest.lines] == [12, 13]
+
+
+async def test_tail_of_a_closed_run_at_its_end_says_how_it_ended(capsys: Capsys) -> None:
+    await ran_beside(capsys, "run", "start", "--id", "r1", "--follow")
+    result = await ran_beside(capsys, "run", "tail", "r1", "--from-seq", "13")
+    assert (result.code, result.out) == (0, "finished  r1  13 events\n")
+
+
+async def test_show_and_list_tell_of_a_run(capsys: Capsys) -> None:
+    await ran_beside(capsys, "run", "start", "--id", "r1", "--follow")
+    shown = await ran_beside(capsys, "run", "show", "r1")
+    assert "finished" in shown.out
+    assert "13 in the log, 13 published" in shown.out
+    assert "took" in shown.out
+    assert (await ran_beside(capsys, "run", "show", "r1", "--json")).lines[0]["state"] == "finished"
+    table = (await ran_beside(capsys, "run", "list", "--limit", "1")).out.splitlines()
+    assert table[0].split() == ["RUN", "AGENT", "STATE", "CREATED", "EVENTS", "TOOK"]
+    assert table[1].split()[:3] == ["r1", "golden", "finished"]
+
+
+async def test_list_is_filtered_and_bounded(capsys: Capsys) -> None:
+    for number in range(3):
+        await ran_beside(capsys, "run", "start", "--id", f"r{number}", "--follow")
+    listed = await ran_beside(capsys, "run", "list", "--json", "--limit", "2", "--state", "finished")
+    assert [run["runId"] for run in listed.lines[0]] == ["r2", "r1"]
+    assert (await ran_beside(capsys, "run", "list", "--json", "--agent", "explore")).lines == [[]]
+
+
+async def test_a_failed_run_shows_its_error(capsys: Capsys) -> None:
+    await ran_beside(capsys, "run", "start", "explore", "--id", "r1", "--follow")
+    assert "bad_url" in (await ran_beside(capsys, "run", "show", "r1")).out
+
+
+async def test_a_waiting_run_goes_on_with_its_signal(capsys: Capsys, url: str) -> None:
+    await ran_beside(capsys, "run", "start", "approval", "--id", "r1")
+    async with Client(url) as client:
+
+        async def waits_for() -> str | None:
+            return (await client.run("r1")).waiting_for
+
+        signal = await eventually(waits_for)
+    assert f"waiting for {signal}" in (await ran_beside(capsys, "run", "show", "r1")).out
+    assert (await ran_beside(capsys, "run", "signal", "r1", str(signal))).code == 0
+    assert (await ran_beside(capsys, "run", "tail", "r1")).code == 0
+
+
+async def test_a_cancelled_run_ends_and_repeating_changes_nothing(capsys: Capsys) -> None:
+    await ran_beside(capsys, "run", "start", "--id", "r1", "--input", '{"delay_ms": 200}')
+    first = await ran_beside(capsys, "run", "cancel", "r1")
+    assert (first.code, "requested" in first.out) == (0, True)
+    assert (await ran_beside(capsys, "run", "tail", "r1")).code == 1
+    assert (await ran_beside(capsys, "run", "cancel", "r1", "--json")).lines[0]["state"] == "cancelled"
+
+
+@pytest.mark.parametrize("command", ["show", "cancel", "tail"])
+async def test_an_unknown_run_is_one_sentence_and_exit_code_3(capsys: Capsys, command: str) -> None:
+    result = await ran_beside(capsys, "run", command, "nobody")
+    assert (result.code, result.out, result.err) == (3, "", "runwire: no run 'nobody'\n")
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["start", "nobody"], 2),
+        (["start", "golden", "--input", '{"delay_ms": "long"}'], 2),
+        (["tail", "r1", "--from-seq", "99"], 1),
+        (["start", "--id", "r1", "--input", '{"delay_ms": 1}'], 1),
+    ],
+)
+async def test_a_refusal_is_one_sentence(capsys: Capsys, args: list[str], code: int) -> None:
+    await ran_beside(capsys, "run", "start", "--id", "r1", "--follow")
+    result = await ran_beside(capsys, "run", *args)
+    assert (result.code, result.out) == (code, "")
+    assert len(result.err.splitlines()) == 1
+
+
+async def test_pipes_get_no_colours(capsys: Capsys) -> None:
+    assert "\x1b" not in (await ran_beside(capsys, "run", "start", "--follow")).out
+
+
+@pytest.mark.crash
+async def test_ctrl_c_ends_a_tail_with_130_and_no_traceback(url: str) -> None:
+    async with Client(url) as client:
+        run = await client.start(input={"delay_ms": 30_000})
+        async with started("run", "tail", run.run_id, "--json", "--url", url) as tail:
+            assert json.loads(await tail.line())["type"] == "RunStarted"
+            tail.process.send_signal(2)
+            result = await tail.ended()
+        await client.cancel(run)
+    assert (result.code, result.err) == (130, "")
+
+
+@pytest.mark.crash
+async def test_a_reader_that_has_enough_ends_a_tail_quietly(url: str) -> None:
+    async with Client(url) as client:
+        run = await client.start(input={"delay_ms": 100})
+    async with started("run", "tail", run.run_id, "--json", "--url", url) as tail:
+        assert json.loads(await tail.line())["seq"] == 1
+        assert tail.process.stdout is not None
+        transport = tail.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
+        transport.close()
+        code = await asyncio.wait_for(tail.process.wait(), 20)
+        assert tail.process.stderr is not None
+        assert (code, await tail.process.stderr.read()) == (0, b"")
