@@ -10,9 +10,9 @@ import pytest
 from pipeline import RecordingBus, Stages, stages
 from runwire.append import Change
 from runwire.bus import Published
-from runwire.model.event import RUN_FINISHED, Source, debug_trace
+from runwire.model.event import RUN_FINISHED, RUN_STARTED, Source, debug_trace
 from runwire.model.run import RunState
-from runwire.publish import Publisher
+from runwire.orchestrate import StartRequest
 
 RUNS = [f"run-{n}" for n in range(8)]
 EVENTS = 60
@@ -35,40 +35,46 @@ class DyingBus(RecordingBus):
         raise asyncio.CancelledError
 
 
-async def _publish_all(publisher: Publisher) -> None:
-    while True:
-        if await publisher.publish_pending() == 0 and await publisher.sweep() == 0:
-            break
-        await asyncio.sleep(0)
+async def _publish_all(made: Stages, bus: RecordingBus) -> int:
+    """Publishes in small steps until every run is published to its end. How many steps found something."""
+    publisher = made.publisher(bus, batch_events=16, batch_runs=3)
+    steps = 0
+    async with asyncio.timeout(30):
+        while await made.database.fetchval("SELECT count(*) FROM run_outbox"):
+            await publisher.sweep()
+            steps += await publisher.publish_pending() > 0
     await publisher.aclose()
+    return steps
 
 
 async def _append_all(made: Stages, run_id: str) -> None:
-    fence = await made.started_run(run_id)
+    begun = Change(RunState.STARTED)
+    await made.log.append(run_id, [RUN_STARTED], fence=1, source=Source.API, change=begun)
     for _ in range(EVENTS // 2):
-        await made.log.append(run_id, [debug_trace("a"), debug_trace("b")], fence=fence, source=Source.API)
+        await made.log.append(run_id, [debug_trace("a"), debug_trace("b")], fence=1, source=Source.API)
     end = Change(RunState.FINISHED)
-    await made.log.append(run_id, [RUN_FINISHED], fence=fence, source=Source.API, change=end)
+    await made.log.append(run_id, [RUN_FINISHED], fence=1, source=Source.API, change=end)
 
 
 async def test_two_publishers_at_once_put_every_run_on_the_bus_once_and_in_order(database: str) -> None:
     async with stages(database) as made:
         bus = SlowBus()
-        appending = asyncio.gather(*(_append_all(made, run_id) for run_id in RUNS))
-        publishers = [made.publisher(bus, batch_events=16, batch_runs=3) for _ in range(2)]
-        publishing = [asyncio.create_task(_publish_all(publisher)) for publisher in publishers]
-        await appending
-        await asyncio.gather(*publishing)
-        await _publish_all(made.publisher(bus))  # what was appended after both had found nothing
+        for run_id in RUNS:
+            await made.control.start(StartRequest(agent="elsewhere", run_id=run_id, external=True))
+        *_, one, other = await asyncio.gather(
+            *(_append_all(made, run_id) for run_id in RUNS), _publish_all(made, bus), _publish_all(made, bus)
+        )
         for run_id in RUNS:
             assert bus.seqs(run_id) == list(range(1, EVENTS + 3))
-        assert await made.database.fetchval("SELECT count(*) FROM run_outbox") == 0
+        assert one
+        assert other
 
 
 async def test_a_publisher_that_dies_before_its_commit_is_followed_by_one_that_repeats_and_skips_nothing(
     database: str,
 ) -> None:
     async with stages(database) as made:
+        await made.control.start(StartRequest(agent="elsewhere", run_id="r", external=True))
         await _append_all(made, "r")
         dying = DyingBus()
         publisher = made.publisher(dying, batch_events=10)
@@ -78,5 +84,5 @@ async def test_a_publisher_that_dies_before_its_commit_is_followed_by_one_that_r
         await publisher.aclose()
         assert dying.seqs("r") == list(range(1, 11))
         following = RecordingBus()
-        await _publish_all(made.publisher(following))
+        await _publish_all(made, following)
         assert following.seqs("r") == list(range(1, EVENTS + 3))

@@ -232,6 +232,7 @@ async def test_a_publisher_shows_that_it_lives(pipeline: Stages, shell: Connecti
     assert row["quiet_for"].total_seconds() < 5
     worker.stop()
     await running
+    assert await shell.fetch(step("publishers")) == []
 
 
 async def test_who_holds_a_lock_and_who_sits_in_an_old_transaction_is_named(
