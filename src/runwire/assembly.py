@@ -251,10 +251,14 @@ class Assembly:
             return bus, bus
         session = database.session("bus")
         self._ground.push_async_callback(session.aclose)
-        reader = PostgresBusReader(database.dsn)
+        reader = PostgresBusReader(database.dsn, on_connected=self._recheck_streams)
         if Role.API in self.settings.roles:
             self._run(self._ground, "bus listener", reader.listener.run())
         return PostgresBusWriter(session), reader
+
+    def _recheck_streams(self) -> None:
+        if self._hubs is not None:
+            self._hubs.recheck()
 
     async def _start_publisher(self, database: Database, bus: BusWriter, metrics: Metrics, spans: Tracing) -> None:
         settings = self.settings
@@ -321,7 +325,7 @@ class Assembly:
         settings = self.settings
         reader = LogReader(database)
         self._hubs = await self._front.enter_async_context(
-            Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics)
+            Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
         )
         control = RunControl(database, agents, on_claimable=self._links.claimable, on_cancel=self._links.cancelled)
         services = Services(

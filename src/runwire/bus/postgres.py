@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from runwire.bus import Deliver, Published
@@ -30,9 +30,10 @@ class PostgresBusWriter:
 class PostgresBusReader:
     """Routes notifications to subscribers. Run its `listener`; messages may be lost while it reconnects."""
 
-    def __init__(self, dsn: str) -> None:
+    def __init__(self, dsn: str, *, on_connected: Callable[[], None] = lambda: None) -> None:
+        """`on_connected`: after every (re)connect, when messages may have been lost."""
         self._subscribers: dict[str, list[Deliver]] = {}
-        self.listener = Listener(dsn, {EVENTS_PUBLISHED: self._route})
+        self.listener = Listener(dsn, {EVENTS_PUBLISHED: self._route}, on_connected=on_connected)
 
     @asynccontextmanager
     async def subscribe(self, run_id: str, deliver: Deliver) -> AsyncIterator[None]:

@@ -29,6 +29,7 @@ from runwire.stream.reader import LogReader, Position, Stretch
 from runwire.stream.ring import Ring, Slice
 from runwire.stream.sse import event_frame
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
+from runwire.telemetry.spans import NO_SPANS, Spans
 
 RECHECK_FIRST_S: Final = 0.1
 RECHECK_MAX_S: Final = 1.0
@@ -68,6 +69,7 @@ class Hub:
         metrics: StreamMetrics,
         limits: Limits,
         on_behind: Callable[[Hub], None],
+        spans: Spans = NO_SPANS,
     ) -> None:
         """`on_behind` is called when `stretch_behind` or `wants_end` has something to be served at once."""
         self.run_id = run_id
@@ -83,6 +85,8 @@ class Hub:
         self._reader = reader
         self._limits = limits
         self._on_behind = on_behind
+        self._spans = spans
+        self._undelivered = True
         self._encoder = WireEncoder(run_id)
         self._ring = Ring(limits.ring_events)
         self._subscription = AsyncExitStack()
@@ -128,6 +132,11 @@ class Hub:
         await self._subscription.aclose()
 
     # ------------------------------------------------------------------ what is known
+
+    @property
+    def traceparent(self) -> str | None:
+        """The run's, whether it is sampled or not."""
+        return self.position.traceparent if self.position is not None else None
 
     @property
     def tail(self) -> int:
@@ -340,12 +349,20 @@ class Hub:
     def _count(self, piece: Slice, written: int) -> None:
         self.flushed_at = monotonic()
         if written:
+            self.note_delivery(piece)
             # After the last write, so that it is no flattery: the first client had it sooner.
             now_us = wall_us()
             self._delivered_live.inc(written * (piece.last - piece.first + 1))
             lags = [(now_us - ts_us) / 1_000_000 for ts_us in self._unsent_ts_us]
             self._metrics.delivery_lag.observe_many(lags, times=written)
         self._unsent_ts_us.clear()
+
+    def note_delivery(self, piece: Slice) -> None:
+        """The first delivery of a run by this process has a span: with it a trace reaches a client."""
+        if self._undelivered:
+            self._undelivered = False
+            with self._spans.process_events(self.traceparent, run_id=self.run_id, count=piece.last - piece.first + 1):
+                pass
 
     def _release_at_end(self) -> None:
         if self.end is not None and self.sent >= self.end.last_seq:

@@ -23,6 +23,7 @@ from runwire.stream.reconnects import Reconnects
 from runwire.stream.stream import Stream
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamMetrics
+from runwire.telemetry.spans import NO_SPANS, Spans
 
 LINGER_S: Final = 5.0
 """How long a hub outlives its last client: the reconnects of a flaky network find it warm."""
@@ -56,10 +57,13 @@ class _Tenancy:
 class Hubs:
     """Enter it to start what hubs share: reads from PostgreSQL, heartbeats, rotation, the watch over full buffers."""
 
-    def __init__(self, *, bus: BusReader, reader: LogReader, settings: Settings, metrics: StreamMetrics) -> None:
+    def __init__(
+        self, *, bus: BusReader, reader: LogReader, settings: Settings, metrics: StreamMetrics, spans: Spans = NO_SPANS
+    ) -> None:
         self._bus = bus
         self._reader = reader
         self._metrics = metrics
+        self._spans = spans
         self._limits = Limits.of(settings)
         self._catch_up = CatchUp(reader)
         self._pacing = Pacing(self._limits)
@@ -109,11 +113,14 @@ class Hubs:
         """
         tenancy = self._tenancies.get(run_id) or self._open_hub(run_id)
         hub = tenancy.hub
-        stream = Stream(hub, cursor=cursor.seq, pacing=self._pacing, metrics=self._metrics, limits=self._limits)
+        stream = Stream(
+            hub, cursor=cursor.seq, pacing=self._pacing, metrics=self._metrics, limits=self._limits, spans=self._spans
+        )
         tenancy.streams[stream] = None
         try:
             await asyncio.shield(tenancy.opened)
-            first = await hub.admit(cursor.seq)
+            with self._spans.subscribe(hub.traceparent, run_id=run_id):
+                first = await hub.admit(cursor.seq)
             if isinstance(first, End):
                 yield NothingLeft(run_id, first.state, first.last_seq)
                 return
@@ -133,6 +140,11 @@ class Hubs:
         for stream in tuple(self._open):
             stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
         await self._none_open.wait()
+
+    def recheck(self) -> None:
+        """The bus may have lost messages: every hub's stored tail is looked at soon, not only after its silence."""
+        for tenancy in self._tenancies.values():
+            tenancy.hub.check_at = 0.0
 
     def write_age_s(self, now: float) -> float:
         """Seconds since the last write to the open stream that waited longest; grows when nobody looks any more."""
@@ -170,6 +182,7 @@ class Hubs:
             metrics=self._metrics,
             limits=self._limits,
             on_behind=self._catch_up.ask,
+            spans=self._spans,
         )
 
         async def opening() -> None:

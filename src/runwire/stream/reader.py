@@ -24,6 +24,7 @@ class Position:
     state: RunState
     last_seq: int
     published: int
+    traceparent: str | None = None
 
     @property
     def closed(self) -> bool:
@@ -72,7 +73,12 @@ class LogReader:
         rows = await self._database.fetch(_SQL["positions"], run_ids)
         return {
             row["run_id"]: Position(
-                row["run_id"], row["run_day"], RunState(row["state"]), row["last_seq"], row["published"]
+                row["run_id"],
+                row["run_day"],
+                RunState(row["state"]),
+                row["last_seq"],
+                row["published"],
+                row["traceparent"],
             )
             for row in rows
         }

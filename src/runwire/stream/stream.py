@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import ExitStack
 
 from runwire.clock import monotonic
 from runwire.errors import CursorExpired, DatabaseUnavailable
@@ -14,6 +15,7 @@ from runwire.stream.pacing import Pacing
 from runwire.stream.ring import BrokenSequence, Slice
 from runwire.stream.sse import HEARTBEAT, chunk, end_frame, jittered_retry_ms, prelude, resumable_end
 from runwire.telemetry.metrics import DeliveryPath, DisconnectReason, StreamMetrics
+from runwire.telemetry.spans import NO_SPANS, Spans
 
 _HEARTBEAT_CHUNK = chunk(HEARTBEAT)
 
@@ -21,7 +23,16 @@ _HEARTBEAT_CHUNK = chunk(HEARTBEAT)
 class Stream:
     """What `Hubs.attach` gives. Send `prelude` as the first of the body, then `run`."""
 
-    def __init__(self, hub: Hub, *, cursor: int, pacing: Pacing, metrics: StreamMetrics, limits: Limits) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        *,
+        cursor: int,
+        pacing: Pacing,
+        metrics: StreamMetrics,
+        limits: Limits,
+        spans: Spans = NO_SPANS,
+    ) -> None:
         self.cursor = cursor
         """The last seq written. While the hub has this stream, the hub's `sent` is."""
         self.reason = DisconnectReason.CLIENT
@@ -31,6 +42,8 @@ class Stream:
         self._pacing = pacing
         self._metrics = metrics
         self._limits = limits
+        self._spans = spans
+        self._stored_part = ExitStack()
         self._prelude = prelude(cursor, retry_ms=limits.retry_ms)
         self._opened_at = self._wrote_at = monotonic()
         self._rotate_at = self._opened_at + limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load
@@ -58,7 +71,9 @@ class Stream:
         """
         self.outlet = outlet
         self._wrote_at = monotonic()
+        hub = self._hub
         try:
+            self._stored_part.enter_context(self._spans.backfill(hub.traceparent, run_id=hub.run_id, after=self.cursor))
             self.reason = await self._until_over()
         except (DatabaseUnavailable, CursorExpired):
             self.reason = DisconnectReason.ERROR
@@ -66,6 +81,7 @@ class Stream:
             self.reason = DisconnectReason.ERROR
             raise
         finally:
+            self._stored_part.close()
             self._hub.unfollow(self)
             self._pacing.forget(self)
         if not outlet.closing() and self.reason is not DisconnectReason.CLIENT:
@@ -134,6 +150,7 @@ class Stream:
             raise BrokenSequence(expected=self.cursor + 1, actual=piece.first)
         self._write(piece.bytes(chunked=self.outlet.chunked), framed=True)
         self.cursor = piece.last
+        self._hub.note_delivery(piece)
         count = piece.last - piece.first + 1
         self._metrics.events_delivered[DeliveryPath.BACKFILL].inc(count)
         if self._backfilled is not None:
@@ -142,6 +159,7 @@ class Stream:
     def _note_backfill(self) -> None:
         """Once, when the stream first reached the tail: catching up later on is not its stored part."""
         if self._backfilled is not None:
+            self._stored_part.close()
             self._metrics.sse_backfill.observe(self._backfilled)
             self._metrics.sse_backfill_duration.observe(monotonic() - self._opened_at)
             self._backfilled = None

@@ -1,7 +1,8 @@
 -- name: positions
 -- How far each run's log goes and how much of it is published, in one snapshot: an append or a publish step shows
 -- in both or in neither. Without an outbox row everything is published, the terminal event included.
-SELECT r.run_id, r.run_day, r.state::text AS state, r.last_seq, coalesce(o.next_seq - 1, r.last_seq) AS published
+SELECT r.run_id, r.run_day, r.state::text AS state, r.last_seq, coalesce(o.next_seq - 1, r.last_seq) AS published,
+       r.traceparent
 FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
 WHERE r.run_id = ANY ($1::text[])
 
