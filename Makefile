@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts format bench clean
+.PHONY: help demo test check lint types contracts format docs bench clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -44,6 +44,9 @@ contracts: $(DEV) ## Who may import whom
 format: $(DEV) ## Put the source into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
+
+docs: $(RUNTIME) ## Write the parts of docs/ that are made from the code
+	$(BIN)/python scripts/render_docs.py
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks
