@@ -21,7 +21,7 @@ from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, Notifie
 from runwire.db.partitions import PartitionUpkeep
 from runwire.errors import DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
-from runwire.observe import Observer, ObserverMetrics
+from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
 from runwire.publish import Publisher, PublishWorker
 from runwire.server.app import build_admin_app, build_api_app
@@ -331,6 +331,7 @@ class Assembly:
         services = Services(
             control=control,
             external=ExternalRuns(log, metrics=metrics),
+            diagnostician=Diagnostician(database, agents),
             hubs=self._hubs,
             reader=reader,
             spans=spans,

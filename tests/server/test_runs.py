@@ -144,3 +144,19 @@ async def test_head_answers_like_get_without_the_body(api: Api) -> None:
         assert (asked.status_code, asked.content) == (200, b""), path
         assert asked.headers["Content-Length"] == str(len(got.content)), path
         assert asked.headers["Content-Type"] == got.headers["Content-Type"], path
+
+
+async def test_the_diagnosis_of_a_finished_run_points_to_the_client(api: Api) -> None:
+    run_id = (await api.start())["runId"]
+    await api.ended(run_id)
+
+    async def published() -> bool:
+        return bool((await api.http.get(f"{RUNS}/{run_id}")).json()["publishedSeq"] == 13)
+
+    await eventually(published)
+    found = (await api.http.get(f"{RUNS}/{run_id}/diagnosis")).json()
+    assert (found["runId"], found["stage"], found["healthy"]) == (run_id, "client_side", True)
+    assert found["evidence"]["lastSeq"] == found["evidence"]["publishedSeq"] == 13
+    assert found["nextStep"]["command"] == f"runwire run tail {run_id}"
+    missing = await api.http.get(f"{RUNS}/nowhere/diagnosis")
+    assert (missing.status_code, missing.json()["code"]) == (404, "run_not_found")

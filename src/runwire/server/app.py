@@ -42,6 +42,7 @@ def build_api_app(services: Services) -> web.Application:
             _route(web.post, f"{run}/cancel", runs.cancel),
             _route(web.post, f"{run}/signal", runs.signal),
             _route(web.get, f"{run}/state", runs.state),
+            _route(web.get, f"{run}/diagnosis", runs.diagnosis),
             _route(web.get, f"{run}/events", events.page),
             _route(web.post, f"{run}/events", events.append),
             _route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream),

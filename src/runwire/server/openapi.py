@@ -9,6 +9,7 @@ import msgspec
 import runwire
 from runwire.model.event import FN_PATTERN, NAME_PATTERN, EventType
 from runwire.model.run import RUN_ID_PATTERN, RunState
+from runwire.observe import Diagnosis
 from runwire.orchestrate import RunPage, RunView
 from runwire.server import bodies
 from runwire.server.openapi_operations import ADMIN_OPERATIONS, API_OPERATIONS, Operation
@@ -26,6 +27,7 @@ _TYPES: Final = (
     bodies.SendSignal,
     bodies.EventsPage,
     bodies.RunStateDocument,
+    Diagnosis,
     RunView,
     RunPage,
     Readiness,

@@ -138,6 +138,15 @@ API_OPERATIONS: Final = (
     ),
     Operation(
         "GET",
+        _RUN + "/diagnosis",
+        "diagnoseRun",
+        "Where the run is stuck, if it is, with the evidence and the safe next step.",
+        parameters=("runId",),
+        answer="Diagnosis",
+        problems=_OF_RUN,
+    ),
+    Operation(
+        "GET",
         _RUN + "/events",
         "listEvents",
         "Published events in order.",

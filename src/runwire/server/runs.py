@@ -32,6 +32,7 @@ _SIGNAL: Final = msgspec.json.Decoder(SendSignal)
 class RunRoutes:
     def __init__(self, services: Services) -> None:
         self._control = services.control
+        self._diagnostician = services.diagnostician
         self._spans = services.spans
         self._page_max = services.settings.page_max_events
 
@@ -73,6 +74,9 @@ class RunRoutes:
     async def state(self, request: web.Request) -> web.Response:
         stored = await self._control.state(run_id_in(request))
         return json_response(RunStateDocument(stored.run_id, stored.seq, msgspec.Raw(stored.state or b"null")))
+
+    async def diagnosis(self, request: web.Request) -> web.Response:
+        return json_response(await self._diagnostician.diagnose(run_id_in(request)))
 
     async def cancel(self, request: web.Request) -> web.Response:
         return _accepted(await self._control.cancel(run_id_in(request)))

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalRuns, RunControl
 from runwire.settings import Settings
 from runwire.stream import Hubs, LogReader
@@ -45,6 +46,7 @@ class Services:
 
     control: RunControl
     external: ExternalRuns
+    diagnostician: Diagnostician
     hubs: Hubs
     reader: LogReader
     spans: Spans

@@ -43,9 +43,12 @@ async def _served(request: web.Request, stream: Stream) -> web.StreamResponse:
     response.force_close()
     if chunked:
         response.enable_chunked_encoding()
-    await response.prepare(request)
-    # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
-    await response.write(stream.prelude)
+    try:
+        await response.prepare(request)
+        # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
+        await response.write(stream.prelude)
+    except ConnectionError:  # the client left before its stream began, which is no failure of ours
+        return response
     transport = request.transport
     if transport is None:
         return response
