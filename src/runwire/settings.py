@@ -31,7 +31,14 @@ _PIPELINE = frozenset({Role.API, Role.WORKER, Role.PUBLISHER})
 class Settings(BaseSettings):
     """Settings, read from `RUNWIRE_*` environment variables and overridden by flags. Durations carry their unit."""
 
-    model_config = SettingsConfigDict(env_prefix=_ENV, extra="ignore", frozen=True, populate_by_name=True)
+    model_config = SettingsConfigDict(
+        env_prefix=_ENV,
+        env_ignore_empty=True,  # `DATABASE_URL=` in a compose file means that there is none
+        extra="ignore",
+        frozen=True,
+        populate_by_name=True,
+        allow_inf_nan=False,
+    )
 
     # where to listen
     host: str = Field("127.0.0.1", description="Address of the API listener.")

@@ -23,30 +23,30 @@ def find_agents(references: Iterable[str] = ()) -> Agents:
     agents = Agents()
     problems: list[str] = []
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
-        _add(agents, f"{entry_point.module}:{entry_point.attr}", problems)
+        _add(agents, f"{entry_point.module}:{entry_point.attr}", problems, told_by=f"entry point {entry_point.name}")
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.append(here)
     for reference in references:
-        _add(agents, reference, problems)
+        _add(agents, reference, problems, told_by="RUNWIRE_AGENTS")
     if problems:
         raise ConfigurationError(tuple(problems))
     return agents
 
 
-def _add(agents: Agents, reference: str, problems: list[str]) -> None:
+def _add(agents: Agents, reference: str, problems: list[str], *, told_by: str) -> None:
     module_name, _, path = reference.partition(":")
     try:
         found: Any = import_module(module_name)
         for part in path.split("."):
             found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        problems.append(f"RUNWIRE_AGENTS: {reference} cannot be loaded: {error}")
+    except Exception as error:  # noqa: BLE001  # a module may raise anything while it is imported
+        problems.append(f"{told_by}: {reference} cannot be loaded: {type(error).__name__}: {error}")
         return
     if not isinstance(found, Agent):
-        problems.append(f"RUNWIRE_AGENTS: {reference} is a {type(found).__name__}, not a runwire.Agent")
+        problems.append(f"{told_by}: {reference} is a {type(found).__name__}, not a runwire.Agent")
         return
     try:
         agents.add(found)
     except GraphError as error:
-        problems.append(f"RUNWIRE_AGENTS: {error}")
+        problems.append(f"{told_by}: {error}")
