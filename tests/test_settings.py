@@ -1,0 +1,199 @@
+"""Settings come from flags and the environment; what cannot work is refused, every problem at once."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from runwire.errors import ConfigurationError
+from runwire.settings import Role, Settings, load_settings
+
+PG = "postgresql://u@h/db"
+PIPELINE = (Role.API, Role.WORKER, Role.PUBLISHER)
+
+
+@pytest.fixture(autouse=True)
+def bare_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("RUNWIRE_") or name == "DATABASE_URL":
+            monkeypatch.delenv(name)
+
+
+def problems(**flags: object) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as refused:
+        load_settings(**flags)
+    return refused.value.problems
+
+
+def test_without_anything_said_every_role_runs_on_loopback_with_a_database_of_its_own() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.admin_host, settings.admin_port) == (
+        "127.0.0.1",
+        8080,
+        "127.0.0.1",
+        9464,
+    )
+    assert settings.roles == tuple(Role)
+    assert (settings.database_url, settings.bus_name) == (None, "memory")
+
+
+def test_flags_win_over_the_environment_and_none_means_not_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWIRE_PORT", "1111")
+    monkeypatch.setenv("RUNWIRE_HOST", "::1")
+    settings = load_settings(port=2222, host=None)
+    assert (settings.port, settings.host) == (2222, "::1")
+
+
+# ------------------------------------------------------------------ what is refused
+
+
+def test_every_wrong_variable_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = {
+        "RUNWIRE_PORT": "eighty",
+        "RUNWIRE_ADMIN_PORT": "70000",
+        "RUNWIRE_ROLES": "api,wroker",
+        "RUNWIRE_BUS": "rabbit",
+        "RUNWIRE_LEASE_S": "0",
+        "RUNWIRE_LOG_LEVEL": "loud",
+        "RUNWIRE_TELEMETRY": "perhaps",
+        "RUNWIRE_AGENTS": "no_colon",
+        "RUNWIRE_SSE_HEARTBEAT_S": "",
+    }
+    for name, value in wrong.items():
+        monkeypatch.setenv(name, value)
+    told = problems()
+    del wrong["RUNWIRE_SSE_HEARTBEAT_S"]  # empty means not said
+    assert sorted(sentence.partition(":")[0] for sentence in told) == sorted(wrong)
+
+
+def test_what_does_not_fit_together_is_named_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = problems(lease_s=5.0, lease_heartbeat_s=5.0, bus="memory", roles=(Role.API,), port=9000, admin_port=9000)
+    assert len(told) == 1
+    for word in ("lease_heartbeat_s", "memory bus", "admin_port"):
+        assert word in told[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("port", -1),
+        ("port", 65_536),
+        ("port", "http"),
+        ("host", 3),
+        ("lease_s", "long"),
+        ("lease_s", -1.0),
+        ("drain_s", -0.1),
+        ("db_pool_size", 1),
+        ("roles", ()),
+        ("roles", "api;worker"),
+        ("roles", ("api", "boss")),
+        ("agents", ("module",)),
+        ("agents", (":object",)),
+        ("agents", ("module:",)),
+        ("trace_sample_ratio", 1.01),
+        ("log_format", "xml"),
+        ("bus", "nats"),
+        ("data_dir", 7),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_the_name_of_its_variable(name: str, value: object) -> None:
+    assert {sentence.partition(":")[0] for sentence in problems(**{name: value})} == {f"RUNWIRE_{name.upper()}"}
+
+
+@pytest.mark.parametrize("name", ["lease_s", "drain_s", "worker_poll_s", "sse_heartbeat_s", "db_timeout_s"])
+@pytest.mark.parametrize("value", ["nan", "inf"])
+def test_durations_are_numbers_one_can_wait_for(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(f"RUNWIRE_{name.upper()}", value)
+    assert [sentence.partition(":")[0] for sentence in problems()] == [f"RUNWIRE_{name.upper()}"]
+
+
+def test_a_problem_never_shows_the_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://u:hunter2@h/db")
+    monkeypatch.setenv("RUNWIRE_PORT", "x")
+    assert "hunter2" not in " ".join(problems())
+
+
+def test_settings_do_not_change_once_made() -> None:
+    with pytest.raises(ValidationError):
+        load_settings().port = 1  # type: ignore[misc]  # that it cannot be done is what is tested
+
+
+# ------------------------------------------------------------------ where the data is
+
+
+def test_database_url_stands_in_for_the_longer_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", PG)
+    assert load_settings().database_url == PG
+    monkeypatch.setenv("RUNWIRE_DATABASE_URL", PG + "2")
+    assert load_settings().database_url == PG + "2"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "RUNWIRE_DATABASE_URL"])
+def test_the_flag_wins_over_either_variable(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, PG + "-environment")
+    assert load_settings(database_url=PG).database_url == PG
+    assert Settings(database_url=PG).database_url == PG
+
+
+def test_an_empty_variable_is_as_good_as_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWIRE_DATABASE_URL", "")
+    monkeypatch.setenv("RUNWIRE_BUS", "")
+    monkeypatch.setenv("RUNWIRE_PORT", "")
+    settings = load_settings()
+    assert (settings.database_url, settings.bus_name, settings.port) == (None, "memory", 8080)
+    monkeypatch.setenv("DATABASE_URL", PG)
+    assert load_settings().database_url == PG
+
+
+def test_the_data_directory_may_be_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWIRE_DATA_DIR", str(tmp_path))
+    assert load_settings().data_dir == tmp_path
+
+
+# ------------------------------------------------------------------ the bus
+
+
+@pytest.mark.parametrize(
+    ("flags", "bus"),
+    [
+        ({}, "memory"),
+        ({"roles": PIPELINE}, "memory"),
+        ({"database_url": PG}, "postgres"),
+        ({"roles": (Role.API,)}, "postgres"),
+        ({"database_url": PG, "bus": "memory"}, "memory"),
+        ({"bus": "postgres"}, "postgres"),
+    ],
+)
+def test_the_bus_is_memory_only_where_one_process_is_all_there_is(flags: dict[str, object], bus: str) -> None:
+    assert load_settings(**flags).bus_name == bus
+
+
+@pytest.mark.parametrize("role", PIPELINE)
+def test_the_memory_bus_with_a_part_missing_is_refused(role: Role) -> None:
+    told = problems(bus="memory", roles=tuple(other for other in Role if other is not role))
+    assert "memory bus" in told[0]
+    assert "bus to postgres" in told[0]
+
+
+# ------------------------------------------------------------------ lists
+
+
+def test_roles_and_agents_come_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWIRE_ROLES", " api, worker ,")
+    monkeypatch.setenv("RUNWIRE_AGENTS", "shop.agents:triage, shop.agents:refund")
+    settings = load_settings()
+    assert settings.roles == (Role.API, Role.WORKER)
+    assert settings.agents == ("shop.agents:triage", "shop.agents:refund")
+
+
+def test_roles_and_agents_come_as_flags() -> None:
+    settings = load_settings(roles=["publisher", Role.WORKER], agents=["a:b", "c:d.e"])
+    assert settings.roles == (Role.PUBLISHER, Role.WORKER)
+    assert settings.agents == ("a:b", "c:d.e")
+
+
+def test_every_setting_says_what_it_is_for() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
