@@ -235,6 +235,22 @@ async def test_a_publisher_shows_that_it_lives(pipeline: Stages, shell: Connecti
     assert await shell.fetch(step("publishers")) == []
 
 
+async def test_a_publisher_that_cannot_publish_says_so(pipeline: Stages, shell: Connection) -> None:
+    await healthy(pipeline)
+    await pipeline.log.append("open", [debug_trace("a")], fence=1, source=Source.API)
+    worker = PublishWorker(pipeline.publisher(RecordingBus(refuse=lambda _message: True)), sweep_s=0.05)
+    running = asyncio.create_task(worker.run())
+
+    async def failing() -> str | None:
+        rows = await shell.fetch(step("publishers"))
+        return rows[0]["failing_code"] if rows else None
+
+    assert await eventually(failing) == "bus_unavailable"
+    assert await found(shell, "unpublished backlog") == ["open"]
+    worker.stop()
+    await running
+
+
 async def test_who_holds_a_lock_and_who_sits_in_an_old_transaction_is_named(
     pipeline: Stages, database: str, shell: Connection
 ) -> None:
