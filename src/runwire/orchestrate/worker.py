@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runwire.append import EventLog
 from runwire.db import Database, load_sql
-from runwire.errors import AppendError, DatabaseUnavailable, FenceLost
+from runwire.errors import AppendError, DatabaseUnavailable, FenceLost, RunClosed
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.orchestrate.claim import Claim
@@ -144,7 +144,7 @@ class Worker:
         reached: RunState | None = None
         try:
             reached = await walk.run()
-        except FenceLost:
+        except (FenceLost, RunClosed):  # closed: whoever took the run over has brought it to its end
             _log.warning(LogEvent.LEASE_LOST, run_id=run_id, fence=walk.claim.fence)
             return
         except AppendError as error:

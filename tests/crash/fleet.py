@@ -1,0 +1,175 @@
+"""Real `runwire serve` processes, each of some roles: started, killed, frozen and started again at the same port."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from waiting import eventually
+
+START_S = 30.0
+QUICK_TAKEOVER: Mapping[str, str] = {
+    "RUNWIRE_LEASE_S": "2",
+    "RUNWIRE_LEASE_HEARTBEAT_S": "0.5",
+    "RUNWIRE_SSE_RETRY_MS": "200",
+}
+
+
+class Member:
+    """One place in the fleet. The process in it changes; its name, its roles and its ports stay."""
+
+    def __init__(self, name: str, *, logs: Path, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
+        self.name = name
+        self.port = free_port() if name.startswith("api") else 0
+        self._command = [sys.executable, "-m", "runwire", "serve", "--port", str(self.port), "--admin-port", "0"]
+        self._command += arguments
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNWIRE_", "DATABASE_", "OTEL_"))}
+        self._environment = inherited | {"RUNWIRE_WORKER_ID": name} | dict(environment)
+        self._log = logs / f"{name}.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._said_before = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self, *, within_s: float = START_S) -> None:
+        """Returns when the process said `server_started`; fails with its last lines when it ends instead."""
+        assert not self.running, f"{self.name} runs already"
+        self._said_before = len(self.lines())
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(  # noqa: ASYNC220  # returns at once, and frees tests of a child watcher
+                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+            )
+
+        def started() -> bool:
+            # Ending is no "not yet": RuntimeError, which `eventually` does not wait out.
+            if not self.running:
+                raise RuntimeError(f"{self.name} ended while it started:\n{self.last_words()}")
+            return any(line.get("event") == "server_started" for line in self.lines()[self._said_before :])
+
+        await eventually(started, within_s=within_s)
+
+    def kill(self) -> None:
+        """SIGKILL, and gone when this returns."""
+        assert self._process is not None
+        assert self.running, f"{self.name} ended by itself:\n{self.last_words()}"
+        self._process.kill()
+        self._process.wait()
+
+    async def terminate(self, *, within_s: float = 20.0) -> int:
+        """SIGTERM; the exit code."""
+        process = self._process
+        assert process is not None
+        assert self.running, f"{self.name} ended by itself:\n{self.last_words()}"
+        process.terminate()
+        await eventually(lambda: not self.running, within_s=within_s)
+        return process.wait()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Inside the block the process stands still, as under a paused virtual machine: its leases end unnoticed."""
+        process = self._process
+        assert process is not None
+        process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            process.send_signal(signal.SIGCONT)
+
+    def discard(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    def lines(self) -> list[dict[str, Any]]:
+        """All that the processes in this place logged; what is no JSON, such as a traceback, under `event`."""
+        if not self._log.exists():
+            return []
+        return [_parsed(line) for line in self._log.read_text(errors="replace").splitlines()]
+
+    def last_words(self) -> str:
+        return "\n".join(json.dumps(line) for line in self.lines()[-20:])
+
+
+class Fleet:
+    """Members by role. Some may be down at any time; `ports` are the APIs' all the same."""
+
+    def __init__(self, members: Sequence[Member]) -> None:
+        self.members = members
+
+    @property
+    def ports(self) -> list[int]:
+        return [member.port for member in self.members if member.port]
+
+    def of(self, role: str) -> list[Member]:
+        return [member for member in self.members if member.name.startswith(role)]
+
+    def errors(self) -> list[dict[str, Any]]:
+        """What was logged as an error, or was printed past the log."""
+        return [
+            {"member": member.name, **line}
+            for member in self.members
+            for line in member.lines()
+            if line.get("level") in (None, "error", "critical")
+        ]
+
+
+@asynccontextmanager
+async def fleet_of(
+    roles: Sequence[str], *, database: str, logs: Path, environment: Mapping[str, str] = QUICK_TAKEOVER
+) -> AsyncIterator[Fleet]:
+    """A process per role named, over one database and the Postgres bus; none is left afterwards."""
+    environment = {**environment, "RUNWIRE_DATABASE_URL": database, "RUNWIRE_BUS": "postgres"}
+    members = [
+        Member(f"{role}-{number}", logs=logs, environment=environment, arguments=("--role", role))
+        for number, role in enumerate(roles)
+    ]
+    try:
+        await asyncio.gather(*(member.start() for member in members))
+        yield Fleet(members)
+    finally:
+        for member in members:
+            member.discard()
+
+
+def free_port() -> int:
+    """A port nobody has, for a process that will be down now and then.
+
+    Below the range clients' own ports come from: a client that calls a port of that range while nobody listens on it
+    may be given this very port, and be connected to itself.
+    """
+    candidates = random.SystemRandom()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        port = candidates.randrange(12_000, 30_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+def _parsed(line: str) -> dict[str, Any]:
+    try:
+        parsed = json.loads(line)
+    except json.JSONDecodeError:
+        return {"event": line}
+    return parsed if isinstance(parsed, dict) else {"event": line}

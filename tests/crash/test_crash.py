@@ -1,0 +1,245 @@
+"""What clients see while processes die under them: every event once, in order, to the end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from crash.chaos import Chaos
+from crash.fleet import QUICK_TAKEOVER, Fleet, Member, fleet_of
+from crash.subscriber import Moods, Subscriber, Tally
+from crash.wire import posted
+from waiting import eventually
+
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
+
+RUNS = "/api/agents/runs"
+PLAN = ("EnsureDevice", "Warmup", "OpenApp", "Ping", "Teardown")
+ROLES = ("api", "api", "worker", "worker", "publisher")
+RUN_COUNT = 200
+WATCHED_BY_SEVERAL = 5
+FICKLE = Moods()
+CALM = Moods(drop=0.0, reread=0.0)
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+async def test_subscribers_get_every_event_once_while_processes_are_killed(
+    seed: int, database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = random.Random(seed)
+    began = time.monotonic()
+    tally = Tally()
+    async with fleet_of(ROLES, database=database, logs=tmp_path) as fleet:
+        chaos = Chaos(fleet, rng=random.Random(rng.random()))
+        async with _audience(fleet, within_s=90) as audience:
+            audience.also(chaos.run(kills=9, freezes=3, gap_s=(0.3, 1.0)))
+            for number in range(RUN_COUNT):
+                audience.start_and_watch(number, rng=random.Random(rng.random()), tally=tally)
+        subscribers = audience.subscribers
+        await asyncio.gather(*(subscriber.ask_again() for subscriber in rng.sample(subscribers, 20)))
+        took_s = time.monotonic() - began
+        resumed = await _check_against_database(database, subscribers, runs=RUN_COUNT)
+        assert fleet.errors() == []
+    with capsys.disabled():
+        print(  # noqa: T201  # the seed and what it did
+            f"\ncrash seed={seed}: {RUN_COUNT} runs, {len(subscribers)} subscribers, "
+            f"{sum(len(s.events) for s in subscribers)} events in {took_s:.1f} s; "
+            f"killed {dict(chaos.kills)}, frozen {dict(chaos.freezes)}; {resumed} walks resumed; {tally}"
+        )
+
+
+async def test_a_rolling_restart_loses_nothing_and_cuts_nobody_off(
+    database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tally = Tally()
+    rng = random.Random(7)
+    runs = 60
+    async with fleet_of(ROLES, database=database, logs=tmp_path) as fleet:
+        async with _audience(fleet, within_s=90) as audience:
+            for number in range(runs):
+                audience.start_and_watch(
+                    number, rng=random.Random(rng.random()), tally=tally, moods=CALM, spread_s=10.0
+                )
+            for member in fleet.members:
+                code = await member.terminate()
+                assert code == 0, f"{member.name}: {code}\n{member.last_words()}"
+                assert member.lines()[-1]["event"] == "server_stopped"
+                await member.start()
+        subscribers = audience.subscribers
+        await _check_against_database(database, subscribers, runs=runs)
+        for subscriber in subscribers:
+            started = [event["name"] for event in subscriber.events if event["type"] == "NodeStarted"]
+            assert started == list(PLAN), "a run that is handed over starts no node twice"
+        assert tally.cut == 0, "every stream ended by its own last chunk"
+        assert fleet.errors() == []
+    with capsys.disabled():
+        print(f"\nrolling restart: {runs} runs, {tally}")  # noqa: T201  # as above
+
+
+async def test_a_service_with_its_own_postgres_goes_on_after_every_kill(tmp_path: Path) -> None:
+    service = Member(
+        "api-alone",
+        logs=tmp_path,
+        environment={**QUICK_TAKEOVER, "RUNWIRE_DATA_DIR": str(tmp_path / "data")},
+    )
+    tally = Tally()
+    runs = 20
+    await service.start()
+    try:
+        async with _audience(Fleet([service]), within_s=90) as audience:
+            for number in range(runs):
+                audience.start_and_watch(number, rng=random.Random(number), tally=tally, spread_s=0.5)
+            for _ in range(3):
+                await asyncio.sleep(1.5)  # how long a life lasts: enough for some nodes, not for a run
+                service.kill()
+                await service.start()
+        resumed = sum(_check_golden(subscriber.events) for subscriber in audience.subscribers)
+        assert resumed >= runs, "every run was in flight at one kill at least"
+        assert Fleet([service]).errors() == []
+        assert await service.terminate() == 0
+    finally:
+        service.discard()
+
+
+# ---------------------------------------------------------------------- parts of the story
+
+
+class Audience:
+    """Everybody who starts and watches runs of a fleet."""
+
+    def __init__(self, fleet: Fleet, everybody: asyncio.TaskGroup) -> None:
+        self.subscribers: list[Subscriber] = []
+        self._fleet = fleet
+        self._everybody = everybody
+
+    def also(self, work: Coroutine[Any, Any, None]) -> None:
+        self._everybody.create_task(work)
+
+    def start_and_watch(
+        self, number: int, *, rng: random.Random, tally: Tally, moods: Moods = FICKLE, spread_s: float = 5.0
+    ) -> None:
+        """Starts a run sometime within `spread_s`, and follows it with one subscriber, or with several."""
+        self.also(self._start_and_watch(number, rng, tally, moods, spread_s))
+
+    async def _start_and_watch(
+        self, number: int, rng: random.Random, tally: Tally, moods: Moods, spread_s: float
+    ) -> None:
+        await asyncio.sleep(rng.uniform(0, spread_s))
+        run_id = await _started(number, self._fleet.ports, rng=rng)
+        for _ in range(4 if number < WATCHED_BY_SEVERAL else 1):
+            subscriber = Subscriber(run_id, self._fleet.ports, random.Random(rng.random()), tally, moods)
+            self.subscribers.append(subscriber)
+            self.also(subscriber.run())
+
+
+@asynccontextmanager
+async def _audience(fleet: Fleet, *, within_s: float) -> AsyncIterator[Audience]:
+    """Left when everybody has everything; at the deadline it fails, and says who has not."""
+    audience: Audience | None = None
+    try:
+        async with asyncio.timeout(within_s), asyncio.TaskGroup() as everybody:
+            audience = Audience(fleet, everybody)
+            yield audience
+    except TimeoutError:
+        assert audience is not None
+        waiting = [f"{s.run_id} has {len(s.events)}" for s in audience.subscribers if s.end is None]
+        down = [member.name for member in fleet.members if not member.running]
+        pytest.fail(f"not at the end after {within_s:g} s: {waiting}; not running: {down}; logged: {fleet.errors()}")
+
+
+async def _started(number: int, ports: Sequence[int], *, rng: random.Random) -> str:
+    """The id of the one run that comes of asking for it until somebody answers, and sometimes once more."""
+    body: dict[str, Any] = {"agent": "golden", "input": {"delay_ms": rng.randrange(400, 900)}}
+    key = None
+    if number % 2:
+        key = f"order-{number}"
+    else:
+        body["runId"] = f"run-{number}"
+    answers: list[str] = []
+    wanted = rng.choice((1, 1, 2))
+    while len(answers) < wanted:
+        try:
+            status, answer = await posted(rng.choice(ports), RUNS, body, key=key)
+        except (OSError, EOFError):
+            status, answer = 503, None
+        if status == 503:
+            await asyncio.sleep(rng.uniform(0.05, 0.3))
+            continue
+        assert status == 202, answer
+        assert (answer["accepted"], answer["status"]) == (True, "accepted")
+        answers.append(answer["runId"])
+    assert len(set(answers)) == 1, f"started twice: {answers}"
+    return answers[0]
+
+
+async def _check_against_database(dsn: str, subscribers: Sequence[Subscriber], *, runs: int) -> int:
+    """What was seen is what is stored, and nothing is left to do. Returns how many walks were resumed."""
+    connection = await asyncpg.connect(dsn)
+    try:
+
+        async def nothing_left() -> bool:
+            # A publisher killed between the bus and its commit has the last step to do again.
+            return bool(await connection.fetchval("SELECT count(*) = 0 FROM run_outbox"))
+
+        await eventually(nothing_left, within_s=10)
+        stored = await connection.fetch(
+            "SELECT run_id, state::text AS state, last_seq, attempt FROM runs ORDER BY run_id"
+        )
+        assert len(stored) == runs, "each start made one run"
+        assert {row["run_id"] for row in stored} == {subscriber.run_id for subscriber in subscribers}
+        assert {row["state"] for row in stored} == {"finished"}
+        resumed = 0
+        for subscriber in subscribers:
+            rows = await connection.fetch(
+                "SELECT seq, ts_us / 1000 AS ts, type::text AS type, name, fn FROM run_events "
+                "WHERE run_id = $1 ORDER BY seq",
+                subscriber.run_id,
+            )
+            assert [_on_wire(subscriber.run_id, row) for row in rows] == subscriber.events
+            resumed += _check_golden(subscriber.events)
+        return resumed
+    finally:
+        await connection.close()
+
+
+def _on_wire(run_id: str, row: asyncpg.Record) -> dict[str, Any]:
+    labels = {key: row[key] for key in ("name", "fn") if row[key] is not None}
+    shown = {key: row[key] for key in ("seq", "ts", "type")}
+    return {"runId": run_id, **shown, "v": 1, "source": "outbox", **labels}
+
+
+def _check_golden(events: Sequence[dict[str, Any]]) -> int:
+    """The log of a finished golden run, as one worker at a time writes it: returns how often it was resumed.
+
+    Each node is finished once, in order; a node is started again only after `orchestrator.resumed`. Two workers that
+    both believed the run was theirs would show here.
+    """
+    said = [(event["type"], event.get("name") or event.get("fn")) for event in events]
+    assert said[0] == ("RunStarted", None), said
+    assert said[-1] == ("RunFinished", None), said
+    done, inside, checked, resumed = 0, False, False, 0
+    for type_, label in said[1:-1]:
+        if (type_, label) == ("DebugTrace", "orchestrator.resumed"):
+            inside = checked = False
+            resumed += 1
+        elif type_ == "NodeStarted":
+            assert not inside, said
+            assert label == PLAN[done], said
+            inside, checked = True, False
+        elif type_ == "DebugTrace":
+            assert (label, inside, done, checked) == ("ensureDevice.check", True, 0, False), said
+            checked = True
+        else:
+            assert (type_, label, inside) == ("NodeFinished", PLAN[done], True), said
+            assert done > 0 or checked, said
+            done, inside = done + 1, False
+    assert (done, inside) == (len(PLAN), False), said
+    return resumed
