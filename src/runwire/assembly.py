@@ -386,14 +386,19 @@ class Assembly:
         return task
 
     async def _close(self) -> None:
-        await self._pipeline.aclose()
-        if self._hubs is not None:
-            try:
-                await asyncio.wait_for(self._hubs.drain(), timeout=self.settings.drain_s)
-            except TimeoutError:
-                _log.warning(LogEvent.SERVER_DRAINING, waiting_for="streams")
-        await self._front.aclose()
-        await self._ground.aclose()
+        async with AsyncExitStack() as closing:  # in reverse; what fails to close does not keep the rest open
+            closing.push_async_callback(self._ground.aclose)
+            closing.push_async_callback(self._front.aclose)
+            closing.push_async_callback(self._end_streams)
+            closing.push_async_callback(self._pipeline.aclose)
+
+    async def _end_streams(self) -> None:
+        if self._hubs is None:
+            return
+        try:
+            await asyncio.wait_for(self._hubs.drain(), timeout=self.settings.drain_s)
+        except TimeoutError:
+            _log.warning(LogEvent.SERVER_DRAINING, waiting_for="streams")
 
 
 def _each(act: Callable[[str], None], payload: str) -> None:

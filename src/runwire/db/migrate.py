@@ -8,6 +8,7 @@ from importlib.resources import files
 
 import asyncpg
 
+from runwire.db.database import translated_errors
 from runwire.errors import MigrationError
 
 _LOCK = 0x72756E77697265  # "runwire": two processes that start together migrate one after the other
@@ -40,8 +41,18 @@ async def pending(connection: asyncpg.Connection[asyncpg.Record]) -> tuple[str, 
 
 
 async def migrate(dsn: str) -> tuple[str, ...]:
-    """Brings the database at `dsn` up to this version and returns the names of what was applied."""
-    connection = await asyncpg.connect(dsn)
+    """Brings the database at `dsn` up to this version and returns the names of what was applied.
+
+    Raises DatabaseUnavailable, or MigrationError when the database refuses or is of a later version.
+    """
+    try:
+        with translated_errors():
+            return await _migrate(await asyncpg.connect(dsn))
+    except asyncpg.PostgresError as error:
+        raise MigrationError(f"PostgreSQL refuses to migrate: {type(error).__name__}") from error
+
+
+async def _migrate(connection: asyncpg.Connection[asyncpg.Record]) -> tuple[str, ...]:
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
         await connection.execute(
