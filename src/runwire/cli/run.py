@@ -16,7 +16,7 @@ from runwire.errors import InvalidRequest
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:
-    from runwire.client import Client, RunView
+    from runwire.client import Client, Diagnosis, RunView
 
 T = TypeVar("T")
 
@@ -114,6 +114,18 @@ def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token:
     return _with_client(url, token, work)
 
 
+@app.command(epilog=examples("runwire run diagnose 0197a5c2-...", "runwire run diagnose 0197a5c2-... --json"))
+def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
+    """Say where a run is stuck and what to do; 1 if it is stuck, 0 if the pipeline has done its part."""
+
+    async def work(client: Client) -> int:
+        found = await client.diagnosis(run_id)
+        _print_diagnosis(found, as_json=as_json)
+        return ExitCode.OK if found.healthy else ExitCode.FAILED
+
+    return _with_client(url, token, work)
+
+
 @app.command(epilog=examples("runwire run cancel 0197a5c2-..."))
 def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
     """Ask a run to end; it is cancelled before its next node. Repeating it changes nothing."""
@@ -194,6 +206,33 @@ def _input(given: str) -> dict[str, Any]:
         return msgspec.json.decode(text, type=dict[str, Any])
     except msgspec.DecodeError as error:
         raise InvalidRequest(f"--input must be a JSON object: {error}") from error
+
+
+def _print_diagnosis(found: Diagnosis, *, as_json: bool) -> None:
+    from rich.markup import escape
+
+    from runwire.cli.output import console, print_json
+
+    if as_json:
+        print_json(found)
+        return
+    out = console()
+    colour = "green" if found.healthy else "red"
+    out.print(f"[bold {colour}]{found.stage}[/]  {escape(found.summary)}", soft_wrap=True)
+    for name, fact in found.evidence.items():
+        if fact not in (None, [], {}):
+            out.print(f"[dim]{name:>22}[/]  {escape(_fact(fact))}", soft_wrap=True)
+    out.print(f"\n[bold]next[/]  {escape(found.next_step.text)}", soft_wrap=True)
+    if found.next_step.command is not None:
+        out.print(f"      [cyan]{escape(found.next_step.command)}[/]", soft_wrap=True)
+
+
+def _fact(fact: Any) -> str:
+    if isinstance(fact, dict):
+        return ", ".join(f"{name} {_fact(value)}" for name, value in fact.items() if value is not None)
+    if isinstance(fact, list):
+        return "; ".join(_fact(part) for part in fact)
+    return str(fact)
 
 
 def _print_view(view: RunView, *, as_json: bool) -> None:

@@ -2,15 +2,27 @@
 
 from runwire.client.client import Client
 from runwire.client.problems import ServerProblem, ServerUnreachable, UnexpectedAnswer
-from runwire.client.results import Appended, EventPage, RunPage, RunView, StartedRun, StoredState, StreamEnd
+from runwire.client.results import (
+    Appended,
+    Diagnosis,
+    EventPage,
+    NextStep,
+    RunPage,
+    RunView,
+    StartedRun,
+    StoredState,
+    StreamEnd,
+)
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.client.stream import RunStream, StreamBroken
 
 __all__ = [
     "Appended",
     "Client",
+    "Diagnosis",
     "EventPage",
     "EventTooLong",
+    "NextStep",
     "RunPage",
     "RunStream",
     "RunView",

@@ -12,7 +12,7 @@ import aiohttp
 
 import runwire
 from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller
-from runwire.client.results import Appended, EventPage, RunPage, RunView, StartedRun, StoredState
+from runwire.client.results import Appended, Diagnosis, EventPage, RunPage, RunView, StartedRun, StoredState
 from runwire.client.stream import IDLE_S, RunStream
 from runwire.errors import InvalidRequest, RunClosed, RunwireError, SeqConflict
 from runwire.model.event import NewEvent
@@ -184,6 +184,10 @@ class Client:
     async def state(self, run: Run) -> StoredState:
         """The run's state as of its last checkpoint. Raises RunNotFound."""
         return await self._on_run("GET", run, "/state", StoredState)
+
+    async def diagnosis(self, run: Run) -> Diagnosis:
+        """The stage the run is stuck in, if it is, with evidence and the safe next step. Raises RunNotFound."""
+        return await self._on_run("GET", run, "/diagnosis", Diagnosis)
 
     async def cancel(self, run: Run) -> RunView:
         """The run once the request is durable; it then ends by itself. A closed run stays. Raises RunNotFound."""

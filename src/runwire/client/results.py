@@ -66,6 +66,24 @@ class StoredState(msgspec.Struct, frozen=True, rename="camel"):
     state: Any = None
 
 
+class NextStep(msgspec.Struct, frozen=True, rename="camel"):
+    """What is safe to do next; `command` can be run as it stands."""
+
+    text: str
+    command: str | None = None
+
+
+class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
+    """Where a run is stuck, if it is: see docs/runbooks/run-diagnostics.md. Durations in `evidence` are seconds."""
+
+    run_id: str
+    stage: str
+    healthy: bool
+    summary: str
+    evidence: dict[str, Any]
+    next_step: NextStep
+
+
 class StreamEnd(msgspec.Struct, frozen=True, rename="camel"):
     """How a run ended, as its stream says after the terminal event."""
 
