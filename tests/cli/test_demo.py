@@ -63,6 +63,8 @@ async def test_a_site_that_is_not_there_is_a_failed_run_and_exit_code_1(tmp_path
         result = await demo.ended(within_s=60)
     assert result.code == 1
     assert "error:unreachable:warmup" in result.out
+    assert "nothing was opened" in result.out
+    assert "Traceback" not in result.err
 
 
 async def test_kept_it_serves_its_own_documentation_until_ctrl_c(tmp_path: Path) -> None:

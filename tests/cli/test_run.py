@@ -140,6 +140,17 @@ async def test_pipes_get_no_colours(capsys: Capsys) -> None:
     assert "\x1b" not in (await ran_beside(capsys, "run", "start", "--follow")).out
 
 
+async def test_a_terminal_shows_the_node_at_work(capsys: Capsys, monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")  # what rich takes for a terminal
+    async with Client(url) as client:
+        await client.start("approval", run_id="r1")
+        tail = asyncio.ensure_future(ran_beside(capsys, "run", "tail", "r1"))
+        await asyncio.sleep(0)
+        await client.signal("r1", "approved")
+        result = await tail
+    assert (result.code, "waiting" in result.out) == (0, True)
+
+
 @pytest.mark.crash
 async def test_ctrl_c_ends_a_tail_with_130_and_no_traceback(url: str) -> None:
     async with Client(url) as client:

@@ -229,3 +229,24 @@ async def test_a_cancelled_reader_can_go_on_where_it_was(server: Crooked, client
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(followed), 0.1)
     assert await seqs(followed) == [2]
+
+
+async def test_an_endless_event_is_no_stream(server: Crooked, client: Client) -> None:
+    server.will_stream(stream(b"data: ", *[b"x" * 100_000] * 12, then="silence"))
+    with pytest.raises(UnexpectedAnswer):
+        await seqs(client.stream("r1"))
+
+
+async def test_the_end_of_a_long_connection_is_no_failure(
+    server: Crooked, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runwire.client.stream.STEADY_S", 0.0)
+    server.will_stream(*[stream(retry=b"retry: 20\n\n")] * 8, stream(event(1), end(1)))
+    began = time.monotonic()
+    assert await seqs(client.stream("r1", patience_s=0)) == [1]
+    assert time.monotonic() - began < 2  # doubled each time it would be 5 s
+
+
+async def test_an_event_of_another_name_is_passed_over(server: Crooked, client: Client) -> None:
+    server.will_stream(stream(b"event: news\ndata: {}\n\n", event(1), end(1)))
+    assert await seqs(client.stream("r1")) == [1]

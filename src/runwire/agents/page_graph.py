@@ -86,8 +86,8 @@ class Graph(msgspec.Struct, omit_defaults=True):
 
         A redirect is not a click.
         """
-        depths = {0: 0}
-        layer, depth = [0], 0
+        depths = {0: 0} if self.pages else {}
+        layer, depth = list(depths), 0
         while layer:
             for at in layer:  # grows while it is walked: what a redirect leads to lies on the same layer
                 page = self.pages[at]

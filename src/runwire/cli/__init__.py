@@ -68,7 +68,8 @@ def run_command(args: Sequence[str]) -> int:
         sys.stdout.flush()
     except _UsageError as error:
         return _failed(_usage(error), ExitCode.USAGE)
-    except BrokenPipeError:  # the reader has what it wanted; without this the interpreter complains at exit
+    except (BrokenPipeError, SystemExit):  # the reader has what it wanted; typer exits for nothing else here
+        # Without this the interpreter complains at exit, of what it cannot flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
     except RunwireError as error:
