@@ -82,6 +82,9 @@ class Settings(BaseSettings):
     publish_batch_events: int = Field(1000, ge=1, le=20_000, description="Events one publish step may take.")
     publish_batch_runs: int = Field(200, ge=1, le=5_000, description="Runs one publish step may lock.")
     publish_sweep_s: float = Field(1.0, gt=0, le=60, description="Period of the safety sweep for unpublished events.")
+    publish_heartbeat_s: float = Field(
+        2.0, gt=0, le=5, description="Period at which a publisher says that it lives; one is missed after 15 s."
+    )
     publish_backoff_max_s: float = Field(5.0, gt=0, description="Longest pause after a failing bus or database.")
 
     # observe
@@ -104,7 +107,7 @@ class Settings(BaseSettings):
     sse_heartbeat_s: float = Field(15.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     sse_max_age_s: float = Field(3600.0, gt=0, description="Age at which a stream is rotated (jittered by 10 %).")
     sse_slow_bytes: int = Field(
-        1_048_576, ge=65_536, description="Bytes buffered for a client before it counts as slow."
+        1_048_576, ge=65_536, description="Bound on the bytes buffered for one client."
     )
     sse_slow_s: float = Field(10.0, gt=0, description="Seconds a client may stay slow before it is closed, resumable.")
     sse_ring_events: int = Field(1024, ge=1, description="Latest events of a run kept encoded while it has streams.")
@@ -123,7 +126,7 @@ class Settings(BaseSettings):
     trace_sample_ratio: float = Field(
         0.05, ge=0, le=1, description="Share of runs traced when the caller does not say."
     )
-    telemetry: bool = Field(default=True, description="Off: no metrics are counted and no spans are made.")
+    telemetry: bool = Field(default=True, description="Off: no spans are made, whatever OTEL_* say.")
 
     @field_validator("roles", "agents", mode="before")
     @classmethod
