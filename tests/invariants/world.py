@@ -1,0 +1,318 @@
+"""The pipeline under test: two replicas of every stage on one Postgres, and every fault a switch away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+from invariants.faults import FaultyBus, ForgetfulDatabase, LossyReader, PublisherCrashed
+from invariants.model import RunModel
+from invariants.sse_client import Wire
+from runwire.append import EventLog
+from runwire.bus import BusReader, BusWriter, Published
+from runwire.bus.memory import MemoryBus
+from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
+from runwire.clock import monotonic
+from runwire.db import Database
+from runwire.model.graph import END, Agent, Agents, Context
+from runwire.orchestrate import RunControl, Worker
+from runwire.orchestrate.external import LeaseReaper
+from runwire.publish import Publisher
+from runwire.settings import Settings
+from runwire.stream import Cursor, Hubs, LogReader, NothingLeft
+from runwire.telemetry.metrics import DisconnectReason, Metrics
+from runwire.telemetry.spans import NO_SPANS
+from waiting import eventually
+
+REPLICAS = (0, 1)
+LONG_S = 3600.0
+FAR_OFF_S = 1e6
+HOLDING = "holding"
+
+
+@dataclass(slots=True)
+class Held:
+    """The state of the agent whose node waits for the test."""
+
+
+class Client:
+    """Somebody who reads one run from `start` (exclusive), over as many connections as it takes."""
+
+    def __init__(self, run: RunModel, *, start: int, on_defect: Callable[[str], None]) -> None:
+        self.run = run
+        self.start = start
+        self.received: list[int] = []
+        self.wire: Wire | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.end: dict[str, Any] | None = None
+        self.stream: Any = None
+        self._on_defect = on_defect
+
+    @property
+    def cursor(self) -> int:
+        return self.start + len(self.received)
+
+    @property
+    def connected(self) -> bool:
+        return self.task is not None
+
+    @property
+    def complete(self) -> bool:
+        return self.cursor >= self.run.last_seq and (self.end is not None or not self.run.closed)
+
+    @property
+    def at_rest(self) -> bool:
+        """Its stream waits for something that only the test can bring about."""
+        if self.task is None or self.task.done():
+            return True
+        parked = self.stream._parked if self.stream is not None else None
+        return parked is not None and not parked.done()
+
+    def connect(self, hubs: Hubs, *, chunked: bool) -> asyncio.Task[None]:
+        self.wire = Wire(chunked=chunked, on_event=self._take, on_defect=self._on_defect)
+        self.task = asyncio.create_task(self._read(hubs, self.wire), name=f"client of {self.run.run_id}")
+        return self.task
+
+    async def _read(self, hubs: Hubs, wire: Wire) -> None:
+        cursor = self.cursor
+        async with hubs.attach(self.run.run_id, cursor=Cursor(cursor, resumed=bool(self.received))) as stream:
+            if isinstance(stream, NothingLeft):
+                self.end = {"runId": stream.run_id, "state": stream.state, "lastSeq": stream.last_seq}
+                return
+            self.stream = stream
+            outlet = wire.outlet()
+            prelude = stream.prelude
+            outlet.write(b"%x\r\n%b\r\n" % (len(prelude), prelude) if outlet.chunked else prelude)
+            if not wire.stalled and wire.reader.last_id != cursor:
+                self._on_defect(f"a client at {cursor} was told to resume at {wire.reader.last_id}")
+            reason = await stream.run(outlet)
+            wire.flow()
+            if (reason is DisconnectReason.TERMINAL) != (wire.reader.end is not None):
+                self._on_defect(f"ended as {reason} with end frame {wire.reader.end}")
+            self.end = wire.reader.end
+
+    def _take(self, seq: int, event: dict[str, Any]) -> None:
+        """Every event is the next one, is what the log has, and was published before it came."""
+        run = self.run
+        if seq != self.cursor + 1:
+            self._on_defect(f"a client of {run.run_id} at {self.cursor} got {seq}")
+        elif seq > run.offered:
+            self._on_defect(f"a client of {run.run_id} got {seq} when only {run.offered} was published")
+        else:
+            type_, label = run.log[seq - 1]
+            expected = {"runId": run.run_id, "seq": seq, "type": type_, "v": 1, "source": "outbox"}
+            if label is not None:
+                expected["fn" if type_ == "DebugTrace" else "name"] = label
+            if expected != {key: value for key, value in event.items() if key != "ts"} or event["ts"] < 1:
+                self._on_defect(f"a client got {event} instead of {expected}")
+        self.received.append(seq)
+
+    async def disconnect(self, *, arrived: float) -> None:
+        """The connection breaks; `arrived` is the share of what was under way that still got here."""
+        task, self.task, self.stream = self.task, None, None
+        if self.wire is not None:
+            self.wire.cut(after=arrived)
+        if task is not None:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+class World:
+    """Enter it once per test; `begin` and `end` an example. Steps only: no stage runs by itself."""
+
+    def __init__(self, dsn: str, *, bus: str) -> None:
+        self.dsn = dsn
+        self.bus_kind = bus
+        self.metrics = Metrics({})
+        self.examples = 0
+        self.arrivals: dict[str, list[asyncio.Future[str]]] = {}
+        self.hints_to: tuple[int, ...] = REPLICAS
+        self._stack = AsyncExitStack()
+
+    async def __aenter__(self) -> Self:
+        enter = self._stack.enter_async_context
+        self.database = await enter(Database(self.dsn, pool_size=4))
+        self.forgetful = [ForgetfulDatabase(self.dsn), ForgetfulDatabase(self.dsn)]
+        self.logs = [
+            await enter(EventLog(database, metrics=self.metrics, on_committed=self._hint))
+            for database in self.forgetful
+        ]
+        self._writer: BusWriter
+        self._readers: Sequence[BusReader]
+        if self.bus_kind == "memory":
+            memory = MemoryBus()
+            self._writer, self._readers = memory, [memory, memory]
+        else:
+            session = self.database.session("bus")
+            self._stack.push_async_callback(session.aclose)
+            self._writer = PostgresBusWriter(session)
+            readers = [PostgresBusReader(self.dsn), PostgresBusReader(self.dsn)]
+            for reader in readers:
+                await enter(_running(reader.listener.run()))
+                await asyncio.wait_for(reader.listener.connected.wait(), 10)
+            self._readers = readers
+        agents = Agents([_holding_agent(self.arrivals)])
+        self.control = RunControl(self.database, agents, on_claimable=_ignore, on_cancel=_ignore)
+        self._agents = agents
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self._stack.aclose()
+
+    async def begin(self) -> None:
+        self.examples += 1
+        self.runs: list[RunModel] = []
+        self.clients: list[Client] = []
+        self.defects: list[str] = []
+        self.hints_to = REPLICAS
+        self.arrivals.clear()
+        self.bus = FaultyBus(self._writer, on_taken=self._note_taken)
+        self.readers = [LossyReader(reader) for reader in self._readers]
+        settings = Settings(sse_ring_events=4, sse_slow_bytes=65_536)
+        self.hubs = [
+            Hubs(bus=reader, reader=LogReader(self.database), settings=settings, metrics=self.metrics)
+            for reader in self.readers
+        ]
+        self.publishers = [self.new_publisher(), self.new_publisher()]
+        self.workers = [
+            Worker(
+                self.database,
+                self.logs[n],
+                self._agents,
+                metrics=self.metrics,
+                spans=NO_SPANS,
+                worker_id=f"worker-{n}",
+                lease_s=LONG_S,
+            )
+            for n in REPLICAS
+        ]
+        self.reaper = LeaseReaper(self.database, self.logs[0], metrics=self.metrics, owner="reaper")
+
+    async def end(self) -> None:
+        for client in self.clients:
+            await client.disconnect(arrived=0.0)
+        for hubs in self.hubs:
+            await hubs.__aexit__(None, None, None)
+        for worker in self.workers:
+            walks = tuple(worker._tasks.values())
+            for walk in walks:
+                walk.cancel()
+            await asyncio.gather(*walks, return_exceptions=True)
+        for publisher in self.publishers:
+            await publisher.aclose()
+        for database in self.forgetful:
+            database.answers_to_lose = 0
+        # Every example finds empty tables, so that one that failed cannot make the next one fail.
+        await self.database.execute("DELETE FROM runs")
+        await self.database.execute("DELETE FROM run_events")
+
+    # ------------------------------------------------------------------ parts
+
+    def new_publisher(self) -> Publisher:
+        return Publisher(self.database, self.bus, metrics=self.metrics, spans=NO_SPANS, batch_events=40, rest_max_s=0.0)
+
+    def new_run_id(self) -> str:
+        return f"e{self.examples}-{len(self.runs)}"
+
+    def violation(self, what: str) -> None:
+        self.defects.append(what)
+
+    def _hint(self, run_ids: Sequence[str]) -> None:
+        for n in self.hints_to:
+            self.publishers[n].mark_dirty(run_ids, by="local")
+
+    def _note_taken(self, message: Published) -> None:
+        run = next((run for run in self.runs if run.run_id == message.run_id), None)
+        events = message.events or ()
+        if run is None or [event.seq for event in events] != list(range(message.first_seq, message.last_seq + 1)):
+            self.violation(f"the bus got {message}")
+            return
+        labels = [(str(event.type), event.name or event.fn) for event in events]
+        if (wrong := run.offer(message.first_seq, labels)) is not None:
+            self.violation(wrong)
+
+    # ------------------------------------------------------------------ steps
+
+    async def publish(self, n: int) -> int:
+        """One step of a publisher; after a crash a new one stands in its place, which knows nothing."""
+        try:
+            return await self.publishers[n].publish_pending()
+        except PublisherCrashed:
+            await self.restart_publisher(n)
+            return 0
+
+    async def restart_publisher(self, n: int) -> None:
+        await self.publishers[n].aclose()
+        self.publishers[n] = self.new_publisher()
+
+    async def look(self, n: int) -> None:
+        """What the shared loops of a replica's streams would do by and by: ask for what is missing, and read it."""
+        for _ in range(10):  # silent hubs are asked for in every tenth check
+            await self.hubs[n].check(monotonic() + FAR_OFF_S)
+        await self.hubs[n]._catch_up.read()
+
+    async def settle(self) -> None:
+        """Until every stream has done what it can without further help."""
+        await asyncio.sleep(0)
+        await eventually(lambda: all(client.at_rest for client in self.clients), within_s=20)
+        for client in self.clients:
+            task = client.task
+            if task is not None and task.done():
+                client.task = client.stream = None
+                task.result()
+
+    async def terminate(self, application_name: str, *, waiting_for: str | None = None) -> int:
+        """Kills the backends of this database that call themselves so (and wait for such a thing); returns how many."""
+        killed: int = await self.database.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name LIKE $1"
+            " AND ($2::text IS NULL OR wait_event_type = $2)",
+            application_name,
+            waiting_for,
+        )
+        return killed
+
+    async def publish_everything(self) -> None:
+        """Faults are over: sweeps and publishes until there is nothing left."""
+        self.bus.recover()
+        for _ in range(1000):
+            found = await self.publishers[0].sweep()
+            if found == 0 and await self.publish(0) == 0:
+                return
+            while await self.publish(0):
+                pass
+        raise AssertionError("the outbox never runs empty")
+
+
+def _ignore(_: object) -> None:
+    return None
+
+
+def _holding_agent(arrivals: dict[str, list[asyncio.Future[str]]]) -> Agent[Held]:
+    """An agent of one node, which goes where and when the test says."""
+    agent = Agent(HOLDING, start="Hold", state=Held)
+
+    @agent.node(to=("Hold", END), timeout_s=LONG_S)
+    async def hold(context: Context, _state: Held) -> str:
+        gate: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        arrivals.setdefault(context.run_id, []).append(gate)
+        return await gate
+
+    return agent
+
+
+@asynccontextmanager
+async def _running(work: Awaitable[None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def labels_of(rows: Iterable[Any]) -> list[tuple[str, str | None]]:
+    return [(row["type"], row["label"]) for row in rows]
