@@ -273,7 +273,10 @@ class Assembly:
             rest_max_s=settings.publish_backoff_max_s,
         )
         worker = PublishWorker(
-            publisher, sweep_s=settings.publish_sweep_s, backoff_max_s=settings.publish_backoff_max_s
+            publisher,
+            sweep_s=settings.publish_sweep_s,
+            backoff_max_s=settings.publish_backoff_max_s,
+            heartbeat_s=settings.publish_heartbeat_s,
         )
         self._links.publisher = worker
         task = self._run(self._pipeline, "publisher", worker.run())

@@ -106,9 +106,7 @@ class Settings(BaseSettings):
     sse_retry_ms: int = Field(2000, ge=1, description="`retry:` a stream starts with.")
     sse_heartbeat_s: float = Field(15.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     sse_max_age_s: float = Field(3600.0, gt=0, description="Age at which a stream is rotated (jittered by 10 %).")
-    sse_slow_bytes: int = Field(
-        1_048_576, ge=65_536, description="Bound on the bytes buffered for one client."
-    )
+    sse_slow_bytes: int = Field(1_048_576, ge=65_536, description="Bound on the bytes buffered for one client.")
     sse_slow_s: float = Field(10.0, gt=0, description="Seconds a client may stay slow before it is closed, resumable.")
     sse_ring_events: int = Field(1024, ge=1, description="Latest events of a run kept encoded while it has streams.")
     sse_silence_s: float = Field(

@@ -15,16 +15,21 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
 _BACKOFF_FIRST_S = 0.01
-_HEARTBEAT_S = 2.0
 
 
 class PublishWorker:
-    """Runs a publisher until stopped. Wake it with `mark_dirty`; every `sweep_s` it looks for itself."""
+    """Runs a publisher until stopped. Wake it with `mark_dirty`; every `sweep_s` it looks for itself.
 
-    def __init__(self, publisher: Publisher, *, sweep_s: float = 1.0, backoff_max_s: float = 5.0) -> None:
+    Every `heartbeat_s` it says that it lives, however rarely it sweeps.
+    """
+
+    def __init__(
+        self, publisher: Publisher, *, sweep_s: float = 1.0, backoff_max_s: float = 5.0, heartbeat_s: float = 2.0
+    ) -> None:
         self._publisher = publisher
         self._sweep_s = sweep_s
         self._backoff_max_s = backoff_max_s
+        self._heartbeat_s = heartbeat_s
         self._wake = asyncio.Event()
         self._stopping = False
         self._sweep_due = 0.0
@@ -64,7 +69,7 @@ class PublishWorker:
         try:
             if monotonic() >= self._heartbeat_due:
                 await self._publisher.heartbeat(failing=self._failing)
-                self._heartbeat_due = monotonic() + _HEARTBEAT_S
+                self._heartbeat_due = monotonic() + self._heartbeat_s
             if monotonic() >= self._sweep_due:
                 await self._publisher.sweep()
                 self._sweep_due = monotonic() + self._sweep_s
@@ -87,5 +92,6 @@ class PublishWorker:
             return
         self._wake.clear()
         if self._publisher.backlog_runs == 0:
+            due = min(self._sweep_due, self._heartbeat_due)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, self._sweep_due - monotonic()))
+                await asyncio.wait_for(self._wake.wait(), max(0.0, due - monotonic()))

@@ -85,7 +85,7 @@ class Hubs:
             "catch up": self._catch_up.run,
             "pace": self._pacing.run,
             "check": lambda: _every(CHECK_S, self.check),
-            "tend": lambda: _every(TEND_S, self.tend),
+            "tend": lambda: _every(min(TEND_S, self._limits.heartbeat_s / 4), self.tend),
         }
         self._tasks = [
             asyncio.create_task(_kept_running(name, loop), name=f"streams: {name}") for name, loop in loops.items()
