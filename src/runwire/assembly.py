@@ -30,7 +30,7 @@ from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
 from runwire.stream import Hubs, LogReader
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
-from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.logs import LogEvent, count_dropped_lines, get_logger
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.tracing import Tracing, exporter_from_environment
@@ -160,6 +160,7 @@ class Assembly:
             {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
             version=runwire.__version__,
         )
+        count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
         spans = self._tracing(metrics)
         database = await self._database(metrics)
         self._run(self._ground, "loop lag", LoopLagProbe(metrics.event_loop_lag).run())

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from runwire.telemetry.logs import LogEvent, configure_logging, get_logger, redact_dsn
+from runwire.telemetry.logs import LogEvent, configure_logging, count_dropped_lines, get_logger, redact_dsn
 from runwire.telemetry.tracing import Tracing
 from telemetry.tables import code, table
 
@@ -116,6 +116,15 @@ def test_inside_a_span_a_line_has_its_ids(stream: io.StringIO, lines: Lines) -> 
 def test_a_line_that_cannot_be_written_is_counted_and_fails_nobody(stream: io.StringIO) -> None:
     dropped: list[None] = []
     configure_logging("info", "json", stream=stream, dropped=lambda: dropped.append(None))
+    stream.close()
+    get_logger().info(LogEvent.RUN_STARTED, run_id="r")
+    assert len(dropped) == 1
+
+
+def test_lines_dropped_before_anything_counts_them_are_counted_by_whoever_comes(stream: io.StringIO) -> None:
+    dropped: list[None] = []
+    configure_logging("info", "json", stream=stream)
+    count_dropped_lines(lambda: dropped.append(None))
     stream.close()
     get_logger().info(LogEvent.RUN_STARTED, run_id="r")
     assert len(dropped) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from typing import Self
@@ -186,6 +187,9 @@ class _Lane:
         self._tell([groups[row[0]] for row in rows], monotonic() - started)
         for i, base, cancel in rows:
             groups[i].fulfil(base, cancel_requested=cancel)
+        if _log.is_enabled_for(logging.DEBUG):
+            for i, base, _ in rows:
+                _log_events(groups[i], base, monotonic() - started)
         if len(rows) < len(groups):
             refused = set(range(len(groups))).difference(row[0] for row in rows)
             await self._refuse([groups[i] for i in sorted(refused)])
@@ -199,7 +203,6 @@ class _Lane:
         dirty = [group.head.run_id for group in stored if group.count]
         if dirty:
             self._on_committed(dirty)
-            _log.debug(LogEvent.EVENTS_INSERTED, run_ids=dirty, count=sum(counts.values()))
 
     async def _refuse(self, groups: list[Group]) -> None:
         """Tells single requests why they were refused; the members of a group get to try alone first."""
@@ -242,6 +245,18 @@ class _Lane:
     def _fail(self, request: Request, error: RunwireError) -> None:
         self._metrics.append_failures[error.code].inc()
         request.fail(error)
+
+
+def _log_events(group: Group, base: int, took_s: float) -> None:
+    events = [event for request in group.requests for event in request.events]
+    for seq, event in enumerate(events, base + 1):
+        _log.debug(
+            LogEvent.EVENTS_INSERTED,
+            runId=group.head.run_id,
+            seq=seq,
+            type=event.type.value,
+            lag_ms=round(took_s * 1000, 3),
+        )
 
 
 def _why(request: Request, now: Row | None) -> RunwireError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Sequence
 from itertools import groupby
 from operator import itemgetter
@@ -138,7 +139,13 @@ class Publisher:
         self._metrics.events_published.inc(len(events))
         self._metrics.publish_batch.observe(len(events))
         self._metrics.publish_lag.observe_many([(on_bus_us - event.ts_us) / 1e6 for event in events])
-        _log.debug(LogEvent.EVENTS_PUBLISHED, count=len(events), runs=len(messages))
+        if _log.is_enabled_for(logging.DEBUG):
+            for message in messages:
+                for event in message.events or ():
+                    lag_ms = (on_bus_us - event.ts_us) / 1000
+                    _log.debug(
+                        LogEvent.EVENTS_PUBLISHED, runId=message.run_id, seq=event.seq, type=event.type, lag_ms=lag_ms
+                    )
 
 
 def _message(run_id: str, rows: Iterable[Row]) -> Published:

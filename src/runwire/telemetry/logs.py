@@ -67,15 +67,16 @@ def configure_logging(
     format: LogFormat = "json",  # noqa: A002  # the setting's name
     *,
     stream: IO[str] | None = None,
-    dropped: Callable[[], object] = lambda: None,
+    dropped: Callable[[], object] | None = None,
 ) -> None:
     """Sends this process's lines, and those of its libraries, of at least `level` to `stream` (stdout unless given).
 
-    A line that cannot be written (the reader is gone, the disk is full) is dropped and `dropped` called: logging
-    never fails the work. Loggers keep the configuration of their first use, so call this once, before any.
+    A line that cannot be written (the reader is gone, the disk is full) is dropped and `dropped` called, or whoever
+    `count_dropped_lines` named: logging never fails the work. Loggers keep the configuration of their first use, so
+    call this once, before any.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    out = _Sink(stream if stream is not None else sys.stdout, dropped)
+    out = _Sink(stream if stream is not None else sys.stdout, dropped or _tell_counter)
     render = _render_json if format == "json" else _console
     structlog.configure(
         processors=[
@@ -96,6 +97,18 @@ def configure_logging(
     root.setLevel(max(threshold, logging.INFO))
     # Its failures are one line per batch; runwire_telemetry_dropped_total and span_export_failing tell of them.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
+
+
+def count_dropped_lines(counter: Callable[[], object]) -> None:
+    """Has `counter` called for every line dropped from now on: logging starts before there is anything that counts."""
+    _counter[0] = counter
+
+
+def _tell_counter() -> None:
+    _counter[0]()
+
+
+_counter: list[Callable[[], object]] = [lambda: None]
 
 
 def redact_dsn(dsn: str) -> str:
