@@ -1,0 +1,104 @@
+"""A headless Chromium and a page in it, driven over the DevTools protocol."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import os
+import signal
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from waiting import eventually
+
+FLAGS = (
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-dev-shm-usage",
+    "--disable-sync",
+    "--remote-debugging-port=0",
+)
+START_S = 40.0
+
+
+class Page:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._socket = socket
+        self._ids = itertools.count(1)
+        self.session: str | None = None
+
+    async def call(self, method: str, **params: Any) -> dict[str, Any]:
+        """The result of a protocol method. One call at a time."""
+        number = next(self._ids)
+        message: dict[str, Any] = {"id": number, "method": method, "params": params}
+        if self.session is not None:
+            message["sessionId"] = self.session
+        await self._socket.send_json(message)
+        while True:
+            answer = await self._socket.receive_json(timeout=20)
+            if answer.get("id") == number:
+                assert "error" not in answer, answer
+                result: dict[str, Any] = answer["result"]
+                return result
+
+    async def evaluate(self, script: str) -> Any:
+        """What the expression, or the promise it gives, comes to, as JSON."""
+        answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in answer, answer
+        return answer["result"].get("value")
+
+    async def open(self, url: str) -> None:
+        """Returns when the page at `url` is complete."""
+        await self.call("Page.navigate", url=url)
+
+        async def complete() -> bool:
+            state = await self.evaluate("[location.href, document.readyState]")
+            return bool(state[0].startswith(url) and state[1] == "complete")
+
+        await eventually(complete, within_s=20)
+
+
+@asynccontextmanager
+async def page_in(program: str, *, profile: Path) -> AsyncIterator[Page]:
+    """A blank page of a browser of its own, with a fresh profile."""
+    environment = {**os.environ, "HOME": str(profile), "XDG_RUNTIME_DIR": str(profile)}
+    browser = subprocess.Popen(  # noqa: ASYNC220  # returns at once
+        [program, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        address = await eventually(lambda: _address(profile), within_s=START_S)
+        async with (
+            aiohttp.ClientSession() as http,
+            http.ws_connect(address, max_msg_size=0) as socket,
+        ):
+            page = Page(socket)
+            target = await page.call("Target.createTarget", url="about:blank")
+            attached = await page.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+            page.session = attached["sessionId"]
+            yield page
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(browser.pid, signal.SIGKILL)
+        await asyncio.to_thread(browser.wait)
+
+
+def _address(profile: Path) -> str:
+    """Of the protocol's socket, which Chromium writes down when it listens; empty before."""
+    file = profile / "DevToolsActivePort"
+    lines = file.read_text().splitlines() if file.exists() else []
+    return f"ws://127.0.0.1:{lines[0]}{lines[1]}" if len(lines) == 2 else ""
