@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, TypeAlias
@@ -69,6 +70,21 @@ class Transaction:
         return await self._connection.execute(sql, *args)
 
 
+@asynccontextmanager
+async def _transaction(connection: Connection) -> AsyncIterator[Transaction]:
+    """Commits at the end of the block, rolls back when it raises. One that is cancelled is left to whoever drops the
+    connection: ROLLBACK would wait for the statement that was cancelled, as long as the server likes.
+    """
+    transaction = connection.transaction()
+    await transaction.start()
+    try:
+        yield Transaction(connection)
+    except Exception:
+        await transaction.rollback()
+        raise
+    await transaction.commit()
+
+
 class Session:
     """One connection of its own, opened on first use and again after it failed; used by one task at a time."""
 
@@ -98,16 +114,17 @@ class Session:
         with translated_errors():
             connection = await self._open()
             try:
-                async with connection.transaction():
-                    yield Transaction(connection)
+                async with _transaction(connection) as transaction:
+                    yield transaction
             except (*_TRANSIENT, asyncio.CancelledError):
                 self._drop()
                 raise
 
     async def aclose(self) -> None:
+        """Closes the connection, in two seconds at most, whether the server still answers or not."""
         connection, self._connection = self._connection, None
         if connection is not None:
-            with translated_errors():
+            with contextlib.suppress(*_TRANSIENT):
                 await connection.close(timeout=2)
 
     async def _open(self) -> Connection:
@@ -161,10 +178,8 @@ class Database:
     async def __aexit__(self, *_: object) -> None:
         if self._pool is not None:
             pool, self._pool = self._pool, None
-            try:
+            with contextlib.suppress(*_TRANSIENT):  # a pool that cannot be closed terminates its connections
                 await asyncio.wait_for(pool.close(), timeout=2)
-            except TimeoutError:
-                pool.terminate()
 
     @property
     def in_use(self) -> int:
@@ -193,8 +208,8 @@ class Database:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._acquired() as connection, connection.transaction():
-            yield Transaction(connection)
+        async with self._acquired() as connection, _transaction(connection) as transaction:
+            yield transaction
 
     def session(self, name: str, *, settings: Mapping[str, str] | None = None) -> Session:
         """A connection of its own, outside the pool; `settings` are PostgreSQL parameters for it."""
@@ -208,4 +223,9 @@ class Database:
             asked = monotonic()
             async with self._pool.acquire(timeout=self._timeout_s) as connection:
                 self._on_wait(monotonic() - asked)
-                yield connection  # type: ignore[misc]  # the pool's proxy is used as the connection it stands for
+                try:
+                    yield connection  # type: ignore[misc]  # the pool's proxy is used as the connection it stands for
+                except asyncio.CancelledError:
+                    # Else the pool waits until the statement is cancelled, too, and its time-out hides that we were.
+                    connection.terminate()
+                    raise

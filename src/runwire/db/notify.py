@@ -25,6 +25,8 @@ EVENTS_PUBLISHED = "runwire_published"
 PAYLOAD_MAX = 7900
 """Bytes of one payload; PostgreSQL takes fewer than 8000."""
 
+_LAST_WORDS_S = 2.0
+
 _log = structlog.get_logger()
 
 
@@ -47,45 +49,53 @@ class Listener:
         self._channels = channels
         self._on_connected = on_connected
         self._check_s = check_s
-        self._lost = asyncio.Event()
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
         """Listens until cancelled."""
         while True:
-            connection = await self._connect()
+            connection, lost = await self._connect()
             try:
                 self._on_connected()
                 self.connected.set()
-                await self._watch(connection)
+                await self._watch(connection, lost)
             finally:
                 self.connected.clear()
                 connection.terminate()
             _log.warning("database_unavailable", doing="listen", channels=sorted(self._channels))
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> tuple[Connection, asyncio.Event]:
+        """A connection that listens, and what is set when it is lost: its own, since one given up tells late."""
         async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.05, max=2), retry=_is_db_error):
             with attempt:
-                self._lost.clear()
-                connection: Connection = await asyncpg.connect(
-                    self._dsn,
-                    timeout=5,
-                    command_timeout=5,
-                    server_settings={"application_name": "runwire listener", "jit": "off"},
-                )
-                connection.add_termination_listener(lambda _connection: self._lost.set())
-                for channel, callback in self._channels.items():
-                    await connection.add_listener(channel, _payload_only(callback))
-        return connection
+                connected = await self._listen()
+        return connected
 
-    async def _watch(self, connection: Connection) -> None:
+    async def _listen(self) -> tuple[Connection, asyncio.Event]:
+        connection: Connection = await asyncpg.connect(
+            self._dsn,
+            timeout=5,
+            command_timeout=5,
+            server_settings={"application_name": "runwire listener", "jit": "off"},
+        )
+        lost = asyncio.Event()
+        connection.add_termination_listener(lambda _connection: lost.set())
+        try:
+            for channel, callback in self._channels.items():
+                await connection.add_listener(channel, _payload_only(callback))
+        except BaseException:
+            connection.terminate()
+            raise
+        return connection, lost
+
+    async def _watch(self, connection: Connection, lost: asyncio.Event) -> None:
         """Returns when the connection is gone; a silent one is asked now and then, since TCP may not tell."""
-        while not connection.is_closed() and not self._lost.is_set():
+        while not connection.is_closed() and not lost.is_set():
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), timeout=self._check_s)
+                await asyncio.wait_for(lost.wait(), timeout=self._check_s)
                 return
             try:
-                await connection.execute("SELECT 1")
+                await connection.execute("SELECT 1", timeout=min(self._check_s, 5.0))
             except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
                 return
 
@@ -93,7 +103,7 @@ class Listener:
 def _is_db_error(state: object) -> bool:
     outcome = getattr(state, "outcome", None)
     error = outcome.exception() if outcome is not None else None
-    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, OSError))
+    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
 
 
 def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:
@@ -123,14 +133,26 @@ class Notifier:
         try:
             while True:
                 await self._wake.wait()
-                self._wake.clear()
-                waiting, self._waiting = self._waiting, {}
-                try:
-                    await self.flush(waiting)
-                except DatabaseUnavailable:
-                    _log.warning("database_unavailable", doing="notify", channels=sorted(waiting))
+                await self._send_waiting()
         finally:
+            with contextlib.suppress(TimeoutError):  # what a process that stops hands over is claimed at once
+                async with asyncio.timeout(_LAST_WORDS_S):
+                    await self._send_waiting()
             await self._session.aclose()
+
+    async def _send_waiting(self) -> None:
+        self._wake.clear()
+        waiting, self._waiting = self._waiting, {}
+        if not waiting:
+            return
+        try:
+            await self.flush(waiting)
+        except DatabaseUnavailable:
+            _log.warning("database_unavailable", doing="notify", channels=sorted(waiting))
+        except asyncio.CancelledError:
+            for channel, words in waiting.items():
+                self.send(channel, words)
+            raise
 
     async def flush(self, waiting: Mapping[str, Mapping[str, None]]) -> None:
         pairs = [(channel, payload) for channel, words in waiting.items() for payload in packed(words)]
