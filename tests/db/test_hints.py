@@ -1,0 +1,181 @@
+"""Hints between processes: listened to through every loss of a connection, sent without holding anybody up."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from db.test_connections import Wire, kill
+from pipeline import raw
+from runwire.db import Database, Listener
+from runwire.db.notify import PAYLOAD_MAX, Notifier, packed
+from runwire.db.partitions import PartitionUpkeep
+from waiting import eventually
+
+
+@asynccontextmanager
+async def running(*loops: object) -> AsyncIterator[None]:
+    tasks = [asyncio.ensure_future(loop) for loop in loops]  # type: ignore[call-overload]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        ends = await asyncio.gather(*tasks, return_exceptions=True)
+        assert [end for end in ends if not isinstance(end, asyncio.CancelledError)] == []
+
+
+async def test_a_listener_hears_again_after_its_connection_is_lost_and_says_it_missed_some(database: str) -> None:
+    heard: list[str] = []
+    connects: list[int] = []
+    listener = Listener(database, {"c": heard.append}, on_connected=lambda: connects.append(1))
+    sender = await raw(database)
+    async with running(listener.run()):
+        await asyncio.wait_for(listener.connected.wait(), 10)
+        await sender.execute("NOTIFY c, 'first'")
+        await eventually(lambda: heard == ["first"])
+        assert await kill(database, "runwire listener") == 1
+        await eventually(lambda: len(connects) == 2)
+        await asyncio.wait_for(listener.connected.wait(), 10)
+        await sender.execute("NOTIFY c, 'second'")
+        await eventually(lambda: heard == ["first", "second"])
+    await sender.close()
+
+
+async def test_a_listener_whose_server_went_silent_connects_again_once(database: str) -> None:
+    heard: list[str] = []
+    wire = Wire(database)
+    async with wire.open() as dsn:
+        listener = Listener(dsn, {"c": heard.append}, check_s=0.3)
+        sender = await raw(database)
+        async with running(listener.run()):
+            await asyncio.wait_for(listener.connected.wait(), 10)
+            wire.silent = True
+            await eventually(lambda: not listener.connected.is_set())
+            wire.silent = False
+            await asyncio.wait_for(listener.connected.wait(), 10)
+            connects = wire.connects
+            for n in range(5):  # it stays connected: each is heard
+                await sender.execute(f"NOTIFY c, '{n}'")
+                await eventually(lambda: len(heard) == n + 1)  # noqa: B023  # asked before n goes on
+            assert wire.connects == connects
+        await sender.close()
+
+
+async def test_a_listener_that_cannot_listen_leaves_no_connection_open(database: str) -> None:
+    """It connects, then LISTEN fails, again and again."""
+    listener = Listener(database, {"c" * 5000 + "\x00": lambda _payload: None})
+    look = await raw(database)
+
+    async def open_connections() -> int:
+        found: int = await look.fetchval(
+            "SELECT count(*) FROM pg_stat_activity WHERE application_name = 'runwire listener' "
+            "AND datname = current_database()"
+        )
+        return found
+
+    task = asyncio.create_task(listener.run())
+    await asyncio.wait({task}, timeout=1.0)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+    async def none() -> bool:
+        return await open_connections() == 0
+
+    await eventually(none)
+    await look.close()
+
+
+async def test_hints_that_gather_go_out_together_and_each_once(database: str) -> None:
+    heard: list[str] = []
+    listener = Listener(database, {"c": heard.append})
+    async with Database(database) as db:
+        notifier = Notifier(db.session("notify"))
+        async with running(listener.run(), notifier.run()):
+            await asyncio.wait_for(listener.connected.wait(), 10)
+            for n in range(100):
+                notifier.send("c", [f"run-{n % 10}"])
+            await eventually(lambda: heard)
+            assert heard == [" ".join(f"run-{n}" for n in range(10))]
+
+
+async def test_a_hint_that_cannot_be_sent_is_dropped_and_the_next_one_goes(database: str) -> None:
+    heard: list[str] = []
+    listener = Listener(database, {"c": heard.append})
+    async with Database(database) as db:
+        notifier = Notifier(db.session("notify"))
+        async with running(listener.run(), notifier.run()):
+            await asyncio.wait_for(listener.connected.wait(), 10)
+            notifier.send("c", ["before"])
+            await eventually(lambda: heard == ["before"])
+            assert await kill(database, "runwire notify") == 1
+            n = 0
+
+            async def heard_more() -> bool:
+                nonlocal n
+                n += 1
+                notifier.send("c", [f"after-{n}"])
+                return len(heard) > 1
+
+            await eventually(heard_more)
+
+
+async def test_hints_given_just_before_the_end_still_go(database: str) -> None:
+    heard: list[str] = []
+    listener = Listener(database, {"c": heard.append})
+    async with Database(database) as db, running(listener.run()):
+        await asyncio.wait_for(listener.connected.wait(), 10)
+        notifier = Notifier(db.session("notify"))
+        async with running(notifier.run()):
+            await asyncio.sleep(0)  # its loop has begun
+            notifier.send("c", ["last-words"])
+        await eventually(lambda: heard == ["last-words"])
+
+
+@given(st.lists(st.text("abc-._:0123456789", min_size=1, max_size=128), max_size=300))
+def test_words_are_packed_into_payloads_that_fit_in_order(words: list[str]) -> None:
+    payloads = packed(words)
+    assert [word for payload in payloads for word in payload.split(" ")] == words
+    assert all(0 < len(payload) <= PAYLOAD_MAX for payload in payloads)
+
+
+async def test_partitions_are_made_ahead_by_any_number_of_processes_at_once(database: str) -> None:
+    async with Database(database, pool_size=8) as db:
+        made = await asyncio.gather(*(PartitionUpkeep(db, days_ahead=20).ensure() for _ in range(8)))
+        assert max(made) == 13
+        days = "SELECT count(*) FROM pg_inherits WHERE inhparent = 'run_events'::regclass"
+        assert await db.fetchval(days) == 22  # yesterday to 20 days from today
+        assert await PartitionUpkeep(db, days_ahead=20).ensure() == 0
+
+
+async def test_partitions_are_made_while_events_are_appended(database: str) -> None:
+    from pipeline import stages  # noqa: PLC0415
+    from runwire.model.event import Source, debug_trace  # noqa: PLC0415
+
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+
+        async def append() -> None:
+            for _ in range(50):
+                await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
+
+        await asyncio.gather(append(), *(PartitionUpkeep(s.database, days_ahead=n).ensure() for n in (10, 14, 18)))
+        assert len(await s.events("r")) == 51
+
+
+@pytest.mark.parametrize("day", ["2027-03-28", "2028-02-29", "2026-12-31"])
+async def test_a_day_belongs_to_one_partition_in_utc(database: str, day: str) -> None:
+    connection = await raw(database)
+    await connection.execute("SET timezone = 'Pacific/Auckland'")
+    await connection.execute("SELECT ensure_event_partitions(7)")
+    rows = await connection.fetch(
+        "SELECT to_char((now() AT TIME ZONE 'UTC')::date + n, 'YYYYMMDD') AS d FROM generate_series(-1, 7) AS n"
+    )
+    for row in rows:
+        assert await connection.fetchval("SELECT to_regclass($1)", f"run_events_{row['d']}") is not None
+    await connection.close()
