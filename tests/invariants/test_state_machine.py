@@ -65,6 +65,8 @@ batch = st.lists(
     min_size=1,
     max_size=4,
 )
+behind = st.integers(0, 5) | st.integers(0, 200)
+"""How far from the tail a client attaches, as far as the log goes."""
 outcomes = st.sampled_from([RunState.FINISHED, RunState.FAILED, RunState.CANCELLED])
 
 
@@ -77,9 +79,16 @@ class Pipeline(RuleBasedStateMachine):
     def do(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(work, 30))
 
-    @initialize()
-    def begin(self) -> None:
+    @initialize(first=st.integers(1, 6), chunked=st.booleans())
+    def begin(self, first: int, chunked: bool) -> None:
+        """Two runs with a client each, so that every rule has something to do from the first step on."""
         self.do(self.world.begin())
+        for n in REPLICAS:
+            self.start_external_run(begun=True)
+            run = self.world.runs[n]
+            self._append(run, [debug_trace("step.done")] * first)
+            self._publish(n)
+            self._connect(self._new_client(run, 0), n, chunked=chunked)
 
     def teardown(self) -> None:
         try:
@@ -329,12 +338,12 @@ class Pipeline(RuleBasedStateMachine):
         self.do(self._publish_within_publish(publisher, loses_database=loses_database))
 
     @precondition(lambda self: self._open() and len(self.world.clients) < CLIENTS_MAX)
-    @rule(which=which, events=batch, publisher=replica, at=st.integers(0, 100), hubs=replica)
+    @rule(which=which, events=batch, publisher=replica, behind=behind, hubs=replica)
     def append_publish_and_attach_at_once(
-        self, which: int, events: list[NewEvent], publisher: int, at: int, hubs: int
+        self, which: int, events: list[NewEvent], publisher: int, behind: int, hubs: int
     ) -> None:
         run = _pick(self._open(), which)
-        client = self._new_client(run, at % (run.last_seq + 1))
+        client = self._new_client(run, max(0, run.last_seq - behind))
         seqs = range(run.last_seq + 1, run.last_seq + 1 + len(events))
         run.store(events)  # before: it may be published before the append is answered
 
@@ -365,10 +374,10 @@ class Pipeline(RuleBasedStateMachine):
         self.do(repeat())
 
     @precondition(lambda self: self.world.runs and len(self.world.clients) < CLIENTS_MAX)
-    @rule(which=which, at=st.integers(0, 100), hubs=replica, chunked=st.booleans())
-    def a_client_attaches(self, which: int, at: int, hubs: int, chunked: bool) -> None:
+    @rule(which=which, behind=behind, hubs=replica, chunked=st.booleans())
+    def a_client_attaches(self, which: int, behind: int, hubs: int, chunked: bool) -> None:
         run = self._run(which)
-        self._connect(self._new_client(run, at % (run.last_seq + 1)), hubs, chunked=chunked)
+        self._connect(self._new_client(run, max(0, run.last_seq - behind)), hubs, chunked=chunked)
 
     @precondition(lambda self: self.world.runs)
     @rule(which=which, hubs=replica, past=st.integers(1, 3))
@@ -396,14 +405,15 @@ class Pipeline(RuleBasedStateMachine):
         assert wire is not None
         wire.stalled = True
 
-    @precondition(lambda self: self._connected())
-    @rule(which=which)
-    def a_client_reads_again(self, which: int) -> None:
-        wire = _pick(self._connected(), which).wire
-        assert wire is not None
-        wire.flow()
+    @precondition(lambda self: any(client.wire and client.wire.stalled for client in self._connected()))
+    @rule()
+    def clients_read_again(self) -> None:
+        for client in self._connected():
+            assert client.wire is not None
+            client.wire.flow()
         self.do(self._pace(0.0))
 
+    @precondition(lambda self: any(client.wire and client.wire.stalled for client in self._connected()))
     @rule()
     def slow_clients_have_had_their_time(self) -> None:
         self.do(self._pace(1e6))
@@ -629,7 +639,7 @@ class Pipeline(RuleBasedStateMachine):
         await _outlived(first)
         await world.settle()
 
-    def _new_client(self, run: RunModel, at: int) -> Client:
+    def _new_client(self, run: RunModel, behind: int) -> Client:
         client = Client(run, start=at, on_defect=self.world.violation)
         self.world.clients.append(client)
         return client
