@@ -639,7 +639,7 @@ class Pipeline(RuleBasedStateMachine):
         await _outlived(first)
         await world.settle()
 
-    def _new_client(self, run: RunModel, behind: int) -> Client:
+    def _new_client(self, run: RunModel, at: int) -> Client:
         client = Client(run, start=at, on_defect=self.world.violation)
         self.world.clients.append(client)
         return client
