@@ -183,7 +183,11 @@ class _Lane:
 
     async def _store(self, groups: list[Group]) -> None:
         started = monotonic()
-        rows = await self._session.fetch(_SQL["append"], *_arguments(groups))
+        plain = not any(group.last.change or group.last.checkpoint for group in groups)
+        if plain:
+            rows = await self._session.fetch(_SQL["append_plain"], *_arguments(groups))
+        else:
+            rows = await self._session.fetch(_SQL["append"], *_arguments(groups), *_extra_arguments(groups))
         self._tell([groups[row[0]] for row in rows], monotonic() - started)
         for i, base, cancel in rows:
             groups[i].fulfil(base, cancel_requested=cancel)
@@ -275,16 +279,22 @@ def _why(request: Request, now: Row | None) -> RunwireError:
 
 
 def _arguments(groups: list[Group]) -> tuple[list[object], ...]:
+    heads = [group.requests[0] for group in groups]
+    return (
+        list(range(len(groups))),
+        [head.run_id for head in heads],
+        [head.fence for head in heads],
+        [head.if_seq for head in heads],
+        [group.count for group in groups],
+        [group.encoded() for group in groups],
+        [head.source.value for head in heads],
+    )
+
+
+def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
     changes = [group.last.change for group in groups]
     checkpoints = [group.last.checkpoint for group in groups]
     return (
-        list(range(len(groups))),
-        [group.head.run_id for group in groups],
-        [group.head.fence for group in groups],
-        [group.head.if_seq for group in groups],
-        [group.count for group in groups],
-        [group.encoded() for group in groups],
-        [group.head.source.value for group in groups],
         [change and change.state.value for change in changes],
         [change and change.waiting_for for change in changes],
         [change and change.error_code for change in changes],
