@@ -115,8 +115,7 @@ async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: f
     def deliver(message: Published) -> None:
         now = time.perf_counter()
         waiting = called[message.run_id]
-        for _ in message.events or ():
-            lags.append(now - waiting.pop(0))
+        lags.extend([now - waiting.pop(0) for _ in message.events or ()])
 
     async with pipeline(dsn) as stages, AsyncExitStack() as leaving:
         subscriptions = [stages.bus.subscribe(run_id, deliver) for run_id in run_ids]

@@ -9,14 +9,13 @@ from typing import Any
 
 import asyncpg
 
-from runwire.append import EventLog
+from runwire.append import Change, EventLog
 from runwire.bus import Published
 from runwire.db import Database
 from runwire.errors import BusUnavailable
 from runwire.model.event import RUN_STARTED, Source
 from runwire.model.graph import Agent, Agents
 from runwire.model.run import RunState
-from runwire.append import Change
 from runwire.orchestrate import RunControl, StartRequest, Worker
 from runwire.publish import Publisher
 from runwire.telemetry.metrics import Metrics

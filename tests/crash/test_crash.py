@@ -40,13 +40,15 @@ async def test_subscribers_get_every_event_once_while_processes_are_killed(
     async with fleet_of(ROLES, database=database, logs=tmp_path) as fleet:
         chaos = Chaos(fleet, rng=random.Random(rng.random()))
         async with _audience(fleet, within_s=90) as audience:
-            audience.also(chaos.run(kills=9, freezes=3, gap_s=(0.3, 1.0)))
+            audience.also(chaos.run(kills=9, freezes=3, gap_s=(0.6, 1.8)))
             for number in range(RUN_COUNT):
                 audience.start_and_watch(number, rng=random.Random(rng.random()), tally=tally)
         subscribers = audience.subscribers
         await asyncio.gather(*(subscriber.ask_again() for subscriber in rng.sample(subscribers, 20)))
         took_s = time.monotonic() - began
         resumed = await _check_against_database(database, subscribers, runs=RUN_COUNT)
+        assert resumed > 0
+        assert min(tally.resumes, tally.cut, tally.dropped) > 0
         assert fleet.errors() == []
     with capsys.disabled():
         print(  # noqa: T201  # the seed and what it did
@@ -65,23 +67,23 @@ async def test_a_rolling_restart_loses_nothing_and_cuts_nobody_off(
     async with fleet_of(ROLES, database=database, logs=tmp_path) as fleet:
         async with _audience(fleet, within_s=90) as audience:
             for number in range(runs):
-                audience.start_and_watch(
-                    number, rng=random.Random(rng.random()), tally=tally, moods=CALM, spread_s=10.0
-                )
+                audience.start_and_watch(number, rng=random.Random(rng.random()), tally=tally, moods=CALM, node_s=1.5)
             for member in fleet.members:
                 code = await member.terminate()
                 assert code == 0, f"{member.name}: {code}\n{member.last_words()}"
                 assert member.lines()[-1]["event"] == "server_stopped"
                 await member.start()
         subscribers = audience.subscribers
-        await _check_against_database(database, subscribers, runs=runs)
+        handed_over = await _check_against_database(database, subscribers, runs=runs)
+        assert handed_over > 0
+        assert tally.resumes > 0
         for subscriber in subscribers:
             started = [event["name"] for event in subscriber.events if event["type"] == "NodeStarted"]
             assert started == list(PLAN), "a run that is handed over starts no node twice"
         assert tally.cut == 0, "every stream ended by its own last chunk"
         assert fleet.errors() == []
     with capsys.disabled():
-        print(f"\nrolling restart: {runs} runs, {tally}")  # noqa: T201  # as above
+        print(f"\nrolling restart: {runs} runs, {handed_over} handed over; {tally}")  # noqa: T201  # as above
 
 
 async def test_a_service_with_its_own_postgres_goes_on_after_every_kill(tmp_path: Path) -> None:
@@ -96,7 +98,7 @@ async def test_a_service_with_its_own_postgres_goes_on_after_every_kill(tmp_path
     try:
         async with _audience(Fleet([service]), within_s=90) as audience:
             for number in range(runs):
-                audience.start_and_watch(number, rng=random.Random(number), tally=tally, spread_s=0.5)
+                audience.start_and_watch(number, rng=random.Random(number), tally=tally, spread_s=0.5, node_s=0.8)
             for _ in range(3):
                 await asyncio.sleep(1.5)  # how long a life lasts: enough for some nodes, not for a run
                 service.kill()
@@ -124,16 +126,26 @@ class Audience:
         self._everybody.create_task(work)
 
     def start_and_watch(
-        self, number: int, *, rng: random.Random, tally: Tally, moods: Moods = FICKLE, spread_s: float = 5.0
+        self,
+        number: int,
+        *,
+        rng: random.Random,
+        tally: Tally,
+        moods: Moods = FICKLE,
+        spread_s: float = 5.0,
+        node_s: float = 2.0,
     ) -> None:
-        """Starts a run sometime within `spread_s`, and follows it with one subscriber, or with several."""
-        self.also(self._start_and_watch(number, rng, tally, moods, spread_s))
+        """Starts a run sometime within `spread_s`, and follows it with one subscriber, or with several.
+
+        Its nodes take up to `node_s` each.
+        """
+        self.also(self._start_and_watch(number, rng, tally, moods=moods, spread_s=spread_s, node_s=node_s))
 
     async def _start_and_watch(
-        self, number: int, rng: random.Random, tally: Tally, moods: Moods, spread_s: float
+        self, number: int, rng: random.Random, tally: Tally, *, moods: Moods, spread_s: float, node_s: float
     ) -> None:
         await asyncio.sleep(rng.uniform(0, spread_s))
-        run_id = await _started(number, self._fleet.ports, rng=rng)
+        run_id = await _started(number, self._fleet.ports, rng=rng, delay_ms=round(rng.uniform(0.5, 1) * node_s * 1000))
         for _ in range(4 if number < WATCHED_BY_SEVERAL else 1):
             subscriber = Subscriber(run_id, self._fleet.ports, random.Random(rng.random()), tally, moods)
             self.subscribers.append(subscriber)
@@ -155,9 +167,9 @@ async def _audience(fleet: Fleet, *, within_s: float) -> AsyncIterator[Audience]
         pytest.fail(f"not at the end after {within_s:g} s: {waiting}; not running: {down}; logged: {fleet.errors()}")
 
 
-async def _started(number: int, ports: Sequence[int], *, rng: random.Random) -> str:
+async def _started(number: int, ports: Sequence[int], *, rng: random.Random, delay_ms: int) -> str:
     """The id of the one run that comes of asking for it until somebody answers, and sometimes once more."""
-    body: dict[str, Any] = {"agent": "golden", "input": {"delay_ms": rng.randrange(400, 900)}}
+    body: dict[str, Any] = {"agent": "golden", "input": {"delay_ms": delay_ms}}
     key = None
     if number % 2:
         key = f"order-{number}"

@@ -34,7 +34,7 @@ _BASE_SETTINGS = {"jit": "off", "timezone": "UTC"}
 
 
 class ConstraintViolated(RunwireError):
-    """The database refused a statement because of a constraint; nothing of it was stored."""
+    """The database refused a statement because of a constraint, or a value no column takes; nothing was stored."""
 
     code = "constraint"
 
@@ -45,11 +45,13 @@ class ConstraintViolated(RunwireError):
 
 @contextmanager
 def translated_errors() -> Iterator[None]:
-    """Inside, failures of connection or server become DatabaseUnavailable, broken constraints ConstraintViolated."""
+    """Inside, failures of connection or server become DatabaseUnavailable, refused values ConstraintViolated."""
     try:
         yield
     except asyncpg.IntegrityConstraintViolationError as error:
         raise ConstraintViolated(getattr(error, "constraint_name", None) or "") from error
+    except asyncpg.DataError as error:
+        raise ConstraintViolated(type(error).__name__) from error
     except _TRANSIENT as error:
         raise DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}") from error
 

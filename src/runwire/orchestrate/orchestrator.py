@@ -9,6 +9,7 @@ import traceback
 from typing import Any
 
 import msgspec
+
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.clock import monotonic
 from runwire.errors import GraphError, NodeFailed, RunwireError
@@ -34,7 +35,7 @@ _STUBBORN_S = 5.0  # how long a node may go on after it was cancelled, before it
 
 
 class _NodeContext:
-    """The `Context` a node sees."""
+    """The `Context` a node sees, for as long as it runs."""
 
     __slots__ = ("_log", "agent", "attempt", "run_id")
 
@@ -42,10 +43,15 @@ class _NodeContext:
         self.run_id = log.run_id
         self.agent = agent
         self.attempt = attempt
-        self._log = log
+        self._log: RunLog | None = log
 
     def trace(self, fn: str) -> None:
+        if self._log is None:  # a task the node left running; its traces would meet what the walk appends
+            raise RuntimeError("the node has ended: nothing more can be traced")
         self._log.trace(fn)
+
+    def end(self) -> None:
+        self._log = None
 
 
 class Walk:
@@ -67,6 +73,7 @@ class Walk:
         self._spans = spans
         self._started_at = monotonic() - claim.age_s
         self._saved: bytes | None = claim.state
+        self._left = b""  # the state as the last node left it
         self._node: asyncio.Task[str | Wait | None] | None = None
         self._cancelled = asyncio.Event()
         self._draining = False
@@ -155,7 +162,7 @@ class Walk:
                 if self._log.cancel_requested:
                     return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
             elif node.on_error is not None:
-                await self._log.append(trace, checkpoint=self._checkpoint(None, node.on_error, state))
+                await self._log.append(trace, checkpoint=self._checkpoint(None, node.on_error, self._encoded(state)))
                 return node.on_error, state
             else:
                 return await self._finish(RunState.FAILED, code, trace)
@@ -172,15 +179,17 @@ class Walk:
     async def _try(self, node: Node[Any], state: Any, attempt: int) -> tuple[str | Wait | None, str | None, bool]:
         """One try: (exit, None, _) when it went well, else (None, error code, whether another may follow)."""
         context = _NodeContext(self._log, self.claim.agent, attempt)
-        self._node = task = asyncio.ensure_future(node.run(context, state))
+        task: asyncio.Task[str | Wait | None] | None = None
         try:
+            self._node = task = asyncio.ensure_future(node.run(context, state))
             done, _ = await asyncio.wait({task}, timeout=node.timeout_s)
             if not done:
                 await self._interrupt(task, node)
                 return None, "timeout", True
-            return self._exit_of(node, task.result()), None, False
+            exit_ = self._exit_of(node, task.result())
+            self._left = self._encoded(state)
         except asyncio.CancelledError:
-            if not task.done():
+            if task is not None and not task.done():
                 await self._interrupt(task, node)
             walk = asyncio.current_task()
             if walk is not None and walk.cancelling():  # the walk itself is cancelled, not the node
@@ -199,8 +208,11 @@ class Walk:
                 frames=[f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-5:]],
             )
             return None, error.code if isinstance(error, RunwireError) else "exception", True
+        else:
+            return exit_, None, False
         finally:
             self._node = None
+            context.end()
 
     async def _interrupt(self, task: asyncio.Task[Any], node: Node[Any]) -> None:
         """Cancels a node and waits for it, though not for ever: one that will not stop is left behind."""
@@ -224,12 +236,20 @@ class Walk:
         target = exit_.then if isinstance(exit_, Wait) else exit_
         change = Change(RunState.WAITING, waiting_for=exit_.signal) if isinstance(exit_, Wait) else None
         await self._log.append(
-            node_finished(node.name), change=change, checkpoint=self._checkpoint(node.name, target, state)
+            node_finished(node.name), change=change, checkpoint=self._checkpoint(node.name, target, self._left)
         )
         return (target, state) if change is None else RunState.WAITING
 
-    def _checkpoint(self, node: str | None, next_node: str, state: Any) -> Checkpoint:
-        encoded = msgspec.json.encode(state)
+    def _encoded(self, state: Any) -> bytes:
+        """The state as JSON. Raises NodeFailed (`bad_state`) for one that could not go on from it after a crash."""
+        try:
+            encoded = msgspec.json.encode(state)
+            msgspec.json.decode(encoded, type=self._agent.state)
+        except Exception:  # noqa: BLE001  # a node may have put anything into it, and its text must not travel
+            raise NodeFailed("bad_state") from None
+        return encoded
+
+    def _checkpoint(self, node: str | None, next_node: str, encoded: bytes) -> Checkpoint:
         unchanged = encoded == self._saved
         self._saved = encoded
         return Checkpoint(node, next_node, None if unchanged else encoded)
@@ -238,7 +258,7 @@ class Walk:
         """The state as of the last checkpoint, or from the input before the first; None when it does not fit."""
         try:
             return msgspec.json.decode(self._saved or self.claim.input, type=self._agent.state)
-        except msgspec.ValidationError:
+        except Exception:  # noqa: BLE001  # a state may check itself, and raise what it likes
             return None
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:

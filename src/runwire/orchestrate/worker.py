@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from runwire.append import EventLog
 from runwire.db import Database, load_sql
-from runwire.errors import AppendError, DatabaseUnavailable, FenceLost, RunClosed
+from runwire.errors import DatabaseUnavailable, FenceLost, RunClosed, RunwireError
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.orchestrate.claim import Claim
@@ -75,8 +75,11 @@ class Worker:
     async def run(self) -> None:
         """Claims and walks until cancelled or drained."""
         heartbeat = asyncio.create_task(self._keep_leases(), name="leases")
+        heartbeat.add_done_callback(lambda _: self._wake.set())
         try:
             while not self._stopping:
+                if heartbeat.done():  # never by itself: without it every lease would end in silence
+                    heartbeat.result()
                 self._wake.clear()
                 if await self._claim_or_wait_out() < _CLAIM_MAX:
                     with contextlib.suppress(TimeoutError):
@@ -147,10 +150,13 @@ class Worker:
         except (FenceLost, RunClosed):  # closed: whoever took the run over has brought it to its end
             _log.warning(LogEvent.LEASE_LOST, run_id=run_id, fence=walk.claim.fence)
             return
-        except AppendError as error:
+        except RunwireError as error:
             # The log refused what this walk believes: its belief is wrong, so another starts from what is stored.
             # Not released: should the log refuse that one too, the lease is the pause between the two.
             _log.error(LogEvent.APPEND_FAILED, run_id=run_id, code=error.code)
+            return
+        except Exception as error:  # noqa: BLE001  # a bug in one walk is not the end of the others
+            _log.error(LogEvent.TASK_FAILED, task="walk", run_id=run_id, error_type=type(error).__name__)
             return
         finally:
             if self._walks.get(run_id) is walk:
