@@ -49,7 +49,7 @@ async def measure(dsn: str, *, seconds: int, rounds: int, callers: Sequence[int]
 
 
 def middle(results: list[dict[str, Any]], key: str) -> float:
-    return statistics.median(result[key] for result in results)
+    return float(statistics.median(result[key] for result in results))
 
 
 def report(figures: dict[str, Any], console: Console) -> None:
