@@ -20,7 +20,7 @@ from runwire.telemetry.spans import Spans
 _SQL = load_sql("runwire.publish", "publish.sql")
 _log = get_logger()
 
-_SETTINGS = {
+SETTINGS = {
     # Look-ups by primary key stay the best plan however small the tables look when the statement is planned.
     "enable_seqscan": "off",
     "enable_mergejoin": "off",
@@ -50,7 +50,7 @@ class Publisher:
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
     ) -> None:
-        self._session = database.session("publish", settings=_SETTINGS)
+        self._session = database.session("publish", settings=SETTINGS)
         self._sweeper = database.session("publish sweep")
         self._bus = bus
         self._metrics = metrics

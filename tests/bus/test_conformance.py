@@ -1,0 +1,147 @@
+"""What every bus does, whichever it is: a run's messages come in order to whoever subscribes to it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import pytest
+
+from pipeline import raw
+from runwire.bus import BusReader, BusWriter, Published
+from runwire.bus.memory import MemoryBus
+from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
+from runwire.db import Database
+from runwire.db.notify import PAYLOAD_MAX
+from runwire.errors import BusUnavailable
+from runwire.model.event import StoredEvent
+from waiting import eventually
+
+
+@dataclass
+class Bus:
+    writer: BusWriter
+    reader: BusReader
+    carries_events: bool
+
+
+@asynccontextmanager
+async def memory(_dsn: str) -> AsyncIterator[Bus]:
+    bus = MemoryBus()
+    yield Bus(bus, bus, carries_events=True)
+
+
+@asynccontextmanager
+async def postgres(dsn: str) -> AsyncIterator[Bus]:
+    reader = PostgresBusReader(dsn)
+    listening = asyncio.create_task(reader.listener.run())
+    async with Database(dsn) as database:
+        session = database.session("bus")
+        await asyncio.wait_for(reader.listener.connected.wait(), 5)
+        yield Bus(PostgresBusWriter(session), reader, carries_events=False)
+        await session.aclose()
+    listening.cancel()
+    await asyncio.gather(listening, return_exceptions=True)
+
+
+@pytest.fixture(params=[memory, postgres], ids=["memory", "postgres"])
+async def bus(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bus]:
+    opened: Callable[[str], object] = request.param
+    async with opened(database) as found:  # type: ignore[attr-defined]
+        yield found
+
+
+def message(run_id: str, first: int, last: int) -> Published:
+    events = tuple(StoredEvent(seq, 0, "DebugTrace", None, "x") for seq in range(first, last + 1))
+    return Published(run_id, first, last, events)
+
+
+async def test_messages_of_a_run_come_in_order_and_only_its_own(bus: Bus) -> None:
+    got: list[Published] = []
+    async with bus.reader.subscribe("r", got.append):
+        for n in range(1, 30, 3):
+            await bus.writer.publish([message("other", n, n), message("r", n, n + 2)])
+        await eventually(lambda: len(got) == 10)
+    assert [(m.run_id, m.first_seq, m.last_seq) for m in got] == [("r", n, n + 2) for n in range(1, 30, 3)]
+    for m in got:
+        if bus.carries_events:
+            assert [event.seq for event in m.events or ()] == [m.first_seq, m.first_seq + 1, m.first_seq + 2]
+        else:
+            assert m.events is None
+
+
+async def test_every_subscriber_gets_every_message_until_it_leaves(bus: Bus) -> None:
+    one: list[Published] = []
+    two: list[Published] = []
+    async with bus.reader.subscribe("r", one.append):
+        async with bus.reader.subscribe("r", two.append):
+            await bus.writer.publish([message("r", 1, 1)])
+            await eventually(lambda: (len(one), len(two)) == (1, 1))
+        await bus.writer.publish([message("r", 2, 2)])
+        await eventually(lambda: len(one) == 2)
+    assert len(two) == 1
+    async with bus.reader.subscribe("r", two.append):  # and may come back
+        await bus.writer.publish([message("r", 3, 3)])
+        await eventually(lambda: len(two) == 2)
+    assert (len(one), [m.last_seq for m in two]) == (2, [1, 3])
+
+
+async def test_a_batch_of_any_size_goes_out(bus: Bus) -> None:
+    last: list[Published] = []
+    long_ids = [f"{n:04d}" + "x" * 124 for n in range(300)]
+    assert sum(map(len, long_ids)) > 4 * PAYLOAD_MAX
+    async with bus.reader.subscribe(long_ids[0], last.append), bus.reader.subscribe(long_ids[-1], last.append):
+        await bus.writer.publish([message(run_id, 1, 2) for run_id in long_ids])
+        await eventually(lambda: len(last) == 2)
+    assert [m.run_id for m in last] == [long_ids[0], long_ids[-1]]
+
+
+async def test_a_subscriber_may_leave_while_it_is_told(bus: Bus) -> None:
+    got: list[int] = []
+    left = asyncio.Event()
+
+    def hear_once(m: Published) -> None:
+        got.append(m.last_seq)
+        left.set()
+
+    async def one_shot() -> None:
+        async with bus.reader.subscribe("r", hear_once):
+            await left.wait()
+
+    leaving = asyncio.create_task(one_shot())
+    await asyncio.sleep(0)
+    others: list[Published] = []
+    async with bus.reader.subscribe("r", others.append):
+        await bus.writer.publish([message("r", 1, 1)])
+        await leaving
+        await bus.writer.publish([message("r", 2, 2)])
+        await eventually(lambda: len(others) == 2)
+    assert got == [1]
+
+
+async def test_the_postgres_bus_comes_back_after_its_connection_was_cut(database: str) -> None:
+    async with postgres(database) as bus:
+        got: list[Published] = []
+        async with bus.reader.subscribe("r", got.append):
+            killer = await raw(database)
+            cut = (
+                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                "WHERE application_name = $1 AND datname = current_database()"
+            )
+            assert await killer.fetchval(cut, "runwire listener") == 1
+            await killer.close()
+
+            async def heard_again() -> bool:
+                await bus.writer.publish([message("r", 1, 1)])
+                return bool(got)
+
+            await eventually(heard_again, within_s=10)
+
+
+async def test_a_bus_that_cannot_send_says_so() -> None:
+    async with Database("postgresql://nobody@127.0.0.1:1/none", timeout_s=1) as database:
+        writer = PostgresBusWriter(database.session("bus"))
+        with pytest.raises(BusUnavailable):
+            await writer.publish([message("r", 1, 1)])
