@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import signal
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,6 +17,9 @@ GRACE_S = 1.0  # for what the test already told to end
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # Run in the background of a shell, which has it ignored: what the tests start must not inherit that.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.stash[SERVER] = RunServer()
 
 
