@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -40,7 +41,16 @@ def demo(
     with demo_folder(data_dir) as folder, (folder / "demo.log").open("w", encoding="utf-8") as log:
         configure_logging("info", "json", stream=log)
         with asyncio.Runner(loop_factory=fast_loop()) as runner:
-            return runner.run(_demo(demo_settings(folder), site=site, keep=keep, as_json=as_json))
+            settings = demo_settings(folder)
+            try:
+                return runner.run(_demo(settings, site=site, keep=keep, as_json=as_json))
+            except PortTaken:  # somebody took it since it was looked at; any other will do
+                settings = settings.model_copy(update={"port": 0, "admin_port": 0})
+                return runner.run(_demo(settings, site=site, keep=keep, as_json=as_json))
+
+
+class PortTaken(Exception):  # named by what happened
+    """A port that was free a moment ago is not any more."""
 
 
 async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bool) -> int:
@@ -75,11 +85,13 @@ async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bo
                 out.print()
             code = await _watched(client, run, as_json=as_json)
             if keep:
-                say(f"the service stays up at {service.url}, metrics at {service.admin_url}/metrics: Ctrl-C ends it")
                 stop_on_signals(service)
+                say(f"the service stays up at {service.url}, metrics at {service.admin_url}/metrics: Ctrl-C ends it")
                 await service.run_until_stopped()
             return code
     except OSError as error:
+        if error.errno == errno.EADDRINUSE and (settings.port or settings.admin_port):
+            raise PortTaken from error
         raise ServiceFailed(sentences_of(error)[0]) from error
 
 

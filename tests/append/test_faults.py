@@ -1,0 +1,62 @@
+"""What the log does when its own connection fails in ways no caller could cause."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import structlog
+
+from pipeline import Stages, stages
+from runwire.append.event_log import _SQL, _why
+from runwire.db import Row, Session
+from runwire.errors import DatabaseUnavailable, StorageUnavailable
+from runwire.model.event import Source, debug_trace
+
+
+class Failing(Session):
+    """Passes statements on, but for one, at which it raises."""
+
+    def __init__(self, session: Session, *, at: str, error: Exception) -> None:
+        self._inner = session
+        self._at = at
+        self._error = error
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        if sql == self._at:
+            raise self._error
+        return await self._inner.fetch(sql, *args)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+def break_lanes(s: Stages, *, at: str, error: Exception) -> None:
+    for lane in s.log._lanes:
+        lane._session = Failing(lane._session, at=at, error=error)
+
+
+async def test_a_refusal_that_cannot_be_explained_is_the_storages_failure(database: str) -> None:
+    async with stages(database) as s:
+        break_lanes(s, at=_SQL["refused"], error=DatabaseUnavailable("gone"))
+        with pytest.raises(StorageUnavailable):
+            await s.log.append("nowhere", [debug_trace("x")], fence=1, source=Source.API)
+
+
+async def test_an_error_nobody_foresaw_reaches_the_caller_and_the_lane_goes_on(database: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        good = [lane._session for lane in s.log._lanes]
+        break_lanes(s, at=_SQL["append_plain"], error=RuntimeError("a bug"))
+        with structlog.testing.capture_logs() as lines, pytest.raises(StorageUnavailable):
+            await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
+        assert [line["error_type"] for line in lines if line["event"] == "append_failed"] == ["RuntimeError"]
+        for lane, session in zip(s.log._lanes, good, strict=True):
+            lane._session = session
+        assert (await s.log.append("r", [debug_trace("y")], fence=fence, source=Source.API)).last_seq == 2
+
+
+def test_a_run_that_changed_while_it_was_looked_at_may_be_tried_again() -> None:
+    request: Any = type("R", (), {"run_id": "r", "fence": 1, "if_seq": None, "source": Source.WORKER})
+    now: Any = {"state": "started", "fence": 1, "last_seq": 4, "external": False}
+    assert isinstance(_why(request, now), StorageUnavailable)

@@ -1,0 +1,50 @@
+"""Whatever a handler raises, the client gets a problem and the log gets no text."""
+
+from __future__ import annotations
+
+import pytest
+import structlog
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
+
+from runwire.errors import MigrationError
+from runwire.server.problems import answer_problems, problem_of
+
+PROMPT = "what the user typed"
+
+
+async def broken(request: web.Request) -> web.Response:
+    errors: dict[str, Exception] = {
+        "unforeseen": KeyError(PROMPT),
+        "ours": MigrationError(PROMPT),
+        "redirect": web.HTTPFound("/elsewhere"),
+        "payload": web.RequestPayloadError(PROMPT),
+    }
+    raise errors[request.match_info["what"]]
+
+
+@pytest.mark.parametrize(
+    ("what", "status", "code"),
+    [
+        ("unforeseen", 500, "internal"),
+        ("ours", 500, "internal"),
+        ("redirect", 302, None),
+        ("payload", 400, "malformed_body"),
+    ],
+)
+async def test_every_error_becomes_an_answer_without_its_text(what: str, status: int, code: str | None) -> None:
+    app = web.Application(middlewares=[answer_problems])
+    app.router.add_get("/{what}", broken)
+    with structlog.testing.capture_logs() as lines:
+        async with TestClient(TestServer(app)) as client:
+            response = await client.get(f"/{what}", allow_redirects=False)
+            body = await response.text()
+            assert response.status == status
+            if code is not None:
+                assert (await response.json())["code"] == code
+    assert PROMPT not in body
+    assert len(lines) == (1 if code == "internal" else 0)
+
+
+def test_an_error_whose_code_is_not_public_is_internal() -> None:
+    assert problem_of(MigrationError("x")).code == "internal"
