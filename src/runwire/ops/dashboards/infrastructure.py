@@ -1,0 +1,162 @@
+"""Infrastructure: the processes themselves, their database connections, and whether telemetry can be trusted."""
+
+from __future__ import annotations
+
+from runwire.ops.dashboards.board import Board, Row
+from runwire.ops.dashboards.panels import (
+    BLUE,
+    GREEN,
+    INSTANCE,
+    JOB,
+    ORANGE,
+    RED,
+    YELLOW,
+    Limit,
+    Query,
+    lines,
+    number,
+    percentiles,
+    quantile,
+    rate,
+)
+from runwire.ops.thresholds import Thresholds
+
+
+def board(thresholds: Thresholds) -> Board:
+    runbook = thresholds.links.runbook
+    stale = Limit.of(thresholds, "observer_stale", runbook=f"{runbook}#observerstale")
+    dropped = Limit(((0.000001, YELLOW),), f"{runbook}#telemetrydropped")
+    observer_age = f"time() - max by (job) (runwire_observer_last_success_timestamp_seconds{{{JOB}}})"
+    stats = (
+        number(
+            "Processes up",
+            "Processes that answer their scrapes.",
+            f"sum(up{{{INSTANCE}}})",
+            unit="none",
+            base=RED,
+            limit=Limit(((1, GREEN),), f"{runbook}#targetdown"),
+        ),
+        number(
+            "Observer age",
+            "Time since the observer looked at everything. It looks every 5 s.",
+            f"max({observer_age})",
+            unit="s",
+            limit=stale,
+        ),
+        number(
+            "Event loop lag p99",
+            "How late the loop woke a timer. High: something blocks it, or CPU is short.",
+            quantile(0.99, "runwire_event_loop_lag_seconds"),
+            unit="s",
+            limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#failure-patterns"),
+        ),
+        number(
+            "Pool wait p99",
+            "Wait for a database connection. High: the pool is too small, or PostgreSQL is slow.",
+            quantile(0.99, "runwire_db_pool_wait_seconds"),
+            unit="s",
+            limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#schema-health"),
+        ),
+        number(
+            "CPU",
+            "Cores used by all chosen processes.",
+            rate("process_cpu_seconds_total"),
+            unit="none",
+            base=BLUE,
+            decimals=2,
+        ),
+        number(
+            "Telemetry dropped",
+            "Spans and log lines given up within the time shown. Nothing is lost but sight.",
+            f"sum(increase(runwire_telemetry_dropped_total{{{INSTANCE}}}[$__range]))",
+            unit="short",
+            limit=dropped,
+            decimals=0,
+            spark=False,
+        ),
+    )
+    return Board(
+        "infrastructure",
+        "Infrastructure",
+        "The processes, their database connections, and whether telemetry can be trusted.",
+        (
+            Row(stats, height=4),
+            Row(
+                (
+                    lines(
+                        "CPU by instance",
+                        "Cores. One process uses about one at most.",
+                        [Query(rate("process_cpu_seconds_total", by="instance"), "{{instance}}")],
+                        unit="none",
+                        decimals=2,
+                    ),
+                    lines(
+                        "Memory by instance",
+                        "Resident set size.",
+                        [Query(f"sum by (instance) (process_resident_memory_bytes{{{INSTANCE}}})", "{{instance}}")],
+                        unit="bytes",
+                    ),
+                    lines(
+                        "Open files by instance",
+                        "File descriptors; each stream takes one.",
+                        [Query(f"sum by (instance) (process_open_fds{{{INSTANCE}}})", "{{instance}}")],
+                        unit="short",
+                        decimals=0,
+                    ),
+                ),
+                title="Processes",
+            ),
+            Row(
+                (
+                    lines(
+                        "Event loop lag",
+                        "How late the event loop woke a timer.",
+                        percentiles("runwire_event_loop_lag_seconds"),
+                        unit="s",
+                        log=True,
+                    ),
+                    lines(
+                        "Pool wait",
+                        "Wait for a connection from the pool.",
+                        percentiles("runwire_db_pool_wait_seconds"),
+                        unit="s",
+                        log=True,
+                    ),
+                    lines(
+                        "Connections in use",
+                        "Database connections taken from the pool.",
+                        [Query(f"sum by (instance) (runwire_db_pool_in_use{{{INSTANCE}}})", "{{instance}}")],
+                        unit="short",
+                        decimals=0,
+                    ),
+                ),
+                title="Event loop and database",
+            ),
+            Row(
+                (
+                    lines(
+                        "Telemetry dropped",
+                        "Spans and log lines given up rather than hold up the work.",
+                        [Query(rate("runwire_telemetry_dropped_total", by="signal"), "{{signal}}")],
+                        unit="ops",
+                    ),
+                    lines(
+                        "Observer age",
+                        "Time since the observer looked at everything, with the limit of its alert.",
+                        [Query(observer_age, "{{job}}")],
+                        unit="s",
+                        limit=stale,
+                    ),
+                    lines(
+                        "Versions",
+                        "Processes by what they run; two during a deploy.",
+                        [Query(f"sum by (version) (runwire_build_info{{{INSTANCE}}})", "{{version}}")],
+                        unit="short",
+                        decimals=0,
+                        stacked=True,
+                    ),
+                ),
+                title="Watching",
+            ),
+        ),
+    )

@@ -1,0 +1,205 @@
+"""Overview: is it well, and if not, which part?"""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Panel
+
+from runwire.ops.dashboards.board import Board, Row
+from runwire.ops.dashboards.panels import (
+    BLUE,
+    GREEN,
+    INSTANCE,
+    JOB,
+    LEVEL_COLORS,
+    ORANGE,
+    PURPLE,
+    RED,
+    YELLOW,
+    Limit,
+    Query,
+    alerts_table,
+    bars,
+    coloured,
+    lines,
+    number,
+    percentiles,
+    quantile,
+    rate,
+)
+from runwire.ops.slo_rules import BUDGET_LEFT, RATIO
+from runwire.ops.thresholds import Thresholds
+
+_FIRING = 'ALERTS{alertstate="firing", alertname!="Watchdog", job=~"$job|"}'
+STATE_COLORS = {"pending": YELLOW, "started": BLUE, "waiting": PURPLE}
+
+
+def board(thresholds: Thresholds) -> Board:
+    runbook = thresholds.links.runbook
+    lag = Limit.of(thresholds, "publish_lag", runbook=f"{runbook}#publish-lag")
+    backlog = Limit.of(thresholds, "outbox_backlog", runbook=f"{runbook}#outbox-backlog")
+    oldest = Limit.of(thresholds, "oldest_unpublished", runbook=f"{runbook}#oldest-unpublished-event")
+    stats = (
+        number(
+            "Firing alerts",
+            "Alerts that fire now, but for the watchdog. The table below names them.",
+            f"count({_FIRING}) or vector(0)",
+            unit="none",
+            limit=Limit(((1, RED),), f"{runbook}#alerts"),
+        ),
+        number(
+            "Broken invariants",
+            "Runs whose log, cursor or state cannot be as it is, as of the observer's last look.",
+            f"sum(max by (job, invariant) (runwire_invariant_violating_runs{{{JOB}}}))",
+            unit="none",
+            limit=Limit(((1, RED),), f"{runbook}#sequence-gap"),
+        ),
+        number(
+            "Publish lag p95",
+            "From an event's commit to its being on the bus. Empty while nothing is published.",
+            quantile(0.95, "runwire_publish_lag_seconds"),
+            unit="s",
+            limit=lag,
+        ),
+        number(
+            "Backlog",
+            "Events in the log that are not published.",
+            f"sum(max by (job) (runwire_outbox_backlog_events{{{JOB}}}))",
+            unit="short",
+            limit=backlog,
+        ),
+        number(
+            "Oldest unpublished",
+            "Age of the event that has waited longest for the publisher.",
+            f"max(runwire_outbox_oldest_age_seconds{{{JOB}}})",
+            unit="s",
+            limit=oldest,
+        ),
+        number(
+            "Active runs",
+            "Runs that are not over.",
+            f"sum(max by (job, state) (runwire_runs_active{{{JOB}}}))",
+            unit="short",
+            base=BLUE,
+        ),
+        number(
+            "Open streams",
+            "Clients that watch a run now.",
+            f"sum(runwire_sse_connections{{{INSTANCE}}})",
+            unit="short",
+            base=BLUE,
+        ),
+        number(
+            "Least budget left",
+            f"Error budget of {thresholds.slos.window} that the worst objective has left.",
+            f"min({BUDGET_LEFT}{{{JOB}}})",
+            unit="percentunit",
+            limit=Limit(((0, ORANGE), (0.25, YELLOW), (0.5, GREEN)), f"{runbook}#alerts"),
+            base=RED,
+            decimals=0,
+        ),
+    )
+    rates = lines(
+        "Appended, published, delivered",
+        "The three stages. Appended and published must run together; delivered is more or less, as viewers are many "
+        "or none.",
+        [
+            Query(rate("runwire_events_appended_total"), "appended", BLUE),
+            Query(rate("runwire_events_published_total"), "published", PURPLE),
+            Query(rate("runwire_events_delivered_total"), "delivered", GREEN),
+        ],
+        unit="eps",
+    )
+    return Board(
+        "overview",
+        "Overview",
+        "Is runwire well, and if not, which part?",
+        (
+            Row(stats, height=4),
+            Row(
+                (
+                    alerts_table(
+                        "Firing alerts",
+                        "What fires now. An alert's name leads to its heading in the runbook.",
+                        _FIRING,
+                        runbook=runbook,
+                    ),
+                    _budget(thresholds),
+                    _burn(thresholds),
+                ),
+                widths=(10, 5, 9),
+            ),
+            Row(
+                (
+                    rates,
+                    lines(
+                        "Publish lag",
+                        "From an event's commit to its being on the bus, with the limits of its alerts. A dead "
+                        "publisher shows as no line at all: see the backlog.",
+                        percentiles("runwire_publish_lag_seconds"),
+                        unit="s",
+                        limit=lag,
+                        log=True,
+                    ),
+                ),
+            ),
+            Row(
+                (
+                    lines(
+                        "Backlog",
+                        "Events in the log that are not published, with the limit of its alert.",
+                        [Query(f"max by (job) (runwire_outbox_backlog_events{{{JOB}}})", "{{job}}")],
+                        unit="short",
+                        limit=backlog,
+                    ),
+                    coloured(
+                        lines(
+                            "Active runs by state",
+                            "Pending that grows: no worker claims. Started that only grows: runs do not end.",
+                            [
+                                Query(
+                                    f"sum by (state) (max by (job, state) (runwire_runs_active{{{JOB}}}))", "{{state}}"
+                                )
+                            ],
+                            unit="short",
+                            stacked=True,
+                        ),
+                        STATE_COLORS,
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def _budget(thresholds: Thresholds) -> Panel:
+    said = "; ".join(
+        f"{name}: {one.objective * 100:g} % {one.title()}" for name, one in thresholds.slos.objectives.items()
+    )
+    return bars(
+        "Error budget left",
+        f"What each objective may still fail within {thresholds.slos.window}. {said}.",
+        Query(f"{BUDGET_LEFT}{{{JOB}}}", "{{slo}}"),
+        unit="percentunit",
+        steps=((None, RED), (0.0, ORANGE), (0.25, YELLOW), (0.5, GREEN)),
+        highest=1,
+    )
+
+
+def _burn(thresholds: Thresholds) -> Panel:
+    """In multiples of the rate that spends the budget in just the SLO's window, so that one scale fits all four."""
+    burns = thresholds.slos.burn_rates
+    steps = sorted((min(pair.factor for pair in burn.pairs), LEVEL_COLORS[burn.severity]) for burn in burns.values())
+    return lines(
+        "Burn rate, last hour",
+        f"How many times faster than allowed the budget goes. At 1 it lasts {thresholds.slos.window}; the lines are "
+        "where, if it goes on, the alerts on burn rates begin.",
+        [
+            Query(f'{RATIO}1h{{{JOB}, slo="{name}"}} / {1 - one.objective:.6g}', name, color)
+            for (name, one), color in zip(
+                thresholds.slos.objectives.items(), (PURPLE, BLUE, GREEN, ORANGE), strict=True
+            )
+        ],
+        unit="none",
+        limit=Limit(tuple(steps), f"{thresholds.links.runbook}#alerts"),
+        decimals=1,
+    )

@@ -1,0 +1,200 @@
+"""Runs and nodes: what agents do, how long it takes, and how it ends."""
+
+from __future__ import annotations
+
+from grafana_foundation_sdk.models.dashboard import Panel
+
+from runwire.ops.dashboards.board import Board, Row
+from runwire.ops.dashboards.overview import STATE_COLORS
+from runwire.ops.dashboards.panels import (
+    BLUE,
+    GREEN,
+    GREY,
+    INSTANCE,
+    JOB,
+    LIGHT,
+    ORANGE,
+    RED,
+    YELLOW,
+    Limit,
+    Query,
+    coloured,
+    lines,
+    number,
+    percentiles,
+    quantile,
+    rate,
+)
+from runwire.ops.thresholds import Thresholds
+
+_OUTCOMES = {"finished": GREEN, "failed": RED, "timeout": ORANGE, "cancelled": GREY}
+
+
+def board(thresholds: Thresholds) -> Board:
+    runbook = thresholds.links.runbook
+    stalled = Limit.of(thresholds, "run_stalled", runbook=f"{runbook}#run-stalled")
+    failed = f'sum(increase(runwire_runs_finished_total{{{INSTANCE}, outcome="failed"}}[$__range]))'
+    finished = f"sum(increase(runwire_runs_finished_total{{{INSTANCE}}}[$__range]))"
+    stats = (
+        number(
+            "Oldest started run",
+            "Since its RunStarted. Waiting runs are not counted.",
+            f'max(runwire_run_oldest_age_seconds{{{JOB}, state="started"}})',
+            unit="s",
+            limit=stalled,
+        ),
+        _active("Pending", "pending", "Runs that no worker has claimed yet.", YELLOW),
+        _active("Started", "started", "Runs that are under way.", BLUE),
+        _active("Waiting", "waiting", "Runs that wait for a signal. Not a fault.", STATE_COLORS["waiting"]),
+        number(
+            "Runs started",
+            "Runs started per minute.",
+            f"60 * {rate('runwire_runs_started_total')}",
+            unit="cpm",
+            base=BLUE,
+            decimals=1,
+        ),
+        number(
+            "Runs that failed",
+            "Share of the runs that ended within the time shown.",
+            f"{failed} / ({finished} > 0)",
+            unit="percentunit",
+            limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#failure-patterns"),
+            decimals=1,
+            spark=False,
+        ),
+    )
+    return Board(
+        "runs",
+        "Runs and nodes",
+        "What agents do, how long it takes, and how it ends.",
+        (
+            Row(stats, height=4),
+            Row(
+                (
+                    coloured(
+                        lines(
+                            "Active runs by state",
+                            "Pending that grows: no worker claims. Started that only grows: runs do not end.",
+                            [
+                                Query(
+                                    f"sum by (state) (max by (job, state) (runwire_runs_active{{{JOB}}}))", "{{state}}"
+                                )
+                            ],
+                            unit="short",
+                            stacked=True,
+                        ),
+                        STATE_COLORS,
+                    ),
+                    coloured(
+                        lines(
+                            "Oldest run by state",
+                            "The alert looks at started alone; waiting runs may wait for days.",
+                            [
+                                Query(
+                                    f"max by (state) (runwire_run_oldest_age_seconds{{{JOB}, "
+                                    'state=~"pending|started"})',
+                                    "{{state}}",
+                                )
+                            ],
+                            unit="s",
+                            limit=stalled,
+                        ),
+                        STATE_COLORS,
+                    ),
+                ),
+                title="Runs",
+            ),
+            Row(
+                (
+                    lines(
+                        "Runs started by agent",
+                        "Per second. External orchestrators count as external.",
+                        [Query(rate("runwire_runs_started_total", by="agent"), "{{agent}}")],
+                        unit="cps",
+                        stacked=True,
+                    ),
+                    coloured(
+                        lines(
+                            "Runs ended by outcome",
+                            "Per second.",
+                            [Query(rate("runwire_runs_finished_total", by="outcome"), "{{outcome}}")],
+                            unit="cps",
+                            stacked=True,
+                        ),
+                        _OUTCOMES,
+                    ),
+                    lines(
+                        "Run duration",
+                        "From RunStarted to RunFinished, waiting included.",
+                        percentiles("runwire_run_duration_seconds"),
+                        unit="s",
+                        limit=stalled,
+                        log=True,
+                    ),
+                ),
+            ),
+            Row(
+                (
+                    lines(
+                        "Node duration p95",
+                        "One try of a node. Its timeout is 10 s unless the node says otherwise.",
+                        [Query(quantile(0.95, "runwire_node_duration_seconds", by="node"), "{{node}}", exemplars=True)],
+                        unit="s",
+                    ),
+                    coloured(
+                        lines(
+                            "Tries of nodes by outcome",
+                            "Per second. Failed tries may be tried again; timeouts say that what a node calls is slow.",
+                            [Query(rate("runwire_node_duration_seconds_count", by="outcome"), "{{outcome}}")],
+                            unit="ops",
+                            stacked=True,
+                        ),
+                        _OUTCOMES,
+                    ),
+                    lines(
+                        "Tries that did not finish, by node",
+                        "Per second: failed, timed out or cancelled. One node alone: look at what it calls.",
+                        [
+                            Query(
+                                rate("runwire_node_duration_seconds_count", by="node", where='outcome!="finished"'),
+                                "{{node}}",
+                            )
+                        ],
+                        unit="ops",
+                        stacked=True,
+                    ),
+                ),
+                title="Nodes",
+            ),
+            Row(
+                (
+                    lines(
+                        "Time to first node",
+                        "From accepting a run to its first node: how long runs wait for a worker.",
+                        percentiles("runwire_time_to_first_node_seconds"),
+                        unit="s",
+                        log=True,
+                    ),
+                    lines(
+                        "Events per run",
+                        "Appended events for each run started; a loop that does not end shows here.",
+                        [
+                            Query(
+                                f"{rate('runwire_events_appended_total')} / ({rate('runwire_runs_started_total')} > 0)",
+                                "events per run",
+                                LIGHT,
+                            )
+                        ],
+                        unit="short",
+                    ),
+                ),
+            ),
+        ),
+    )
+
+
+def _active(title: str, state: str, about: str, color: str) -> Panel:
+    return number(
+        title, about, f'sum(max by (job) (runwire_runs_active{{{JOB}, state="{state}"}}))', unit="short", base=color
+    )

@@ -1,0 +1,240 @@
+"""The numbers runwire is watched by: alerts/thresholds.yaml, read and checked."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+import msgspec
+import yaml
+from msgspec import Meta
+
+from runwire.errors import ConfigurationError
+from runwire.ops import durations
+
+FILE: Final = Path("alerts") / "thresholds.yaml"
+
+Duration = Annotated[str, Meta(pattern=durations.PATTERN)]
+Sentence = Annotated[str, Meta(min_length=10)]
+Link = Annotated[str, Meta(pattern=r"^https?://[^#\s]+[^#/\s]$")]
+
+
+class Severity(StrEnum):
+    """`page` wakes somebody; the others are tickets."""
+
+    WARNING = "warning"
+    CRITICAL = "critical"
+    PAGE = "page"
+
+
+class Unit(StrEnum):
+    COUNT = "count"
+    EVENTS = "events"
+    SECONDS = "seconds"
+    MILLISECONDS = "milliseconds"
+    MINUTES = "minutes"
+    DAYS = "days"
+
+
+_SECONDS_IN: Final = {Unit.SECONDS: 1.0, Unit.MILLISECONDS: 0.001, Unit.MINUTES: 60.0, Unit.DAYS: 86400.0}
+_SHORT: Final = {
+    Unit.COUNT: "",
+    Unit.EVENTS: " events",
+    Unit.SECONDS: " s",
+    Unit.MILLISECONDS: " ms",
+    Unit.MINUTES: " min",
+    Unit.DAYS: " days",
+}
+
+
+class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A part of the file; a key nobody reads is an error, because a number nobody reads is a lie."""
+
+
+class Links(Strict, frozen=True):
+    runbook: Link
+    webhook: Link
+
+
+class Level(Strict, frozen=True, rename={"for_": "for"}):
+    """Fires when the value measured over `window` is above `value` and stays so for `for_`. `at_once`: no grouping."""
+
+    value: Annotated[float, Meta(ge=0)]
+    why: Sentence
+    window: Duration | None = None
+    for_: Duration = "0s"
+    at_once: bool = False
+
+
+class Threshold(Strict, frozen=True):
+    what: Annotated[str, Meta(min_length=3)]
+    unit: Unit
+    levels: Annotated[dict[Severity, Level], Meta(min_length=1)]
+    shown_in: Unit | None = None
+    quantile: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    scales: bool = False
+
+    def title(self) -> str:
+        """`what`, with the window of its levels filled in."""
+        windows = {level.window for level in self.levels.values() if level.window is not None}
+        return self.what.replace("{window}", " or ".join(durations.spoken(window) for window in sorted(windows)))
+
+    def said(self, severity: Severity) -> str:
+        """The level in words, e.g. `p95 > 100 ms for 2 min`; empty where there is none."""
+        level = self.levels.get(severity)
+        if level is None:
+            return ""
+        words = f"> {amount(level.value, self.unit, self.shown_in)}"
+        if self.quantile is not None:
+            words = f"p{self.quantile * 100:g} {words}"
+        if durations.seconds(level.for_):
+            return f"{words} for {durations.spoken(level.for_)}"
+        if level.at_once:
+            return f"{words}, at once"
+        if level.window is not None and "{window}" not in self.what:
+            return f"{words} over {durations.spoken(level.window)}"
+        return words
+
+
+class Objective(Strict, frozen=True):
+    what: Annotated[str, Meta(min_length=3)]
+    objective: Annotated[float, Meta(gt=0, lt=1)]
+    within_s: Annotated[float, Meta(gt=0)] | None = None
+
+    def title(self) -> str:
+        return self.what.replace("{within}", said_seconds(self.within_s or 0))
+
+
+class BurnPair(Strict, frozen=True):
+    factor: Annotated[float, Meta(gt=0)]
+    long: Duration
+    short: Duration
+
+
+class BurnRate(Strict, frozen=True):
+    severity: Severity
+    why: Sentence
+    pairs: Annotated[tuple[BurnPair, ...], Meta(min_length=1)]
+
+
+class Slos(Strict, frozen=True):
+    window: Duration
+    objectives: dict[Literal["publish", "append", "deliver", "run"], Objective]
+    burn_rates: dict[Literal["fast", "slow"], BurnRate]
+
+
+class Rhythm(Strict, frozen=True):
+    wait: Duration
+    interval: Duration
+    repeat: Duration
+
+
+class Thresholds(Strict, frozen=True):
+    """Everything in the file, at a time scale: 1.0 as written, 60.0 a minute of it in a second."""
+
+    links: Links
+    thresholds: Annotated[dict[str, Threshold], Meta(min_length=1)]
+    watching: dict[str, Threshold]
+    publishers: Annotated[int, Meta(ge=1)]
+    slos: Slos
+    routing: dict[Literal["page", "at_once", "ticket", "watchdog"], Rhythm]
+    scale: Annotated[float, Meta(gt=0)] = 1.0
+
+    def named(self, name: str) -> Threshold:
+        """The threshold of that name, of the pipeline or of the watching. Raises ConfigurationError without one."""
+        found = self.thresholds.get(name) or self.watching.get(name)
+        if found is None:
+            raise ConfigurationError((f"{FILE}: threshold {name!r} is missing, and a rule or panel is made from it",))
+        return found
+
+    def level(self, name: str, severity: Severity) -> Level:
+        found = self.named(name).levels.get(severity)
+        if found is None:
+            raise ConfigurationError((f"{FILE}: {name}.levels lacks {severity.value!r}, and an alert is made from it",))
+        return found
+
+    def window(self, name: str, severity: Severity) -> str:
+        """What the level is measured over, at scale 1. Raises ConfigurationError when the file does not say."""
+        window = self.level(name, severity).window
+        if window is None:
+            raise ConfigurationError((f"{FILE}: {name}.levels.{severity.value} needs a window",))
+        return window
+
+    def value(self, name: str, severity: Severity) -> float:
+        """The number that a rule compares with, at this scale."""
+        value = self.level(name, severity).value
+        return value / self.scale if self.named(name).scales else value
+
+    def duration(self, text: str) -> str:
+        """A duration at this scale."""
+        return durations.scaled(text, self.scale)
+
+
+def load(root: Path, *, scale: float = 1.0) -> Thresholds:
+    """The file under `root`. Raises ConfigurationError that says where in the file what is wrong."""
+    path = root / FILE
+    try:
+        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError((f"{path} is missing: run this in the source tree, or name it with --root",)) from None
+    except yaml.YAMLError as error:
+        raise ConfigurationError((f"{FILE}: {' '.join(str(error).split())}",)) from None
+    try:
+        read = msgspec.convert({**raw, "scale": scale} if isinstance(raw, Mapping) else raw, Thresholds)
+    except msgspec.ValidationError as error:
+        raise ConfigurationError((f"{FILE}: {error}",)) from None
+    if problems := tuple(f"{FILE}: {problem}" for problem in _inconsistent(read)):
+        raise ConfigurationError(problems)
+    return read
+
+
+def amount(value: float, unit: Unit, shown_in: Unit | None = None) -> str:
+    """A value with its unit, in the unit people say it in: `100 ms`, `10 min`, `31 days`."""
+    shown = shown_in or unit
+    if unit is Unit.SECONDS:
+        value = value / _SECONDS_IN[shown]
+    return f"{value:.10g}{_SHORT[shown]}"
+
+
+def said_seconds(value: float) -> str:
+    """`0.5` is `500 ms`, `600` is `10 min`."""
+    if value < 1:
+        return amount(value, Unit.SECONDS, Unit.MILLISECONDS)
+    return amount(value, Unit.SECONDS, Unit.MINUTES if value >= 120 else None)
+
+
+def _inconsistent(read: Thresholds) -> Iterator[str]:
+    """What the types cannot say."""
+    for name, threshold in {**read.thresholds, **read.watching}.items():
+        yield from (f"{name}: {problem}" for problem in _threshold_problems(threshold))
+    if shared := sorted(read.thresholds.keys() & read.watching.keys()):
+        yield f"{', '.join(shared)}: named twice"
+    for speed, burn in read.slos.burn_rates.items():
+        for pair in burn.pairs:
+            if durations.seconds(pair.short) >= durations.seconds(pair.long):
+                yield f"slos.burn_rates.{speed}: the short window {pair.short} must be shorter than {pair.long}"
+    for name, objective in read.slos.objectives.items():
+        if name != "append" and objective.within_s is None:
+            yield f"slos.objectives.{name}: within_s is missing"
+    for where, present, wanted in (
+        ("slos.objectives", set(read.slos.objectives), {"publish", "append", "deliver", "run"}),
+        ("slos.burn_rates", set(read.slos.burn_rates), {"fast", "slow"}),
+        ("routing", set(read.routing), {"page", "at_once", "ticket", "watchdog"}),
+    ):
+        if missing := sorted(wanted - present):
+            yield f"{where}: {', '.join(missing)} missing"
+
+
+def _threshold_problems(threshold: Threshold) -> Iterator[str]:
+    levels = [threshold.levels[severity] for severity in Severity if severity in threshold.levels]
+    values = [level.value for level in levels]
+    if values != sorted(set(values)):
+        yield f"each level must be above the one before it, not {', '.join(f'{value:g}' for value in values)}"
+    if threshold.unit not in (Unit.COUNT, Unit.EVENTS, Unit.SECONDS):
+        yield f"unit is a base unit (count, events, seconds), not {threshold.unit.value}; see shown_in"
+    elif threshold.shown_in is not None and threshold.unit is not Unit.SECONDS:
+        yield f"shown_in is for seconds, not for {threshold.unit.value}"
+    if "{window}" in threshold.what and not any(level.window for level in levels):
+        yield "`what` names a window, and no level has one"
