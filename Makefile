@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts format docs bench clean
+.PHONY: help demo drills test check lint types contracts rendered format docs bench clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -24,11 +24,18 @@ demo: $(RUNTIME) ## Explore a site and watch it: SITE=https://... for one of you
 test: $(DEV) check ## Everything that has to be right: all checks, all tests, coverage
 	sh scripts/system-programs.sh
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) $(PYTEST_ARGS)
+	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) -m "not drill" $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
 
-check: lint types contracts
+drills: $(DEV) ## Break the real service under real Prometheus and Alertmanager, alert by alert
+	sh scripts/system-programs.sh
+	$(BIN)/python -m pytest -p no:randomly -m drill tests/drills $(PYTEST_ARGS)
+
+check: lint types contracts rendered
+
+rendered: $(DEV) ## What is rendered from alerts/thresholds.yaml is as it would be rendered now
+	$(BIN)/runwire ops render --check
 
 lint: $(DEV) ## Style and syntax
 	$(BIN)/ruff check
@@ -45,8 +52,9 @@ format: $(DEV) ## Put the source into shape
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: $(RUNTIME) ## Write the parts of docs/ that are made from the code
+docs: $(DEV) ## Write the parts of docs/ that are made from the code
 	$(BIN)/python scripts/render_docs.py
+	$(BIN)/runwire ops render
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks

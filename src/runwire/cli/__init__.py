@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import runwire
-from runwire.cli import demo, doctor, migrate, run, serve
+from runwire.cli import demo, doctor, migrate, ops, run, serve
 from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, exit_code_of, sentences_of
 from runwire.cli.options import examples
 from runwire.errors import RunwireError
@@ -36,6 +36,7 @@ app.command(epilog=demo.EPILOG)(demo.demo)
 app.add_typer(run.app, name="run", epilog=examples("runwire run start --follow", "runwire run list --state failed"))
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
+app.add_typer(ops.app, name="ops", epilog=examples("runwire ops render", "runwire ops render --check"))
 
 
 def _print_version(wanted: bool) -> None:  # noqa: FBT001  # typer calls it with the flag
@@ -61,7 +62,7 @@ def main() -> None:
 
 def run_command(args: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
-    if not args or list(args) == ["run"]:
+    if not args or list(args) in (["run"], ["ops"]):
         args = [*args, "--help"]
     try:
         result = typer.main.get_command(app).main(args=list(args), prog_name="runwire", standalone_mode=False)

@@ -1,0 +1,217 @@
+"""The drills, one at least for each alert, and why some alerts have none."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from drills import faults
+from drills.drill import Drill
+from drills.stage import Plan
+
+LAGS: Final = ("PublishLagWarning", "PublishLagCritical", "PublishLagPage")
+PUBLISH_BURNS: Final = ("PublishSloFastBurn", "PublishSloSlowBurn", "DeliverySloFastBurn", "DeliverySloSlowBurn")
+RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
+
+SPLIT: Final = {"api-0": ("api",), "worker-0": ("worker",), "publisher-0": ("publisher",), "observer-0": ("observer",)}
+PLANS: Final[Mapping[str, Plan]] = {
+    "streams and runs": Plan(
+        {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}, alone=True
+    ),
+    "outbox": Plan({"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}),
+    "processes and log": Plan(SPLIT),
+}
+"""Each a service of its own, so that faults of one do not show in another."""
+
+WITHOUT_DRILL: Final[Mapping[str, str]] = {
+    "Watchdog": "It fires always: the healthy baseline asserts that it does.",
+    "RetentionBehind": "Nothing exports `runwire_archive_oldest_pending_seconds`: there is no archiver to break.",
+}
+
+DRILLS: Final[tuple[Drill, ...]] = (
+    Drill(
+        "a node hangs",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.node_hangs,
+        what="A run's node waits and does not end.",
+        recovery="Cancel the run.",
+        runbook="a-node-hangs",
+        fires=("RunStalled",),
+        also=RUN_BURNS,
+    ),
+    Drill(
+        "viewers of a run churn",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.viewers_churn,
+        what="Twelve viewers of a run are cut off and come back.",
+        recovery="Mend what cuts them off; a minute later it is over.",
+        runbook="sse-churn",
+        fires=("SseChurn",),
+        resolves_within_s=100,
+    ),
+    Drill(
+        "a viewer flaps",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.viewer_flaps,
+        what="A viewer is cut off seven times.",
+        recovery="Mend what cuts it off; a minute later it is over.",
+        runbook="sse-flapping",
+        fires=("SseFlapping",),
+        also=("SseChurn",),
+        resolves_within_s=100,
+    ),
+    Drill(
+        "heartbeats are too rare",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.heartbeats_too_rare,
+        what="A second API process, set to send a heartbeat an hour, has an open stream.",
+        recovery="Stop that process; its clients go on elsewhere.",
+        runbook="sse-heartbeat",
+        fires=("SseHeartbeatMissed",),
+    ),
+    Drill(
+        "an event is deleted",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.event_deleted,
+        what="DELETE of one row of a finished run's log.",
+        recovery="Restore the row from a backup.",
+        runbook="sequence-gap",
+        fires=("SequenceGap",),
+    ),
+    Drill(
+        "a terminal event is lost",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.terminal_event_lost,
+        what="UPDATE of a finished run's RunFinished to something else.",
+        recovery="Restore the row from a backup.",
+        runbook="sequence-gap",
+        fires=("InvariantBroken",),
+        labels={"invariant": "single_terminal"},
+    ),
+    Drill(
+        "an outbox row is deleted",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.outbox_row_deleted,
+        what="DELETE of an open run's row in run_outbox.",
+        recovery="Publish the run again.",
+        runbook="rebuild-stream",
+        fires=("InvariantBroken",),
+        labels={"invariant": "published_prefix"},
+    ),
+    Drill(
+        "a cursor is beyond its log",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.cursor_beyond_log,
+        what="UPDATE of an open run's next_seq to far beyond its log.",
+        recovery="Publish the run again.",
+        runbook="rebuild-stream",
+        fires=("InvariantBroken",),
+        labels={"invariant": "cursor_within_log"},
+    ),
+    Drill(
+        "the collector is gone",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.collector_gone,
+        what="The OTLP collector goes away while runs are traced.",
+        recovery="Bring the collector back.",
+        runbook="failure-patterns",
+        fires=("TelemetryDropped",),
+    ),
+    Drill(
+        "a second publisher",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.second_publisher,
+        what="Somebody starts a second publisher.",
+        recovery="Stop it.",
+        runbook="more-than-one-publisher",
+        fires=("ExtraPublisher",),
+    ),
+    Drill(
+        "cursors are held again and again",
+        stage="outbox",
+        turn=1,
+        fault=faults.cursors_held_again_and_again,
+        what="A session locks the rows of run_outbox for 2 s, again and again.",
+        recovery="End the forgotten transaction.",
+        runbook="who-blocks",
+        fires=(*LAGS, *PUBLISH_BURNS),
+        mutes=("PublishLagWarning", "PublishLagCritical"),
+        also=("OutboxBacklog", "RunStalled"),
+    ),
+    Drill(
+        "a cursor is held",
+        stage="outbox",
+        turn=1,
+        fault=faults.cursor_held,
+        what="A forgotten transaction holds one run's row in run_outbox; 500 events wait behind it.",
+        recovery="End the forgotten transaction.",
+        runbook="who-blocks",
+        fires=("OldestEventUnpublished", "OutboxBacklog"),
+        also=("RunStalled",),
+    ),
+    Drill(
+        "the publisher is killed",
+        stage="outbox",
+        turn=2,
+        fault=faults.publisher_killed,
+        what="SIGKILL of the publisher while it was already slow.",
+        recovery="Start a publisher.",
+        runbook="publisher-heartbeat",
+        fires=("PublisherDown",),
+        mutes=("PublishLagPage", "OldestEventUnpublished", "OutboxBacklog"),
+        also=("TargetDown", "RunStalled", *LAGS, *PUBLISH_BURNS),
+    ),
+    Drill(
+        "a process is frozen",
+        stage="processes and log",
+        turn=1,
+        fault=faults.process_frozen,
+        what="SIGSTOP of the worker: it is there, and does not answer.",
+        recovery="SIGKILL it and start it again.",
+        runbook="first-five-minutes",
+        fires=("TargetDown",),
+        also=("RunStalled",),
+    ),
+    Drill(
+        "the observer is killed",
+        stage="processes and log",
+        turn=1,
+        fault=faults.observer_killed,
+        what="SIGKILL of the only observer.",
+        recovery="Start an observer.",
+        runbook="schema-health",
+        fires=("ObserverStale",),
+        also=("TargetDown",),
+    ),
+    Drill(
+        "runs are slow",
+        stage="processes and log",
+        turn=2,
+        fault=faults.runs_are_slow,
+        what="Runs take half as long again as the objective allows.",
+        recovery="Nothing slow is started any more.",
+        runbook="a-node-hangs",
+        fires=RUN_BURNS,
+    ),
+    Drill(
+        "the log is locked",
+        stage="processes and log",
+        turn=3,
+        fault=faults.log_locked,
+        what="A forgotten transaction holds a lock on run_events that lets nobody write.",
+        recovery="End the forgotten transaction.",
+        runbook="who-blocks",
+        fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
+        also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled"),
+    ),
+)

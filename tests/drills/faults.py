@@ -1,0 +1,328 @@
+"""Faults, made for real, and the runbook's way out of each. Up to its `yield` a fault injects, after it it recovers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Final
+
+import asyncpg
+
+import runwire
+from docs.pages import RUNBOOK, blocks
+from drills.rules import BURN_SCALE
+from drills.stage import Stage
+from runwire.errors import RunwireError
+from runwire.model.event import RUN_FINISHED, RUN_STARTED, debug_trace
+from runwire.model.run import RunState
+from waiting import eventually
+
+STEPS: Final = {block.title: block.text for block in blocks(RUNBOOK, "sql")}
+"""The runbook's statements, as they stand there."""
+TRACE: Final = debug_trace("drill.step")
+
+
+# ---------------------------------------------------------------------- processes
+
+
+async def publisher_killed(stage: Stage) -> AsyncIterator[None]:
+    """While lag is already an alert and a run goes on: the alerts that only repeat it must fall silent."""
+    async with contextlib.AsyncExitStack() as busy:
+        runs = await _external_runs(stage, "kill", 2)
+        await busy.enter_async_context(_appending(stage, runs))
+        holding = asyncio.create_task(_hold_again_and_again(stage, runs))
+        await eventually(lambda: _fires(stage, "PublishLagPage"), within_s=60)
+        await _cancelled(holding)
+        stage.member("publisher-0").kill()
+        await (await stage.api()).append(runs[0], [TRACE] * 500)
+        yield
+        await stage.member("publisher-0").start()
+
+
+async def second_publisher(stage: Stage) -> AsyncIterator[None]:
+    await stage.add("publisher-1", "publisher")
+    yield
+    await stage.remove("publisher-1")
+
+
+async def observer_killed(stage: Stage) -> AsyncIterator[None]:
+    stage.member("observer-0").kill()
+    yield
+    await stage.member("observer-0").start()
+
+
+async def process_frozen(stage: Stage) -> AsyncIterator[None]:
+    """A machine that is paused: the process is there and does not answer."""
+    with stage.member("worker-0").frozen():
+        yield
+        stage.member("worker-0").kill()
+    await stage.member("worker-0").start()
+
+
+# ---------------------------------------------------------------------- outbox
+
+
+async def cursors_held_again_and_again(stage: Stage) -> AsyncIterator[None]:
+    """Somebody's script takes the rows of run_outbox for two seconds, again and again: events go out late."""
+    runs = await _external_runs(stage, "lag", 4)
+    async with _appending(stage, runs), _watching(stage, runs):
+        holding = asyncio.create_task(_hold_again_and_again(stage, runs))
+        yield
+        await eventually(lambda: _ended(stage, holding), within_s=10)
+
+
+async def cursor_held(stage: Stage) -> AsyncIterator[None]:
+    """A forgotten transaction has a run's cursor, while the run goes on."""
+    [run] = await _external_runs(stage, "held", 1)
+    connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
+    try:
+        await connection.execute("BEGIN")
+        await connection.fetch("SELECT 1 FROM run_outbox WHERE run_id = $1 FOR UPDATE", run.run_id)
+        await (await stage.api()).append(run, [TRACE] * 500)
+        yield
+        await end_forgotten_transactions(stage)
+    finally:
+        connection.terminate()
+
+
+# ---------------------------------------------------------------------- runs
+
+
+async def node_hangs(stage: Stage) -> AsyncIterator[None]:
+    client = await stage.api()
+    run = await client.start("golden", input={"delay_ms": 60_000})
+    yield
+    await client.cancel(run)
+
+
+async def runs_are_slow(stage: Stage) -> AsyncIterator[None]:
+    """Every run takes longer than the objective allows, which at this scale is a second."""
+    client = await stage.api()
+    slow_ms = round(1.5 * 600 / BURN_SCALE * 1000 / 5)
+
+    async def starting() -> None:
+        while True:
+            await client.start("golden", input={"delay_ms": slow_ms})
+            await asyncio.sleep(0.3)
+
+    task = asyncio.create_task(starting())
+    yield
+    await _cancelled(task)
+
+
+async def log_locked(stage: Stage) -> AsyncIterator[None]:
+    """A forgotten transaction has locked the log against writing, as for an index that is never finished."""
+    runs = await _external_runs(stage, "locked", 4)
+    async with _appending(stage, runs):
+        connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
+        try:
+            await connection.execute("BEGIN")
+            await connection.execute("LOCK TABLE run_events IN SHARE MODE")
+            yield
+            await end_forgotten_transactions(stage)
+        finally:
+            connection.terminate()
+
+
+# ---------------------------------------------------------------------- streams
+
+
+async def viewers_churn(stage: Stage) -> AsyncIterator[None]:
+    """Many viewers of one run, each cut off once."""
+    run = await (await stage.api()).start("patient")
+    for number in range(12):
+        await _resume(stage, run.run_id, viewer=f"churning/{number}")
+    yield  # the proxy that cut them off has been mended: nobody comes back again
+
+
+async def viewer_flaps(stage: Stage) -> AsyncIterator[None]:
+    """One viewer that is cut off again and again, by a proxy with a short timeout."""
+    run = await (await stage.api()).start("patient")
+    for _ in range(7):
+        await _resume(stage, run.run_id, viewer="flapping/1")
+    yield  # as above
+
+
+async def heartbeats_too_rare(stage: Stage) -> AsyncIterator[None]:
+    """A process was deployed with heartbeats so rare that proxies take its streams for dead."""
+    await stage.add("api-1", "api", RUNWIRE_SSE_HEARTBEAT_S="3600")
+    client = await stage.api("api-1")
+    run = await client.start("patient")
+    async with _watching(stage, [run], api="api-1"):
+        yield
+        await stage.remove("api-1")
+
+
+# ---------------------------------------------------------------------- invariants
+
+
+async def event_deleted(stage: Stage) -> AsyncIterator[None]:
+    """A row of a finished run's log is deleted; the way out is the backup."""
+    run_id = await _finished_run(stage)
+    [backup] = await stage.sql("DELETE FROM run_events WHERE run_id = $1 AND seq = 5 RETURNING *", run_id)
+    yield
+    columns = ", ".join(backup.keys())
+    values = ", ".join(f"${n + 1}" for n in range(len(backup)))
+    await stage.sql(f"INSERT INTO run_events ({columns}) VALUES ({values})", *backup.values())  # noqa: S608  # ours
+
+
+async def terminal_event_lost(stage: Stage) -> AsyncIterator[None]:
+    """A finished run whose last event does not say so: somebody edited the log."""
+    run_id = await _finished_run(stage)
+    await stage.sql(
+        "UPDATE run_events SET type = 'DebugTrace', fn = 'edited' WHERE run_id = $1 AND type = 'RunFinished'", run_id
+    )
+    yield
+    await stage.sql("UPDATE run_events SET type = 'RunFinished', fn = NULL WHERE run_id = $1 AND fn = 'edited'", run_id)
+
+
+async def outbox_row_deleted(stage: Stage) -> AsyncIterator[None]:
+    run = await (await stage.api()).start("patient")
+    await _published(stage, run.run_id)
+    await stage.sql("DELETE FROM run_outbox WHERE run_id = $1", run.run_id)
+    yield
+    await _publish_again(stage, run.run_id)
+
+
+async def cursor_beyond_log(stage: Stage) -> AsyncIterator[None]:
+    run = await (await stage.api()).start("patient")
+    await _published(stage, run.run_id)
+    await stage.sql("UPDATE run_outbox SET next_seq = next_seq + 1000 WHERE run_id = $1", run.run_id)
+    yield
+    await _publish_again(stage, run.run_id)
+
+
+# ---------------------------------------------------------------------- telemetry
+
+
+async def collector_gone(stage: Stage) -> AsyncIterator[None]:
+    await stage.collector.stop()
+    yield
+    await stage.collector.start()
+
+
+# ---------------------------------------------------------------------- parts
+
+
+async def end_forgotten_transactions(stage: Stage) -> None:
+    """The runbook's step, at this scale: what it says of five minutes goes for a second."""
+    step = STEPS["changes data: ends other people's forgotten transactions"]
+    assert "interval '5 minutes'" in step
+    await stage.sql(step.replace("interval '5 minutes'", "interval '0.5 seconds'"))
+
+
+async def _ended(stage: Stage, holding: asyncio.Task[None]) -> bool:
+    """Whether the step hit it; between two of its transactions there is nothing to end."""
+    await end_forgotten_transactions(stage)
+    return holding.done()
+
+
+async def _publish_again(stage: Stage, run_id: str) -> None:
+    await stage.sql(STEPS["changes data: publishes a run again from its first event"].replace("RUN_ID", run_id))
+
+
+async def _external_runs(stage: Stage, name: str, count: int) -> list[runwire.StartedRun]:
+    client = await stage.api()
+    runs = [
+        await client.start(name, run_id=f"{name}-{number}", external=True, lease_seconds=600) for number in range(count)
+    ]
+    for run in runs:
+        await client.append(run, [RUN_STARTED])
+        await _published(stage, run.run_id)
+    return runs
+
+
+@contextlib.asynccontextmanager
+async def _appending(stage: Stage, runs: list[runwire.StartedRun]) -> AsyncIterator[None]:
+    """Inside, each run gets ten events five times a second, as long as the log takes them."""
+    client = await stage.api()
+
+    async def append(run: runwire.StartedRun) -> None:
+        while True:
+            with contextlib.suppress(RunwireError):
+                await client.append(run, [TRACE] * 10)
+            await asyncio.sleep(0.2)
+
+    tasks = [asyncio.create_task(append(run)) for run in runs]
+    try:
+        yield
+    finally:
+        await _cancelled(*tasks)
+        for run in runs:
+            with contextlib.suppress(RunwireError):
+                await client.append(run, [RUN_FINISHED], outcome=RunState.FINISHED)
+
+
+@contextlib.asynccontextmanager
+async def _watching(stage: Stage, runs: list[runwire.StartedRun], *, api: str = "api-0") -> AsyncIterator[None]:
+    """Inside, each run has a viewer."""
+    client = await stage.api(api)
+
+    async def watch(run: runwire.StartedRun) -> None:
+        with contextlib.suppress(RunwireError):
+            async for _ in client.stream(run):
+                pass
+
+    tasks = [asyncio.create_task(watch(run)) for run in runs]
+    try:
+        for _ in runs:
+            await eventually(lambda: stage.prometheus.value("sum(runwire_sse_connections)"), within_s=10)
+        yield
+    finally:
+        await _cancelled(*tasks)
+
+
+async def _hold_again_and_again(stage: Stage, runs: list[runwire.StartedRun]) -> None:
+    """Until its session is ended, or it is cancelled."""
+    connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
+    ids = [run.run_id for run in runs]
+    try:
+        while True:
+            async with connection.transaction():
+                await connection.execute("SELECT 1 FROM run_outbox WHERE run_id = ANY ($1) FOR UPDATE", ids)
+                await asyncio.sleep(2.0)
+            await asyncio.sleep(0.25)  # in which all that waited goes out
+    except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.AdminShutdownError):
+        return
+    finally:
+        connection.terminate()
+
+
+async def _resume(stage: Stage, run_id: str, *, viewer: str) -> None:
+    """A viewer comes back with what it has, sees that the stream goes on, and is cut off."""
+    url = f"{stage.member('api-0').url}/api/agents/runs/{run_id}/stream"
+    headers = {"User-Agent": viewer, "Last-Event-ID": "0"}
+    async with stage.session.get(url, headers=headers) as answer:
+        assert answer.status == 200
+        assert await answer.content.readline()
+
+
+async def _finished_run(stage: Stage) -> str:
+    client = await stage.api()
+    run = await client.start("golden")
+    async for _ in client.stream(run):
+        pass
+    return run.run_id
+
+
+async def _published(stage: Stage, run_id: str) -> None:
+    client = await stage.api()
+
+    async def published() -> bool:
+        run = await client.run(run_id)
+        return 0 < run.published_seq == run.last_seq and run.state in (RunState.STARTED, RunState.WAITING)
+
+    await eventually(published, within_s=10)
+
+
+async def _fires(stage: Stage, alert: str) -> bool:
+    return any(
+        one["labels"]["alertname"] == alert and one["state"] == "firing" for one in await stage.prometheus.alerts()
+    )
+
+
+async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

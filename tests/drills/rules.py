@@ -1,0 +1,61 @@
+"""What is proven here: the rules as they are rendered, at a time scale at which a drill takes a minute."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from runwire.ops.alertmanager import alertmanager
+from runwire.ops.render import alert_groups, recording_groups
+from runwire.ops.rules import rule_file
+from runwire.ops.thresholds import load
+
+ROOT: Final = Path(__file__).parents[2]
+SCALE: Final = 20.0
+"""A minute of the rules in 3 s: the stall limit is 30 s, which a histogram has an edge at, too."""
+BURN_SCALE: Final = 600.0
+"""For burn rates alone, whose windows are days: 6 hours in 36 s."""
+
+
+def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
+    """The groups as Prometheus reads them. `burn_rates`: only those alerts, or all but those, or (None) all."""
+    thresholds = load(ROOT, scale=scale)
+    groups = [*recording_groups(thresholds), *alert_groups(thresholds)]
+    document = rule_file(tuple(groups), thresholds)
+    left_out = frozenset(without)
+    for group in document["groups"]:
+        group["rules"] = [
+            rule
+            for rule in group["rules"]
+            if "alert" not in rule
+            or (rule["alert"] not in left_out and burn_rates in (None, is_burn_rate(rule["alert"])))
+        ]
+    return document
+
+
+def routing(*, scale: float, webhook: str) -> dict[str, Any]:
+    """Alertmanager's configuration; what belongs together is told together, but nobody waits for a second message."""
+    configuration = alertmanager(load(ROOT, scale=scale), webhook=webhook)
+    for route in (configuration["route"], *configuration["route"]["routes"]):
+        route["group_interval"] = "1s"
+    return configuration
+
+
+def alert_names() -> list[str]:
+    """Every alert there is, in the order of the rules."""
+    found = [rule["alert"] for group in rules(scale=1)["groups"] for rule in group["rules"] if "alert" in rule]
+    return list(dict.fromkeys(found))
+
+
+def is_burn_rate(alert: str) -> bool:
+    return alert.endswith("Burn")
+
+
+def severity_of(alert: str, *, document: Mapping[str, Any]) -> str:
+    return next(
+        str(rule["labels"]["severity"])
+        for group in document["groups"]
+        for rule in group["rules"]
+        if rule.get("alert") == alert
+    )

@@ -1,0 +1,198 @@
+"""A service of real processes under watch: its own database, Prometheus, Alertmanager and pager."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import aiohttp
+import asyncpg
+
+import runwire
+from crash.fleet import Member, free_port
+from drills.collector import Collector
+from drills.pager import Pager, pager
+from drills.programs import Alertmanager, Prometheus, alertmanager, prometheus
+from drills.rules import BURN_SCALE, SCALE, routing, rules
+from postgres import cloned_database
+from runwire.errors import RunwireError
+
+TESTS: Final = Path(__file__).parents[1]
+# What the rules' scaled thresholds follow, scaled alike: none of it changes what the service does, only how often.
+QUICK: Final[Mapping[str, str]] = {
+    "RUNWIRE_OBSERVE_S": "0.2",
+    "RUNWIRE_PUBLISH_HEARTBEAT_S": "0.1",
+    "RUNWIRE_SSE_HEARTBEAT_S": "0.25",
+    "RUNWIRE_SSE_RETRY_MS": "200",
+    "RUNWIRE_DB_TIMEOUT_S": "2",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Roles by process. `alone`: one Prometheus has all rules; else a second one, faster, has the burn rates."""
+
+    processes: Mapping[str, tuple[str, ...]]
+    alone: bool = False
+    scale: float = SCALE
+    quick: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A process of the stage, and where Prometheus finds it."""
+
+    member: Member
+    admin_port: int
+    roles: tuple[str, ...]
+
+
+@dataclass
+class Stage:
+    """What a drill works on. A process has one name here, in its log and as `instance` in Prometheus."""
+
+    database: str
+    folder: Path
+    plan: Plan
+    places: dict[str, Place]
+    session: aiohttp.ClientSession
+    pager: Pager
+    alertmanager: Alertmanager
+    watching: list[Prometheus]
+    clients: contextlib.AsyncExitStack
+    collector: Collector
+
+    @property
+    def prometheus(self) -> Prometheus:
+        """The one with every rule but the burn rates."""
+        return self.watching[0]
+
+    def member(self, name: str) -> Member:
+        return self.places[name].member
+
+    async def api(self, name: str = "api-0") -> runwire.Client:
+        """A client of that process; closed with the stage."""
+        return await self.clients.enter_async_context(runwire.Client(self.member(name).url))
+
+    async def add(self, name: str, *roles: str, **environment: str) -> Member:
+        """Starts a process and has it watched. `environment` adds to QUICK and wins over it."""
+        port = free_port()
+        arguments = ["--admin-port", str(port)]
+        for role in roles:
+            arguments += ["--role", role]
+        member = Member(
+            name,
+            logs=self.folder,
+            environment={
+                **(QUICK if self.plan.quick else {}),
+                "RUNWIRE_BUS": "postgres",
+                "RUNWIRE_AGENTS": "drills.agents:patient",
+                "RUNWIRE_DATABASE_URL": self.database,
+                "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url,
+                "PYTHONPATH": str(TESTS),
+                **environment,
+            },
+            arguments=arguments,
+        )
+        self.places[name] = Place(member, port, roles)
+        await member.start(within_s=60)
+        self.watch(name)
+        return member
+
+    def watch(self, name: str) -> None:
+        place = self.places[name]
+        for one in self.watching:
+            one.scrape(name, port=place.admin_port, role=place.roles[0])
+
+    async def remove(self, name: str) -> None:
+        """As an operator takes a process away: out of the targets, then SIGTERM."""
+        for one in self.watching:
+            one.forget(name)
+        await self.places.pop(name).member.terminate()
+
+    async def sql(self, statement: str, *args: object) -> list[asyncpg.Record]:
+        """As from psql: one statement in a session of its own."""
+        connection = await asyncpg.connect(self.database, server_settings={"application_name": "psql"})
+        try:
+            return await connection.fetch(statement, *args)
+        finally:
+            await connection.close()
+
+
+@asynccontextmanager
+async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[str] = ()) -> AsyncIterator[Stage]:
+    """Everything up and scraped. `without`: alerts whose rules are left out. Nothing runs on afterwards."""
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(cloned_database(admin_dsn))
+        session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
+        taker = await stack.enter_async_context(pager())
+        configuration = routing(scale=plan.scale, webhook=taker.url)
+        alerting = await stack.enter_async_context(
+            alertmanager(folder / "alertmanager", session, configuration=configuration)
+        )
+        collector = Collector()
+        await collector.start()
+        stack.push_async_callback(collector.stop)
+        clients = contextlib.AsyncExitStack()
+        made = Stage(database, folder, plan, {}, session, taker, alerting, [], clients, collector)
+        try:
+            await asyncio.gather(*(made.add(name, *roles) for name, roles in plan.processes.items()))
+            # Only now: a service that has not started yet is down, and that is an alert.
+            rule_sets = [rules(scale=plan.scale, burn_rates=None if plan.alone else False, without=without)]
+            if not plan.alone:
+                rule_sets.append(rules(scale=BURN_SCALE, burn_rates=True, without=without))
+            for n, document in enumerate(rule_sets):
+                server = prometheus(folder / f"prometheus-{n}", session, rules=document, alertmanager_url=alerting.url)
+                made.watching.append(await stack.enter_async_context(server))
+            for name in made.places:
+                made.watch(name)
+            async with clients:
+                yield made
+        finally:
+            for place in made.places.values():
+                place.member.discard()
+
+
+@asynccontextmanager
+async def load(stage: Stage, *, every_s: float = 0.25, viewers: int = 3) -> AsyncIterator[None]:
+    """Inside, golden runs are started all the time and each is watched to its end, and some viewers watch one run."""
+    client = await stage.api()
+
+    async def viewer(run_id: str) -> None:
+        while True:
+            with contextlib.suppress(RunwireError):
+                async for _ in client.stream(run_id):
+                    pass
+            await asyncio.sleep(0.5)
+
+    async def golden(number: int) -> None:
+        with contextlib.suppress(RunwireError):
+            run = await client.start("golden", input={"delay_ms": 20}, traceparent=_sampled(number))
+            async for _ in client.stream(run):
+                pass
+
+    async with asyncio.TaskGroup() as everybody:
+        waiting = await client.start("patient")
+        tasks = [everybody.create_task(viewer(waiting.run_id)) for _ in range(viewers)]
+
+        async def starting() -> None:
+            number = 0
+            while True:
+                tasks.append(everybody.create_task(golden(number := number + 1)))
+                await asyncio.sleep(every_s)
+
+        tasks.append(everybody.create_task(starting()))
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.cancel()
+
+
+def _sampled(number: int) -> str:
+    return f"00-{number:032x}-{number:016x}-01"

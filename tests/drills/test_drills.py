@@ -1,0 +1,54 @@
+"""Every alert is raised by a real fault, muted where it should be, and over after the runbook's step."""
+
+from __future__ import annotations
+
+import pytest
+
+from docs.pages import RUNBOOK, headings
+from drills.baseline import WITHOUT_DATA
+from drills.campaign import BASELINE, Campaign
+from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
+from drills.drill import Drill
+from drills.rules import alert_names
+
+pytestmark = pytest.mark.timeout(600)
+EACH = [pytest.param(drill, id=drill.name, marks=pytest.mark.drill(drill.name)) for drill in DRILLS]
+
+
+def test_every_alert_has_a_drill_or_a_reason() -> None:
+    drilled = {alert for drill in DRILLS for alert in drill.fires}
+    assert drilled | set(WITHOUT_DRILL) == set(alert_names())
+    assert not drilled & set(WITHOUT_DRILL), "a reason that is none any more"
+
+
+def test_every_recovery_step_is_in_the_runbook() -> None:
+    anchors = {anchor for _, _, anchor in headings(RUNBOOK)}
+    assert {drill.runbook for drill in DRILLS} <= anchors
+
+
+@pytest.mark.drill(BASELINE)
+def test_nothing_fires_while_nothing_is_wrong(campaign: Campaign) -> None:
+    seen = campaign.baseline()
+    assert seen.firing == {"Watchdog"}
+    assert seen.told == {"Watchdog"}
+
+
+@pytest.mark.drill(BASELINE)
+def test_every_panel_of_every_dashboard_has_data(campaign: Campaign) -> None:
+    seen = campaign.baseline()
+    assert seen.wrong_panels == ()
+    assert seen.panels > 0
+    assert [query for query in seen.empty_panels if query.rpartition(": ")[0] not in WITHOUT_DATA] == []
+
+
+@pytest.mark.parametrize("drill", EACH)
+def test_a_fault_is_told_of_and_so_is_its_end(drill: Drill, campaign: Campaign) -> None:
+    outcome = campaign.outcome(drill.name)
+    assert {course.alert for course in outcome.courses} == set(drill.fires)
+    assert set(outcome.muted) == set(drill.mutes)
+
+
+@pytest.mark.drill
+@pytest.mark.parametrize("stage_name", PLANS)
+def test_nobody_is_told_of_anything_else(stage_name: str, campaign: Campaign) -> None:
+    assert campaign.unexpected(stage_name) == set()
