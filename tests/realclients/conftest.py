@@ -61,17 +61,18 @@ async def service(database: str, tmp_path: Path) -> AsyncIterator[Service]:
         process.discard()
 
 
-def program(name: str) -> str:
-    """The path of a program that the system has, or a skipped test."""
-    found = shutil.which(name)
-    if found is None:
-        pytest.skip(f"needs {name}")
-    return found
+def program(name: str, *aliases: str) -> str:
+    """The path of a program that the system has, under one of its names; or a skipped test."""
+    for known_as in (name, *aliases):
+        found = shutil.which(known_as)
+        if found is not None:
+            return found
+    pytest.skip(f"needs {name}")
 
 
 @pytest.fixture
 def chromium() -> str:
-    return program("chromium")
+    return program("chromium", "chromium-browser", "google-chrome")
 
 
 @pytest.fixture
