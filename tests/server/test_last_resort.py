@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 import structlog
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer
 
 from runwire.errors import MigrationError
-from runwire.server.problems import answer_problems, problem_of
+from runwire.server.problems import answer_expectation, answer_problems, problem_of
 
 PROMPT = "what the user typed"
 
@@ -48,3 +50,28 @@ async def test_every_error_becomes_an_answer_without_its_text(what: str, status:
 
 def test_an_error_whose_code_is_not_public_is_internal() -> None:
     assert problem_of(MigrationError("x")).code == "internal"
+
+
+async def echoed(request: web.Request) -> web.Response:
+    return web.Response(body=await request.read())
+
+
+@pytest.mark.parametrize(
+    ("version", "expect", "answered"),
+    [
+        ("1.1", "100-continue", b"HTTP/1.1 100 Continue"),
+        ("1.1", "miracles", b"HTTP/1.1 417 "),
+        ("1.0", "miracles", b"HTTP/1.0 200 "),  # RFC 9110, 10.1.1: expectations of 1.0 are ignored
+    ],
+)
+async def test_expectations_are_met_refused_or_ignored(version: str, expect: str, answered: bytes) -> None:
+    app = web.Application(middlewares=[answer_problems])
+    app.router.add_post("/", echoed, expect_handler=answer_expectation)
+    async with TestServer(app) as server:
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        head = f"POST / HTTP/{version}\r\nHost: x\r\nExpect: {expect}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n"
+        writer.write(head.encode() + b"hi")
+        answer = await asyncio.wait_for(reader.read(), 5)
+        writer.close()
+        await writer.wait_closed()
+    assert answer.startswith(answered)

@@ -1,0 +1,59 @@
+"""Migrations: forward, once, together, and never past what this version knows."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from pipeline import raw
+from runwire.db.migrate import migrate, migrations
+from runwire.db.sql import load_sql
+from runwire.errors import DatabaseUnavailable, MigrationError
+
+
+async def test_a_database_that_has_them_all_gets_none(database: str) -> None:
+    assert await migrate(database) == ()
+
+
+async def test_processes_that_start_together_apply_each_once(database: str) -> None:
+    connection = await raw(database)
+    await connection.execute("DROP SCHEMA public CASCADE")
+    await connection.execute("CREATE SCHEMA public")
+    applied = await asyncio.gather(*(migrate(database) for _ in range(4)))
+    names = tuple(migration.name for migration in migrations())
+    assert sorted(applied, key=len) == [(), (), (), names]
+    assert await connection.fetchval("SELECT count(*) FROM runwire_migrations") == len(names)
+    await connection.close()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "INSERT INTO runwire_migrations (name, sha256) VALUES ('9999_later', 'x')",
+        "UPDATE runwire_migrations SET sha256 = 'x' WHERE name LIKE '0001%'",
+    ],
+)
+async def test_a_database_of_another_version_is_refused(database: str, change: str) -> None:
+    connection = await raw(database)
+    await connection.execute(change)
+    await connection.close()
+    with pytest.raises(MigrationError):
+        await migrate(database)
+
+
+async def test_a_server_that_is_not_there_is_unavailable() -> None:
+    with pytest.raises(DatabaseUnavailable):
+        await migrate("postgresql://nobody@127.0.0.1:1/none")
+
+
+def test_statements_have_names_of_their_own(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path  # noqa: PLC0415
+
+    folder = Path(str(tmp_path)) / "twice_named"
+    folder.mkdir()
+    (folder / "__init__.py").touch()
+    (folder / "twice.sql").write_text("-- name: a\nSELECT 1\n-- name: a\nSELECT 2\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(ValueError, match="twice"):
+        load_sql("twice_named", "twice.sql")
