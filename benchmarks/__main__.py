@@ -20,6 +20,7 @@ from rich.table import Table
 
 from benchmarks.bench import append_throughput, log_only, make_runs, pipeline, publish_lag
 from benchmarks.pgbench import pgbench
+from runwire.db import Database
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.telemetry.logs import configure_logging
@@ -44,6 +45,8 @@ async def measure(dsn: str, *, seconds: int, rounds: int, callers: Sequence[int]
                     results.append(asdict(await append_throughput(log, run_ids, callers=count, seconds=seconds)))
             async with pipeline(dsn) as stages:
                 stages.publisher.sweep_soon()  # what the appends left goes out before lag is measured
+            async with Database(dsn) as database:
+                await database.execute("CHECKPOINT")  # nor is their writing to disk part of the steady state
             lag.append(asdict(await publish_lag(dsn, run_ids[:LAG_RUNS], rate=2000, seconds=seconds)))
     return {"pgbench": pg, "append": append, "lag": lag}
 
