@@ -121,6 +121,28 @@ async def test_a_subscriber_may_leave_while_it_is_told(bus: Bus) -> None:
     assert got == [1]
 
 
+async def test_one_callback_may_subscribe_more_than_once(bus: Bus) -> None:
+    got: list[Published] = []
+    deliver = got.append
+    async with bus.reader.subscribe("r", deliver):
+        async with bus.reader.subscribe("r", deliver):
+            await bus.writer.publish([message("r", 1, 1)])
+            await eventually(lambda: len(got) == 2)
+        await bus.writer.publish([message("r", 2, 2)])
+        await eventually(lambda: len(got) == 3)
+
+
+async def test_a_subscriber_that_fails_harms_neither_the_publisher_nor_the_others(bus: Bus) -> None:
+    got: list[Published] = []
+
+    def fail(_: Published) -> None:
+        raise ValueError("a defect of this subscriber")
+
+    async with bus.reader.subscribe("r", fail), bus.reader.subscribe("r", got.append):
+        await bus.writer.publish([message("r", 1, 1), message("r", 2, 2)])
+        await eventually(lambda: [m.last_seq for m in got] == [1, 2])
+
+
 async def test_the_postgres_bus_comes_back_after_its_connection_was_cut(database: str) -> None:
     async with postgres(database) as bus:
         got: list[Published] = []

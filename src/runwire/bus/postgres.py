@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from runwire.bus import Deliver, Published
+from runwire.bus.subscribers import Subscribers, tell
 from runwire.db import Listener, Session
 from runwire.db.notify import EVENTS_PUBLISHED, packed
 from runwire.errors import BusUnavailable, DatabaseUnavailable
@@ -32,21 +33,16 @@ class PostgresBusReader:
 
     def __init__(self, dsn: str, *, on_connected: Callable[[], None] = lambda: None) -> None:
         """`on_connected`: after every (re)connect, when messages may have been lost."""
-        self._subscribers: dict[str, list[Deliver]] = {}
+        self._subscribers = Subscribers()
         self.listener = Listener(dsn, {EVENTS_PUBLISHED: self._route}, on_connected=on_connected)
 
     @asynccontextmanager
     async def subscribe(self, run_id: str, deliver: Deliver) -> AsyncIterator[None]:
-        self._subscribers.setdefault(run_id, []).append(deliver)
-        try:
+        with self._subscribers.subscribed(run_id, deliver):
             yield
-        finally:
-            self._subscribers[run_id].remove(deliver)
-            if not self._subscribers[run_id]:
-                del self._subscribers[run_id]
 
     def _route(self, payload: str) -> None:
         for word in payload.split(" "):
             run_id, first_seq, last_seq = word.rsplit(",", 2)
-            for deliver in tuple(self._subscribers.get(run_id, ())):
-                deliver(Published(run_id, int(first_seq), int(last_seq), None))
+            for deliver in self._subscribers.of(run_id):
+                tell(deliver, Published(run_id, int(first_seq), int(last_seq), None))

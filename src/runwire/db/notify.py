@@ -20,7 +20,7 @@ RUNS_DIRTY = "runwire_dirty"
 RUN_CANCELLED = "runwire_cancel"
 """Cancellation of runs was requested. Payload: run ids, space-separated."""
 EVENTS_PUBLISHED = "runwire_published"
-"""Events were published. Payload: `<run id> <last seq>` pairs, space-separated."""
+"""Events were published. Payload: `<run id>,<first seq>,<last seq>`, space-separated."""
 
 PAYLOAD_MAX = 7900
 """Bytes of one payload; PostgreSQL takes fewer than 8000."""
