@@ -1,10 +1,14 @@
-"""The publisher's loop: it is heard of while it has nothing to do."""
+"""The publisher's loop: it wakes when there is work, backs off when that fails, and leaves nothing when it stops."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
 
 from pipeline import RecordingBus, stages
+from runwire.clock import monotonic
 from runwire.publish import PublishWorker
 from waiting import eventually
 
@@ -24,3 +28,127 @@ async def test_a_publisher_that_sweeps_rarely_says_that_it_lives_all_the_same(da
         finally:
             worker.stop()
             await task
+
+
+@asynccontextmanager
+async def running(worker: PublishWorker) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(worker.run())
+    try:
+        yield task
+    finally:
+        worker.stop()
+        await asyncio.wait_for(task, 10)
+
+
+async def test_what_is_marked_dirty_goes_out_without_waiting_for_a_sweep(database: str) -> None:
+    async with stages(database) as s:
+        bus = RecordingBus()
+        worker = PublishWorker(s.publisher(bus), sweep_s=60)
+        async with running(worker):
+            await eventually(lambda: worker._sweep_due > 0)
+            await s.started_run("r")
+            worker.mark_dirty(["r"])
+            await eventually(lambda: bus.seqs("r") == [1])
+
+
+async def test_what_no_hint_told_of_goes_out_by_the_sweep(database: str) -> None:
+    async with stages(database) as s:
+        bus = RecordingBus()
+        async with running(PublishWorker(s.publisher(bus), sweep_s=0.05)):
+            await s.started_run("r")
+            await eventually(lambda: bus.seqs("r") == [1])
+
+
+async def test_a_sweep_that_is_asked_for_comes_at_once(database: str) -> None:
+    async with stages(database) as s:
+        bus = RecordingBus()
+        worker = PublishWorker(s.publisher(bus), sweep_s=60)
+        async with running(worker):
+            await eventually(lambda: worker._sweep_due > 0)
+            await s.started_run("r")
+            worker.sweep_soon()
+            await eventually(lambda: bus.seqs("r") == [1])
+
+
+async def test_stopping_publishes_the_rest_though_a_step_finds_nothing(database: str) -> None:
+    """Hints may be of runs that somebody else has published: such a batch is no sign that there is no other."""
+    async with stages(database) as s:
+        await s.started_run("r")
+        bus = RecordingBus()
+        worker = PublishWorker(s.publisher(bus, batch_runs=2), sweep_s=60)
+        worker._sweep_due = monotonic() + 60
+        worker.mark_dirty(["nothing-new-1", "nothing-new-2", "nothing-new-3", "r"])
+        worker.stop()
+        await worker.run()
+        assert bus.seqs("r") == [1]
+
+
+async def test_stopping_publishes_the_rest_though_one_run_is_poisoned(database: str) -> None:
+    async with stages(database) as s:
+        for run_id in ("poisoned", "a", "b"):
+            await s.started_run(run_id)
+        bus = RecordingBus(refuse=lambda message: message.run_id == "poisoned")
+        worker = PublishWorker(s.publisher(bus), sweep_s=60)
+        worker._sweep_due = monotonic() + 60
+        worker.mark_dirty(["poisoned", "a", "b"])
+        worker.stop()
+        await worker.run()
+        assert (set(bus.seqs("a")), set(bus.seqs("b"))) == ({1}, {1})
+
+
+async def test_stopping_gives_up_when_the_bus_is_gone(database: str) -> None:
+    async with stages(database) as s:
+        for n in range(50):
+            await s.started_run(f"r{n}")
+        worker = PublishWorker(s.publisher(RecordingBus(refuse=lambda _message: True)))
+        worker.stop()
+        await asyncio.wait_for(worker.run(), 3)
+        assert await s.database.fetchval("SELECT count(*) FROM run_outbox WHERE next_seq = 1") == 50
+
+
+async def test_while_the_bus_fails_tries_are_apart_but_never_further_than_the_bound(database: str) -> None:
+    async with stages(database) as s:
+        await s.started_run("r")
+        tries: list[float] = []
+
+        def refuse(_message: object) -> bool:
+            tries.append(monotonic())
+            return True
+
+        bus = RecordingBus(refuse=refuse)
+        worker = PublishWorker(s.publisher(bus, rest_max_s=0.0), sweep_s=60, backoff_max_s=0.08)
+        async with running(worker):
+            worker.mark_dirty(["r"])
+            await eventually(lambda: len(tries) >= 12)
+            gaps = [later - earlier for earlier, later in pairwise(tries)]
+            assert min(gaps) >= 0.009
+            assert min(gaps[4:]) >= 0.039
+            assert len({round(gap, 3) for gap in gaps[4:]}) > 1, "all publishers would come back at once"
+            bus.refuse = lambda _message: False
+            await eventually(lambda: bus.seqs("r") == [1], within_s=2)
+            assert worker._failures == 0
+
+
+async def test_wake_ups_do_not_shorten_the_pause_after_a_failure(database: str) -> None:
+    async with stages(database) as s:
+        await s.started_run("r")
+        tries: list[float] = []
+
+        def refuse(_message: object) -> bool:
+            tries.append(monotonic())
+            return True
+
+        worker = PublishWorker(s.publisher(RecordingBus(refuse=refuse), rest_max_s=0.0), sweep_s=60)
+        async with running(worker):
+            deadline = monotonic() + 0.4
+            while monotonic() < deadline:
+                worker.mark_dirty(["r"])
+                await asyncio.sleep(0)
+            assert 1 < len(tries) < 10  # 10, 20, 40, 80, 160 ms apart, at most halved by jitter
+
+
+async def test_a_publisher_that_stops_on_purpose_is_not_missed(database: str) -> None:
+    async with stages(database) as s:
+        async with running(PublishWorker(s.publisher(RecordingBus()))):
+            await eventually(lambda: s.database.fetchval("SELECT count(*) FROM publishers"))
+        assert await s.database.fetchval("SELECT count(*) FROM publishers") == 0

@@ -15,6 +15,7 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
 _BACKOFF_FIRST_S = 0.01
+_LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before the bus counts as gone
 
 
 class PublishWorker:
@@ -56,7 +57,7 @@ class PublishWorker:
             with suppressed():  # `send runwire.events` stands in for what each statement would cost
                 while True:
                     if await self.step() == 0:
-                        if self._stopping:
+                        if self._stopping and self._did_its_best():
                             break
                         await self._sleep()
                 with contextlib.suppress(DatabaseUnavailable):
@@ -83,6 +84,12 @@ class PublishWorker:
         if published or self._failing == DatabaseUnavailable.code:  # nothing to do proves nothing about the bus
             self._failing = None
         return published
+
+    def _did_its_best(self) -> bool:
+        """Before it stops: nothing is left, or what is left cannot be published now. Another publisher will find it."""
+        if self._failures and self._failing == DatabaseUnavailable.code:
+            return True
+        return self._publisher.backlog_runs == 0 or self._failures > _LAST_TRIES
 
     async def _sleep(self) -> None:
         """Until there is work, or the sweep is due; after failures, a jittered pause no wake-up shortens."""
