@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from pipeline import raw
-from runwire.db.migrate import migrate, migrations
+from runwire.db import migrate as module
+from runwire.db.migrate import Migration, migrate, migrations
 from runwire.db.sql import load_sql
 from runwire.errors import DatabaseUnavailable, MigrationError
 
@@ -40,6 +41,23 @@ async def test_a_database_of_another_version_is_refused(database: str, change: s
     await connection.close()
     with pytest.raises(MigrationError):
         await migrate(database)
+
+
+async def test_a_migration_that_fails_leaves_nothing_of_itself_and_keeps_those_before(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = migrations()
+    good = Migration("9000_good", "CREATE TABLE good (n int)")
+    bad = Migration("9001_bad", "CREATE TABLE bad (n int); SELECT * FROM nowhere")
+    monkeypatch.setattr(module, "migrations", lambda: (*shipped, good, bad))
+    with pytest.raises(MigrationError):
+        await migrate(database)
+    connection = await raw(database)
+    assert await connection.fetchval("SELECT to_regclass('good') IS NOT NULL AND to_regclass('bad') IS NULL")
+    mended = Migration(bad.name, "CREATE TABLE bad (n int)")
+    monkeypatch.setattr(module, "migrations", lambda: (*shipped, good, mended))
+    assert await migrate(database) == ("9001_bad",)
+    await connection.close()
 
 
 async def test_a_server_that_is_not_there_is_unavailable() -> None:

@@ -16,6 +16,7 @@ from runwire.model.event import RUN_FINISHED, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.publish import Publisher
 from runwire.publish.publisher import SETTINGS
+from waiting import eventually
 
 
 async def written(s: Stages, run_id: str, *, events: int) -> int:
@@ -223,3 +224,46 @@ async def test_while_the_database_is_away_nothing_is_forgotten(database: str) ->
         assert await drained(publisher) == 2
         assert bus.seqs("r") == [1, 2]
         await publisher.aclose()
+
+
+async def test_after_a_crash_between_bus_and_commit_the_events_go_out_again(database: str) -> None:
+    class CrashingBus(RecordingBus):
+        async def publish(self, messages: Sequence[Published]) -> None:
+            await super().publish(messages)
+            raise asyncio.CancelledError  # the process is gone, after the bus has everything
+
+    async with stages(database) as s:
+        await written(s, "r", events=2)
+        crashing, bus = CrashingBus(), RecordingBus()
+        first = s.publisher(crashing)
+        first.mark_dirty(["r"], by="local")
+        with pytest.raises(asyncio.CancelledError):
+            await first.publish_pending()
+        await first.aclose()
+        second = s.publisher(bus)
+
+        async def found_again() -> bool:  # once the server has noticed and let go of the row
+            await second.sweep()
+            return await second.publish_pending() == 2
+
+        await eventually(found_again)
+        assert (crashing.seqs("r"), bus.seqs("r")) == ([1, 2], [1, 2])
+        await second.aclose()
+
+
+async def test_a_new_run_is_claimed_by_index_however_many_are_finished(database: str) -> None:
+    async with stages(database) as s:
+        await s.database.execute(
+            "INSERT INTO runs (run_id, agent, state, last_seq, started_at, finished_at, request_hash, input) "
+            "SELECT 'old-' || n, 'x', 'finished', 2, now(), now(), '', '' FROM generate_series(1, 10000) AS n"
+        )
+        await s.database.execute("INSERT INTO runs (run_id, agent, request_hash, input) VALUES ('new', 'x', '', '')")
+        await s.database.execute("ANALYZE")
+        claim = load_sql("runwire.orchestrate", "orchestrate.sql")["claim"]
+        async with s.database.transaction() as tx:
+            await tx.execute("PREPARE c (text[], int, text, real) AS " + claim)
+            plan = "\n".join(row[0] for row in await tx.fetch("EXPLAIN (ANALYZE) EXECUTE c ('{x}', 10, 'w', 30)"))
+        assert "Seq Scan on runs" not in plan
+        sweep = load_sql("runwire.publish", "publish.sql")["unpublished"].replace("$1", "100")
+        plan = "\n".join(row[0] for row in await s.database.fetch("EXPLAIN " + sweep))
+        assert "Seq Scan on runs" not in plan
