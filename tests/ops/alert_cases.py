@@ -1,0 +1,182 @@
+"""For each alert what makes it fire and what does not, as Prometheus would scrape it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from runwire.telemetry.metrics import LAG_BUCKETS_S, RUN_BUCKETS_S
+
+SERVICE: Final = 'job="runwire", instance="a"'
+JOB: Final = {"job": "runwire"}
+INSTANCE: Final = {"job": "runwire", "instance": "a"}
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """`series` in promtool's notation, a sample every `every`; asked `at` a time after the first."""
+
+    alert: str
+    when: str
+    series: Mapping[str, str]
+    fires: bool
+    labels: Mapping[str, str] = field(default_factory=dict)
+    at: str = "10m"
+    every: str = "15s"
+
+    @property
+    def name(self) -> str:
+        return f"{self.alert} {'fires' if self.fires else 'is silent'} {self.when}"
+
+
+def gauge(name: str, values: str | float, labels: str = "") -> dict[str, str]:
+    """A number that stays, or values in promtool's notation."""
+    selected = ", ".join(filter(None, (SERVICE, labels)))
+    return {f"{name}{{{selected}}}": values if isinstance(values, str) else f"{values}x60"}
+
+
+def counter(name: str, per_sample: float, labels: str = "", *, samples: int = 60) -> dict[str, str]:
+    return gauge(name, f"0+{per_sample:g}x{samples}", labels)
+
+
+def histogram(
+    name: str, observed: Mapping[float, float], *, edges: tuple[float, ...] = LAG_BUCKETS_S, samples: int = 60
+) -> dict[str, str]:
+    """`observed`: how many values fall into the bucket under each edge, between two samples."""
+    series: dict[str, str] = {}
+    for edge in edges:
+        below = sum(count for upper, count in observed.items() if upper <= edge)
+        series |= counter(f"{name}_bucket", below, f'le="{edge}"', samples=samples)
+    total = sum(observed.values())
+    series |= counter(f"{name}_bucket", total, 'le="+Inf"', samples=samples)
+    return series | counter(f"{name}_count", total, samples=samples)
+
+
+def lag(edge: float) -> dict[str, str]:
+    return histogram("runwire_publish_lag_seconds", {edge: 100})
+
+
+BACKLOG, OLDEST = "runwire_outbox_backlog_events", "runwire_outbox_oldest_age_seconds"
+HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers"
+RUN_AGE, ARCHIVE = "runwire_run_oldest_age_seconds", "runwire_archive_oldest_pending_seconds"
+BROKEN, FOUND = "runwire_invariant_violating_runs", "runwire_invariant_violations_total"
+SEEN, DROPPED = "runwire_observer_last_success_timestamp_seconds", "runwire_telemetry_dropped_total"
+DENSITY, TERMINAL = 'invariant="density"', 'invariant="single_terminal"'
+
+PIPELINE: Final = [
+    Case("PublishLagWarning", "when p95 is between 100 and 250 ms", lag(0.25), True, JOB),
+    Case("PublishLagWarning", "when p95 is below 100 ms", lag(0.1), False),
+    Case("PublishLagWarning", "before two minutes have passed", lag(0.25), False, at="1m45s"),
+    Case("PublishLagWarning", "when nothing is published", lag(0.25) | histogram(
+        "runwire_publish_lag_seconds", {0.25: 0}), False),
+    Case("PublishLagCritical", "when p95 is between 0.5 and 1 s", lag(1.0), True, JOB),
+    Case("PublishLagCritical", "when p95 is below 0.5 s", lag(0.5), False),
+    Case("PublishLagPage", "when p95 is above 1 s", lag(2.5), True, JOB),
+    Case("PublishLagPage", "when p95 is below 1 s", lag(1.0), False),
+    Case("OldestEventUnpublished", "after a minute above 5 s", gauge(OLDEST, 6), True, JOB, at="2m"),
+    Case("OldestEventUnpublished", "at 5 s", gauge(OLDEST, 5), False),
+    Case("OldestEventUnpublished", "before a minute has passed", gauge(OLDEST, 6), False, at="45s"),
+    Case("OutboxBacklog", "above 100 on average", gauge(BACKLOG, 101), True, JOB),
+    Case("OutboxBacklog", "at 100", gauge(BACKLOG, 100), False),
+    Case("OutboxBacklog", "after a burst that was published", gauge(BACKLOG, "0x30 900x1 0x30"), False, at="9m"),
+    Case("PublisherDown", "above 15 s", gauge(HEARTBEAT, 16), True, JOB),
+    Case("PublisherDown", "at 15 s", gauge(HEARTBEAT, 15), False),
+    Case("ExtraPublisher", "with two", gauge(PUBLISHERS, 2), True, JOB),
+    Case("ExtraPublisher", "with one", gauge(PUBLISHERS, 1), False),
+    Case("ExtraPublisher", "for a moment", gauge(PUBLISHERS, "1x10 2x0 1x40"), False, at="2m45s"),
+    Case("RunStalled", "when a started run is older than ten minutes",
+         gauge(RUN_AGE, 601, 'state="started"'), True, JOB),
+    Case("RunStalled", "when only waiting runs are old",
+         gauge(RUN_AGE, 600, 'state="started"') | gauge(RUN_AGE, 90000, 'state="waiting"'), False),
+    Case("SequenceGap", "while a log has a gap", gauge(BROKEN, 1, DENSITY), True,
+         JOB | {"invariant": "density"}, at="15s"),
+    Case("SequenceGap", "after one was found and mended between two scrapes",
+         gauge(BROKEN, 0, DENSITY) | gauge(FOUND, "0x20 1x40", DENSITY), True,
+         JOB | {"invariant": "density"}, at="7m"),
+    Case("SequenceGap", "when another invariant is broken", gauge(BROKEN, 0, DENSITY) | gauge(BROKEN, 1, TERMINAL),
+         False),
+    Case("InvariantBroken", "while a run breaks one", gauge(BROKEN, 1, TERMINAL), True,
+         JOB | {"invariant": "single_terminal"}, at="15s"),
+    Case("InvariantBroken", "when the log has a gap, which has an alert of its own",
+         gauge(BROKEN, 1, DENSITY) | gauge(BROKEN, 0, TERMINAL), False),
+    Case("RetentionBehind", "after 31 days", gauge(ARCHIVE, 2678401), True, JOB),
+    Case("RetentionBehind", "at 31 days", gauge(ARCHIVE, 2678400), False),
+    Case("RetentionBehind", "where nothing archives", {}, False),
+]  # fmt: skip
+
+STREAMS: Final = [
+    Case("SseChurn", "above 10", gauge("runwire_sse_run_reconnects_1m_max", 11), True, INSTANCE),
+    Case("SseChurn", "at 10", gauge("runwire_sse_run_reconnects_1m_max", 10), False),
+    Case("SseFlapping", "above 5", gauge("runwire_sse_client_reconnects_1m_max", 6), True, INSTANCE),
+    Case("SseFlapping", "at 5", gauge("runwire_sse_client_reconnects_1m_max", 5), False),
+    Case("SseHeartbeatMissed", "above 30 s", gauge("runwire_sse_write_age_seconds_max", 31), True, INSTANCE),
+    Case("SseHeartbeatMissed", "at 30 s", gauge("runwire_sse_write_age_seconds_max", 30), False),
+]
+
+WATCHING: Final = [
+    Case("TargetDown", "when scrapes fail", gauge("up", 0), True, INSTANCE),
+    Case("TargetDown", "when they succeed", gauge("up", 1), False),
+    Case("TargetDown", "when something else is down", {'up{job="shop", instance="b"}': "0x60"}, False),
+    Case("ObserverStale", "when it stopped looking", gauge(SEEN, 0), True, JOB),
+    Case("ObserverStale", "when there is none", {}, True),
+    Case("ObserverStale", "while it looks", gauge(SEEN, "0+15x60"), False),
+    Case("TelemetryDropped", "when spans are given up", counter(DROPPED, 1, 'signal="traces"'), True,
+         JOB | {"signal": "traces"}),
+    Case("TelemetryDropped", "long after the last one", gauge(DROPPED, 7, 'signal="traces"'), False),
+    Case("Watchdog", "always", {}, True),
+]  # fmt: skip
+
+HOURS: Final = 150
+"""Samples of the cases below, one a minute: two hours and a half."""
+
+
+def bad_share(slo: str, percent: float) -> dict[str, str]:
+    """A service that does what the objective is about 1000 times a minute, this share of them badly."""
+    good, bad = 1000 - 10 * percent, 10 * percent
+    if slo == "Append":
+        reason = 'reason="storage_unavailable"'
+        return counter("runwire_events_appended_total", good, 'type="NodeStarted"', samples=HOURS) | counter(
+            "runwire_append_failures_total", bad, reason, samples=HOURS
+        )
+    name, inside, outside, edges = {
+        "Publish": ("runwire_publish_lag_seconds", 0.5, 1.0, LAG_BUCKETS_S),
+        "Delivery": ("runwire_delivery_lag_seconds", 1.0, 2.5, LAG_BUCKETS_S),
+        "Run": ("runwire_run_duration_seconds", 600.0, 3600.0, RUN_BUCKETS_S),
+    }[slo]
+    return histogram(name, {inside: good, outside: bad}, edges=edges, samples=HOURS)
+
+
+def _objective(slo: str, label: str, *, fast: float, between: float, well: float) -> list[Case]:
+    """Shares in percent: one that burns fast, one that only burns slowly, one that is within the objective."""
+    told = JOB | {"slo": label}
+    quick, slow = f"{slo}SloFastBurn", f"{slo}SloSlowBurn"
+    return [
+        Case(quick, f"when {fast} % are bad", bad_share(slo, fast), True, told, at="2h", every="1m"),
+        Case(quick, f"when {between} % are bad", bad_share(slo, between), False, at="2h", every="1m"),
+        Case(slow, f"when {between} % are bad", bad_share(slo, between), True, told, at="2h", every="1m"),
+        Case(slow, f"when {well} % are bad", bad_share(slo, well), False, at="2h", every="1m"),
+    ]
+
+
+_REFUSED: Final = counter("runwire_events_appended_total", 100, 'type="NodeStarted"', samples=HOURS) | counter(
+    "runwire_append_failures_total", 100, 'reason="fence_stale"', samples=HOURS
+) | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS)  # fmt: skip
+_BETTER_AGAIN: Final = gauge("runwire_append_failures_total", f"0+200x60 {60 * 200}x90", 'reason="storage_unavailable"')
+
+OBJECTIVES: Final = [
+    *_objective("Publish", "publish", fast=20, between=5, well=0.5),
+    *_objective("Delivery", "deliver", fast=20, between=5, well=0.5),
+    *_objective("Append", "append", fast=2, between=0.5, well=0.05),
+    *_objective("Run", "run", fast=10, between=2, well=0.2),
+    Case("AppendSloFastBurn", "when callers are refused with good reason", _REFUSED, False, at="2h", every="1m"),
+    Case("AppendSloFastBurn", "an hour after it got better",
+         counter("runwire_events_appended_total", 1000, 'type="NodeStarted"', samples=HOURS) | _BETTER_AGAIN, False,
+         at="2h", every="1m"),
+    Case("AppendSloFastBurn", "while nothing at all happens",
+         counter("runwire_events_appended_total", 0, 'type="NodeStarted"', samples=HOURS)
+         | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS), False,
+         at="2h", every="1m"),
+]  # fmt: skip
+
+CASES: Final = [*PIPELINE, *STREAMS, *WATCHING, *OBJECTIVES]
