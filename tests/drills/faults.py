@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
-from typing import Final
+from collections.abc import AsyncIterator, Callable
+from typing import Final, TypeAlias
 
 import asyncpg
 
@@ -20,6 +20,7 @@ from waiting import eventually
 
 STEPS: Final = {block.title: block.text for block in blocks(RUNBOOK, "sql")}
 """The runbook's statements, as they stand there."""
+Fault: TypeAlias = Callable[[Stage], AsyncIterator[None]]
 TRACE: Final = debug_trace("drill.step")
 
 
@@ -31,7 +32,7 @@ async def publisher_killed(stage: Stage) -> AsyncIterator[None]:
     async with contextlib.AsyncExitStack() as busy:
         runs = await _external_runs(stage, "kill", 2)
         await busy.enter_async_context(_appending(stage, runs))
-        holding = asyncio.create_task(_hold_again_and_again(stage, runs))
+        holding = asyncio.create_task(_hold_again_and_again(stage, runs, for_s=2.0))
         await eventually(lambda: _fires(stage, "PublishLagPage"), within_s=60)
         await _cancelled(holding)
         stage.member("publisher-0").kill()
@@ -63,13 +64,17 @@ async def process_frozen(stage: Stage) -> AsyncIterator[None]:
 # ---------------------------------------------------------------------- outbox
 
 
-async def cursors_held_again_and_again(stage: Stage) -> AsyncIterator[None]:
-    """Somebody's script takes the rows of run_outbox for two seconds, again and again: events go out late."""
-    runs = await _external_runs(stage, "lag", 4)
-    async with _appending(stage, runs), _watching(stage, runs):
-        holding = asyncio.create_task(_hold_again_and_again(stage, runs))
-        yield
-        await eventually(lambda: _ended(stage, holding), within_s=10)
+def cursors_held(for_s: float) -> Fault:
+    """Somebody's script takes rows of run_outbox for so long, again and again: their events go out late."""
+
+    async def fault(stage: Stage) -> AsyncIterator[None]:
+        runs = await _external_runs(stage, "lag", 4)
+        async with _appending(stage, runs), _watching(stage, runs):
+            holding = asyncio.create_task(_hold_again_and_again(stage, runs, for_s=for_s))
+            yield
+            await eventually(lambda: _ended(stage, holding), within_s=10)
+
+    return fault
 
 
 async def cursor_held(stage: Stage) -> AsyncIterator[None]:
@@ -206,10 +211,10 @@ async def collector_gone(stage: Stage) -> AsyncIterator[None]:
 
 
 async def end_forgotten_transactions(stage: Stage) -> None:
-    """The runbook's step, at this scale: what it says of five minutes goes for a second."""
+    """The runbook's step, at this scale: what it says of five minutes goes for moments."""
     step = STEPS["changes data: ends other people's forgotten transactions"]
     assert "interval '5 minutes'" in step
-    await stage.sql(step.replace("interval '5 minutes'", "interval '0.5 seconds'"))
+    await stage.sql(step.replace("interval '5 minutes'", "interval '0.05 seconds'"))
 
 
 async def _ended(stage: Stage, holding: asyncio.Task[None]) -> bool:
@@ -224,9 +229,7 @@ async def _publish_again(stage: Stage, run_id: str) -> None:
 
 async def _external_runs(stage: Stage, name: str, count: int) -> list[runwire.StartedRun]:
     client = await stage.api()
-    runs = [
-        await client.start(name, run_id=f"{name}-{number}", external=True, lease_seconds=600) for number in range(count)
-    ]
+    runs = [await client.start(name, external=True, lease_seconds=600) for _ in range(count)]
     for run in runs:
         await client.append(run, [RUN_STARTED])
         await _published(stage, run.run_id)
@@ -273,7 +276,7 @@ async def _watching(stage: Stage, runs: list[runwire.StartedRun], *, api: str = 
         await _cancelled(*tasks)
 
 
-async def _hold_again_and_again(stage: Stage, runs: list[runwire.StartedRun]) -> None:
+async def _hold_again_and_again(stage: Stage, runs: list[runwire.StartedRun], *, for_s: float) -> None:
     """Until its session is ended, or it is cancelled."""
     connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
     ids = [run.run_id for run in runs]
@@ -281,7 +284,7 @@ async def _hold_again_and_again(stage: Stage, runs: list[runwire.StartedRun]) ->
         while True:
             async with connection.transaction():
                 await connection.execute("SELECT 1 FROM run_outbox WHERE run_id = ANY ($1) FOR UPDATE", ids)
-                await asyncio.sleep(2.0)
+                await asyncio.sleep(for_s)
             await asyncio.sleep(0.25)  # in which all that waited goes out
     except (asyncpg.PostgresConnectionError, asyncpg.InterfaceError, asyncpg.AdminShutdownError):
         return

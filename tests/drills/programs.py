@@ -54,6 +54,7 @@ class Prometheus(Web):
 
     def __init__(self, port: int, session: aiohttp.ClientSession, *, folder: Path) -> None:
         super().__init__(port, session)
+        self._rules_file = folder / "rules.yml"
         self._targets_file = folder / "targets.json"
         self._targets: dict[str, tuple[int, str]] = {}
 
@@ -64,6 +65,18 @@ class Prometheus(Web):
     def forget(self, instance: str) -> None:
         del self._targets[instance]
         self._write()
+
+    async def judge_by(self, rules: Mapping[str, Any]) -> None:
+        """Loads rules, once every target has been scraped: what was not looked at yet is down, and that is an alert."""
+
+        async def all_up() -> bool:
+            up = await self.query("up == 1")
+            return {one["metric"]["instance"] for one in up} == set(self._targets)
+
+        await eventually(all_up, within_s=30)
+        self._rules_file.write_text(yaml.safe_dump(dict(rules)))
+        async with self._session.post(self.url + "/-/reload") as answer:
+            assert answer.status == 200, await answer.text()
 
     async def query(self, expression: str) -> list[dict[str, Any]]:
         """The series an expression gives now. Fails when it is no valid one."""
@@ -105,11 +118,11 @@ class Alertmanager(Web):
 
 @asynccontextmanager
 async def prometheus(
-    folder: Path, session: aiohttp.ClientSession, *, rules: Mapping[str, Any], alertmanager_url: str
+    folder: Path, session: aiohttp.ClientSession, *, alertmanager_url: str
 ) -> AsyncIterator[Prometheus]:
-    """One that scrapes what `scrape` names as the job `runwire`, and evaluates the groups of `rules`."""
+    """One that scrapes what `scrape` names as the job `runwire`; it has no rules yet."""
     folder.mkdir(parents=True)
-    (folder / "rules.yml").write_text(yaml.safe_dump(dict(rules)))
+    (folder / "rules.yml").write_text(yaml.safe_dump({"groups": []}))
     (folder / "targets.json").write_text("[]")
     configuration = {
         "global": {"scrape_interval": TICK, "scrape_timeout": TICK, "evaluation_interval": TICK},

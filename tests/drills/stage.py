@@ -142,15 +142,17 @@ async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[s
         made = Stage(database, folder, plan, {}, session, taker, alerting, [], clients, collector)
         try:
             await asyncio.gather(*(made.add(name, *roles) for name, roles in plan.processes.items()))
-            # Only now: a service that has not started yet is down, and that is an alert.
             rule_sets = [rules(scale=plan.scale, burn_rates=None if plan.alone else False, without=without)]
             if not plan.alone:
                 rule_sets.append(rules(scale=BURN_SCALE, burn_rates=True, without=without))
-            for n, document in enumerate(rule_sets):
-                server = prometheus(folder / f"prometheus-{n}", session, rules=document, alertmanager_url=alerting.url)
+            for n in range(len(rule_sets)):
+                server = prometheus(folder / f"prometheus-{n}", session, alertmanager_url=alerting.url)
                 made.watching.append(await stack.enter_async_context(server))
             for name in made.places:
                 made.watch(name)
+            await asyncio.gather(
+                *(one.judge_by(document) for one, document in zip(made.watching, rule_sets, strict=True))
+            )
             async with clients:
                 yield made
         finally:

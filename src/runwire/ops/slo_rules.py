@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from runwire.ops.rules import Alert, Group, Recording
-from runwire.ops.thresholds import BurnPair, Objective, Thresholds
+from runwire.ops.thresholds import BurnPair, Objective, Slo, Thresholds
 
 _RATE_WINDOW: Final = "5m"
 EVENTS: Final = f"job:runwire_slo_events:rate{_RATE_WINDOW}"
@@ -27,9 +27,7 @@ _INTERVAL: Final = "1m"
 def slo_recordings(thresholds: Thresholds) -> Group:
     """Rates first, then what is bad among them over every window that an alert or dashboard uses."""
     slos = thresholds.slos
-    rates = tuple(
-        rule for name, objective in slos.objectives.items() for rule in _rates(name, objective, thresholds=thresholds)
-    )
+    rates = tuple(rule for name in slos.objectives for rule in _rates(name, thresholds=thresholds))
     ratios = tuple(Recording(f"{RATIO}{window}", _ratio(window, thresholds)) for window in _windows(thresholds))
     left = tuple(
         Recording(
@@ -72,7 +70,7 @@ def _pair(name: str, objective: Objective, pair: BurnPair) -> str:
     )
 
 
-def _rates(name: str, objective: Objective, *, thresholds: Thresholds) -> Iterator[Recording]:
+def _rates(name: Slo, *, thresholds: Thresholds) -> Iterator[Recording]:
     window = thresholds.duration(_RATE_WINDOW)
     labels = (("slo", name),)
     if name == "append":
@@ -84,7 +82,7 @@ def _rates(name: str, objective: Objective, *, thresholds: Thresholds) -> Iterat
         return
     histogram = _HISTOGRAMS[name]
     # The label as runwire exports it: a number that always has a point.
-    good = f'sum by (job) (rate({histogram}_bucket{{le="{float(objective.within_s or 0)}"}}[{window}]))'
+    good = f'sum by (job) (rate({histogram}_bucket{{le="{float(thresholds.within_s(name) or 0)}"}}[{window}]))'
     every = f"sum by (job) (rate({histogram}_count[{window}]))"
     yield Recording(EVENTS, every, labels)
     yield Recording(BAD, f"clamp_min({every} - {good}, 0)", labels)

@@ -16,6 +16,7 @@ from runwire.ops import durations
 
 FILE: Final = Path("alerts") / "thresholds.yaml"
 
+Slo = Literal["publish", "append", "deliver", "run"]
 Duration = Annotated[str, Meta(pattern=durations.PATTERN)]
 Sentence = Annotated[str, Meta(min_length=10)]
 Link = Annotated[str, Meta(pattern=r"^https?://[^#\s]+[^#/\s]$")]
@@ -102,6 +103,7 @@ class Objective(Strict, frozen=True):
     what: Annotated[str, Meta(min_length=3)]
     objective: Annotated[float, Meta(gt=0, lt=1)]
     within_s: Annotated[float, Meta(gt=0)] | None = None
+    scales: bool = False
 
     def title(self) -> str:
         return self.what.replace("{within}", said_seconds(self.within_s or 0))
@@ -121,7 +123,7 @@ class BurnRate(Strict, frozen=True):
 
 class Slos(Strict, frozen=True):
     window: Duration
-    objectives: dict[Literal["publish", "append", "deliver", "run"], Objective]
+    objectives: dict[Slo, Objective]
     burn_rates: dict[Literal["fast", "slow"], BurnRate]
 
 
@@ -161,6 +163,13 @@ class Thresholds(Strict, frozen=True):
         if window is None:
             raise ConfigurationError((f"{FILE}: {name}.levels.{severity.value} needs a window",))
         return window
+
+    def within_s(self, slo: Slo) -> float | None:
+        """The limit of an objective, at this scale; None where it has none."""
+        objective = self.slos.objectives[slo]
+        if objective.within_s is None or not objective.scales:
+            return objective.within_s
+        return objective.within_s / self.scale
 
     def value(self, name: str, severity: Severity) -> float:
         """The number that a rule compares with, at this scale."""
