@@ -25,6 +25,7 @@ _TRANSIENT = (
     asyncpg.InsufficientResourcesError,
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
+    asyncpg.ObjectNotInPrerequisiteStateError,  # the database takes no connections
     asyncpg.ProgramLimitExceededError,  # the queue of notifications is full
     asyncpg.TransactionRollbackError,
     asyncpg.ReadOnlySQLTransactionError,

@@ -86,9 +86,11 @@ class Worker:
                         await asyncio.wait_for(self._wake.wait(), self._poll_s)
             await self._drained.wait()
         finally:
-            await self._finish_walks()
-            heartbeat.cancel()
-            await asyncio.gather(heartbeat, return_exceptions=True)
+            try:
+                await self._finish_walks()
+            finally:  # whatever that came to
+                heartbeat.cancel()
+                await asyncio.gather(heartbeat, return_exceptions=True)
 
     async def drain(self, *, within_s: float) -> None:
         """Claims nothing more, lets running nodes reach their checkpoint, and hands every run over."""
