@@ -6,15 +6,18 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from db.test_connections import Wire, kill
-from pipeline import raw
+from pipeline import RecordingBus, raw, stages
+from runwire.append import Change
 from runwire.db import Database, Listener
 from runwire.db.notify import PAYLOAD_MAX, Notifier, packed
 from runwire.db.partitions import PartitionUpkeep
+from runwire.model.event import RUN_STARTED, Source, debug_trace
+from runwire.model.run import RunState
+from runwire.orchestrate import StartRequest
 from waiting import eventually
 
 
@@ -154,9 +157,6 @@ async def test_partitions_are_made_ahead_by_any_number_of_processes_at_once(data
 
 
 async def test_partitions_are_made_while_events_are_appended(database: str) -> None:
-    from pipeline import stages  # noqa: PLC0415
-    from runwire.model.event import Source, debug_trace  # noqa: PLC0415
-
     async with stages(database) as s:
         fence = await s.started_run("r")
 
@@ -168,14 +168,38 @@ async def test_partitions_are_made_while_events_are_appended(database: str) -> N
         assert len(await s.events("r")) == 51
 
 
-@pytest.mark.parametrize("day", ["2027-03-28", "2028-02-29", "2026-12-31"])
-async def test_a_day_belongs_to_one_partition_in_utc(database: str, day: str) -> None:
+async def test_partitions_are_made_for_the_days_of_utc_whatever_the_session_says(database: str) -> None:
     connection = await raw(database)
-    await connection.execute("SET timezone = 'Pacific/Auckland'")
-    await connection.execute("SELECT ensure_event_partitions(7)")
-    rows = await connection.fetch(
-        "SELECT to_char((now() AT TIME ZONE 'UTC')::date + n, 'YYYYMMDD') AS d FROM generate_series(-1, 7) AS n"
+    for zone in ("Pacific/Kiritimati", "Pacific/Pago_Pago"):  # one of them has another date at any moment
+        await connection.execute(f"SET timezone = '{zone}'")
+        await connection.execute("SELECT ensure_event_partitions(7)")
+    days = await connection.fetch(
+        "SELECT to_char((now() AT TIME ZONE 'UTC')::date + n, 'YYYYMMDD') FROM generate_series(-1, 7) AS n"
     )
-    for row in rows:
-        assert await connection.fetchval("SELECT to_regclass($1)", f"run_events_{row['d']}") is not None
+    partitions = await connection.fetch(
+        "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'run_events'::regclass ORDER BY 1"
+    )
+    assert [row[0] for row in partitions] == [f"run_events_{day[0]}" for day in days]
     await connection.close()
+
+
+async def test_a_run_that_lives_past_midnight_keeps_its_events_in_the_partition_of_its_first_day(
+    database: str,
+) -> None:
+    async with stages(database) as s:
+        await s.control.start(StartRequest(agent="theirs", run_id="r", external=True))
+        await s.database.execute("UPDATE runs SET run_day = run_day - 1")
+        await s.database.execute("UPDATE run_outbox SET run_day = run_day - 1")
+        await s.log.append("r", [RUN_STARTED], fence=1, source=Source.API, change=Change(RunState.STARTED))
+        await s.log.append("r", [debug_trace("x")], fence=1, source=Source.API)
+        where = await s.database.fetch(
+            "SELECT DISTINCT tableoid::regclass::text = "
+            "'run_events_' || to_char((now() AT TIME ZONE 'UTC')::date - 1, 'YYYYMMDD') FROM run_events"
+        )
+        assert [row[0] for row in where] == [True]
+        bus = RecordingBus()
+        publisher = s.publisher(bus)
+        publisher.mark_dirty(["r"], by="local")
+        await publisher.publish_pending()
+        await publisher.aclose()
+        assert bus.seqs("r") == [1, 2]

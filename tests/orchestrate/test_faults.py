@@ -123,14 +123,10 @@ async def test_what_a_node_left_running_can_trace_no_more_once_it_has_ended(data
     gate.open.set()
     async with stages(database, talking) as s:
         run_id = await walk(s, "talking")
-        for task in left:
-            task.cancel()
         ends = await asyncio.gather(*left, return_exceptions=True)
         assert (await s.control.view(run_id)).state == "finished"
         assert (await labels(s, run_id)).count("NodeFinished Add") == 30
-        assert all(isinstance(end, BaseException) for end in ends)
-        before = await s.events(run_id)
-        assert await s.events(run_id) == before
+        assert {type(end) for end in ends} == {RuntimeError}  # each was told, none was merely cancelled
 
 
 async def test_a_run_that_is_deleted_while_it_is_walked_stops_nobody_else(
