@@ -64,10 +64,12 @@ class FaultyBus:
 class LossyReader:
     """Subscriptions to a real bus whose messages get lost or come again later, as the bus's contract allows."""
 
-    def __init__(self, bus: BusReader) -> None:
+    def __init__(self, bus: BusReader, *, on_defect: Callable[[str], None]) -> None:
+        """`on_defect` hears of subscribers that raise: a bus only logs it."""
         self.losses = 0
         """How many of the next messages it loses."""
         self._bus = bus
+        self._on_defect = on_defect
         self._seen: dict[str, list[Published]] = {}
         self._subscribers: dict[str, list[Deliver]] = {}
 
@@ -78,7 +80,7 @@ class LossyReader:
             if self.losses:
                 self.losses -= 1
             else:
-                deliver(message)
+                self._tell(deliver, message)
 
         subscribers = self._subscribers.setdefault(run_id, [])
         subscribers.append(deliver)
@@ -93,7 +95,14 @@ class LossyReader:
         seen = self._seen.get(run_id)
         if seen:
             for deliver in tuple(self._subscribers.get(run_id, ())):
-                deliver(seen[which % len(seen)])
+                self._tell(deliver, seen[which % len(seen)])
+
+    def _tell(self, deliver: Deliver, message: Published) -> None:
+        try:
+            deliver(message)
+        except Exception as error:
+            self._on_defect(f"{error!r} from a subscriber told of {message}")
+            raise
 
 
 class ForgetfulDatabase(Database):

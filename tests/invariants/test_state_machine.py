@@ -44,6 +44,7 @@ from runwire.model.event import RUN_FINISHED, RUN_STARTED, NewEvent, Source, deb
 from runwire.model.run import RunState
 from runwire.orchestrate import StartRequest
 from runwire.stream import Cursor
+from runwire.stream.hubs import LINGER_S
 from runwire.telemetry.metrics import DisconnectReason
 from waiting import eventually
 
@@ -79,7 +80,7 @@ class Pipeline(RuleBasedStateMachine):
     def do(self, work: Awaitable[T]) -> T:
         return self.loop.run_until_complete(asyncio.wait_for(work, 30))
 
-    @initialize(first=st.integers(1, 6), chunked=st.booleans())
+    @initialize(first=st.sampled_from([1, 5, 90]), chunked=st.booleans())
     def begin(self, first: int, chunked: bool) -> None:
         """Two runs with a client each, so that every rule has something to do from the first step on."""
         self.do(self.world.begin())
@@ -87,7 +88,8 @@ class Pipeline(RuleBasedStateMachine):
             self.start_external_run(begun=True)
             run = self.world.runs[n]
             self._append(run, [debug_trace("step.done")] * first)
-            self._publish(n)
+            while self._publish(n):
+                pass
             self._connect(self._new_client(run, 0), n, chunked=chunked)
 
     def teardown(self) -> None:
@@ -158,12 +160,22 @@ class Pipeline(RuleBasedStateMachine):
             self.do(self.world.logs[0].append("nobody", events, fence=1, source=Source.API))
 
     @precondition(lambda self: self._open())
-    @rule(which=which, events=batch, publisher=replica, crashes=st.sampled_from([False, False, True]))
-    def append_and_publish(self, which: int, events: list[NewEvent], publisher: int, crashes: bool) -> None:
-        """What happens most; a publisher may crash between bus and commit."""
+    @rule(
+        which=which,
+        events=batch,
+        publisher=replica,
+        crashes=st.sampled_from([False, False, True]),
+        lost_by=st.sampled_from([(), (), (0,), (1,), (0, 1)]),
+    )
+    def append_and_publish(
+        self, which: int, events: list[NewEvent], publisher: int, crashes: bool, lost_by: tuple[int, ...]
+    ) -> None:
+        """What happens most; a publisher may crash between bus and commit, and messages may get lost."""
         run = _pick(self._open(), which)
         self._append(run, events)
         self.world.publishers[publisher].mark_dirty([run.run_id], by="notify")
+        for reader in lost_by:
+            self.world.readers[reader].losses = 1
         self.world.bus.crash_after_taking = crashes
         self._publish(publisher)
         self.world.bus.crash_after_taking = False
@@ -374,10 +386,11 @@ class Pipeline(RuleBasedStateMachine):
         self.do(repeat())
 
     @precondition(lambda self: self.world.runs and len(self.world.clients) < CLIENTS_MAX)
-    @rule(which=which, behind=behind, hubs=replica, chunked=st.booleans())
-    def a_client_attaches(self, which: int, behind: int, hubs: int, chunked: bool) -> None:
+    @rule(which=which, behinds=st.lists(behind, min_size=1, max_size=3), hubs=replica, chunked=st.booleans())
+    def clients_attach(self, which: int, behinds: list[int], hubs: int, chunked: bool) -> None:
         run = self._run(which)
-        self._connect(self._new_client(run, max(0, run.last_seq - behind)), hubs, chunked=chunked)
+        for behind in behinds:
+            self._connect(self._new_client(run, max(0, run.last_seq - behind)), hubs, chunked=chunked)
 
     @precondition(lambda self: self.world.runs)
     @rule(which=which, hubs=replica, past=st.integers(1, 3))
@@ -417,6 +430,10 @@ class Pipeline(RuleBasedStateMachine):
     @rule()
     def slow_clients_have_had_their_time(self) -> None:
         self.do(self._pace(1e6))
+
+    @rule(hubs=replica)
+    def hubs_without_clients_are_closed(self, hubs: int) -> None:
+        self.do(self.world.hubs[hubs].tend(self.loop.time() + LINGER_S + 1))
 
     @precondition(lambda self: self._connected())
     @rule(which=which, reason=st.sampled_from([DisconnectReason.DRAIN, DisconnectReason.ROTATE]))

@@ -170,7 +170,7 @@ class World:
         self.hints_to = REPLICAS
         self.arrivals.clear()
         self.bus = FaultyBus(self._writer, on_taken=self._note_taken)
-        self.readers = [LossyReader(reader) for reader in self._readers]
+        self.readers = [LossyReader(reader, on_defect=self.violation) for reader in self._readers]
         settings = Settings(sse_ring_events=4, sse_slow_bytes=65_536)
         self.hubs = [
             Hubs(bus=reader, reader=LogReader(self.database), settings=settings, metrics=self.metrics)
