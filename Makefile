@@ -12,11 +12,11 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo drills test check lint types contracts rendered format docs bench clean
+.PHONY: help demo drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
-		while IFS= read -r line; do printf '  %-10s %s\n' "$${line%%:*}" "$${line#*## }"; done
+		while IFS= read -r line; do printf '  %-16s %s\n' "$${line%%:*}" "$${line#*## }"; done
 
 demo: $(RUNTIME) ## Explore a site and watch it: SITE=https://... for one of yours, KEEP=1 to leave the service up
 	@$(BIN)/runwire demo $(if $(SITE),--site '$(SITE)') $(if $(KEEP),--keep)
@@ -27,10 +27,17 @@ test: $(DEV) check ## Everything that has to be right: all checks, all tests, co
 	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) -m "not drill" $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
+	$(MAKE) drills
 
 drills: $(DEV) ## Break the real service under real Prometheus and Alertmanager, alert by alert
 	sh scripts/system-programs.sh
-	$(BIN)/python -m pytest -p no:randomly -m drill tests/drills $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -p no:randomly -m drill $(if $(DRILLS_REPORT),--drills-report) tests/drills $(PYTEST_ARGS)
+
+drills-mutation: $(DEV) ## Leave out rule by rule: its drill must fail; ALERTS="SequenceGap ..." for some
+	PYTHONPATH=tests $(BIN)/python -m drills.mutation $(ALERTS)
+
+drill-full: $(DEV) ## One drill as in production: from a killed publisher to the page
+	$(BIN)/python -m pytest -q tests/drills/full_scale.py
 
 check: lint types contracts rendered
 

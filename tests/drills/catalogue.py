@@ -14,18 +14,17 @@ PUBLISH_BURNS: Final = ("PublishSloFastBurn", "PublishSloSlowBurn", "DeliverySlo
 RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
 
 SPLIT: Final = {"api-0": ("api",), "worker-0": ("worker",), "publisher-0": ("publisher",), "observer-0": ("observer",)}
+JOINED: Final = {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}
 PLANS: Final[Mapping[str, Plan]] = {
-    "streams and runs": Plan(
-        {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}, alone=True
-    ),
-    "outbox": Plan({"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}),
+    "streams and runs": Plan(JOINED, alone=True),
+    "outbox": Plan(JOINED),
     "processes and log": Plan(SPLIT),
 }
 """Each a service of its own, so that faults of one do not show in another."""
 
 WITHOUT_DRILL: Final[Mapping[str, str]] = {
     "Watchdog": "It fires always: the healthy baseline asserts that it does.",
-    "RetentionBehind": "Nothing exports `runwire_archive_oldest_pending_seconds`: there is no archiver to break.",
+    "RetentionBehind": "There is no archiver to break: the metric it looks at does not exist, and it is silent.",
 }
 
 DRILLS: Final[tuple[Drill, ...]] = (

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from drills.pager import FIRING, RESOLVED
+from drills.pager import FIRING, RESOLVED, Notification
 from drills.programs import Prometheus
 from drills.rules import is_burn_rate
 from drills.stage import Stage
@@ -18,7 +18,7 @@ LOOK_S: Final = 0.2
 
 @dataclass(frozen=True, slots=True)
 class Drill:
-    """`fault` injects up to its `yield` and recovers after it.
+    """`fault` injects up to its `yield`, which may say when it struck, and recovers after it.
 
     Every alert of `fires` must reach the pager, and be taken back after the recovery. Those of `mutes` must be active
     and inhibited meanwhile. `also` are alerts the fault may raise besides. Drills of one `turn` of a stage run at once.
@@ -27,7 +27,7 @@ class Drill:
     name: str
     stage: str
     turn: int
-    fault: Callable[[Stage], AsyncIterator[None]]
+    fault: Callable[[Stage], AsyncIterator[float | None]]
     what: str
     recovery: str
     runbook: str
@@ -57,26 +57,26 @@ class Outcome:
 
 
 async def held(drill: Drill, stage: Stage) -> Outcome:
-    """The drill, from fault to recovery. Raises AssertionError as soon as something does not come about."""
+    """The drill, from fault to recovery. Raises AssertionError with all that did not come about."""
     began = time.time()
     steps = drill.fault(stage)
     muted: set[str] = set()
-    await anext(steps)
-    try:
-        async with asyncio.TaskGroup() as waits:
-            told = {
-                alert: waits.create_task(
-                    stage.pager.told(alert, FIRING, since=began, within_s=drill.fires_within_s, labels=drill.labels)
-                )
-                for alert in drill.fires
-            }
-            waits.create_task(_mutes(drill, stage, muted))
-    except* AssertionError as several:
-        await anext(steps, None)
-        raise several.exceptions[0] from None
+    struck = await anext(steps) or began
+    *heard, _ = results = await asyncio.gather(
+        *(
+            stage.pager.told(alert, FIRING, since=began, within_s=drill.fires_within_s, labels=drill.labels)
+            for alert in drill.fires
+        ),
+        _mutes(drill, stage, muted),
+        return_exceptions=True,
+    )
+    told = [one for one in heard if isinstance(one, Notification)]
+    first = min((one.at for one in told), default=began)
+    loud = stage.pager.fired(since=first) & set(drill.mutes)
     mended = time.time()
-    loud = stage.pager.fired(since=min(task.result().at for task in told.values())) & set(drill.mutes)
     await anext(steps, None)
+    if problems := [one for one in results if isinstance(one, BaseException)]:
+        raise AssertionError("\n".join(str(one) for one in problems)) from problems[0]
     done = {
         alert: await stage.pager.told(
             alert, RESOLVED, since=mended, within_s=drill.resolves_within_s, labels=drill.labels
@@ -87,11 +87,11 @@ async def held(drill: Drill, stage: Stage) -> Outcome:
     courses = [
         Course(
             alert,
-            _after(began, await _watcher(stage, alert).first_bad_at(alert, since=began, labels=drill.labels)),
-            told[alert].result().at - began,
+            _after(struck, await _watcher(stage, alert).first_bad_at(alert, since=began, labels=drill.labels)),
+            one.at - struck,
             done[alert].at - mended,
         )
-        for alert in drill.fires
+        for alert, one in zip(drill.fires, told, strict=True)
     ]
     return Outcome(drill, tuple(courses), tuple(sorted(muted)))
 

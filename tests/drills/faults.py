@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Final, TypeAlias
 
@@ -27,7 +28,7 @@ TRACE: Final = debug_trace("drill.step")
 # ---------------------------------------------------------------------- processes
 
 
-async def publisher_killed(stage: Stage) -> AsyncIterator[None]:
+async def publisher_killed(stage: Stage) -> AsyncIterator[float]:
     """While lag is already an alert and a run goes on: the alerts that only repeat it must fall silent."""
     async with contextlib.AsyncExitStack() as busy:
         runs = await _external_runs(stage, "kill", 2)
@@ -36,8 +37,9 @@ async def publisher_killed(stage: Stage) -> AsyncIterator[None]:
         await eventually(lambda: _fires(stage, "PublishLagPage"), within_s=60)
         await _cancelled(holding)
         stage.member("publisher-0").kill()
+        killed = time.time()
         await (await stage.api()).append(runs[0], [TRACE] * 500)
-        yield
+        yield killed
         await stage.member("publisher-0").start()
 
 
@@ -149,13 +151,13 @@ async def viewer_flaps(stage: Stage) -> AsyncIterator[None]:
     yield  # as above
 
 
-async def heartbeats_too_rare(stage: Stage) -> AsyncIterator[None]:
+async def heartbeats_too_rare(stage: Stage) -> AsyncIterator[float]:
     """A process was deployed with heartbeats so rare that proxies take its streams for dead."""
     await stage.add("api-1", "api", RUNWIRE_SSE_HEARTBEAT_S="3600")
     client = await stage.api("api-1")
     run = await client.start("patient")
     async with _watching(stage, [run], api="api-1"):
-        yield
+        yield time.time()
         await stage.remove("api-1")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,12 +50,3 @@ def alert_names() -> list[str]:
 
 def is_burn_rate(alert: str) -> bool:
     return alert.endswith("Burn")
-
-
-def severity_of(alert: str, *, document: Mapping[str, Any]) -> str:
-    return next(
-        str(rule["labels"]["severity"])
-        for group in document["groups"]
-        for rule in group["rules"]
-        if rule.get("alert") == alert
-    )

@@ -6,7 +6,8 @@ from typing import Any, Final
 
 from runwire.ops.thresholds import Rhythm, Thresholds
 
-AT_ONCE: Final = ("SequenceGap", "InvariantBroken")
+# A dead publisher mutes others: whoever is told of it second has been told of those first.
+AT_ONCE: Final = ("SequenceGap", "InvariantBroken", "PublisherDown")
 _CAUSED_BY_A_DEAD_PUBLISHER: Final = (
     "PublishLagWarning",
     "PublishLagCritical",
