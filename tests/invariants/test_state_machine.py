@@ -10,6 +10,7 @@ import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import ClassVar, TypeVar
 
 import pytest
@@ -51,7 +52,7 @@ from waiting import eventually
 T = TypeVar("T")
 
 SEED = int(os.environ.get("RUNWIRE_INVARIANTS_SEED", "20250901"))
-EXAMPLES = int(os.environ.get("RUNWIRE_INVARIANTS_EXAMPLES", "40"))
+EXAMPLES = int(os.environ.get("RUNWIRE_INVARIANTS_EXAMPLES", "60"))
 STEPS = 40
 
 RUNS_MAX = 6
@@ -69,6 +70,18 @@ batch = st.lists(
 behind = st.integers(0, 5) | st.integers(0, 200)
 """How far from the tail a client attaches, as far as the log goes."""
 outcomes = st.sampled_from([RunState.FINISHED, RunState.FAILED, RunState.CANCELLED])
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """An append and a publish step: who loses the message, and whether the publisher crashes before its commit."""
+
+    events: list[NewEvent]
+    lost_by: tuple[int, ...]
+    crashes: bool
+
+
+moments = st.builds(Moment, batch, st.sampled_from([(), (), (0,), (1,), (0, 1)]), st.sampled_from([False, False, True]))
 
 
 class Pipeline(RuleBasedStateMachine):
@@ -160,25 +173,18 @@ class Pipeline(RuleBasedStateMachine):
             self.do(self.world.logs[0].append("nobody", events, fence=1, source=Source.API))
 
     @precondition(lambda self: self._open())
-    @rule(
-        which=which,
-        events=batch,
-        publisher=replica,
-        crashes=st.sampled_from([False, False, True]),
-        lost_by=st.sampled_from([(), (), (0,), (1,), (0, 1)]),
-    )
-    def append_and_publish(
-        self, which: int, events: list[NewEvent], publisher: int, crashes: bool, lost_by: tuple[int, ...]
-    ) -> None:
-        """What happens most; a publisher may crash between bus and commit, and messages may get lost."""
+    @rule(which=which, publisher=replica, moments=st.lists(moments, min_size=1, max_size=4))
+    def a_run_goes_on(self, which: int, publisher: int, moments: list[Moment]) -> None:
+        """What happens most; messages may get lost and publishers crash between bus and commit."""
         run = _pick(self._open(), which)
-        self._append(run, events)
-        self.world.publishers[publisher].mark_dirty([run.run_id], by="notify")
-        for reader in lost_by:
-            self.world.readers[reader].losses = 1
-        self.world.bus.crash_after_taking = crashes
-        self._publish(publisher)
-        self.world.bus.crash_after_taking = False
+        for moment in moments:
+            self._append(run, moment.events)
+            for reader in moment.lost_by:
+                self.world.readers[reader].losses = 1
+            if moment.crashes:
+                self._publish_one(run, publisher, crashes=True)
+                self._append(run, moment.events)  # so that what comes again comes together with something new
+            self._publish_one(run, publisher)
 
     @precondition(lambda self: self._open())
     @rule(which=which, publisher=replica)
@@ -638,6 +644,12 @@ class Pipeline(RuleBasedStateMachine):
             assert faulty, "the bus was fine"
         self.do(world.settle())
         return published
+
+    def _publish_one(self, run: RunModel, publisher: int, *, crashes: bool = False) -> None:
+        self.world.publishers[publisher].mark_dirty([run.run_id], by="notify")
+        self.world.bus.crash_after_taking = crashes
+        self._publish(publisher)
+        self.world.bus.crash_after_taking = False
 
     async def _publish_within_publish(self, publisher: int, *, loses_database: bool) -> None:
         world = self.world

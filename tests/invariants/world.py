@@ -245,7 +245,17 @@ class World:
             return 0
 
     async def restart_publisher(self, n: int) -> None:
+        """A process takes longer to come than the server takes to roll back what the last one left."""
         await self.publishers[n].aclose()
+
+        async def rolled_back() -> bool:
+            left = await self.database.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND application_name = 'runwire publish' AND state = 'idle in transaction'"
+            )
+            return bool(left == 0)
+
+        await eventually(rolled_back, within_s=10)
         self.publishers[n] = self.new_publisher()
 
     async def look(self, n: int) -> None:
