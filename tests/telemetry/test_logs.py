@@ -3,13 +3,16 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+import runwire
 from runwire.telemetry.logs import LogEvent, configure_logging, count_dropped_lines, get_logger, redact_dsn
 from runwire.telemetry.tracing import Tracing
 from telemetry.tables import code, table
@@ -37,6 +40,17 @@ def lines(stream: io.StringIO) -> Lines:
 
 def test_every_event_name_has_a_row_in_the_documentation() -> None:
     assert [code(row[0]) for row in table("Logs")] == [str(event) for event in LogEvent]
+
+
+def test_every_event_name_is_logged_somewhere() -> None:
+    sources = "\n".join(path.read_text() for path in Path(runwire.__file__).parent.rglob("*.py"))
+    unused = [
+        event
+        for event in LogEvent
+        if not re.search(rf"LogEvent\.{event.name}\b", sources)  # by its name, or where telemetry is not to be had
+        and f'"{event}"' not in sources.replace(f'= "{event}"', "")
+    ]
+    assert unused == []
 
 
 def test_a_line_is_a_json_object_that_starts_with_time_level_and_event(stream: io.StringIO, lines: Lines) -> None:

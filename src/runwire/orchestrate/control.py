@@ -15,8 +15,10 @@ from runwire.db import Database, Row, load_sql
 from runwire.errors import InvalidRequest, RunClosed, RunNotFound, StartConflict, UnknownAgent
 from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
+from runwire.telemetry.logs import LogEvent, get_logger
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
+_log = get_logger()
 
 DEFAULT_TENANT = "default"
 
@@ -167,6 +169,7 @@ class RunControl:
         changed = await self._database.execute(_SQL["cancel"], run_id)
         view = await self.view(run_id)
         if changed != "UPDATE 0":
+            _log.info(LogEvent.CANCEL_REQUESTED, run_id=run_id)
             self._on_cancel(run_id)
             self._on_claimable(view.agent)
         return view

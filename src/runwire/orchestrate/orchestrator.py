@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import random
 import traceback
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
@@ -52,6 +54,16 @@ class _NodeContext:
 
     def end(self) -> None:
         self._log = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """What came of one try of a node: where it leads, or the code of its failure and what the log may say of it."""
+
+    exit_: str | Wait | None = None
+    code: str | None = None
+    retry: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Walk:
@@ -118,7 +130,7 @@ class Walk:
         name = self.claim.next_node or self._agent.start
         while True:
             if self._log.cancel_requested:
-                return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+                return await self._cancelled_run()
             if name == END:
                 return await self._finish(RunState.FINISHED, None)
             if self._draining:
@@ -138,29 +150,35 @@ class Walk:
             attempt += 1
             await self._enter(node, attempt)
             if self._log.cancel_requested:
-                return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+                return await self._cancelled_run()
             started = monotonic()
             with self._spans.invoke_node(
                 self.claim.traceparent, node=node.name, run_id=self.claim.run_id, attempt=attempt
             ) as span:
-                exit_, code, retry = await self._try(node, state, attempt)
-                if code is not None:
-                    span.set("error.type", code)
-            if code is None and exit_ is not None:
+                tried = await self._try(node, state, attempt)
+                if tried.code is not None:
+                    span.set("error.type", tried.code)
+            if tried.exit_ is not None:
                 self._observe(node, started, "finished")
-                return await self._leave(node, state, exit_)
+                step = await self._leave(node, state, tried.exit_)
+                took_s = round(monotonic() - started, 3)
+                _log.info(LogEvent.NODE_FINISHED, duration_s=took_s, **self._about(node, attempt))
+                if isinstance(tried.exit_, Wait):
+                    _log.info(LogEvent.RUN_WAITING, run_id=self.claim.run_id, signal=tried.exit_.signal)
+                return step
             if self._log.cancel_requested:
                 self._observe(node, started, "cancelled")
-                return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
-            code = code or "exception"
+                return await self._cancelled_run()
+            code = tried.code or "exception"
+            _log.warning(LogEvent.NODE_FAILED, code=code, **self._about(node, attempt), **tried.facts)
             self._observe(node, started, "timeout" if code == "timeout" else "failed")
             trace = error_trace(code, node.fn_name)
             state = self._restored()  # what a failed try left half done is not carried on
-            if retry and attempt <= node.retries:
+            if tried.retry and attempt <= node.retries:
                 await self._log.append(trace)
                 await self._pause(node, attempt)
                 if self._log.cancel_requested:
-                    return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+                    return await self._cancelled_run()
             elif node.on_error is not None:
                 await self._log.append(trace, checkpoint=self._checkpoint(None, node.on_error, self._encoded(state)))
                 return node.on_error, state
@@ -168,16 +186,14 @@ class Walk:
                 return await self._finish(RunState.FAILED, code, trace)
 
     async def _enter(self, node: Node[Any], attempt: int) -> None:
-        if attempt > 1:
-            await self._log.append(debug_trace(f"retry:{attempt}:{node.fn_name}"))
-            return
-        await self._log.append(node_started(node.name))
+        first = attempt == 1
+        await self._log.append(node_started(node.name) if first else debug_trace(f"retry:{attempt}:{node.fn_name}"))
+        _log.info(LogEvent.NODE_STARTED, **self._about(node, attempt))
         if self._first_node:
             self._first_node = False
             self._metrics.time_to_first_node.observe(monotonic() - self._started_at)
 
-    async def _try(self, node: Node[Any], state: Any, attempt: int) -> tuple[str | Wait | None, str | None, bool]:
-        """One try: (exit, None, _) when it went well, else (None, error code, whether another may follow)."""
+    async def _try(self, node: Node[Any], state: Any, attempt: int) -> _Tried:
         context = _NodeContext(self._log, self.claim.agent, attempt)
         task: asyncio.Task[str | Wait | None] | None = None
         try:
@@ -185,7 +201,7 @@ class Walk:
             done, _ = await asyncio.wait({task}, timeout=node.timeout_s)
             if not done:
                 await self._interrupt(task, node)
-                return None, "timeout", True
+                return _Tried(code="timeout", retry=True)
             exit_ = self._exit_of(node, task.result())
             self._left = self._encoded(state)
         except asyncio.CancelledError:
@@ -194,22 +210,17 @@ class Walk:
             walk = asyncio.current_task()
             if walk is not None and walk.cancelling():  # the walk itself is cancelled, not the node
                 raise
-            return None, "cancelled", False
+            return _Tried(code="cancelled")
         except NodeFailed as error:
-            return None, error.code, error.retry
+            return _Tried(code=error.code, retry=error.retry)
         except GraphError:
-            return None, "bad_exit", False
+            return _Tried(code="bad_exit")
         except Exception as error:  # noqa: BLE001  # any failure of a node is the run's, never the worker's
-            _log.warning(
-                LogEvent.NODE_FAILED,
-                run_id=self.claim.run_id,
-                node=node.name,
-                error_type=type(error).__name__,
-                frames=[f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-5:]],
-            )
-            return None, error.code if isinstance(error, RunwireError) else "exception", True
+            code = error.code if isinstance(error, RunwireError) else "exception"
+            frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-5:]]
+            return _Tried(code=code, retry=True, facts={"error_type": type(error).__name__, "frames": frames})
         else:
-            return exit_, None, False
+            return _Tried(exit_)
         finally:
             self._node = None
             context.end()
@@ -274,11 +285,18 @@ class Walk:
         _log.info(
             LogEvent.RUN_FINISHED,
             run_id=self.claim.run_id,
+            agent=self.claim.agent,
             outcome=state.value,
             error_code=code,
             duration_s=round(took_s, 3),
         )
         return state
+
+    async def _cancelled_run(self) -> RunState:
+        return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
+
+    def _about(self, node: Node[Any], attempt: int) -> dict[str, Any]:
+        return {"run_id": self.claim.run_id, "node": node.name, "attempt": attempt}
 
     def _observe(self, node: Node[Any], started: float, outcome: str) -> None:
         self._metrics.node_duration[node.name, outcome].observe(monotonic() - started)

@@ -217,6 +217,7 @@ class Hubs:
         self._none_open.clear()
         metrics.sse_connections.inc()
         metrics.sse_connects[ConnectKind.RESUME if resumed else ConnectKind.NEW].inc()
+        _log.debug(LogEvent.STREAM_OPENED, run_id=stream.run_id, cursor=stream.cursor)
         if self._draining:
             stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
         try:
@@ -227,6 +228,7 @@ class Hubs:
                 self._none_open.set()
             metrics.sse_connections.dec()
             metrics.sse_disconnects[stream.reason].inc()
+            _log.debug(LogEvent.STREAM_CLOSED, run_id=stream.run_id, reason=stream.reason.value)
 
     def _note_reconnect(self, run_id: str, client: str | None) -> None:
         now = monotonic()

@@ -55,6 +55,10 @@ class Stream:
         self._backfilled: int | None = 0
 
     @property
+    def run_id(self) -> str:
+        return self._hub.run_id
+
+    @property
     def prelude(self) -> bytes:
         """The first bytes of the body, without chunk framing: `retry:`, and the client's own cursor back."""
         return self._prelude
