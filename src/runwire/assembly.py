@@ -24,6 +24,7 @@ from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
 from runwire.publish import Publisher, PublishWorker
+from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
 from runwire.server.listener import listening
 from runwire.server.services import AdminServices, Readiness, Services
@@ -331,7 +332,13 @@ class Assembly:
         self._hubs = await self._front.enter_async_context(
             Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
         )
-        control = RunControl(database, agents, on_claimable=self._links.claimable, on_cancel=self._links.cancelled)
+        control = RunControl(
+            database,
+            agents,
+            on_claimable=self._links.claimable,
+            on_cancel=self._links.cancelled,
+            open_max=settings.runs_open_max,
+        )
         services = Services(
             control=control,
             external=ExternalRuns(log, metrics=metrics),
@@ -340,6 +347,7 @@ class Assembly:
             reader=reader,
             spans=spans,
             settings=settings,
+            admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
         )
         self.api_port = await self._front.enter_async_context(
             listening(build_api_app(services), host=settings.host, port=settings.port, drain_s=settings.drain_s)

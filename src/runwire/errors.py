@@ -37,6 +37,28 @@ class UnknownAgent(RunwireError):
         self.known = known
 
 
+class Overloaded(RunwireError):
+    """This process has as much to do as it may; `code` says of what. Nothing was changed: come again later."""
+
+    code = "too_many_requests"
+
+    def __init__(self, detail: str, *, code: str, retry_after_s: int) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
+        self.retry_after_s = retry_after_s
+
+
+class SignalNotTaken(RunwireError):
+    """The run's orchestrator lives elsewhere: it waits for nothing here, and no signal reaches it."""
+
+    code = "signal_not_taken"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} was started with `external`; signals are for runs that wait here")
+        self.run_id = run_id
+
+
 class StartConflict(RunwireError):
     """The run id or the idempotency key is taken by a start with another body. Nothing was started."""
 

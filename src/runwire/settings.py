@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import socket
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
 import platformdirs
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
@@ -14,6 +15,8 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from runwire.errors import ConfigurationError
 
 _ENV = "RUNWIRE_"
+
+Network: TypeAlias = IPv4Network | IPv6Network
 
 
 class Role(StrEnum):
@@ -106,7 +109,7 @@ class Settings(BaseSettings):
     sse_retry_ms: int = Field(2000, ge=1, description="`retry:` a stream starts with.")
     sse_heartbeat_s: float = Field(15.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     sse_max_age_s: float = Field(3600.0, gt=0, description="Age at which a stream is rotated (jittered by 10 %).")
-    sse_slow_bytes: int = Field(1_048_576, ge=65_536, description="Bound on the bytes buffered for one client.")
+    sse_slow_bytes: int = Field(262_144, ge=65_536, description="Bound on the bytes buffered for one client.")
     sse_slow_s: float = Field(10.0, gt=0, description="Seconds a client may stay slow before it is closed, resumable.")
     sse_ring_events: int = Field(1024, ge=1, description="Latest events of a run kept encoded while it has streams.")
     sse_silence_s: float = Field(
@@ -118,6 +121,20 @@ class Settings(BaseSettings):
     batch_max_events: int = Field(1000, ge=1, le=10_000, description="Largest batch of an external orchestrator.")
     page_max_events: int = Field(1000, ge=1, le=10_000, description="Largest page of events or runs.")
 
+    # bounds on what is under way; 0 is no bound
+    runs_open_max: int = Field(100_000, ge=0, description="Runs that may be open at once; starts beyond are refused.")
+    streams_max: int = Field(20_000, ge=0, description="Streams this process may have open.")
+    streams_per_run_max: int = Field(20_000, ge=0, description="Streams one run may have in this process.")
+    streams_per_client_max: int = Field(
+        0, ge=0, description="Streams one client address may have in this process; behind a proxy set trusted_proxies."
+    )
+    requests_per_s: float = Field(
+        0.0, ge=0, description="Requests a second one client address may send, in bursts of two seconds' worth."
+    )
+    trusted_proxies: Annotated[tuple[Network, ...], NoDecode] = Field(
+        (), description="Networks whose X-Forwarded-For is believed, comma-separated, e.g. `10.0.0.0/8`."
+    )
+
     # telemetry
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log level.")
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
@@ -126,7 +143,7 @@ class Settings(BaseSettings):
     )
     telemetry: bool = Field(default=True, description="Off: no spans are made, whatever OTEL_* say.")
 
-    @field_validator("roles", "agents", mode="before")
+    @field_validator("roles", "agents", "trusted_proxies", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):

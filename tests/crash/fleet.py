@@ -45,6 +45,17 @@ class Member:
         return f"http://127.0.0.1:{self.port}"
 
     @property
+    def admin_port(self) -> int:
+        """Of the process that runs now, as it said when it started."""
+        started = [line for line in self.lines() if line.get("event") == "server_started"]
+        return int(started[-1]["admin_port"])
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def running(self) -> bool:
         return self._process is not None and self._process.poll() is None
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import contextlib
 import uuid
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 
 from orchestrate.agents_for_tests import asking, looping
 from pipeline import RecordingBus, Stages, raw, stages
+from runwire import END, Agent, Context
 from runwire.agents.golden import golden
 from runwire.append import Change
 from runwire.errors import InvalidRequest, RunClosed, RunNotFound, StartConflict, UnknownAgent
@@ -367,3 +369,29 @@ async def test_the_state_is_that_of_the_last_checkpoint(database: str) -> None:
         after = await s.control.state("r")
         assert after.state == b'{"n":2,"seen":[]}'
         assert after.seq == (await s.control.view("r")).last_seq - 1
+
+
+@dataclass
+class Picky:
+    n: int = 0
+
+    def __post_init__(self) -> None:
+        if self.n == 1:
+            raise ValueError("odd")
+        if self.n == 2:
+            raise LookupError("nothing under 2")
+
+
+@pytest.mark.parametrize("n", [1, 2])
+async def test_an_input_that_the_states_own_check_refuses_is_the_callers_mistake(database: str, n: int) -> None:
+    picky = Agent("picky", start="Only", state=Picky)
+
+    @picky.node(to=(END,))
+    async def only(_ctx: Context, _state: Picky) -> None: ...
+
+    async with stages(database, picky) as s:
+        with pytest.raises(InvalidRequest) as refused:
+            await s.control.start(StartRequest(agent="picky", input={"n": n}))
+        assert refused.value.code == "invalid_input"
+        assert "nothing under" not in refused.value.detail
+        assert (await s.control.page()).runs == []

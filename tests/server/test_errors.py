@@ -83,6 +83,7 @@ REFUSALS: dict[str, tuple[Call, tuple[int, str]]] = {
     "signal nothing": (("POST", f"{RUNS}/ext/signal", {}), (400, "malformed_json")),
     "signal no name": (("POST", f"{RUNS}/ext/signal", {"json": {}}), (422, "invalid_request")),
     "signal a text": (("POST", f"{RUNS}/ext/signal", {"json": {"name": "go on, please"}}), (422, "invalid_request")),
+    "signal an external run": (("POST", f"{RUNS}/ext/signal", {"json": {"name": "go"}}), (409, "signal_not_taken")),
     "signal a closed run": (("POST", f"{RUNS}/closed/signal", {"json": {"name": "go"}}), (409, "run_closed")),
     "append without fence": (("POST", f"{RUNS}/ext/events", {"json": {"events": []}}), (400, "missing_fence")),
     "append with an odd fence": (

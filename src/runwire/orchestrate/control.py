@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from runwire.db import Database, Row, load_sql
-from runwire.errors import InvalidRequest, RunClosed, RunNotFound, StartConflict, UnknownAgent
+from runwire.errors import InvalidRequest, RunClosed, RunNotFound, SignalNotTaken, StartConflict, UnknownAgent
 from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
+from runwire.orchestrate.open_runs import OpenRuns
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
@@ -95,19 +96,23 @@ class RunControl:
         *,
         on_claimable: Callable[[str], None],
         on_cancel: Callable[[str], None],
+        open_max: int = 0,
     ) -> None:
+        """`open_max`: runs that may be open at once; 0 is no limit."""
         self._database = database
         self._agents = agents
         self._on_claimable = on_claimable
         self._on_cancel = on_cancel
+        self._open_runs = OpenRuns(database, at_most=open_max)
 
     async def start(self, request: StartRequest) -> Started:
         """The run, durable and claimable; the one started before when id or idempotency key say it is the same.
 
-        Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`) or StartConflict.
+        Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`), StartConflict or Overloaded.
         """
         self._check(request)
         run_id = new_run_id() if request.run_id is None else checked_run_id(request.run_id)
+        await self._open_runs.admit()
         fingerprint = request.fingerprint()
         made = await self._database.fetchrow(
             _SQL["start"],
@@ -175,10 +180,15 @@ class RunControl:
         return view
 
     async def signal(self, run_id: str, name: str) -> RunView:
-        """The run after the signal is durable. Raises RunNotFound, or RunClosed for a run that is over."""
+        """The run after the signal is durable.
+
+        Raises RunNotFound, RunClosed for a run that is over, or SignalNotTaken for an external one.
+        """
         stored = await self._database.fetchrow(_SQL["signal"], run_id, name)
         view = await self.view(run_id)
         if stored is None:
+            if not view.state.terminal:
+                raise SignalNotTaken(run_id)
             raise RunClosed(run_id, state=view.state, last_seq=view.last_seq)
         self._on_claimable(view.agent)
         return view
@@ -193,6 +203,11 @@ class RunControl:
             msgspec.convert(request.input or {}, agent.state)
         except msgspec.ValidationError as error:
             raise InvalidRequest(f"input: {error}", code="invalid_input") from None
+        except Exception as error:
+            # The state's own checks are its author's code: whatever they raise, this input is what they refused.
+            raise InvalidRequest(
+                f"input: refused by {agent.state.__name__} ({type(error).__name__})", code="invalid_input"
+            ) from error
 
     async def _started_before(self, run_id: str, request: StartRequest, fingerprint: bytes) -> Started:
         rows = await self._database.fetch(_SQL["taken_by"], run_id, request.tenant, request.idempotency_key)

@@ -10,6 +10,10 @@ WITH made AS (
 )
 INSERT INTO run_outbox (run_id, run_day, traceparent) SELECT run_id, run_day, $10 FROM made RETURNING run_id
 
+-- name: open_runs
+-- Runs that are not over, or not published to their end; counted no further than needed.
+SELECT count(*) FROM (SELECT FROM run_outbox LIMIT $1) AS open_run
+
 -- name: taken_by
 -- The runs a start collides with: by its id, or by its idempotency key.
 SELECT run_id, request_hash, fence, external FROM runs
@@ -55,7 +59,7 @@ WHERE run_id = $1 AND cancel_requested_at IS NULL AND state NOT IN ('finished', 
 -- name: signal
 -- Kept until a run that waits for it takes it; sent twice before that, it counts once.
 INSERT INTO run_signals (run_id, name)
-SELECT run_id, $2 FROM runs WHERE run_id = $1 AND state NOT IN ('finished', 'failed', 'cancelled')
+SELECT run_id, $2 FROM runs WHERE run_id = $1 AND NOT external AND state NOT IN ('finished', 'failed', 'cancelled')
 ON CONFLICT (run_id, name) DO UPDATE SET sent_at = now()
 RETURNING run_id
 

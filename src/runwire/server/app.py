@@ -7,7 +7,7 @@ from functools import partial
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
+from aiohttp.typedefs import Handler, Middleware
 
 from runwire.server import openapi
 from runwire.server.admin import AdminRoutes
@@ -30,7 +30,8 @@ _SECURITY_HEADERS: Final = {
 
 def build_api_app(services: Services) -> web.Application:
     """The API, the documentation and the console. Served by `listening`."""
-    app = _application(client_max_size=services.settings.body_max_bytes)
+    settings = services.settings
+    app = _application(services.admission.middleware(settings.trusted_proxies), body_max=settings.body_max_bytes)
     runs, events, streams = RunRoutes(services), EventRoutes(services), StreamRoutes(services)
     run = RUNS + "/{run_id}"
     app.add_routes(
@@ -46,9 +47,7 @@ def build_api_app(services: Services) -> web.Application:
             _route(web.get, f"{run}/events", events.page),
             _route(web.post, f"{run}/events", events.append),
             _route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream),
-            _route(
-                web.get, "/openapi.json", served(Content.of(openapi.api_document(services.settings), name="a.json"))
-            ),
+            _route(web.get, "/openapi.json", served(Content.of(openapi.api_document(settings), name="a.json"))),
             _route(web.get, "/", served(packaged("console", "index.html"))),
             _route(web.get, "/console.css", served(packaged("console", "console.css"))),
             _route(web.get, "/console.js", served(packaged("console", "console.js"))),
@@ -60,7 +59,7 @@ def build_api_app(services: Services) -> web.Application:
 
 def build_admin_app(services: AdminServices) -> web.Application:
     """Health, readiness and metrics. Served by `listening`."""
-    app = _application(client_max_size=1024)
+    app = _application(body_max=1024)
     admin = AdminRoutes(services)
     app.add_routes(
         [
@@ -73,8 +72,10 @@ def build_admin_app(services: AdminServices) -> web.Application:
     return app
 
 
-def _application(*, client_max_size: int) -> web.Application:
-    app = web.Application(middlewares=[answer_problems], client_max_size=client_max_size, handler_args=server_options())
+def _application(*middlewares: Middleware, body_max: int) -> web.Application:
+    app = web.Application(
+        middlewares=[answer_problems, *middlewares], client_max_size=body_max, handler_args=server_options()
+    )
     app.on_response_prepare.append(_add_security_headers)
     return app
 

@@ -43,7 +43,7 @@ class Operation:
 
 
 _BODY: Final = ("malformed_json", "malformed_body", "body_too_large", "unsupported_media_type", "invalid_request")
-_OF_RUN: Final = ("invalid_run_id", "run_not_found", "database_unavailable", "internal")
+_OF_RUN: Final = ("invalid_run_id", "run_not_found", "too_many_requests", "database_unavailable", "internal")
 
 API_OPERATIONS: Final = (
     Operation(
@@ -70,6 +70,8 @@ API_OPERATIONS: Final = (
             "start_conflict",
             "unknown_agent",
             "invalid_input",
+            "too_many_requests",
+            "too_many_runs",
             "database_unavailable",
             "internal",
         ),
@@ -87,6 +89,7 @@ API_OPERATIONS: Final = (
             "invalid_agent",
             "invalid_cursor",
             "invalid_limit",
+            "too_many_requests",
             "database_unavailable",
             "internal",
         ),
@@ -125,7 +128,7 @@ API_OPERATIONS: Final = (
         examples={"approved": {"name": "approved"}},
         status=202,
         answer="RunView",
-        problems=(*_BODY, *_OF_RUN, "run_closed"),
+        problems=(*_BODY, *_OF_RUN, "run_closed", "signal_not_taken"),
     ),
     Operation(
         "GET",
@@ -194,7 +197,14 @@ API_OPERATIONS: Final = (
         parameters=("runId", "fromSeq", "lastEventId"),
         media="text/event-stream",
         others={204: "The run is closed and the client has all of it."},
-        problems=(*_OF_RUN, "invalid_cursor", "cursor_past_tail", "cursor_expired"),
+        problems=(
+            *_OF_RUN,
+            "invalid_cursor",
+            "cursor_past_tail",
+            "cursor_expired",
+            "too_many_streams",
+            "too_many_own_streams",
+        ),
     ),
     Operation("GET", "/openapi.json", "getOpenapi", "This document."),
 )

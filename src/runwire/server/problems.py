@@ -16,6 +16,7 @@ from runwire.errors import (
     DatabaseUnavailable,
     FenceLost,
     InvalidRequest,
+    Overloaded,
     RunClosed,
     RunNotFound,
     RunwireError,
@@ -60,6 +61,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "fence_stale": Kind(409, "The run has another owner by now."),
     "seq_conflict": Kind(409, "The run's log is not where `ifSeq` says."),
     "illegal_append": Kind(409, "The run's log does not allow these events now."),
+    "signal_not_taken": Kind(409, "Runs started with `external` take no signals."),
     "cursor_expired": Kind(410, "The events after the cursor are gone."),
     "body_too_large": Kind(413, "The body is too large."),
     "unsupported_media_type": Kind(415, "The body must be application/json."),
@@ -69,7 +71,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "unknown_agent": Kind(422, "There is no such agent."),
     "batch_too_large": Kind(422, "The batch has too many events."),
     "illegal_batch": Kind(422, "No run would take this batch."),
+    "too_many_requests": Kind(429, "This address sends more requests than it may."),
+    "too_many_own_streams": Kind(429, "This address has as many streams as it may."),
     "internal": Kind(500, "This is our fault."),
+    "too_many_runs": Kind(503, "As many runs are open as may be. Nothing was started."),
+    "too_many_streams": Kind(503, "There are as many streams as may be."),
     "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
     "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
 }
@@ -118,6 +124,8 @@ def problem_of(error: RunwireError) -> Problem:
         return Problem("internal", "An error nobody foresaw.")
     if isinstance(error, InvalidRequest):
         return Problem(error.code, error.detail)
+    if isinstance(error, Overloaded):
+        return Problem(error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)})
     retry = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, (DatabaseUnavailable, StorageUnavailable)) else {}
     return Problem(error.code, str(error), facts=_facts(error), headers=retry)
 

@@ -10,6 +10,7 @@ import msgspec
 
 from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalRuns, RunControl
+from runwire.server.admission import Admission
 from runwire.settings import Settings
 from runwire.stream import Hubs, LogReader
 from runwire.telemetry.metrics import Metrics
@@ -51,3 +52,4 @@ class Services:
     reader: LogReader
     spans: Spans
     settings: Settings
+    admission: Admission

@@ -7,6 +7,7 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
+from runwire.server.admission import CLIENT
 from runwire.server.requests import run_id_in
 from runwire.server.services import Services
 from runwire.stream import NothingLeft, Outlet, Stream, parse_cursor
@@ -26,14 +27,16 @@ _log = get_logger()
 class StreamRoutes:
     def __init__(self, services: Services) -> None:
         self._hubs = services.hubs
+        self._admission = services.admission
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
         cursor = parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=request.headers.get("Last-Event-ID"))
-        async with self._hubs.attach(run_id, cursor=cursor, client=_client_of(request)) as stream:
-            if isinstance(stream, NothingLeft):
-                return web.Response(status=204, headers={"Cache-Control": "no-store"})
-            return await _served(request, stream)
+        with self._admission.stream(run_id, request[CLIENT]):
+            async with self._hubs.attach(run_id, cursor=cursor, client=_client_of(request)) as stream:
+                if isinstance(stream, NothingLeft):
+                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+                return await _served(request, stream)
 
 
 async def _served(request: web.Request, stream: Stream) -> web.StreamResponse:
@@ -66,4 +69,4 @@ async def _served(request: web.Request, stream: Stream) -> web.StreamResponse:
 
 def _client_of(request: web.Request) -> str:
     """Tells clients apart as well as a server can: by address and browser, and by what they watch."""
-    return f"{request.remote} {request.headers.get('User-Agent', '')[:200]} {request.path}"
+    return f"{request[CLIENT]} {request.headers.get('User-Agent', '')[:200]} {request.path}"

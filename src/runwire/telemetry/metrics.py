@@ -90,6 +90,15 @@ class DisconnectReason(StrEnum):
     ERROR = "error"
 
 
+class Refusal(StrEnum):
+    """The `code` of a problem that says: not now."""
+
+    TOO_MANY_REQUESTS = "too_many_requests"
+    TOO_MANY_OWN_STREAMS = "too_many_own_streams"
+    TOO_MANY_STREAMS = "too_many_streams"
+    TOO_MANY_RUNS = "too_many_runs"
+
+
 class Signal(StrEnum):
     TRACES = "traces"
     LOGS = "logs"
@@ -217,6 +226,10 @@ class ProcessMetrics:
         self.event_loop_lag: Histogram = out.histogram(
             "event_loop_lag_seconds", "How late the event loop woke a timer.", edges=LAG_BUCKETS_S
         )
+        self.requests_refused: Mapping[str, Counter] = out.counters(
+            "requests_refused", "Requests turned away because of a limit.", code=Refusal
+        )
+        """By the `code` of the problem."""
         self.telemetry_dropped: Mapping[str, Counter] = out.counters(
             "telemetry_dropped", "Spans and log lines given up rather than hold up the work.", signal=Signal
         )

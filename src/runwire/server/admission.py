@@ -1,0 +1,164 @@
+"""What this process takes on at once; what is beyond is refused before it costs anything, and told when to return."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from ipaddress import ip_address
+from math import ceil
+from typing import Final
+
+from aiohttp import web
+from aiohttp.typedefs import Handler, Middleware
+from prometheus_client import Counter
+
+from runwire.clock import monotonic
+from runwire.errors import Overloaded
+from runwire.settings import Network, Settings
+
+BUSY_RETRY_S: Final = 5
+"""A stream ends rarely: who finds no place should not ask again at once."""
+BURST_S: Final = 2.0
+"""A client that was silent may send this many seconds' worth of requests at once."""
+CLIENTS_MAX: Final = 50_000
+"""Clients whose rate is remembered; the one not heard of for longest is forgotten first."""
+FORWARDED_MAX: Final = 32
+"""Addresses of an X-Forwarded-For that are looked at."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """0 is no limit."""
+
+    streams: int = 0
+    streams_per_run: int = 0
+    streams_per_client: int = 0
+    requests_per_s: float = 0.0
+
+    @classmethod
+    def of(cls, settings: Settings) -> AdmissionLimits:
+        return cls(
+            streams=settings.streams_max,
+            streams_per_run=settings.streams_per_run_max,
+            streams_per_client=settings.streams_per_client_max,
+            requests_per_s=settings.requests_per_s,
+        )
+
+
+class Admission:
+    """Counts what is under way. Clients are told apart by address; `refused` counts by the code of the refusal."""
+
+    def __init__(
+        self, limits: AdmissionLimits, *, refused: Mapping[str, Counter], now: Callable[[], float] = monotonic
+    ) -> None:
+        self._limits = limits
+        self._refused = refused
+        self._now = now
+        self._streams = 0
+        self._by_run: dict[str, int] = {}
+        self._by_client: dict[str, int] = {}
+        # Of each client the time at which it has made up for its requests (the generic cell rate algorithm).
+        self._even_at: OrderedDict[str, float] = OrderedDict()
+
+    def request(self, client: str) -> None:
+        """Takes note of a request. Raises Overloaded (`too_many_requests`)."""
+        rate = self._limits.requests_per_s
+        if not rate:
+            return
+        now = self._now()
+        even_at = max(self._even_at.get(client, now), now) + 1 / rate
+        wait_s = even_at - now - max(BURST_S, 1 / rate)
+        if wait_s > 0:
+            raise Overloaded(
+                f"This address may send {rate:g} requests a second.",
+                code="too_many_requests",
+                retry_after_s=ceil(wait_s),
+            )
+        self._even_at[client] = even_at
+        self._even_at.move_to_end(client)
+        if len(self._even_at) > CLIENTS_MAX:
+            self._even_at.popitem(last=False)
+
+    @contextmanager
+    def stream(self, run_id: str, client: str) -> Iterator[None]:
+        """Inside the block the stream has its place. Raises Overloaded (`too_many_streams`, `too_many_own_streams`)."""
+        limits = self._limits
+        if _full(self._streams, limits.streams):
+            raise _no_place("too_many_streams", f"This process may have {limits.streams} streams.")
+        if _full(self._by_run.get(run_id, 0), limits.streams_per_run):
+            raise _no_place("too_many_streams", f"A run may have {limits.streams_per_run} streams here.")
+        if _full(self._by_client.get(client, 0), limits.streams_per_client):
+            raise _no_place("too_many_own_streams", f"An address may have {limits.streams_per_client} streams here.")
+        self._streams += 1
+        _raise(self._by_run, run_id)
+        _raise(self._by_client, client)
+        try:
+            yield
+        finally:
+            self._streams -= 1
+            _lower(self._by_run, run_id)
+            _lower(self._by_client, client)
+
+    def middleware(self, proxies: tuple[Network, ...]) -> Middleware:
+        """Holds every request to its client's rate, and counts what is refused, here or by a handler."""
+
+        @web.middleware
+        async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
+            address = request[CLIENT] = client_address(
+                request.remote or "", request.headers.getall("X-Forwarded-For", []), proxies
+            )
+            try:
+                self.request(address)
+                return await handler(request)
+            except Overloaded as error:
+                self._refused[error.code].inc()
+                raise
+
+        return admitted
+
+
+CLIENT: Final = web.RequestKey("client", str)
+"""The address a request came from, past the proxies that are trusted."""
+
+
+def client_address(remote: str, forwarded: list[str], proxies: tuple[Network, ...]) -> str:
+    """The nearest address that is no trusted proxy. What stands before it in X-Forwarded-For, anybody could write.
+
+    An address that does not parse counts as untrusted, and is cut to a bounded length.
+    """
+    if not proxies:
+        return remote
+    hops = [hop.strip() for line in forwarded for hop in line.split(",")][-FORWARDED_MAX:]
+    for hop in (remote, *reversed(hops)):
+        if not _within(hop, proxies):
+            return hop[:64]
+    return hops[0] if hops else remote
+
+
+def _within(hop: str, networks: tuple[Network, ...]) -> bool:
+    try:
+        address = ip_address(hop)
+    except ValueError:
+        return False
+    return any(address in network for network in networks)
+
+
+def _no_place(code: str, detail: str) -> Overloaded:
+    return Overloaded(detail, code=code, retry_after_s=BUSY_RETRY_S)
+
+
+def _full(count: int, limit: int) -> bool:
+    return 0 < limit <= count
+
+
+def _raise(counts: dict[str, int], key: str) -> None:
+    counts[key] = counts.get(key, 0) + 1
+
+
+def _lower(counts: dict[str, int], key: str) -> None:
+    if counts[key] == 1:
+        del counts[key]
+    else:
+        counts[key] -= 1
