@@ -31,7 +31,7 @@ class Member:
 
     def __init__(self, name: str, *, logs: Path, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
         self.name = name
-        self.port = free_port() if name.startswith("api") else 0
+        self.port = free_port() if "api" in name else 0
         self._command = [sys.executable, "-m", "runwire", "serve", "--port", str(self.port), "--admin-port", "0"]
         self._command += arguments
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNWIRE_", "DATABASE_", "OTEL_"))}
@@ -129,7 +129,7 @@ class Fleet:
         return [member.port for member in self.members if member.port]
 
     def of(self, role: str) -> list[Member]:
-        return [member for member in self.members if member.name.startswith(role)]
+        return [member for member in self.members if role in member.name]
 
     def errors(self) -> list[dict[str, Any]]:
         """What was logged as an error, or was printed past the log."""
@@ -145,11 +145,19 @@ class Fleet:
 async def fleet_of(
     roles: Sequence[str], *, database: str, logs: Path, environment: Mapping[str, str] = QUICK_TAKEOVER
 ) -> AsyncIterator[Fleet]:
-    """A process per role named, over one database and the Postgres bus; none is left afterwards."""
+    """A process per entry, of one role or of several (`api+worker`), over one database and the Postgres bus.
+
+    None is left afterwards.
+    """
     environment = {**environment, "RUNWIRE_DATABASE_URL": database, "RUNWIRE_BUS": "postgres"}
     members = [
-        Member(f"{role}-{number}", logs=logs, environment=environment, arguments=("--role", role))
-        for number, role in enumerate(roles)
+        Member(
+            f"{place}-{number}",
+            logs=logs,
+            environment=environment,
+            arguments=[word for role in place.split("+") for word in ("--role", role)],
+        )
+        for number, place in enumerate(roles)
     ]
     try:
         await asyncio.gather(*(member.start() for member in members))

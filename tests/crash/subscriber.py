@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -30,6 +31,8 @@ class Tally:
     refused: int = 0
     cut: int = 0
     rounded_off: int = 0
+    longest_wait_s: float = 0.0
+    """From the end of a stream to the first bytes of the next, of the client that waited longest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +43,8 @@ class Moods:
     reread: float = 0.1
     http_1_0: float = 0.2
     pause_s: float = 0.4
+    obedient: bool = False
+    """It waits as long as `retry:` says, as an EventSource does, and where it is refused it knocks next door."""
 
 
 @dataclass(slots=True)
@@ -56,6 +61,7 @@ class Subscriber:
     _cursor: int = 0
     _left: int | None = None
     _retry_ms: int | None = None
+    _gone_at: float | None = None
 
     @property
     def has_all(self) -> bool:
@@ -64,7 +70,9 @@ class Subscriber:
     async def run(self) -> None:
         while self.end is None:
             let_in = await self._visit()
-            if self.end is None:
+            if self.end is None and self.moods.obedient:
+                await asyncio.sleep((self._retry_ms or 0) / 1000 if let_in else 0.05)
+            elif self.end is None:
                 # Who is refused waits longer: hundreds that knock at a closed door leave it no time to open.
                 longest_s = self.moods.pause_s * (1 if let_in else 4)
                 await asyncio.sleep(self.rng.uniform(0, longest_s))
@@ -103,6 +111,8 @@ class Subscriber:
                 self.tally.cut += 1
             else:
                 self.tally.refused += 1
+        if connected and self._gone_at is None:
+            self._gone_at = time.monotonic()
         return connected
 
     def _request(self) -> str:
@@ -150,6 +160,9 @@ class Subscriber:
         fields = block.fields
         if number == 0:
             assert set(fields) == {"retry"}, f"{self.run_id}: begins with {block}"
+            if self._gone_at is not None:
+                self.tally.longest_wait_s = max(self.tally.longest_wait_s, time.monotonic() - self._gone_at)
+                self._gone_at = None
         elif number == 1:
             assert fields == {"id": str(self._cursor)}, f"{self.run_id}: {block} is not the cursor {self._cursor}"
         elif set(fields) == {"id", "data"}:

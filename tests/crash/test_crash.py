@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 
 from crash.chaos import Chaos
@@ -27,7 +28,8 @@ ROLES = ("api", "api", "worker", "worker", "publisher")
 RUN_COUNT = 200
 WATCHED_BY_SEVERAL = 5
 FICKLE = Moods()
-CALM = Moods(drop=0.0, reread=0.0)
+OBEDIENT = Moods(drop=0.0, reread=0.0, obedient=True)
+RUNS_PER_RESTART = 20
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
@@ -58,17 +60,22 @@ async def test_subscribers_get_every_event_once_while_processes_are_killed(
         )
 
 
-async def test_a_rolling_restart_loses_nothing_and_cuts_nobody_off(
+async def test_a_rolling_restart_loses_nothing_cuts_nobody_off_and_nobody_waits_five_seconds(
     database: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     tally = Tally()
-    rng = random.Random(7)
-    runs = 60
-    async with fleet_of(ROLES, database=database, logs=tmp_path) as fleet:
-        async with _audience(fleet, within_s=90) as audience:
-            for number in range(runs):
-                audience.start_and_watch(number, rng=random.Random(rng.random()), tally=tally, moods=CALM, node_s=1.5)
+    environment = {name: value for name, value in QUICK_TAKEOVER.items() if name != "RUNWIRE_SSE_RETRY_MS"}
+    runs = 0
+    async with fleet_of(
+        ["api+worker+publisher"] * 3, database=database, logs=tmp_path, environment=environment
+    ) as fleet:
+        async with _audience(fleet, within_s=120) as audience:
             for member in fleet.members:
+                for _ in range(RUNS_PER_RESTART):
+                    rng = random.Random(runs)
+                    audience.start_and_watch(runs, rng=rng, tally=tally, moods=OBEDIENT, spread_s=0.5, node_s=1.5)
+                    runs += 1
+                await _walks_and_streams(database, member)
                 code = await member.terminate()
                 assert code == 0, f"{member.name}: {code}\n{member.last_words()}"
                 assert member.lines()[-1]["event"] == "server_stopped"
@@ -81,6 +88,7 @@ async def test_a_rolling_restart_loses_nothing_and_cuts_nobody_off(
             started = [event["name"] for event in subscriber.events if event["type"] == "NodeStarted"]
             assert started == list(PLAN), "a run that is handed over starts no node twice"
         assert tally.cut == 0, "every stream ended by its own last chunk"
+        assert 0 < tally.longest_wait_s < 5
         assert fleet.errors() == []
     with capsys.disabled():
         print(f"\nrolling restart: {runs} runs, {handed_over} handed over; {tally}")  # noqa: T201  # as above
@@ -190,6 +198,27 @@ async def _started(number: int, ports: Sequence[int], *, rng: random.Random, del
         answers.append(answer["runId"])
     assert len(set(answers)) == 1, f"started twice: {answers}"
     return answers[0]
+
+
+async def _walks_and_streams(dsn: str, member: Member) -> None:
+    """Returns when the process walks runs and has streams open: what a restart has to move elsewhere."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await eventually(
+            lambda: connection.fetchval(
+                "SELECT count(*) >= 2 FROM runs WHERE lease_owner = $1 AND state = 'started'", member.name
+            ),
+            within_s=30,
+        )
+    finally:
+        await connection.close()
+    await eventually(lambda: _open_streams(member), within_s=30)
+
+
+async def _open_streams(member: Member) -> float:
+    async with httpx.AsyncClient() as http:
+        scrape = (await http.get(f"http://127.0.0.1:{member.admin_port}/metrics")).text
+    return next(float(line.split()[1]) for line in scrape.splitlines() if line.startswith("runwire_sse_connections "))
 
 
 async def _check_against_database(dsn: str, subscribers: Sequence[Subscriber], *, runs: int) -> int:

@@ -30,10 +30,10 @@ def test_a_resumable_end_says_why_and_when_to_come_back() -> None:
     assert sse.resumable_end("drain", retry_ms=3456) == b": drain\nretry: 3456\n\n"
 
 
-@pytest.mark.parametrize(("streams", "latest"), [(1, 4000), (5000, 7000), (10**6, 32_000)])
+@pytest.mark.parametrize(("streams", "latest"), [(1, 2500), (5000, 5500), (10**6, 30_500)])
 def test_streams_that_end_together_come_back_spread_over_time(streams: int, latest: int) -> None:
     pauses = [sse.jittered_retry_ms(2000, streams=streams) for _ in range(2000)]
-    assert min(pauses) >= 2000
+    assert min(pauses) >= 500
     assert latest * 0.9 < max(pauses) <= latest
     assert len(set(pauses)) > 500
 
