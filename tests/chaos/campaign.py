@@ -1,0 +1,237 @@
+"""A campaign: load, faults one after the other, then quiet; and what must be true of it all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import asyncpg
+
+from chaos.clock import Clock
+from chaos.faults import FAULTS, Scene
+from chaos.load import Load, external_run, golden_run
+from chaos.postgres import Cluster, cluster
+from chaos.proxy import proxying
+from crash.fleet import Fleet, Member
+from crash.subscriber import Subscriber
+from runwire.db import load_sql
+from runwire.db.migrate import migrate
+from waiting import eventually
+
+PLACES = ("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1", "observer-0")
+ENVIRONMENT = {
+    "RUNWIRE_BUS": "postgres",
+    "RUNWIRE_LEASE_S": "3",
+    "RUNWIRE_LEASE_HEARTBEAT_S": "0.8",
+    "RUNWIRE_SSE_RETRY_MS": "200",
+    "RUNWIRE_SSE_SLOW_S": "3",
+    "RUNWIRE_DB_TIMEOUT_S": "4",
+    "RUNWIRE_DB_POOL_SIZE": "4",
+    "RUNWIRE_OBSERVE_S": "2",
+}
+ANSWERS_S = 60.0
+QUIET_S = 120.0
+_AUDIT = load_sql("runwire.observe", "observe.sql")["audit"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much of everything. Every kind of fault comes once before any comes again, for `seconds` (0: each once);
+    `at_once` external runs are kept going.
+    """
+
+    seconds: float = 0.0
+    gap_s: tuple[float, float] = (0.3, 1.5)
+    at_once: int = 10
+    events: int = 300
+    batch: int = 20
+    pause_s: float = 0.15
+    golden_every_s: float = 0.5
+
+
+@dataclass(slots=True)
+class Report:
+    faults: Counter[str] = field(default_factory=Counter)
+    runs: int = 0
+    events: int = 0
+    took_s: float = 0.0
+    resumed: int = 0
+    load: Load = field(default_factory=Load)
+
+
+async def campaign(
+    scale: Scale, *, folder: Path, seed: int, tell: Callable[[str], None] = lambda _line: None
+) -> Report:
+    """Holds the campaign and checks everything. Raises AssertionError at the first thing that is not as it must be."""
+    began = time.monotonic()
+    report = Report()
+    async with _scene(folder, random.Random(seed)) as scene:
+        calm = asyncio.Event()
+        async with asyncio.TaskGroup() as everything:
+            everything.create_task(_load(scene, scale, seed=seed, load=report.load, calm=calm))
+            await _faults(scene, scale, report=report, tell=tell)
+            calm.set()
+            tell("quiet: every run goes to its end")
+            everything.create_task(_within(QUIET_S, lambda: _finished(report.load), scene))
+        await _check(scene.cluster.primary.dsn, report)
+        assert _unforeseen(scene.fleet) == []
+    report.took_s = time.monotonic() - began
+    return report
+
+
+@asynccontextmanager
+async def _scene(folder: Path, rng: random.Random) -> AsyncIterator[Scene]:
+    folder.chmod(0o755)  # noqa: ASYNC240  # takes no time
+    clock = Clock(folder / "clock")
+    async with AsyncExitStack() as held:
+        database: Cluster = await held.enter_async_context(cluster(environment=clock.environment))
+        await migrate(database.primary.dsn)
+        members: list[Member] = []
+        held.callback(_discard, members)
+        to_database, to_api = {}, {}
+        for place in PLACES:
+            proxy = to_database[place] = await held.enter_async_context(proxying(database.primary.port))
+            dsn = f"postgresql://runwire@127.0.0.1:{proxy.port}/runwire"
+            member = Member(
+                place,
+                logs=folder,
+                environment=ENVIRONMENT | {"RUNWIRE_DATABASE_URL": dsn},
+                arguments=("--role", place.partition("-")[0]),
+            )
+            members.append(member)
+            if member.port:
+                to_api[place] = await held.enter_async_context(proxying(member.port))
+        await asyncio.gather(*(member.start() for member in members))
+        yield Scene(Fleet(members), database, to_database, to_api, clock, rng, asyncio.Lock())
+
+
+def _discard(members: Sequence[Member]) -> None:
+    for member in members:
+        member.discard()
+
+
+async def _faults(scene: Scene, scale: Scale, *, report: Report, tell: Callable[[str], None]) -> None:
+    """One after the other, now and then two at once."""
+    under_way: set[asyncio.Task[None]] = set()
+    until = time.monotonic() + scale.seconds
+    async with asyncio.TaskGroup() as group:
+        for name in _order(scene.rng):
+            if report.faults.total() >= len(FAULTS) and time.monotonic() >= until:
+                break
+            tell(f"fault {report.faults.total() + 1}, {report.load.events_acknowledged:,} events so far: {name}")
+            task = group.create_task(_done(FAULTS[name](scene)))
+            under_way.add(task)
+            task.add_done_callback(under_way.discard)
+            report.faults[name] += 1
+            await asyncio.sleep(scene.rng.uniform(*scale.gap_s))
+            while len(under_way) > 1:
+                await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+
+
+def _order(rng: random.Random) -> Iterator[str]:
+    while True:
+        kinds = list(FAULTS)
+        rng.shuffle(kinds)
+        yield from kinds
+
+
+async def _done(fault: Awaitable[None]) -> None:
+    await fault
+
+
+async def _load(scene: Scene, scale: Scale, *, seed: int, load: Load, calm: asyncio.Event) -> None:
+    """Keeps `at_once` external runs going and starts golden ones, until it is calm; returns when all have ended."""
+    ports = [proxy.port for proxy in scene.to_api.values()]
+    async with asyncio.TaskGroup() as runs:
+
+        async def one_after_the_other(place: int) -> None:
+            turn = 0
+            while not calm.is_set():
+                await external_run(
+                    f"ext-{place}-{turn}",
+                    ports=ports,
+                    seed=seed * 1_000_003 + place * 1009 + turn,
+                    load=load,
+                    events=scale.events,
+                    batch=scale.batch,
+                    pause_s=scale.pause_s,
+                )
+                turn += 1
+
+        for place in range(scale.at_once):
+            runs.create_task(one_after_the_other(place))
+        number = 0
+        while not calm.is_set():
+            runs.create_task(golden_run(f"golden-{number}", ports=ports, seed=seed + number, load=load, delay_ms=300))
+            number += 1
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(calm.wait(), scale.golden_every_s)
+
+
+def _finished(load: Load) -> bool:
+    return all(subscriber.end is not None for subscriber in load.subscribers)
+
+
+async def _within(seconds: float, done: Callable[[], bool], scene: Scene) -> None:
+    try:
+        await eventually(done, within_s=seconds)
+    except AssertionError:
+        down = [member.name for member in scene.fleet.members if not member.running]
+        raise AssertionError(f"runs do not end {seconds:g} s after the last fault; down: {down}") from None
+
+
+async def _check(dsn: str, report: Report) -> None:
+    """What clients saw is what is stored, what was acknowledged is stored once, and the database's own audit agrees."""
+    connection = await asyncpg.connect(dsn)
+    try:
+
+        async def all_published() -> bool:
+            return bool(await connection.fetchval("SELECT count(*) = 0 FROM run_outbox"))
+
+        await eventually(all_published, within_s=60)
+        runs = await connection.fetch("SELECT run_id, state::text AS state, last_seq FROM runs")
+        report.runs = len(runs)
+        assert {row["run_id"] for row in runs} == {subscriber.run_id for subscriber in report.load.subscribers}
+        assert {row["state"] for row in runs} == {"finished"}
+        broken = await connection.fetch(_AUDIT, [row["run_id"] for row in runs])
+        assert broken == [], broken
+        for subscriber in report.load.subscribers:
+            await _check_run(connection, subscriber, report)
+    finally:
+        await connection.close()
+
+
+async def _check_run(connection: asyncpg.Connection[asyncpg.Record], subscriber: Subscriber, report: Report) -> None:
+    rows = await connection.fetch(
+        "SELECT seq, ts_us / 1000 AS ts, type::text AS type, name, fn FROM run_events WHERE run_id = $1 ORDER BY seq",
+        subscriber.run_id,
+    )
+    stored = [
+        {
+            "runId": subscriber.run_id,
+            "seq": row["seq"],
+            "ts": row["ts"],
+            "type": row["type"],
+            "v": 1,
+            "source": "outbox",
+        }
+        | {key: row[key] for key in ("name", "fn") if row[key] is not None}
+        for row in rows
+    ]
+    assert subscriber.events == stored, subscriber.run_id
+    report.events += len(stored)
+    report.resumed += sum(row["fn"] == "orchestrator.resumed" for row in rows)
+    if (acknowledged := report.load.acknowledged.get(subscriber.run_id)) is not None:
+        assert [row["fn"] for row in rows if row["fn"]] == acknowledged, subscriber.run_id
+
+
+def _unforeseen(fleet: Fleet) -> list[dict[str, object]]:
+    """Errors in the log that no fault excuses: an error line is for what nobody foresaw."""
+    return fleet.errors()

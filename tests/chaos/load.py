@@ -1,0 +1,125 @@
+"""What the service is asked to do while it suffers: golden runs, and external orchestrators that append in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from crash.subscriber import Moods, Subscriber, Tally
+from crash.wire import sent
+
+RUNS = "/api/agents/runs"
+ANSWER_S = 20.0
+WATCHERS = Moods(drop=0.15, reread=0.05, pause_s=0.4)
+
+
+@dataclass(slots=True)
+class Load:
+    """Everything that was asked for, and what was answered."""
+
+    tally: Tally = field(default_factory=Tally)
+    subscribers: list[Subscriber] = field(default_factory=list)
+    acknowledged: dict[str, list[str]] = field(default_factory=dict)
+    """Of each external run the fn of every event whose append was answered, in order."""
+    unanswered: int = 0
+    refused: int = 0
+
+    @property
+    def events_acknowledged(self) -> int:
+        return sum(len(labels) for labels in self.acknowledged.values())
+
+
+class Caller:
+    """Calls the API until it answers: any of its ports, as behind a load balancer."""
+
+    def __init__(self, ports: Sequence[int], rng: random.Random, load: Load) -> None:
+        self._ports = ports
+        self._rng = rng
+        self._load = load
+
+    async def post(self, path: str, body: object, *, headers: str = "") -> tuple[int, dict[str, Any]]:
+        """The first answer that is no "not now". What is repeated must be safe to repeat."""
+        text = json.dumps(body)
+        request = (
+            f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}"
+            f"Content-Length: {len(text)}\r\n\r\n{text}"
+        )
+        while True:
+            try:
+                async with asyncio.timeout(ANSWER_S), sent(self._rng.choice(self._ports), request) as (head, reader):
+                    answer = json.loads(await reader.readexactly(int(head.headers["content-length"])))
+            except (OSError, EOFError, TimeoutError):
+                self._load.unanswered += 1
+            else:
+                assert head.status != 500, f"{path}: {answer}"
+                if head.status not in (429, 503):
+                    return head.status, answer
+                self._load.refused += 1
+            await asyncio.sleep(self._rng.uniform(0.05, 0.4))
+
+
+async def golden_run(name: str, *, ports: Sequence[int], seed: int, load: Load, delay_ms: int) -> None:
+    """Starts a golden run and follows it to its end."""
+    rng = random.Random(seed)
+    status, answer = await Caller(ports, rng, load).post(RUNS, {"runId": name, "input": {"delay_ms": delay_ms}})
+    assert status == 202, answer
+    await followed(name, ports=ports, rng=rng, load=load)
+
+
+async def followed(name: str, *, ports: Sequence[int], rng: random.Random, load: Load) -> None:
+    subscriber = Subscriber(name, ports, rng, load.tally, WATCHERS)
+    load.subscribers.append(subscriber)
+    await subscriber.run()
+
+
+async def external_run(
+    name: str, *, ports: Sequence[int], seed: int, load: Load, events: int, batch: int, pause_s: float
+) -> None:
+    """Starts a run, appends `events` to it in batches with `ifSeq`, ends it, and follows it meanwhile."""
+    rng = random.Random(seed)
+    caller = Caller(ports, rng, load)
+    status, answer = await caller.post(RUNS, {"runId": name, "external": True, "leaseSeconds": 600})
+    assert status == 202, answer
+    async with asyncio.TaskGroup() as both:
+        both.create_task(followed(name, ports=ports, rng=random.Random(seed + 1), load=load))
+        both.create_task(
+            _Orchestrator(name, caller, fence=answer["fence"], load=load).run(
+                events=events, batch=batch, pause_s=pause_s, rng=rng
+            )
+        )
+
+
+class _Orchestrator:
+    """Appends what it has not appended yet, and knows after a lost answer whether the batch was stored."""
+
+    def __init__(self, name: str, caller: Caller, *, fence: int, load: Load) -> None:
+        self._path = f"{RUNS}/{name}/events"
+        self._caller = caller
+        self._headers = f"Runwire-Fence: {fence}\r\n"
+        self._at = 0
+        self._acknowledged = load.acknowledged.setdefault(name, [])
+
+    async def run(self, *, events: int, batch: int, pause_s: float, rng: random.Random) -> None:
+        await self._append([{"type": "RunStarted"}])
+        for first in range(0, events, batch):
+            labels = [f"step.n{number}" for number in range(first, min(first + batch, events))]
+            await self._append([{"type": "DebugTrace", "fn": label} for label in labels])
+            self._acknowledged += labels
+            await asyncio.sleep(rng.uniform(0, 2 * pause_s))  # its own work between two batches
+        await self._append([{"type": "RunFinished"}], outcome="finished")
+
+    async def _append(self, events: list[dict[str, str]], **outcome: str) -> None:
+        body = {"events": events, "ifSeq": self._at, **outcome}
+        status, answer = await self._caller.post(self._path, body, headers=self._headers)
+        stored_at = self._at + len(events)
+        if status == 409 and answer["code"] in ("seq_conflict", "run_closed"):
+            # An earlier try was stored and its answer lost: nothing else may have moved the log.
+            assert answer["lastSeq"] == stored_at, answer
+        else:
+            assert status == 200, answer
+            assert answer["lastSeq"] == stored_at, answer
+        self._at = stored_at
