@@ -43,6 +43,24 @@ async def test_a_database_of_another_version_is_refused(database: str, change: s
         await migrate(database)
 
 
+async def test_code_goes_on_with_a_later_schema_that_says_it_serves_it(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shipped = migrations()
+    newest = shipped[-1].name[:4]
+    later = Migration("9000_later", f"-- Adds a table.\n-- serves: {newest}\nCREATE TABLE later (n int)")
+    monkeypatch.setattr(module, "migrations", lambda: (*shipped, later))
+    assert await migrate(database) == ("9000_later",)
+    monkeypatch.setattr(module, "migrations", lambda: shipped)
+    assert await migrate(database) == ()
+    latest = Migration("9001_latest", "-- serves: 9000\nDROP TABLE later")
+    monkeypatch.setattr(module, "migrations", lambda: (*shipped, later, latest))
+    assert await migrate(database) == ("9001_latest",)
+    monkeypatch.setattr(module, "migrations", lambda: shipped)
+    with pytest.raises(MigrationError, match="9001_latest"):
+        await migrate(database)
+
+
 async def test_a_migration_that_fails_leaves_nothing_of_itself_and_keeps_those_before(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

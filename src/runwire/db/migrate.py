@@ -1,8 +1,14 @@
-"""Forward-only migrations: numbered SQL files, each applied once, in order, in its own transaction."""
+"""Forward-only migrations: numbered SQL files, each applied once, in order, in its own transaction.
+
+A file that only adds says so in a comment `-- serves: NNNN`: code that knows migrations up to NNNN still runs on it. Such
+code goes on while the database is migrated under it, and starts on the newer schema, too. So an upgrade is two releases:
+one that adds and uses, then, when no older process is left, one that takes away.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass
 from importlib.resources import files
 
@@ -11,6 +17,14 @@ import asyncpg
 from runwire.db.database import translated_errors
 from runwire.errors import MigrationError
 
+_SERVES = re.compile(r"^-- serves: (\d{4})$", re.MULTILINE)
+_TABLE = """
+CREATE TABLE IF NOT EXISTS runwire_migrations (
+    name       text PRIMARY KEY,
+    sha256     text NOT NULL,
+    applied_at timestamptz NOT NULL DEFAULT now(),
+    serves     text
+)"""
 _LOCK = 0x72756E77697265  # "runwire": two processes that start together migrate one after the other
 
 
@@ -22,6 +36,18 @@ class Migration:
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.sql.encode()).hexdigest()
+
+    @property
+    def serves(self) -> str | None:
+        """The number of the oldest migration whose code can go on after this one; None: only this one's own."""
+        found = _SERVES.search(self.sql)
+        return found[1] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class _Applied:
+    sha256: str
+    serves: str | None
 
 
 def migrations() -> tuple[Migration, ...]:
@@ -55,37 +81,37 @@ async def migrate(dsn: str) -> tuple[str, ...]:
 async def _migrate(connection: asyncpg.Connection[asyncpg.Record]) -> tuple[str, ...]:
     try:
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute(
-            "CREATE TABLE IF NOT EXISTS runwire_migrations ("
-            "name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
+        await connection.execute(_TABLE)
         todo = _plan(await _applied(connection))
         for migration in todo:
             async with connection.transaction():
                 await connection.execute(migration.sql)
                 await connection.execute(
-                    "INSERT INTO runwire_migrations (name, sha256) VALUES ($1, $2)",
+                    "INSERT INTO runwire_migrations (name, sha256, serves) VALUES ($1, $2, $3)",
                     migration.name,
                     migration.sha256,
+                    migration.serves,
                 )
         return tuple(migration.name for migration in todo)
     finally:
         await connection.close()
 
 
-async def _applied(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, str]:
+async def _applied(connection: asyncpg.Connection[asyncpg.Record]) -> dict[str, _Applied]:
     if await connection.fetchval("SELECT to_regclass('runwire_migrations')") is None:
         return {}
-    rows = await connection.fetch("SELECT name, sha256 FROM runwire_migrations")
-    return {row["name"]: row["sha256"] for row in rows}
+    rows = await connection.fetch("SELECT name, sha256, serves FROM runwire_migrations")
+    return {row["name"]: _Applied(row["sha256"], row["serves"]) for row in rows}
 
 
-def _plan(applied: dict[str, str]) -> tuple[Migration, ...]:
+def _plan(applied: dict[str, _Applied]) -> tuple[Migration, ...]:
     shipped = migrations()
     known = {migration.name: migration.sha256 for migration in shipped}
-    for name, sha256 in applied.items():
-        if name not in known:
-            raise MigrationError(f"the database has migration {name}, which this version of runwire does not know")
-        if known[name] != sha256:
-            raise MigrationError(f"migration {name} was applied with other content than this version ships")
+    newest = shipped[-1].name[:4]
+    for name, found in applied.items():
+        if name in known:
+            if known[name] != found.sha256:
+                raise MigrationError(f"migration {name} was applied with other content than this version ships")
+        elif found.serves is None or found.serves > newest:
+            raise MigrationError(f"the database has migration {name}, which this version of runwire cannot run on")
     return tuple(migration for migration in shipped if migration.name not in applied)
