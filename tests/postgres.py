@@ -98,6 +98,19 @@ async def cloned_database(admin_dsn: str) -> AsyncIterator[str]:
             await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
+@asynccontextmanager
+async def empty_database(admin_dsn: str) -> AsyncIterator[str]:
+    """The same with nothing in it, not even a schema."""
+    name = f"test_{uuid.uuid4().hex[:12]}"
+    async with _connected(admin_dsn) as admin:
+        await admin.execute(f'CREATE DATABASE "{name}"')
+    try:
+        yield with_database(admin_dsn, name)
+    finally:
+        async with _connected(admin_dsn) as admin:
+            await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
 # FILE_COPY checkpoints twice, which is cheap without fsync; WAL_LOG writes every page through the buffers.
 STRATEGY = "FILE_COPY"
 

@@ -80,7 +80,7 @@ async def campaign(
             calm.set()
             tell("quiet: every run goes to its end")
             everything.create_task(_within(QUIET_S, lambda: _finished(report.load), scene))
-        await _check(scene.cluster.primary.dsn, report)
+        await checked(scene.cluster.primary.dsn, report)
         assert _unforeseen(scene.fleet) == []
     report.took_s = time.monotonic() - began
     return report
@@ -187,8 +187,11 @@ async def _within(seconds: float, done: Callable[[], bool], scene: Scene) -> Non
         raise AssertionError(f"runs do not end {seconds:g} s after the last fault; down: {down}") from None
 
 
-async def _check(dsn: str, report: Report) -> None:
-    """What clients saw is what is stored, what was acknowledged is stored once, and the database's own audit agrees."""
+async def checked(dsn: str, report: Report) -> None:
+    """What clients saw is what is stored, what was acknowledged is stored once, and the database's own audit agrees.
+
+    Raises AssertionError where it is not so; counts runs and events in `report`.
+    """
     connection = await asyncpg.connect(dsn)
     try:
 

@@ -34,11 +34,16 @@ class Member:
         self.port = free_port() if "api" in name else 0
         self._command = [sys.executable, "-m", "runwire", "serve", "--port", str(self.port), "--admin-port", "0"]
         self._command += arguments
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNWIRE_", "DATABASE_", "OTEL_"))}
-        self._environment = inherited | {"RUNWIRE_WORKER_ID": name} | dict(environment)
+        self._environment: Mapping[str, str] = {}
+        self.use(environment)
         self._log = logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._said_before = 0
+
+    def use(self, environment: Mapping[str, str]) -> None:
+        """What the next process gets, beside what this one has from outside."""
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNWIRE_", "DATABASE_", "OTEL_"))}
+        self._environment = inherited | {"RUNWIRE_WORKER_ID": self.name} | dict(environment)
 
     @property
     def url(self) -> str:

@@ -1,8 +1,8 @@
 """Forward-only migrations: numbered SQL files, each applied once, in order, in its own transaction.
 
-A file that only adds says so in a comment `-- serves: NNNN`: code that knows migrations up to NNNN still runs on it. Such
-code goes on while the database is migrated under it, and starts on the newer schema, too. So an upgrade is two releases:
-one that adds and uses, then, when no older process is left, one that takes away.
+A file that only adds says so in a comment `-- serves: NNNN`: code that knows migrations up to NNNN still runs on it.
+Such code goes on while the database is migrated under it, and starts on the newer schema, too. So an upgrade is two
+releases: one that adds and uses, then, when no older process is left, one that takes away.
 """
 
 from __future__ import annotations
