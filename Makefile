@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean
+.PHONY: help demo chaos soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -65,6 +65,10 @@ docs: $(DEV) ## Write the parts of docs/ that are made from the code
 chaos: $(DEV) ## Every kind of fault under load, for MINUTES=10; REPORT=1 writes docs/reliability.md
 	sh scripts/system-programs.sh
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
+
+soak: $(DEV) ## Load and faults for MINUTES=30: memory, descriptors, connections and tables stay flat; REPORT=1 writes
+	sh scripts/system-programs.sh
+	PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks

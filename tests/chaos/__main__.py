@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,11 +12,9 @@ from pathlib import Path
 from typing import Final
 
 from chaos.campaign import Report, Scale, campaign
+from chaos.report import commit, put, tell_from
 
-ROOT: Final = Path(__file__).parents[2]
-PAGE: Final = ROOT / "docs" / "reliability.md"
 BEGIN: Final = "<!-- written by make chaos -->"
-END: Final = "<!-- end -->"
 
 
 def main() -> None:
@@ -37,23 +34,17 @@ def main() -> None:
         pause_s=0.3,
         golden_every_s=1.0,
     )
-    began = time.monotonic()
-
-    def tell(line: str) -> None:
-        print(f"{time.monotonic() - began:7.1f} s  {line}", flush=True)  # noqa: T201  # progress
-
     with tempfile.TemporaryDirectory(prefix="runwire-chaos-logs-") as folder:
-        report = asyncio.run(campaign(scale, folder=Path(folder), seed=asked.seed, tell=tell))
+        report = asyncio.run(campaign(scale, folder=Path(folder), seed=asked.seed, tell=tell_from(time.monotonic())))
     text = "\n".join(_told(report, seed=asked.seed, minutes=asked.minutes))
     print(text)  # noqa: T201  # the result
     if asked.report:
-        before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n\n{text}\n\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+        put(text, begin=BEGIN)
 
 
 def _told(report: Report, *, seed: int, minutes: float) -> Iterator[str]:
     tally, load = report.load.tally, report.load
-    yield f"Commit `{_commit()}`, seed {seed}, faults for {minutes:g} minutes, {report.took_s / 60:.1f} minutes in all."
+    yield f"Commit `{commit()}`, seed {seed}, faults for {minutes:g} minutes, {report.took_s / 60:.1f} minutes in all."
     yield ""
     yield "| | |"
     yield "|---|---|"
@@ -71,12 +62,6 @@ def _told(report: Report, *, seed: int, minutes: float) -> Iterator[str]:
     yield "|---|---|"
     for name, times in sorted(report.faults.items()):
         yield f"| {name} | {times} |"
-
-
-def _commit() -> str:
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import asyncpg
 
@@ -48,6 +49,7 @@ class Scale:
     """
 
     seconds: float = 0.0
+    kinds: tuple[str, ...] = tuple(FAULTS)
     gap_s: tuple[float, float] = (0.3, 1.5)
     at_once: int = 10
     events: int = 300
@@ -67,19 +69,30 @@ class Report:
 
 
 async def campaign(
-    scale: Scale, *, folder: Path, seed: int, tell: Callable[[str], None] = lambda _line: None
+    scale: Scale,
+    *,
+    folder: Path,
+    seed: int,
+    tell: Callable[[str], None] = lambda _line: None,
+    beside: Callable[[Scene], Coroutine[Any, Any, None]] | None = None,
 ) -> Report:
-    """Holds the campaign and checks everything. Raises AssertionError at the first thing that is not as it must be."""
+    """Holds the campaign and checks everything. `beside` runs until the load has ended, if it does not end before.
+
+    Raises AssertionError at the first thing that is not as it must be.
+    """
     began = time.monotonic()
     report = Report()
     async with _scene(folder, random.Random(seed)) as scene:
         calm = asyncio.Event()
+        also = asyncio.create_task(beside(scene) if beside else asyncio.sleep(0))
         async with asyncio.TaskGroup() as everything:
             everything.create_task(_load(scene, scale, seed=seed, load=report.load, calm=calm))
             await _faults(scene, scale, report=report, tell=tell)
             calm.set()
             tell("quiet: every run goes to its end")
             everything.create_task(_within(QUIET_S, lambda: _finished(report.load), scene))
+        also.cancel()
+        await asyncio.wait({also})
         await checked(scene.cluster.primary.dsn, report)
         assert _unforeseen(scene.fleet) == []
     report.took_s = time.monotonic() - began
@@ -108,7 +121,7 @@ async def _scene(folder: Path, rng: random.Random) -> AsyncIterator[Scene]:
             members.append(member)
             if member.port:
                 to_api[place] = await held.enter_async_context(proxying(member.port))
-        await asyncio.gather(*(member.start() for member in members))
+        await asyncio.gather(*(member.start(within_s=90) for member in members))
         yield Scene(Fleet(members), database, to_database, to_api, clock, rng, asyncio.Lock())
 
 
@@ -122,8 +135,8 @@ async def _faults(scene: Scene, scale: Scale, *, report: Report, tell: Callable[
     under_way: set[asyncio.Task[None]] = set()
     until = time.monotonic() + scale.seconds
     async with asyncio.TaskGroup() as group:
-        for name in _order(scene.rng):
-            if report.faults.total() >= len(FAULTS) and time.monotonic() >= until:
+        for name in _order(scale.kinds, scene.rng):
+            if report.faults.total() >= len(scale.kinds) and time.monotonic() >= until:
                 break
             tell(f"fault {report.faults.total() + 1}, {report.load.events_acknowledged:,} events so far: {name}")
             task = group.create_task(_done(FAULTS[name](scene)))
@@ -135,11 +148,9 @@ async def _faults(scene: Scene, scale: Scale, *, report: Report, tell: Callable[
                 await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
 
 
-def _order(rng: random.Random) -> Iterator[str]:
+def _order(kinds: Sequence[str], rng: random.Random) -> Iterator[str]:
     while True:
-        kinds = list(FAULTS)
-        rng.shuffle(kinds)
-        yield from kinds
+        yield from rng.sample(kinds, len(kinds))
 
 
 async def _done(fault: Awaitable[None]) -> None:
