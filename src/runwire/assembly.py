@@ -218,6 +218,7 @@ class Assembly:
             dropped=metrics.telemetry_dropped["traces"].inc,
             ratio=settings.trace_sample_ratio,
             version=runwire.__version__,
+            roles=[role.value for role in settings.roles],
         )
         self._ground.push_async_callback(tracing.aclose)
         if tracing.recording:

@@ -15,7 +15,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from runwire.errors import BusUnavailable
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg, suppressed
-from runwire.telemetry.spans import NO_SPAN, NO_SPANS
+from runwire.telemetry.span import NO_SPAN
+from runwire.telemetry.spans import NO_SPANS
 from runwire.telemetry.traceparent import TraceContext, mint_trace, parse_traceparent, sampled_trace_id
 from runwire.telemetry.tracing import Tracing, exporter_from_environment
 from telemetry.tables import code, table

@@ -258,6 +258,8 @@ def _print_view(view: RunView, *, as_json: bool) -> None:
         facts["error"] = f"[red]{view.error_code}[/]"
     if view.cancel_requested:
         facts["cancel"] = "requested"
+    if view.trace_id:
+        facts["trace"] = view.trace_id
     out = console()
     for name, fact in facts.items():
         out.print(f"[dim]{name:>8}[/]  {fact}", soft_wrap=True)

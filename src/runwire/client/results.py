@@ -26,7 +26,10 @@ class Appended(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
-    """A run as the service sees it. `published_seq` is how far streams may see; `attempt` counts claims by workers."""
+    """A run as the service sees it. `published_seq` is how far streams may see; `attempt` counts claims by workers.
+
+    `trace_id` is where its spans are, None for a run that is not sampled.
+    """
 
     run_id: str
     agent: str
@@ -42,6 +45,7 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     error_code: str | None = None
     waiting_for: str | None = None
     cancel_requested: bool = False
+    trace_id: str | None = None
 
 
 class RunPage(msgspec.Struct, frozen=True, rename="camel"):

@@ -11,6 +11,7 @@ from runwire.db import Database, Row, load_sql
 from runwire.errors import RunNotFound
 from runwire.model.graph import DEFAULT_TIMEOUT_S, Agents
 from runwire.model.run import RunState
+from runwire.telemetry.traceparent import sampled_trace_id
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 
@@ -221,7 +222,6 @@ _FIND_HOLDER: Final = (
 
 
 def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Row], locks: list[Row]) -> dict[str, Any]:
-    trace_id = run["traceparent"].split("-")[1] if run["traceparent"] else None
     return {
         "state": run["state"],
         "agent": run["agent"],
@@ -238,7 +238,7 @@ def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Ro
         "cancelRequestedSeconds": _rounded(run["cancel_age_s"]),
         "lastError": None if error is None else error["fn"],
         "errorCode": run["error_code"],
-        "traceId": trace_id,
+        "traceId": sampled_trace_id(run["traceparent"]),
         "publishers": [
             {
                 "id": row["publisher_id"],

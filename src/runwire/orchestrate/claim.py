@@ -9,6 +9,8 @@ from dataclasses import dataclass
 class Claim:
     """What a worker got with its lease. `was` is the state the run was found in; `age_s` counts from its start call.
 
+    Of sampled runs `span_id` is the span of this turn, `earlier_span_id` that of the turn before; `lost_worker_id` is
+    who had that one and died, from and until when (epoch microseconds), None when it let go of the run.
     `next_node` and `state` (JSON) are those of the last checkpoint, None before the first.
     """
 
@@ -22,6 +24,12 @@ class Claim:
     was: str
     cancel_requested: bool
     age_s: float
+    worker_id: str
+    span_id: str | None
+    earlier_span_id: str | None
+    lost_worker_id: str | None
+    earlier_from_us: int | None
+    earlier_until_us: int | None
     next_node: str | None
     state: bytes | None
 

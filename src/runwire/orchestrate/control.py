@@ -17,6 +17,7 @@ from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.traceparent import sampled_trace_id
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
 _log = get_logger()
@@ -54,7 +55,7 @@ class Started:
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
-    """A run as callers see it. Times are epoch milliseconds."""
+    """A run as callers see it. Times are epoch milliseconds; `trace_id` is of sampled runs only."""
 
     run_id: str
     agent: str
@@ -70,6 +71,7 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     error_code: str | None
     waiting_for: str | None
     cancel_requested: bool
+    trace_id: str | None
 
 
 class RunPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -238,6 +240,7 @@ def _view(row: Row) -> RunView:
         error_code=row["error_code"],
         waiting_for=row["waiting_for"],
         cancel_requested=row["cancel_requested"],
+        trace_id=sampled_trace_id(row["traceparent"]),
     )
 
 

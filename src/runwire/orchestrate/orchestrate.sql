@@ -66,16 +66,18 @@ RETURNING run_id
 -- name: claim
 -- Each run goes to one worker, with a fence higher than any before: new ones, those whose owner's lease ended, and
 -- waiting ones that were signalled or cancelled. Locked rows are somebody else's claim in progress.
+-- With the run comes its newest checkpoint, and of a sampled run the span of the attempt before; the span of this one
+-- is named here, so that who comes after can link to it whatever becomes of this worker.
 WITH fresh AS MATERIALIZED (
-    SELECT run_id, state AS was, waiting_for FROM runs
+    SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs
     WHERE state = 'pending' AND NOT external AND agent = ANY ($1::text[]) AND (lease_until IS NULL OR lease_until < now())
     ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), orphaned AS MATERIALIZED (
-    SELECT run_id, state AS was, waiting_for FROM runs
+    SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs
     WHERE state = 'started' AND NOT external AND agent = ANY ($1::text[]) AND lease_until < now()
     ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
 ), woken AS MATERIALIZED (
-    SELECT run_id, state AS was, waiting_for FROM runs AS r
+    SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs AS r
     WHERE state = 'waiting' AND NOT external AND agent = ANY ($1::text[])
       AND (cancel_requested_at IS NOT NULL
            OR EXISTS (SELECT FROM run_signals AS s WHERE s.run_id = r.run_id AND s.name = r.waiting_for))
@@ -85,23 +87,31 @@ WITH fresh AS MATERIALIZED (
 ), heard AS (
     DELETE FROM run_signals AS s USING chosen AS c
     WHERE c.was = 'waiting' AND s.run_id = c.run_id AND s.name = c.waiting_for
+), claimed AS (
+    UPDATE runs AS r SET
+        fence = r.fence + 1,
+        attempt = r.attempt + CASE WHEN c.was = 'waiting' THEN 0 ELSE 1 END,
+        lease_owner = $3,
+        lease_until = now() + $4::real * interval '1 second',
+        lease_s = $4::real,
+        state = CASE WHEN c.was = 'waiting' THEN 'started' ELSE r.state END,
+        waiting_for = NULL,
+        attempt_span = CASE WHEN right(r.traceparent, 1) IN ('1', '3')
+                            THEN left(replace(gen_random_uuid()::text, '-', ''), 16) END,
+        attempt_at = CASE WHEN right(r.traceparent, 1) IN ('1', '3') THEN now() END
+    FROM chosen AS c
+    WHERE r.run_id = c.run_id
+    RETURNING r.run_id, r.agent, r.input, r.last_seq, r.fence, r.attempt, r.traceparent, c.was::text AS was,
+              r.cancel_requested_at IS NOT NULL AS cancel_requested,
+              extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s,
+              r.lease_owner AS worker_id, r.attempt_span AS span_id, c.attempt_span AS earlier_span_id,
+              -- Who let go of a run has no lease on it any more; who still had one was lost.
+              CASE WHEN c.attempt_span IS NOT NULL THEN c.lease_owner END AS lost_worker_id,
+              (extract(epoch FROM c.attempt_at) * 1000000)::bigint AS earlier_from_us,
+              (extract(epoch FROM c.lease_until) * 1000000)::bigint AS earlier_until_us
 )
-UPDATE runs AS r SET
-    fence = r.fence + 1,
-    attempt = r.attempt + CASE WHEN c.was = 'waiting' THEN 0 ELSE 1 END,
-    lease_owner = $3,
-    lease_until = now() + $4::real * interval '1 second',
-    lease_s = $4::real,
-    state = CASE WHEN c.was = 'waiting' THEN 'started' ELSE r.state END,
-    waiting_for = NULL
-FROM chosen AS c
-WHERE r.run_id = c.run_id
-RETURNING r.run_id, r.agent, r.input, r.last_seq, r.fence, r.attempt, r.traceparent, c.was::text AS was,
-          r.cancel_requested_at IS NOT NULL AS cancel_requested,
-          extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s
-
--- name: checkpoints
-SELECT run_id, next_node, state FROM run_checkpoints WHERE run_id = ANY ($1::text[])
+SELECT claimed.*, saved.next_node, saved.state
+FROM claimed LEFT JOIN LATERAL newest_checkpoint(CASE WHEN claimed.last_seq > 0 THEN claimed.run_id END) AS saved ON true
 
 -- name: heartbeat
 -- Renews the leases this owner still holds, and names the runs that are somebody else's by now.

@@ -14,7 +14,7 @@ import msgspec
 
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.clock import monotonic
-from runwire.errors import GraphError, NodeFailed, RunwireError
+from runwire.errors import FenceLost, GraphError, NodeFailed, RunClosed, RunwireError
 from runwire.model.event import (
     RUN_FINISHED,
     RUN_STARTED,
@@ -89,6 +89,8 @@ class Walk:
         self._node: asyncio.Task[str | Wait | None] | None = None
         self._cancelled = asyncio.Event()
         self._draining = False
+        self._lost = False
+        self._failed_with = ""
         self._first_node = claim.last_seq == 0
 
     def cancel(self) -> None:
@@ -97,6 +99,10 @@ class Walk:
         self._cancelled.set()
         if self._node is not None:
             self._node.cancel()
+
+    def lose(self) -> None:
+        """The run is somebody else's by now, who tells of this turn; what remains is to cancel it."""
+        self._lost = True
 
     def drain(self) -> None:
         """Stops at the next checkpoint, leaving the run as it is for another worker."""
@@ -108,13 +114,45 @@ class Walk:
         Raises FenceLost when the run was taken over meanwhile, and AppendError when its log refuses an event.
         """
         claim = self.claim
+        self._tell_of_lost_turn()
         with self._spans.invoke_workflow(
-            claim.traceparent, agent=claim.agent, run_id=claim.run_id, attempt=claim.attempt
-        ):
+            claim.traceparent,
+            agent=claim.agent,
+            run_id=claim.run_id,
+            attempt=claim.attempt,
+            worker_id=claim.worker_id,
+            span_id=claim.span_id,
+            earlier=claim.earlier_span_id,
+        ) as span:
             try:
-                return await self._walk()
+                reached = await self._walk()
+            except (FenceLost, RunClosed):
+                self._lost = True
+                raise
+            else:
+                span.set("runwire.outcome", "handed_over" if reached is None else reached.value)
+                if reached is RunState.FAILED:
+                    span.fail(self._failed_with)
+                return reached
             finally:
+                if self._lost:
+                    span.discard()
                 await self._log.aclose()
+
+    def _tell_of_lost_turn(self) -> None:
+        """A worker that was killed sends its span no more: who goes on does it."""
+        claim = self.claim
+        if claim.earlier_span_id and claim.lost_worker_id and claim.earlier_from_us and claim.earlier_until_us:
+            self._spans.lost_workflow(
+                claim.traceparent,
+                agent=claim.agent,
+                run_id=claim.run_id,
+                attempt=claim.attempt - 1,
+                worker_id=claim.lost_worker_id,
+                span_id=claim.earlier_span_id,
+                from_us=claim.earlier_from_us,
+                until_us=claim.earlier_until_us,
+            )
 
     async def _walk(self) -> RunState | None:
         if self.claim.last_seq == 0:
@@ -156,8 +194,8 @@ class Walk:
                 self.claim.traceparent, node=node.name, run_id=self.claim.run_id, attempt=attempt
             ) as span:
                 tried = await self._try(node, state, attempt)
-                if tried.code is not None:
-                    span.set("error.type", tried.code)
+                if tried.code is not None and not self._log.cancel_requested:
+                    span.fail(tried.code)
             if tried.exit_ is not None:
                 self._observe(node, started, "finished")
                 step = await self._leave(node, state, tried.exit_)
@@ -279,6 +317,7 @@ class Walk:
 
     async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
         await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))
+        self._failed_with = code or ""
         took_s = monotonic() - self._started_at
         self._metrics.runs_finished[self.claim.agent, state.value].inc()
         self._metrics.run_duration[state.value].observe(took_s)

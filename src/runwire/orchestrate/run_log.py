@@ -57,8 +57,7 @@ class RunLog:
             flush, self._flush = self._flush, None
             await flush
         traces, self._traces = self._traces, []
-        with self._spans.create_events(self._traceparent, run_id=self.run_id, count=len(traces) + len(events)):
-            await self._store([*traces, *events], change, checkpoint)
+        await self._store([*traces, *events], change, checkpoint)
 
     async def aclose(self) -> None:
         """Drops traces that are not stored yet: their run is not this owner's any more."""
@@ -79,6 +78,12 @@ class RunLog:
             await self._store(traces, None, None)
 
     async def _store(self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None) -> None:
+        with self._spans.create_events(self._traceparent, run_id=self.run_id, count=len(events)):
+            await self._repeat_until_stored(events, change, checkpoint)
+
+    async def _repeat_until_stored(
+        self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None
+    ) -> None:
         goal = self.last_seq + len(events)
         async for attempt in AsyncRetrying(
             retry=retry_if_exception_type(StorageUnavailable),

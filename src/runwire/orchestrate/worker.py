@@ -108,14 +108,8 @@ class Worker:
         if room <= 0 or self._stopping:
             return 0
         rows = await self._database.fetch(_SQL["claim"], list(self._agents.names), room, self._worker_id, self._lease_s)
-        if not rows:
-            return 0
-        seen = [row["run_id"] for row in rows if row["last_seq"]]
-        saved = await self._database.fetch(_SQL["checkpoints"], seen) if seen else []
-        checkpoints = {row["run_id"]: (row["next_node"], row["state"]) for row in saved}
         for row in rows:
-            next_node, state = checkpoints.get(row["run_id"], (None, None))
-            self._begin(Claim(**row, next_node=next_node, state=state))
+            self._begin(Claim(**row))
         return len(rows)
 
     async def heartbeat(self) -> None:
@@ -129,6 +123,7 @@ class Worker:
             if walk is None or walk.claim.fence != held[row["run_id"]]:
                 continue
             if row["lost"]:
+                walk.lose()
                 self._tasks[row["run_id"]].cancel()
             elif row["cancel_requested"]:
                 walk.cancel()
@@ -139,6 +134,7 @@ class Worker:
             raise AssertionError(claim.agent)
         previous = self._tasks.get(claim.run_id)
         if previous is not None:  # its lease ended while it was walked here: that walk is fenced out
+            self._walks[claim.run_id].lose()
             previous.cancel()
         walk = Walk(claim, agent, self._log, metrics=self._metrics, spans=self._spans)
         self._walks[claim.run_id] = walk

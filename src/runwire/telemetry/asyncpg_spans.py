@@ -6,6 +6,7 @@ query outside one, and records the texts of PostgreSQL's errors, which quote wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -17,6 +18,7 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 suppressed = suppress_instrumentation
 """`with suppressed():` no database spans, for the hot path; a hand-written span stands in for them."""
 
+_NAMED = re.compile(r"/\* (runwire\.[\w.]+) \*/")
 _Call = Callable[..., Awaitable[Any]]
 
 
@@ -30,6 +32,12 @@ def instrument_asyncpg(provider: trace.TracerProvider) -> Callable[[], None]:
         return lambda: None
     instrumentor.instrument(tracer_provider=_QuietProvider(provider))
     return cast("Callable[[], None]", instrumentor.uninstrument)
+
+
+def named_statement(query: str) -> str | None:
+    """The name a statement of ours begins with: `runwire.orchestrate.claim`."""
+    found = _NAMED.match(query)
+    return None if found is None else found[1]
 
 
 class _SampledOnly(AsyncPGInstrumentor):
@@ -59,7 +67,10 @@ class _QuietProvider(trace.TracerProvider):
 
 
 class _QuietTracer(trace.Tracer):
-    """A tracer whose spans keep an error's status, but neither its text nor its traceback."""
+    """A tracer whose spans keep an error's status, but neither its text nor its traceback.
+
+    A span is named after the statement when that has a name, as ours do, else after its first word.
+    """
 
     def __init__(self, tracer: trace.Tracer) -> None:
         self._tracer = tracer
@@ -68,7 +79,9 @@ class _QuietTracer(trace.Tracer):
         return self._tracer.start_span(*args, **kwargs)
 
     @contextmanager
-    def start_as_current_span(self, *args: Any, **kwargs: Any) -> Iterator[trace.Span]:  # type: ignore[override]
+    def start_as_current_span(self, name: str, **kwargs: Any) -> Iterator[trace.Span]:  # type: ignore[override]
         quiet = {**kwargs, "record_exception": False, "set_status_on_exception": False}
-        with self._tracer.start_as_current_span(*args, **quiet) as span:
+        attributes = kwargs.get("attributes") or {}
+        named = named_statement(str(attributes.get("db.query.text") or attributes.get("db.statement") or ""))
+        with self._tracer.start_as_current_span(named or name, **quiet) as span:
             yield span

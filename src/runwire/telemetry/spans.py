@@ -9,50 +9,28 @@ Spans carry no exception texts: a failed one has `error.type`, a bounded code or
 from __future__ import annotations
 
 import random
-import re
-from collections.abc import Iterable
-from types import TracebackType
-from typing import Final, Protocol, Self
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from runwire.errors import RunwireError
-from runwire.telemetry.traceparent import TraceContext, mint_trace, parse_traceparent, sampled_trace_id
+from runwire.telemetry.span import NO_SPAN, RecordedSpan, RunRequest, Span, UnsampledRequest
+from runwire.telemetry.traceparent import TraceContext, mint_trace, parse_traceparent, sampled_trace_id, with_span
 
 DESTINATION: Final = "runwire.events"
 MAX_LINKS: Final = 8
+LEASE_LOST: Final = "lease_lost"
 
 ROOT_IS_SAMPLED: Final = otel_context.create_key("runwire-root-is-sampled")
 """Set in the context of a root span that was decided to be sampled before it was started."""
 
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,47}")
-
-
-class Span(Protocol):
-    """Entered for the time the work takes. An Exception that leaves it marks it failed; a cancellation does not."""
-
-    @property
-    def traceparent(self) -> str | None:
-        """This span as the parent of others; None when nothing is recorded."""
-
-    def set(self, key: str, value: AttributeValue) -> None: ...
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None: ...
-
-
-class RunRequest(Span, Protocol):
-    """The span of the request that starts a run."""
-
-    @property
-    def traceparent(self) -> str:
-        """What to store with the run; there whether it is sampled or not."""
+CHOSEN_SPAN_ID: Final[ContextVar[int | None]] = ContextVar("runwire_chosen_span_id", default=None)
+"""The id the span that is being started gets, for one that was promised to others before it."""
 
 
 class Spans:
@@ -76,14 +54,14 @@ class Spans:
         """SERVER `POST <route>`; `traceparent` is the request's header. Its own `traceparent` is the run's."""
         caller = parse_traceparent(traceparent)
         if self._tracer is None or not (self._draw() if caller is None else caller.sampled):
-            return _UnsampledRequest(str(caller or mint_trace(sampled=False)))
+            return UnsampledRequest(str(caller or mint_trace(sampled=False)))
         if caller is None:
             root = trace.set_span_in_context(trace.INVALID_SPAN)
             parent = otel_context.set_value(ROOT_IS_SAMPLED, value=True, context=root)
         else:
             parent = trace.set_span_in_context(trace.NonRecordingSpan(_remote(caller)))
         attributes = {"http.request.method": "POST", "http.route": route}
-        return _RecordedSpan(self._tracer.start_span(f"POST {route}", parent, SpanKind.SERVER, attributes=attributes))
+        return RecordedSpan(self._tracer.start_span(f"POST {route}", parent, SpanKind.SERVER, attributes=attributes))
 
     def invoke_workflow(
         self,
@@ -92,22 +70,52 @@ class Spans:
         agent: str,
         run_id: str,
         attempt: int = 1,
+        worker_id: str = "",
+        span_id: str | None = None,
         earlier: str | None = None,
     ) -> Span:
-        """`invoke_workflow <agent>`: a worker's turn at a run, linked to the `earlier` attempt it goes on from."""
-        if (parent := self._parent(traceparent)) is None:
+        """`invoke_workflow <agent>`: a worker's turn at a run, with the id `span_id` that was stored with its claim.
+
+        `earlier` is the span id of the turn it goes on from, which it is linked to.
+        """
+        if (parent := self._parent(traceparent)) is None or traceparent is None:
             return NO_SPAN
         return self._start(
             parent,
             f"invoke_workflow {agent}",
-            links=_links((earlier,)),
-            attributes={
-                "gen_ai.operation.name": "invoke_workflow",
-                "gen_ai.agent.name": agent,
-                "runwire.run_id": run_id,
-                "runwire.attempt": attempt,
-            },
+            links=() if earlier is None else _links((with_span(traceparent, earlier),)),
+            attributes=_workflow(agent, run_id, attempt, worker_id),
+            span_id=span_id,
         )
+
+    def lost_workflow(
+        self,
+        traceparent: str | None,
+        *,
+        agent: str,
+        run_id: str,
+        attempt: int,
+        worker_id: str,
+        span_id: str,
+        from_us: int,
+        until_us: int,
+    ) -> None:
+        """The `invoke_workflow` span of a worker that died, which can send it no more; times are epoch microseconds.
+
+        Without it what that worker did has no parent, and who goes on links to nothing.
+        """
+        if self._tracer is None or (parent := self._parent(traceparent)) is None:
+            return
+        attributes = _workflow(agent, run_id, attempt, worker_id) | {
+            "runwire.outcome": "lost",
+            "error.type": LEASE_LOST,
+        }
+        with _chosen(span_id):
+            span = self._tracer.start_span(
+                f"invoke_workflow {agent}", parent, attributes=attributes, start_time=from_us * 1000
+            )
+        span.set_status(Status(StatusCode.ERROR))
+        span.end(until_us * 1000)
 
     def invoke_node(self, traceparent: str | None, *, node: str, run_id: str, attempt: int = 1) -> Span:
         """`invoke_node <node>`: one try of a node."""
@@ -196,67 +204,29 @@ class Spans:
         attributes: dict[str, AttributeValue],
         kind: SpanKind = SpanKind.INTERNAL,
         links: tuple[Link, ...] = (),
+        span_id: str | None = None,
     ) -> Span:
         if self._tracer is None:
             return NO_SPAN
-        return _RecordedSpan(self._tracer.start_span(name, parent, kind, attributes, links))
+        with _chosen(span_id):
+            return RecordedSpan(self._tracer.start_span(name, parent, kind, attributes, links))
 
 
-class _RecordedSpan:
-    __slots__ = ("_span", "_token", "traceparent")
-
-    def __init__(self, span: trace.Span) -> None:
-        self._span = span
-        at = span.get_span_context()
-        self.traceparent = f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags & 0x03:02x}"
-
-    def set(self, key: str, value: AttributeValue) -> None:
-        self._span.set_attribute(key, value)
-
-    def __enter__(self) -> Self:
-        self._token = otel_context.attach(trace.set_span_in_context(self._span))
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        otel_context.detach(self._token)
-        # A cancelled task did not fail, so only Exceptions count.
-        if isinstance(error, Exception):
-            self._span.set_attribute("error.type", _error_type(error))
-            self._span.set_status(Status(StatusCode.ERROR))
-        self._span.end()
-
-
-class _NoSpan:
-    __slots__ = ()
-
-    @property
-    def traceparent(self) -> str | None:
-        return None
-
-    def set(self, key: str, value: AttributeValue) -> None:
-        pass
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        pass
-
-
-class _UnsampledRequest(_NoSpan):
-    __slots__ = ("_traceparent",)
-
-    def __init__(self, traceparent: str) -> None:
-        self._traceparent = traceparent
-
-    @property
-    def traceparent(self) -> str:
-        return self._traceparent
-
-
-NO_SPAN: Final = _NoSpan()
 NO_SPANS: Final = Spans(None, ratio=0.0)
 """For code that runs without tracing."""
+
+
+@contextmanager
+def _chosen(span_id: str | None) -> Iterator[None]:
+    """Inside, a span that is started gets this id; None leaves it to chance."""
+    if span_id is None:
+        yield
+        return
+    token = CHOSEN_SPAN_ID.set(int(span_id, 16))
+    try:
+        yield
+    finally:
+        CHOSEN_SPAN_ID.reset(token)
 
 
 def _remote(stored: TraceContext) -> SpanContext:
@@ -270,6 +240,16 @@ def _links(traceparents: Iterable[str | None]) -> tuple[Link, ...]:
     return tuple(Link(_remote(context)) for context in contexts if context is not None)
 
 
+def _workflow(agent: str, run_id: str, attempt: int, worker_id: str) -> dict[str, AttributeValue]:
+    return {
+        "gen_ai.operation.name": "invoke_workflow",
+        "gen_ai.agent.name": agent,
+        "runwire.run_id": run_id,
+        "runwire.attempt": attempt,
+        "runwire.worker": worker_id,
+    }
+
+
 def _messaging(operation: str, count: int) -> dict[str, AttributeValue]:
     return {
         "messaging.system": "runwire",
@@ -278,9 +258,3 @@ def _messaging(operation: str, count: int) -> dict[str, AttributeValue]:
         "messaging.operation.type": operation,
         "messaging.batch.message_count": count,
     }
-
-
-def _error_type(error: Exception) -> str:
-    if isinstance(error, RunwireError) and _CODE.fullmatch(error.code):
-        return error.code
-    return type(error).__qualname__

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
@@ -16,6 +17,7 @@ from opentelemetry import context as otel_context
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
 from opentelemetry.sdk.trace.sampling import (
     Decision,
     ParentBased,
@@ -24,10 +26,10 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 from opentelemetry.trace import Link, SpanKind, TraceState
-from opentelemetry.util.types import Attributes
+from opentelemetry.util.types import Attributes, AttributeValue
 
 from runwire.telemetry.span_export import QUEUE_SPANS, BoundedSpanExport
-from runwire.telemetry.spans import ROOT_IS_SAMPLED, Spans
+from runwire.telemetry.spans import CHOSEN_SPAN_ID, ROOT_IS_SAMPLED, Spans
 
 DEFAULT_RATIO: Final = 0.05
 EXPORT_TIMEOUT_S: Final = 2.0
@@ -37,7 +39,8 @@ class Tracing(Spans):
     """The tracer of one process. Call `aclose` (or `shutdown`) at the end: it takes less than a second.
 
     `ratio` is the share of runs sampled when their caller does not say. `dropped` is called, from any thread, with
-    the number of spans given up. Without an `exporter` nothing is recorded.
+    the number of spans given up. `version` and `roles` tell whose spans these are. Without an `exporter` nothing is
+    recorded.
     """
 
     def __init__(
@@ -47,10 +50,14 @@ class Tracing(Spans):
         dropped: Callable[[int], object],
         ratio: float = DEFAULT_RATIO,
         version: str = "dev",
+        roles: Sequence[str] = (),
         queue_spans: int = QUEUE_SPANS,
     ) -> None:
         self.provider = TracerProvider(
-            sampler=ParentBased(_RootSampler(ratio)), resource=_resource(version), shutdown_on_exit=False
+            sampler=ParentBased(_RootSampler(ratio)),
+            resource=_resource(version, roles),
+            id_generator=_ChosenIds(),
+            shutdown_on_exit=False,
         )
         self._export: BoundedSpanExport | None = None
         if exporter is not None:
@@ -92,14 +99,24 @@ def exporter_from_environment(environ: Mapping[str, str] = os.environ) -> SpanEx
     return OTLPSpanExporter(timeout=None if chosen else EXPORT_TIMEOUT_S)
 
 
-def _resource(version: str) -> Resource:
+def _resource(version: str, roles: Sequence[str]) -> Resource:
     """Ours where the environment (OTEL_SERVICE_NAME, OTEL_RESOURCE_ATTRIBUTES) says nothing else."""
-    ours = {
+    ours: dict[str, AttributeValue] = {
         "service.name": "runwire",
         "service.version": version,
         "service.instance.id": str(uuid_utils.uuid4()),
+        "host.name": socket.gethostname(),
+        "process.pid": os.getpid(),
+        "runwire.roles": tuple(roles),
     }
     return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+
+
+class _ChosenIds(RandomIdGenerator):
+    """Random ids, but for spans whose id somebody chose before they were started."""
+
+    def generate_span_id(self) -> int:
+        return CHOSEN_SPAN_ID.get() or super().generate_span_id()
 
 
 class _RootSampler(Sampler):
