@@ -19,7 +19,7 @@ from runwire.model.run import RunState
 from runwire.orchestrate import RunControl, StartRequest, Worker
 from runwire.publish import Publisher
 from runwire.telemetry.metrics import Metrics
-from runwire.telemetry.spans import NO_SPANS
+from runwire.telemetry.spans import NO_SPANS, Spans
 
 
 @dataclass
@@ -61,13 +61,13 @@ class Stages:
         )
         return started.fence
 
-    def worker(self, *, worker_id: str = "w1", **settings: Any) -> Worker:
+    def worker(self, *, worker_id: str = "w1", spans: Spans = NO_SPANS, **settings: Any) -> Worker:
         return Worker(
             self.database,
             self.log,
             self.agents,
             metrics=self.metrics,
-            spans=NO_SPANS,
+            spans=spans,
             worker_id=worker_id,
             on_claimable=self.claimable.append,
             **settings,

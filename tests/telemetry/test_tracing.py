@@ -19,7 +19,7 @@ from runwire.telemetry.span import NO_SPAN
 from runwire.telemetry.spans import NO_SPANS
 from runwire.telemetry.traceparent import TraceContext, mint_trace, parse_traceparent, sampled_trace_id
 from runwire.telemetry.tracing import Tracing, exporter_from_environment
-from telemetry.tables import code, table
+from telemetry.tables import TRACING, code, declared_attributes, table
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 SPAN = "b7ad6b7169203331"
@@ -175,7 +175,7 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
         pass
     run = request.traceparent
     with (
-        tracing.invoke_workflow(run, agent="golden", run_id="r", attempt=2, earlier=SAMPLED) as workflow,
+        tracing.invoke_workflow(run, agent="golden", run_id="r", attempt=2, earlier=SPAN) as workflow,
         tracing.invoke_node(run, node="Ping", run_id="r"),
         tracing.create_events(run, run_id="r", count=3),
     ):
@@ -190,16 +190,16 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
     tracing.shutdown()
 
     by_row = {"invoke_workflow {agent}": "invoke_workflow golden", "invoke_node {node}": "invoke_node Ping"}
-    rows = [row for row in table("Spans") if row[0].startswith("`")]
+    of_the_database = {"runwire.{package}.{statement}", "{word}"}
+    rows = [row for row in table("Spans", page=TRACING) if code(row[0]) not in of_the_database]
     assert {by_row.get(code(row[0]), code(row[0])) for row in rows} == set(spans)
-    messaging = {"system", "destination.name", "operation.name", "operation.type", "batch.message_count"}
-    for name, kind, _, _, attributes, _ in rows:
+    for name, kind, _, links, attributes, _ in rows:
         span = spans[by_row.get(code(name), code(name))]
-        declared = {code(one.strip()) for one in attributes.split(",")}
-        if "messaging.*" in declared:
-            declared = declared - {"messaging.*"} | {f"messaging.{one}" for one in messaging}
+        required, allowed = declared_attributes(attributes)
         assert span.kind == SpanKind[kind], name
-        assert set(span.attributes or {}) - {"runwire.events"} == declared, name
+        assert bool(span.links) == bool(links), name
+        assert required <= set(span.attributes or {}), name
+        assert all(attribute.startswith(tuple(allowed)) for attribute in span.attributes or {}), name
         assert f"{span.context.trace_id:032x}" == run[3:35]
 
     assert parent_id(spans["POST /api/agents/runs"]) is None
@@ -235,6 +235,51 @@ def test_a_failed_span_says_which_code_and_never_the_text(recorded: Recorded) ->
         assert prompt not in span.to_json()
 
 
+def test_a_lost_turn_is_told_of_with_its_own_id_its_times_and_its_worker(recorded: Recorded) -> None:
+    recorded.tracing.lost_workflow(
+        SAMPLED,
+        agent="golden",
+        run_id="r",
+        attempt=1,
+        worker_id="w1",
+        span_id="00f067aa0ba902b7",
+        from_us=1_000_000,
+        until_us=3_000_000,
+    )
+    recorded.tracing.lost_workflow(
+        UNSAMPLED, agent="x", run_id="r", attempt=1, worker_id="w1", span_id="1", from_us=1, until_us=3
+    )
+    (span,) = recorded.spans().values()
+    assert ids(span) == f"00-{TRACE}-00f067aa0ba902b7-01"
+    assert (span.start_time, span.end_time) == (1_000_000_000, 3_000_000_000)
+    assert span.status.status_code is StatusCode.ERROR
+    assert span.attributes is not None
+    assert (span.attributes["error.type"], span.attributes["runwire.worker"]) == ("lease_lost", "w1")
+    with recorded.tracing.invoke_node(SAMPLED, node="A", run_id="r"):
+        pass
+    assert ids(recorded.spans()["invoke_node A"]) != ids(span), "a chosen id is for one span"
+
+
+def test_a_discarded_span_is_not_sent_and_what_was_in_it_is(recorded: Recorded) -> None:
+    with recorded.tracing.invoke_workflow(SAMPLED, agent="golden", run_id="r") as turn:
+        with recorded.tracing.invoke_node(SAMPLED, node="A", run_id="r"):
+            pass
+        turn.discard()
+    assert set(recorded.spans()) == {"invoke_node A"}
+
+
+def test_a_span_fails_with_a_code_where_nothing_is_raised(recorded: Recorded) -> None:
+    with recorded.tracing.invoke_node(SAMPLED, node="A", run_id="r") as span:
+        span.fail("no_stock")
+    with NO_SPAN as nothing:
+        nothing.fail("no_stock")
+        nothing.discard()
+    (sent,) = recorded.spans().values()
+    assert sent.status.status_code is StatusCode.ERROR
+    assert sent.attributes is not None
+    assert sent.attributes["error.type"] == "no_stock"
+
+
 def test_a_cancelled_span_did_not_fail(recorded: Recorded) -> None:
     with pytest.raises(asyncio.CancelledError), recorded.tracing.invoke_node(SAMPLED, node="A", run_id="r"):
         raise asyncio.CancelledError
@@ -243,11 +288,13 @@ def test_a_cancelled_span_did_not_fail(recorded: Recorded) -> None:
 
 def test_the_resource_names_the_service_unless_the_environment_does(monkeypatch: pytest.MonkeyPatch) -> None:
     def resource() -> dict[str, object]:
-        return dict(Tracing(None, dropped=lambda _: None, version="1.2.3").provider.resource.attributes)
+        tracing = Tracing(None, dropped=lambda _: None, version="1.2.3", roles=["api", "worker"])
+        return dict(tracing.provider.resource.attributes)
 
     assert resource()["service.name"] == "runwire"
     assert resource()["service.version"] == "1.2.3"
     assert resource()["service.instance.id"] != resource()["service.instance.id"]
+    assert resource()["runwire.roles"] == ("api", "worker")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "crew")
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "deployment.environment.name=test")
     assert resource()["service.name"] == "crew"
@@ -348,6 +395,7 @@ async def test_queries_have_spans_inside_a_sampled_span_and_nowhere_else(recorde
         assert recorded.spans() == {}
         with recorded.tracing.invoke_node(SAMPLED, node="Ping", run_id="r"):
             await connection.fetchval("SELECT 3")
+            await connection.fetchval("/* runwire.shop.prices */ -- what it gives\nVALUES (3)")
             with suppressed():
                 await connection.execute("VALUES (4)")
                 await (await connection.prepare("VALUES (5)")).fetch()
@@ -358,7 +406,7 @@ async def test_queries_have_spans_inside_a_sampled_span_and_nowhere_else(recorde
     finally:
         take_back()
     spans = recorded.spans()
-    assert set(spans) == {"invoke_node Ping", "SELECT", "DELETE"}
+    assert set(spans) == {"invoke_node Ping", "SELECT", "DELETE", "runwire.shop.prices"}
     assert parent_id(spans["SELECT"]) == ids(spans["invoke_node Ping"])[36:52]
     assert spans["DELETE"].status.status_code is StatusCode.ERROR
     assert spans["DELETE"].status.description is None
