@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean
+.PHONY: help demo chaos soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -69,6 +69,10 @@ chaos: $(DEV) ## Every kind of fault under load, for MINUTES=10; REPORT=1 writes
 soak: $(DEV) ## Load and faults for MINUTES=30: memory, descriptors, connections and tables stay flat; REPORT=1 writes
 	sh scripts/system-programs.sh
 	PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
+
+trace-picture: $(DEV) ## Kill a worker in the middle of a run and draw the trace: docs/img/trace.png
+	sh scripts/system-programs.sh
+	PYTHONPATH=tests $(BIN)/python scripts/trace_picture.py
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks

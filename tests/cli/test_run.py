@@ -80,6 +80,16 @@ async def test_show_and_list_tell_of_a_run(capsys: Capsys) -> None:
     assert table[1].split()[:3] == ["r1", "golden", "finished"]
 
 
+async def test_the_trace_of_a_sampled_run_is_shown_and_no_other(capsys: Capsys, url: str) -> None:
+    traces = {"sampled": f"00-{'a' * 32}-{'b' * 16}-01", "not-sampled": f"00-{'c' * 32}-{'d' * 16}-00"}
+    async with Client(url) as client:
+        for run_id, traceparent in traces.items():
+            await client.start(run_id=run_id, traceparent=traceparent)
+    for command in ("show", "diagnose"):
+        assert "a" * 32 in (await ran_beside(capsys, "run", command, "sampled")).out
+        assert "c" * 32 not in (await ran_beside(capsys, "run", command, "not-sampled")).out
+
+
 async def test_list_is_filtered_and_bounded(capsys: Capsys) -> None:
     for number in range(3):
         await ran_beside(capsys, "run", "start", "--id", f"r{number}", "--follow")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
@@ -162,7 +163,8 @@ async def test_a_claim_never_brings_a_checkpoint_older_than_the_log(database: st
         fence: int = claimed["fence"]
         await s.log.append(run_id, [RUN_STARTED], fence=fence, source=Source.WORKER, change=Change(RunState.STARTED))
         seq = 1
-        done = asyncio.Event()
+        done, moved = asyncio.Event(), asyncio.Event()
+        rng = random.Random(11)
 
         async def append() -> None:
             nonlocal fence, seq
@@ -173,17 +175,18 @@ async def test_a_claim_never_brings_a_checkpoint_older_than_the_log(database: st
                         run_id, [node_finished("First")], fence=fence, source=Source.WORKER, checkpoint=checkpoint
                     )
                     seq = appended.last_seq
+                    moved.set()
 
         appending = asyncio.create_task(append())
         try:
-            claims = 0
-            while claims < CLAIMS:
+            for _ in range(CLAIMS):
+                await asyncio.wait_for(moved.wait(), 10)
+                moved.clear()
+                await asyncio.sleep(rng.uniform(0, 0.002))  # any moment of the append that is under way
                 for row in await s.database.fetch(CLAIM, ["steps"], 1, "w", 0.0):
-                    claims += 1
                     fence = row["fence"]
-                    if row["last_seq"] > 1:
-                        assert int(row["next_node"]) == row["last_seq"]
+                    assert int(row["next_node"]) == row["last_seq"]
         finally:
             done.set()
             await appending
-        assert seq > CLAIMS / 10
+        assert seq > CLAIMS

@@ -19,6 +19,7 @@ suppressed = suppress_instrumentation
 """`with suppressed():` no database spans, for the hot path; a hand-written span stands in for them."""
 
 _NAMED = re.compile(r"/\* (runwire\.[\w.]+) \*/")
+_POOL_RESET = "SELECT pg_advisory_unlock_all()"  # between two users of a connection, and about neither
 _Call = Callable[..., Awaitable[Any]]
 
 
@@ -44,7 +45,7 @@ class _SampledOnly(AsyncPGInstrumentor):
     """Hands a query to the instrumentation only inside a span that is recorded; all others go straight through."""
 
     async def _do_execute(self, func: _Call, instance: Any, args: Any, kwargs: Any) -> Any:
-        if trace.get_current_span().is_recording():
+        if trace.get_current_span().is_recording() and not args[0].startswith(_POOL_RESET):
             return await super()._do_execute(func, instance, args, kwargs)  # type: ignore[no-untyped-call]
         return await func(*args, **kwargs)
 
