@@ -232,6 +232,8 @@ def _took(spans: Sequence[Span]) -> str:
     total_ms = sum(span["end_ns"] - span["start_ns"] for span in spans) / 1e6
     if total_ms >= 1000:
         return f"{total_ms / 1000:.2f} s"
+    if total_ms < 0.1:
+        return f"{total_ms * 1000:.0f} \N{MICRO SIGN}s"
     return f"{total_ms:.0f} ms" if total_ms >= 10 else f"{total_ms:.1f} ms"
 
 

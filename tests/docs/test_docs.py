@@ -161,3 +161,14 @@ def test_the_site_shows_every_page_without_leftovers_of_its_source() -> None:
         assert "&lt;!--" not in html, page
         assert html.count("<h1") == 1, page
         assert ".md" not in re.sub(r"<code>.*?</code>", "", html, flags=re.DOTALL), page
+
+
+def test_the_site_serves_every_picture_its_pages_show() -> None:
+    site = DocsSite(DOCS)
+    for page in ("", *site.pages):
+        content = site.content(page)
+        assert content is not None
+        for source in re.findall(r'<img src="([^"]*)"', content.body.decode()):
+            picture = site.content(source.removeprefix("/docs/"))
+            assert picture is not None, (page, source)
+            assert picture.media_type.startswith("image/"), source

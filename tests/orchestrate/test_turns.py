@@ -16,7 +16,7 @@ from pipeline import Stages, stages
 from runwire.append import Change, Checkpoint
 from runwire.db import load_sql
 from runwire.errors import FenceLost
-from runwire.model.event import RUN_STARTED, Source, node_finished
+from runwire.model.event import RUN_STARTED, Source, debug_trace, node_finished
 from runwire.model.graph import END, Agent, Context, Wait
 from runwire.model.run import RunState
 from runwire.orchestrate import StartRequest
@@ -41,6 +41,19 @@ def steps() -> Agent[dict[str, Any]]:
         pass
 
     return agent
+
+
+class Gate:
+    """An agent of one node, which is `entered` and goes on when it may."""
+
+    def __init__(self) -> None:
+        self.entered, self.may_go_on = asyncio.Event(), asyncio.Event()
+        self.agent: Agent[dict[str, Any]] = Agent("steps", start="Only", state=dict[str, Any])
+
+        @self.agent.node(to=END)
+        async def only(_ctx: Context, _state: dict[str, Any]) -> None:
+            self.entered.set()
+            await self.may_go_on.wait()
 
 
 class Recorder:
@@ -79,6 +92,11 @@ async def walked(s: Stages, recorder: Recorder, *, worker_id: str) -> None:
 
 def span_id(span: ReadableSpan) -> str:
     return f"{span.context.span_id:016x}"
+
+
+def outcomes(recorder: Recorder) -> list[tuple[object, object]]:
+    found = [turn.attributes or {} for turn in recorder.turns()]
+    return [(of["runwire.worker"], of["runwire.outcome"]) for of in found]
 
 
 def linked_to(span: ReadableSpan) -> list[str]:
@@ -122,6 +140,41 @@ async def test_a_worker_that_died_before_the_run_began_is_told_of_too(database: 
         assert lost.end_time is not None
         assert turn.start_time is not None
         assert lost.end_time <= turn.start_time
+
+
+async def test_a_turn_whose_append_was_refused_is_told_of_once_by_who_goes_on(
+    database: str, recorder: Recorder
+) -> None:
+    gate = Gate()
+    async with stages(database, gate.agent) as s:
+        run_id = await started(s, sampled=True)
+        worker = s.worker(worker_id="w1", spans=recorder.tracing)
+        assert await worker.claim() == 1
+        await gate.entered.wait()
+        # What the worker does not know of: its next append does not follow on what it believes.
+        await s.log.append(run_id, [debug_trace("somebody.else")], fence=1, source=Source.WORKER)
+        gate.may_go_on.set()
+        await eventually(lambda: worker.active == 0)
+        assert recorder.turns() == []
+        await s.database.execute("UPDATE runs SET lease_until = now() - interval '1 second'")
+        await walked(s, recorder, worker_id="w2")
+        assert outcomes(recorder) == [("w1", "lost"), ("w2", "finished")]
+
+
+async def test_a_turn_that_is_cut_short_by_a_stop_was_handed_over(database: str, recorder: Recorder) -> None:
+    gate = Gate()
+    async with stages(database, gate.agent) as s:
+        await started(s, sampled=True)
+        worker = s.worker(worker_id="w1", spans=recorder.tracing)
+        working = asyncio.create_task(worker.run())
+        await gate.entered.wait()
+        await worker.drain(within_s=0)
+        await working
+        gate.may_go_on.set()
+        await walked(s, recorder, worker_id="w2")
+        assert outcomes(recorder) == [("w1", "handed_over"), ("w2", "finished")]
+        first, second = recorder.turns()
+        assert linked_to(second) == [span_id(first)]
 
 
 async def test_a_run_that_is_not_sampled_stores_no_span(database: str, recorder: Recorder) -> None:

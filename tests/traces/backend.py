@@ -24,6 +24,10 @@ INSTALL_S: Final = 300
 START_S: Final = 60
 
 
+class NotInstalled(Exception):  # named by what happened
+    pass
+
+
 @dataclass(frozen=True, slots=True)
 class SentSpan:
     """A span as it reached the backend. Ids are lower-case hex, times nanoseconds since the epoch."""
@@ -70,7 +74,10 @@ class TraceBackend:
 
 
 def installed() -> Path:
-    """The program, in an environment of its own: it pins older versions of what runwire itself needs."""
+    """The program, in an environment of its own: it pins older versions of what runwire itself needs.
+
+    Raises NotInstalled where no package index can be reached.
+    """
     program = CACHE / "bin" / "ddapm-test-agent"
     stamp = CACHE / VERSION
     CACHE.parent.mkdir(exist_ok=True)
@@ -128,7 +135,8 @@ def _wait_until_it_answers(agent: TraceBackend, process: subprocess.Popen[bytes]
 
 def _run(command: Sequence[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=INSTALL_S, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    if done.returncode != 0:
+        raise NotInstalled(f"needs ddapm-test-agent, which could not be installed: {done.stderr[-500:]}")
 
 
 def _spans_in(request: Mapping[str, Any]) -> Iterator[SentSpan]:

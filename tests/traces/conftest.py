@@ -6,12 +6,15 @@ from collections.abc import Iterator
 
 import pytest
 
-from traces.backend import TraceBackend, backend, installed
+from traces.backend import NotInstalled, TraceBackend, backend, installed
 
 
 @pytest.fixture(scope="session")
 def _running_backend(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TraceBackend]:
-    installed()
+    try:
+        installed()
+    except NotInstalled as error:
+        pytest.skip(str(error))
     with backend(tmp_path_factory.mktemp("trace-backend")) as running:
         yield running
 

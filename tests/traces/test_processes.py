@@ -14,7 +14,7 @@ from traces.backend import SentSpan, TraceBackend
 from traces.shape import named, only, orphans, told_twice, undocumented
 from traces.traced_fleet import told, traced_fleet
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(420)]  # the first one installs the backend
 
 MESSAGES = "messaging.batch.message_count"
 

@@ -17,7 +17,7 @@ from traces.shape import named, only, orphans, told_twice, undocumented
 from traces.traced_fleet import told, traced_fleet
 from waiting import eventually
 
-pytestmark = [pytest.mark.crash, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.crash, pytest.mark.timeout(420)]  # the first one installs the backend
 
 ROLES = ("api", "worker", "worker", "publisher")
 NODE_MS = 1000

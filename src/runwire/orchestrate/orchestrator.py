@@ -14,7 +14,7 @@ import msgspec
 
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.clock import monotonic
-from runwire.errors import FenceLost, GraphError, NodeFailed, RunClosed, RunwireError
+from runwire.errors import GraphError, NodeFailed, RunwireError
 from runwire.model.event import (
     RUN_FINISHED,
     RUN_STARTED,
@@ -126,8 +126,14 @@ class Walk:
         ) as span:
             try:
                 reached = await self._walk()
-            except (FenceLost, RunClosed):
-                self._lost = True
+            except asyncio.CancelledError:
+                if self._lost:
+                    span.discard()
+                else:
+                    span.set("runwire.outcome", "handed_over")
+                raise
+            except Exception:
+                span.discard()  # it leaves its lease to end: whoever has the run then tells of this turn
                 raise
             else:
                 span.set("runwire.outcome", "handed_over" if reached is None else reached.value)
@@ -135,8 +141,6 @@ class Walk:
                     span.fail(self._failed_with)
                 return reached
             finally:
-                if self._lost:
-                    span.discard()
                 await self._log.aclose()
 
     def _tell_of_lost_turn(self) -> None:
