@@ -1,4 +1,5 @@
 -- What a claim has to know of the attempt before it.
+-- serves: 0002
 
 -- Of sampled runs only, so the others pay nothing.
 ALTER TABLE runs ADD COLUMN attempt_span text, ADD COLUMN attempt_at timestamptz;
