@@ -55,6 +55,8 @@ def configuration() -> dict[str, Any]:
                 # Percentiles over all processes, instead of a series for each bucket of each histogram.
                 "histogram_buckets_as_distributions": True,
                 "collect_counters_with_distributions": True,
+                # `version` is Datadog's own word for the version of a service.
+                "rename_labels": {"version": "runwire_version"},
                 "metrics": [*(metric(name) for name, _ in documented()), *({name: name} for name in PROCESS)],
             }
         ],

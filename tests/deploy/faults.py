@@ -7,7 +7,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 from urllib.parse import urlsplit
 
 import yaml
@@ -121,7 +121,7 @@ def _healthy(stack: Stack) -> Iterator[str]:
 
 def _settings(stack: Stack) -> Iterator[str]:
     known = {f"RUNWIRE_{name.upper()}" for name in Settings.model_fields}
-    known |= {str(option.__metadata__[0].envvar) for option in (options.Url, options.Token)}
+    known |= {get_args(option)[1].envvar for option in (options.Url, options.Token)}
     for name, service in stack.services.items():
         for variable in service.get("environment", {}):
             if variable.startswith("RUNWIRE_") and variable not in known:
@@ -168,7 +168,8 @@ def _scraped(stack: Stack) -> Iterator[str]:
 def _paged(stack: Stack) -> Iterator[str]:
     pager = stack.services["pager"]
     script = stack.inside("pager", pager["entrypoint"][1])
-    port = re.findall(r"^PORT: Final = (\d+)$", script.read_text(), flags=re.MULTILINE) if _exists(script) else []
+    text = script.read_text() if script is not None and script.exists() else ""
+    port = re.findall(r"^PORT: Final = (\d+)$", text, flags=re.MULTILINE)
     for receiver in stack.alertmanager["receivers"]:
         for webhook in receiver["webhook_configs"]:
             at = urlsplit(webhook["url"])
