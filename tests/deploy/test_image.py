@@ -56,7 +56,7 @@ def named(requirement: str) -> str:
 
 
 def ran(*command: str, cwd: Path | None = None, path: str | None = None) -> str:
-    environment = {**os.environ, **({} if path is None else {"PATH": path})}
+    environment = {**os.environ, "PIP_NO_COMPILE": "1", **({} if path is None else {"PATH": path})}
     done = subprocess.run(command, cwd=cwd or ROOT.parent, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout

@@ -24,6 +24,7 @@ WITHIN_S = 60
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {', '.join(missing())}")
 
 
+@pytest.mark.timeout(300)
 async def test_prometheus_scrapes_every_role_judges_by_every_rule_and_leads_to_traces_and_a_page(
     database: str, tmp_path: Path
 ) -> None:

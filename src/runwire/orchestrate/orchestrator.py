@@ -31,6 +31,7 @@ from runwire.orchestrate.run_log import RunLog
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
+from runwire.telemetry.traceparent import sampled_trace_id
 
 _log = get_logger()
 _STUBBORN_S = 5.0  # how long a node may go on after it was cancelled, before its run goes on without it
@@ -83,6 +84,7 @@ class Walk:
         )
         self._metrics = metrics
         self._spans = spans
+        self._trace_id = sampled_trace_id(claim.traceparent)
         self._started_at = monotonic() - claim.age_s
         self._saved: bytes | None = claim.state
         self._left = b""  # the state as the last node left it
@@ -233,7 +235,7 @@ class Walk:
         _log.info(LogEvent.NODE_STARTED, **self._about(node, attempt))
         if self._first_node:
             self._first_node = False
-            self._metrics.time_to_first_node.observe(monotonic() - self._started_at)
+            self._metrics.time_to_first_node.observe(monotonic() - self._started_at, self._trace_id)
 
     async def _try(self, node: Node[Any], state: Any, attempt: int) -> _Tried:
         context = _NodeContext(self._log, self.claim.agent, attempt)
@@ -324,7 +326,7 @@ class Walk:
         self._failed_with = code or ""
         took_s = monotonic() - self._started_at
         self._metrics.runs_finished[self.claim.agent, state.value].inc()
-        self._metrics.run_duration[state.value].observe(took_s)
+        self._metrics.run_duration[state.value].observe(took_s, self._trace_id)
         _log.info(
             LogEvent.RUN_FINISHED,
             run_id=self.claim.run_id,
@@ -342,4 +344,4 @@ class Walk:
         return {"run_id": self.claim.run_id, "node": node.name, "attempt": attempt}
 
     def _observe(self, node: Node[Any], started: float, outcome: str) -> None:
-        self._metrics.node_duration[node.name, outcome].observe(monotonic() - started)
+        self._metrics.node_duration[node.name, outcome].observe(monotonic() - started, self._trace_id)

@@ -16,6 +16,7 @@ from runwire.publish.backlog import Backlog
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
+from runwire.telemetry.traceparent import sampled_trace_id
 
 _SQL = load_sql("runwire.publish", "publish.sql")
 _log = get_logger()
@@ -138,7 +139,7 @@ class Publisher:
         events = [event for message in messages for event in message.events or ()]
         self._metrics.events_published.inc(len(events))
         self._metrics.publish_batch.observe(len(events))
-        self._metrics.publish_lag.observe_many([(on_bus_us - event.ts_us) / 1e6 for event in events])
+        self._tell_lag(messages, on_bus_us)
         if _log.is_enabled_for(logging.DEBUG):
             for message in messages:
                 for event in message.events or ():
@@ -146,6 +147,19 @@ class Publisher:
                     _log.debug(
                         LogEvent.EVENTS_PUBLISHED, runId=message.run_id, seq=event.seq, type=event.type, lag_ms=lag_ms
                     )
+
+    def _tell_lag(self, messages: Sequence[Published], on_bus_us: int) -> None:
+        """Lags of sampled runs lead to their traces."""
+        lag, others = self._metrics.publish_lag, list[float]()
+        for message in messages:
+            lags = [(on_bus_us - event.ts_us) / 1e6 for event in message.events or ()]
+            trace_id = sampled_trace_id(message.traceparent)
+            if trace_id is None:
+                others += lags
+                continue
+            for lag_s in lags:
+                lag.observe(lag_s, trace_id)
+        lag.observe_many(others)
 
 
 def _message(run_id: str, rows: Iterable[Row]) -> Published:
