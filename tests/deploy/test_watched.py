@@ -21,6 +21,7 @@ from waiting import eventually
 
 STACK = Stack()
 WITHIN_S = 60
+USUAL_INTERVAL_S = 5
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"needs {', '.join(missing())}")
 
 
@@ -51,8 +52,15 @@ async def every_target_is_up(stack: Watched) -> bool:
 
 
 async def every_rule_is_judged(stack: Watched) -> bool:
+    """But for those of groups that take their time: they are loaded, and nothing is wrong with them yet."""
     groups = (await stack.ask("/api/v1/rules"))["groups"]
-    judged = {rule["name"]: rule["health"] for group in groups for rule in group["rules"]}
+    usual = {group["name"] for group in groups if group["interval"] <= USUAL_INTERVAL_S}
+    assert "runwire-pipeline" in usual
+    judged = {
+        rule["name"]: "ok" if group["name"] not in usual and rule["health"] == "unknown" else rule["health"]
+        for group in groups
+        for rule in group["rules"]
+    }
     written = {
         rule.get("alert") or rule["record"]
         for name in ("recording-rules.yaml", "alert-rules.yaml")
