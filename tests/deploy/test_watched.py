@@ -39,7 +39,7 @@ async def test_prometheus_scrapes_every_role_judges_by_every_rule_and_leads_to_t
             await eventually(lambda: a_lag_leads_to_its_trace(stack), within_s=WITHIN_S)
             await eventually(lambda: the_pager_hears_the_watchdog(stack), within_s=WITHIN_S)
             await nobody_but_the_watchdog_fires(stack)
-            probes_find_them_well(tmp_path)
+            probes_find_them_well(stack, tmp_path)
     finally:
         await collector.stop()
 
@@ -99,12 +99,17 @@ async def nobody_but_the_watchdog_fires(stack: Watched) -> None:
     assert {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"} == {"Watchdog"}
 
 
-def probes_find_them_well(folder: Path) -> None:
-    """The seed's own healthcheck, as its container has it, beside a folder where no run has ended."""
-    probe = [sys.executable, str(STACK.root / "deploy" / "seed.py"), "--check"]
-    assert subprocess.run(probe, env={"TMPDIR": str(folder)}, check=False).returncode == 0
+def probes_find_them_well(stack: Watched, folder: Path) -> None:
+    """Healthchecks, as the containers have them: Alertmanager's; the seed's, also where no run has ended yet."""
+    _, *asked = STACK.services["alertmanager"]["healthcheck"]["test"]
+    there = [word.replace("http://127.0.0.1:9093", stack.alertmanager) for word in asked]
+    nowhere = [word.replace("http://127.0.0.1:9093", f"http://127.0.0.1:{free_port()}") for word in asked]
+    assert subprocess.run(there, stdout=subprocess.DEVNULL, check=False).returncode == 0
+    assert subprocess.run(nowhere, capture_output=True, check=False).returncode != 0
+    seed = [sys.executable, str(STACK.root / "deploy" / "seed.py"), "--check"]
+    assert subprocess.run(seed, env={"TMPDIR": str(folder)}, check=False).returncode == 0
     (folder / "new").mkdir()
-    assert subprocess.run(probe, env={"TMPDIR": str(folder / "new")}, check=False).returncode == 1
+    assert subprocess.run(seed, env={"TMPDIR": str(folder / "new")}, check=False).returncode == 1
 
 
 async def test_the_seed_outlives_a_service_that_is_away_and_ends_when_told_to(tmp_path: Path) -> None:
