@@ -33,7 +33,7 @@ async def follow_one(client: runwire.Client, *, delay_ms: int) -> None:
 
 async def seed(url: str, *, every_s: float) -> None:
     """Never returns. A service that is away for a while costs runs, never this process."""
-    async with runwire.Client(url) as client, asyncio.TaskGroup() as runs:
+    async with runwire.Client(url, retry_s=2.0) as client, asyncio.TaskGroup() as runs:
         while True:
             runs.create_task(_forgiving(client))
             await asyncio.sleep(every_s)

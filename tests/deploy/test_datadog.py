@@ -120,7 +120,7 @@ async def test_buckets_of_histograms_become_distributions(service: tuple[Member,
     seen = await look()
     assert set(seen["buckets"]) == {agent_name(name) for name in DISTRIBUTIONS}
     lag = seen["buckets"]["runwire.publish_lag_seconds"]
-    assert lag[-1][0] == 13 or sum(row[0] for row in lag) == 13
+    assert sum(row[0] for row in lag) == 13
     assert [0.05, 0.1] in [row[1:3] for row in lag]
 
 
