@@ -137,6 +137,15 @@ class StorageUnavailable(AppendError):
     code = "storage_unavailable"
 
 
+class PartitionMissing(StorageUnavailable):
+    """The log has no partition for the run's day. Nothing was stored; once the partition is made, a repeat is."""
+
+    code = "partition_missing"
+
+    def __init__(self, run_id: str, message: str = "the log has no partition for the run's day") -> None:
+        super().__init__(run_id, message)
+
+
 class CursorPastTail(RunwireError):
     code = "cursor_past_tail"
 

@@ -12,6 +12,7 @@ from runwire.append import Change, Checkpoint
 from runwire.errors import (
     FenceLost,
     IllegalAppend,
+    PartitionMissing,
     RunClosed,
     RunNotFound,
     SeqConflict,
@@ -212,3 +213,23 @@ async def test_no_statement_can_break_what_the_database_holds(database: str) -> 
                 continue
             pytest.fail(f"{what} was stored")
         await connection.close()
+
+
+async def test_a_missing_partition_fails_the_appends_of_its_day_alone_and_is_the_storage_s_fault(database: str) -> None:
+    async with stages(database, connections=1) as s:
+        fences = {run_id: await s.started_run(run_id) for run_id in ("today", "old")}
+        await s.database.execute("UPDATE runs SET run_day = '2020-02-02' WHERE run_id = 'old'")
+        appends = [
+            s.log.submit(run_id, [debug_trace("x")], fence=fence, source=Source.API)
+            for run_id, fence in [*fences.items(), ("old", fences["old"])]
+        ]
+        today, *old = await asyncio.gather(*appends, return_exceptions=True)
+        assert not isinstance(today, BaseException)
+        assert [type(error) for error in old] == [PartitionMissing, PartitionMissing]
+        assert s.metrics.append_failures["partition_missing"]._value.get() == 2
+        assert s.metrics.append_failures["illegal_append"]._value.get() == 0
+        await s.database.execute(
+            "CREATE TABLE run_events_20200202 PARTITION OF run_events FOR VALUES FROM ('2020-02-02') TO ('2020-02-03')"
+        )
+        appended = await s.log.append("old", [debug_trace("x")], fence=fences["old"], source=Source.API)
+        assert appended.first_seq == 2

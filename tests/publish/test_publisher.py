@@ -118,6 +118,11 @@ async def test_when_the_bus_fails_the_cursor_stays_and_everything_goes_out_later
         await publisher.aclose()
 
 
+def reasons(s: Stages) -> dict[str, int]:
+    """Failed steps by reason."""
+    return {reason: int(counter._value.get()) for reason, counter in s.metrics.publish_failures.items()}
+
+
 async def test_one_poisoned_run_never_stops_the_others(database: str) -> None:
     async with stages(database) as s:
         for n in range(4):
@@ -134,6 +139,24 @@ async def test_one_poisoned_run_never_stops_the_others(database: str) -> None:
         assert {f"r{n}": set(bus.seqs(f"r{n}")) for n in range(4)} == {f"r{n}": {1, 2} for n in range(4)}
         assert [await cursor(s, f"r{n}") for n in range(4)] == [3] * 4
         assert await cursor(s, "poisoned") == 1
+        assert reasons(s)["poisoned"] >= 2
+        assert reasons(s)["bus"] == 1  # the first, in which it was not known whose fault it is
+        await publisher.aclose()
+
+
+async def test_in_an_outage_no_run_counts_as_poisoned_though_it_fails_alone(database: str) -> None:
+    async with stages(database) as s:
+        await written(s, "r", events=2)
+        away = True
+        bus = RecordingBus(refuse=lambda _message: away)
+        publisher = s.publisher(bus)
+        publisher.mark_dirty(["r"], by="local")
+        for _ in range(2):
+            with pytest.raises(BusUnavailable):
+                await publisher.publish_pending()
+        assert reasons(s) == {"bus": 2, "database": 0, "poisoned": 0}
+        away = False
+        assert await drained(publisher) == 2
         await publisher.aclose()
 
 

@@ -159,7 +159,8 @@ def test_a_scrape_stays_under_a_thousand_samples_however_much_is_declared() -> N
 
 
 def test_an_append_failure_is_counted_under_the_code_its_caller_gets() -> None:
-    codes = {kind.code for kind in errors.AppendError.__subclasses__()} | {errors.RunNotFound.code}
+    storage = {kind.code for kind in errors.StorageUnavailable.__subclasses__()}
+    codes = {kind.code for kind in errors.AppendError.__subclasses__()} | {errors.RunNotFound.code} | storage
     assert codes == {str(reason) for reason in AppendFailure}
 
 

@@ -11,13 +11,14 @@ from zlib import crc32
 
 from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
 from runwire.clock import monotonic
-from runwire.db import ConstraintViolated, Database, Row, Session, load_sql
+from runwire.db import ConstraintViolated, Database, NoPartition, Row, Session, load_sql
 from runwire.errors import (
     AppendError,
     DatabaseUnavailable,
     FenceLost,
     IllegalAppend,
     NotExternal,
+    PartitionMissing,
     RunClosed,
     RunNotFound,
     RunwireError,
@@ -111,7 +112,8 @@ class EventLog:
 
         Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
         StorageUnavailable when the database failed; if the connection broke during the commit it may have happened all
-        the same, which an append with `if_seq` can find out safely by being repeated.
+        the same, which an append with `if_seq` can find out safely by being repeated. A missing partition of the log is
+        PartitionMissing, a kind of that, and has stored nothing.
         """
         return await self.submit(
             run_id, events, fence=fence, source=source, if_seq=if_seq, change=change, checkpoint=checkpoint
@@ -232,8 +234,10 @@ class _Lane:
             _log.error(LogEvent.APPEND_FAILED, error_type=type(error).__name__)
         for group in groups:
             for request in group.requests:
-                if isinstance(error, ConstraintViolated):
-                    why: AppendError = IllegalAppend(request.run_id, f"the log does not allow this: {error.constraint}")
+                if isinstance(error, NoPartition):
+                    why: AppendError = PartitionMissing(request.run_id)
+                elif isinstance(error, ConstraintViolated):
+                    why = IllegalAppend(request.run_id, f"the log does not allow this: {error.constraint}")
                 else:
                     why = StorageUnavailable(request.run_id, f"{type(error).__name__} while appending")
                 self._fail(request, why)

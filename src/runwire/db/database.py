@@ -44,12 +44,18 @@ class ConstraintViolated(RunwireError):
         self.constraint = constraint
 
 
+class NoPartition(ConstraintViolated):
+    """A row belongs into a partition that does not exist; nothing was stored."""
+
+
 @contextmanager
 def translated_errors() -> Iterator[None]:
     """Inside, failures of connection or server become DatabaseUnavailable, refused values ConstraintViolated."""
     try:
         yield
     except asyncpg.IntegrityConstraintViolationError as error:
+        if isinstance(error, asyncpg.CheckViolationError) and getattr(error, "constraint_name", None) is None:
+            raise NoPartition("partition") from error  # the one check violation that no constraint has made
         raise ConstraintViolated(getattr(error, "constraint_name", None) or "") from error
     except asyncpg.DataError as error:
         raise ConstraintViolated(type(error).__name__) from error

@@ -19,6 +19,7 @@ _HISTOGRAMS: Final = {
     "deliver": "runwire_delivery_lag_seconds",
     "run": "runwire_run_duration_seconds",
 }
+_STORAGE_FAILS: Final = "storage_unavailable|partition_missing"
 _ALERT_NAMES: Final = {"publish": "Publish", "append": "Append", "deliver": "Delivery", "run": "Run"}
 # A burn rate of days needs no finer look, and 30 days of a series of every second would be slow to sum.
 _INTERVAL: Final = "1m"
@@ -76,7 +77,7 @@ def _rates(name: Slo, *, thresholds: Thresholds) -> Iterator[Recording]:
     if name == "append":
         stored = f"sum by (job) (rate(runwire_events_appended_total[{window}]))"
         # Refusals (a stale fence, a closed run, ...) are right answers to a wrong caller; only the storage fails.
-        failed = f'sum by (job) (rate(runwire_append_failures_total{{reason="storage_unavailable"}}[{window}]))'
+        failed = f'sum by (job) (rate(runwire_append_failures_total{{reason=~"{_STORAGE_FAILS}"}}[{window}]))'
         yield Recording(EVENTS, f"{stored} + {failed}", labels)
         yield Recording(BAD, failed, labels)
         return

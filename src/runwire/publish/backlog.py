@@ -15,6 +15,8 @@ class Backlog:
         self._failures: dict[str, int] = {}
         self._rests_until: dict[str, float] = {}
         self._rest_max_s = rest_max_s
+        self._went_through = 0
+        self._first_failed_at: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._dirty)
@@ -45,13 +47,25 @@ class Backlog:
 
     def published(self, run_ids: Iterable[str]) -> None:
         if self._failures:
+            self._went_through += 1
             for run_id in run_ids:
                 self._failures.pop(run_id, None)
+                self._first_failed_at.pop(run_id, None)
+
+    def poisoned(self, run_ids: list[str]) -> bool:
+        """Whether these, which have failed just now, are one run that fails while others get through.
+
+        That others do is known by those that went out since its first failure; in an outage none does.
+        """
+        if len(run_ids) != 1:
+            return False
+        return self._first_failed_at.get(run_ids[0], self._went_through) < self._went_through
 
     def failed(self, run_ids: list[str]) -> None:
         """A batch that failed comes back one by one; one that failed alone, and not for the first time, rests."""
         for run_id in run_ids:
             failures = self._failures[run_id] = self._failures.get(run_id, 0) + 1
+            self._first_failed_at.setdefault(run_id, self._went_through)
             if len(run_ids) == 1 and failures > 2:
                 self._rests_until[run_id] = monotonic() + min(0.05 * 2.0**failures, self._rest_max_s)
             else:

@@ -88,17 +88,15 @@ class Publisher:
         try:
             published = await self._publish(run_ids)
         except BusUnavailable:
-            self._metrics.publish_failures["bus" if len(run_ids) > 1 else "poisoned"].inc()
-            self._backlog.failed(run_ids)
+            self._failed(run_ids)
             raise
         except DatabaseUnavailable:
             self._metrics.publish_failures["database"].inc()
             self._backlog.add(run_ids)
             raise
         except Exception as error:
-            self._metrics.publish_failures["poisoned"].inc()
             _log.error(LogEvent.PUBLISH_FAILED, error_type=type(error).__name__, runs=len(run_ids))
-            self._backlog.failed(run_ids)
+            self._failed(run_ids)
             raise BusUnavailable(f"publishing failed: {type(error).__name__}") from error
         finally:
             self._in_flight = frozenset()
@@ -134,6 +132,10 @@ class Publisher:
         self._tell(messages, on_bus_us)
         self._backlog.add(m.run_id for m in messages if m.last_seq - m.first_seq + 1 == per_run)
         return len(rows)
+
+    def _failed(self, run_ids: list[str]) -> None:
+        self._metrics.publish_failures["poisoned" if self._backlog.poisoned(run_ids) else "bus"].inc()
+        self._backlog.failed(run_ids)
 
     def _tell(self, messages: Sequence[Published], on_bus_us: int) -> None:
         events = [event for message in messages for event in message.events or ()]

@@ -186,6 +186,7 @@ API_OPERATIONS: Final = (
             "illegal_batch",
             "batch_too_large",
             "storage_unavailable",
+            "partition_missing",
         ),
     ),
     Operation(

@@ -78,6 +78,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "too_many_streams": Kind(503, "There are as many streams as may be."),
     "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
     "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
+    "partition_missing": Kind(503, "The log has no partition for the run's day. Nothing was stored."),
 }
 """Every code there is. Codes are public API: clients branch on them."""
 

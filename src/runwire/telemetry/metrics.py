@@ -57,6 +57,7 @@ class AppendFailure(StrEnum):
     SEQ_CONFLICT = "seq_conflict"
     ILLEGAL_APPEND = "illegal_append"
     STORAGE_UNAVAILABLE = "storage_unavailable"
+    PARTITION_MISSING = "partition_missing"
 
 
 class PublishFailure(StrEnum):
