@@ -186,7 +186,9 @@ class Assembly:
         if Role.WORKER in roles:
             await self._start_worker(database, log, agents, metrics, spans)
         if Role.OBSERVER in roles:
-            observer = Observer(database, ObserverMetrics(metrics.out), period_s=settings.observe_s)
+            observer = Observer(
+                database, ObserverMetrics(metrics.out, period_s=settings.observe_s), period_s=settings.observe_s
+            )
             self._run(self._ground, "observer", observer.run())
         channels = self._links.heard()
         if channels and not alone:

@@ -72,6 +72,65 @@ async def test_runs_are_counted_by_state_with_the_age_of_the_oldest(database: st
         assert w.value("run_oldest_age_seconds", state="waiting") == 0
 
 
+async def test_a_run_that_goes_on_after_a_long_wait_is_as_young_as_its_work(database: str) -> None:
+    async with watched(database) as w:
+        await w.stages.started_run("a")
+        move = "UPDATE runs SET state = $1::text::run_state, waiting_for = $2"
+        await w.stages.database.execute(move, "waiting", "approved")
+        await w.stages.database.execute(
+            "UPDATE runs SET started_at = now() - interval '61 minutes', waiting_since = now() - interval '60 minutes'"
+        )
+        await w.observer.observe()
+        assert 3600 <= w.value("run_oldest_age_seconds", state="waiting") < 3660
+        await w.stages.database.execute(move, "started", None)
+        await w.observer.observe()
+        assert 60 <= w.value("run_oldest_age_seconds", state="started") < 120
+        assert w.value("run_oldest_age_seconds", state="waiting") == 0
+
+
+async def test_ages_grow_between_two_looks_until_the_next_is_overdue(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("runwire.observe.metrics.monotonic", lambda: now)
+    async with watched(database) as w:
+        await w.stages.started_run("a")
+        publisher = w.stages.publisher(RecordingBus(), publisher_id="p1")
+        await publisher.heartbeat()
+        await publisher.aclose()
+        await w.observer.observe()
+
+        def ages() -> list[float]:
+            return [
+                w.value("outbox_oldest_age_seconds"),
+                w.value("publisher_heartbeat_age_seconds"),
+                w.value("run_oldest_age_seconds", state="started"),
+            ]
+
+        seen = ages()
+        now += 4
+        assert ages() == pytest.approx([age + 4 for age in seen])
+        assert w.value("run_oldest_age_seconds", state="waiting") == 0
+        now += 60  # nobody has looked for a minute, twelve times the period
+        assert ages() == pytest.approx([age + 10 for age in seen])
+        await w.stages.database.execute("UPDATE run_outbox SET next_seq = 2")
+        await w.observer.observe()
+        now += 4
+        assert w.value("outbox_oldest_age_seconds") == 0
+
+
+async def test_the_only_publisher_may_be_replaced_without_an_alarm(database: str) -> None:
+    async with watched(database) as w:
+        w.observer._heard_at -= 3600
+        publisher = w.stages.publisher(RecordingBus(), publisher_id="p1")
+        await publisher.heartbeat()
+        await w.observer.observe()
+        await publisher.retire()
+        await publisher.aclose()
+        await w.observer.observe()
+        assert w.value("publisher_heartbeat_age_seconds") < 60
+
+
 async def test_a_publisher_is_alive_while_its_heartbeat_is_young(database: str) -> None:
     async with watched(database) as w:
         await w.observer.observe()

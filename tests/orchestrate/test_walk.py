@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -262,6 +263,25 @@ async def test_a_waiting_run_goes_on_when_it_is_signalled(database: str) -> None
         view = await s.control.view(run_id)
         assert (view.state, view.attempt) == ("finished", 1)
         assert msgspec.json.decode((await s.control.state(run_id)).state or b"", type=Count).n == 11
+
+
+async def test_the_time_a_run_waits_is_no_part_of_its_duration(database: str) -> None:
+    async with stages(database, asking()) as s:
+        run_id = await walk(s, "asking")
+        # An hour ago it started and began to wait.
+        await s.database.execute(
+            "UPDATE runs SET created_at = created_at - $1::interval, started_at = started_at - $1::interval, "
+            "waiting_since = waiting_since - $1::interval",
+            timedelta(hours=1),
+        )
+        worker = s.worker()
+        await s.control.signal(run_id, "approved")
+        await worker.claim()
+        await settled(worker)
+        assert (await s.control.view(run_id)).state == "finished"
+        assert 3600 <= await s.database.fetchval("SELECT waited_s FROM runs") < 3700
+        assert s.metrics.run_duration["finished"].count == 1
+        assert 0 < s.metrics.run_duration["finished"].sum < 600
 
 
 async def test_a_signal_that_comes_before_its_run_waits_is_kept(database: str) -> None:

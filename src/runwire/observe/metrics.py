@@ -7,6 +7,7 @@ from enum import StrEnum
 
 from prometheus_client import Counter, Gauge
 
+from runwire.clock import monotonic
 from runwire.telemetry.exposition import Exposition
 
 
@@ -25,26 +26,52 @@ class ActiveState(StrEnum):
     WAITING = "waiting"
 
 
-class ObserverMetrics:
-    """The group of a process with the role `observer`."""
+class Age:
+    """A gauge of seconds that grows by itself from one look to the next, so that no alert waits for the next look.
 
-    def __init__(self, out: Exposition) -> None:
+    It stands still when the next look is overdue: what nobody looks at is not known to grow.
+    """
+
+    def __init__(self, gauge: Gauge, *, grows_s: float) -> None:
+        self._grows_s = grows_s
+        self._seen: tuple[float, float] | None = None
+        gauge.set_function(self.seconds)
+
+    def set(self, age_s: float | None) -> None:
+        """What a look found; None: there is nothing that could have an age, which is shown as 0 and stays so."""
+        self._seen = None if age_s is None else (max(age_s, 0.0), monotonic())
+
+    def seconds(self) -> float:
+        if self._seen is None:
+            return 0.0
+        age_s, at = self._seen
+        return age_s + min(monotonic() - at, self._grows_s)
+
+
+class ObserverMetrics:
+    """The group of a process with the role `observer`, which looks every `period_s`."""
+
+    def __init__(self, out: Exposition, *, period_s: float = 5.0) -> None:
+        def age(gauge: Gauge) -> Age:
+            return Age(gauge, grows_s=2 * period_s)
+
         self.backlog_events: Gauge = out.gauge("outbox_backlog_events", "Events in the log that are not published.")
-        self.oldest_age: Gauge = out.gauge(
-            "outbox_oldest_age_seconds", "Age of the oldest event that is not published; 0 without one."
+        self.oldest_age = age(
+            out.gauge("outbox_oldest_age_seconds", "Age of the oldest event that is not published; 0 without one.")
         )
-        self.publisher_heartbeat_age: Gauge = out.gauge(
-            "publisher_heartbeat_age_seconds", "Time since any publisher was last heard of."
+        self.publisher_heartbeat_age = age(
+            out.gauge("publisher_heartbeat_age_seconds", "Time since any publisher was last heard of.")
         )
         self.publishers: Gauge = out.gauge("publishers", "Publishers heard of in the last 15 s.")
         self.runs_active: Mapping[str, Gauge] = out.gauges(
             "runs_active", "Runs that are not over, by state.", state=ActiveState
         )
-        self.run_oldest_age: Mapping[str, Gauge] = out.gauges(
+        run_oldest_age = out.gauges(
             "run_oldest_age_seconds",
-            "Age of the oldest run in a state; of `started`, since RunStarted.",
+            "Age of the oldest run in a state: since its start call, since RunStarted without its waits, in this wait.",
             state=ActiveState,
         )
+        self.run_oldest_age: Mapping[str, Age] = {state: age(gauge) for state, gauge in run_oldest_age.items()}
         self.violations: Mapping[str, Counter] = out.counters(
             "invariant_violations", "Runs found to break an invariant, each counted once.", invariant=Invariant
         )

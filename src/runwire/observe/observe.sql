@@ -1,7 +1,8 @@
 -- name: backlog
--- Events beyond their run's cursor, and the age of the oldest: one look-up in the log per run that has any.
+-- Events beyond their run's cursor, and the age of the oldest, NULL without one: one look-up in the log per run that
+-- has any.
 SELECT coalesce(sum(b.events), 0)::bigint AS events,
-       coalesce(extract(epoch FROM clock_timestamp()) - min(e.ts_us) / 1e6, 0)::float8 AS oldest_s
+       (extract(epoch FROM clock_timestamp()) - min(e.ts_us) / 1e6)::float8 AS oldest_s
 FROM (SELECT o.run_id, o.run_day, o.next_seq, r.last_seq - o.next_seq + 1 AS events
       FROM run_outbox AS o JOIN runs AS r USING (run_id)
       WHERE r.last_seq >= o.next_seq) AS b
@@ -10,15 +11,17 @@ LEFT JOIN LATERAL (SELECT ts_us FROM run_events
                    ORDER BY seq LIMIT 1) AS e ON true
 
 -- name: active
--- Open runs by state, from the partial indexes: closed runs cost nothing.
+-- Open runs by state, from the partial indexes: closed runs cost nothing. The age of a started run leaves out the time
+-- it waited, that of a waiting one is the time of this wait; NULL without any.
 SELECT 'pending' AS state, count(*) AS runs,
-       coalesce(extract(epoch FROM now() - min(created_at)), 0)::float8 AS oldest_s
+       extract(epoch FROM now() - min(created_at))::float8 AS oldest_s
 FROM runs WHERE state = 'pending'
 UNION ALL
-SELECT 'started', count(*), coalesce(extract(epoch FROM now() - min(started_at)), 0)::float8
+SELECT 'started', count(*),
+       extract(epoch FROM now() - min(started_at + waited_s * interval '1 second'))::float8
 FROM runs WHERE state = 'started'
 UNION ALL
-SELECT 'waiting', count(*), coalesce(extract(epoch FROM now() - min(started_at)), 0)::float8
+SELECT 'waiting', count(*), extract(epoch FROM now() - min(waiting_since))::float8
 FROM runs WHERE state = 'waiting'
 
 -- name: publishers

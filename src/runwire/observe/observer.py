@@ -29,10 +29,10 @@ class Observer:
         self._audit = Audit(database, metrics)
         self._period_s = period_s
         self._alive_s = alive_s
-        self._since = monotonic()
+        self._heard_at = monotonic()
 
     async def observe(self) -> None:
-        """One step: every gauge, then the audit. Raises DatabaseUnavailable; the gauges then keep their values."""
+        """One step: every gauge, then the audit. Raises DatabaseUnavailable; counts then stay, and ages soon do."""
         metrics = self._metrics
         backlog = await self._database.fetchrow(_SQL["backlog"])
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
@@ -40,14 +40,15 @@ class Observer:
         if backlog is None or publishers is None:
             raise DatabaseUnavailable("an aggregate came back empty")
         metrics.backlog_events.set(backlog["events"])
-        metrics.oldest_age.set(max(backlog["oldest_s"], 0.0))
-        age_s = publishers["age_s"]
-        # No publisher yet: as old as this watch, so that one that never starts is missed, too.
-        metrics.publisher_heartbeat_age.set(monotonic() - self._since if age_s is None else max(age_s, 0.0))
+        metrics.oldest_age.set(backlog["oldest_s"])
+        if publishers["age_s"] is not None:
+            self._heard_at = monotonic() - max(publishers["age_s"], 0.0)
+        # None there: as old as the last one heard of, or as this watch, so that one that never starts is missed, too.
+        metrics.publisher_heartbeat_age.set(monotonic() - self._heard_at)
         metrics.publishers.set(publishers["alive"])
         for row in active:
             metrics.runs_active[row["state"]].set(row["runs"])
-            metrics.run_oldest_age[row["state"]].set(max(row["oldest_s"], 0.0))
+            metrics.run_oldest_age[row["state"]].set(row["oldest_s"])
         await self._audit.step()
         await self._database.execute(_SQL["forget_publishers"])
         metrics.last_success.set(time.time())

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker got with its lease. `was` is the state the run was found in; `age_s` counts from its start call.
+    """What a worker got with its lease. `was` is the state the run was found in; `age_s` counts from its start call;
+    `waited_s` of it the run waited for signals.
 
     Of sampled runs `span_id` is the span of this turn, `earlier_span_id` that of the turn before; `lost_worker_id` is
     who had that one and died, from and until when (epoch microseconds), None when it let go of the run.
@@ -24,6 +25,7 @@ class Claim:
     was: str
     cancel_requested: bool
     age_s: float
+    waited_s: float
     worker_id: str
     span_id: str | None
     earlier_span_id: str | None

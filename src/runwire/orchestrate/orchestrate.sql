@@ -103,7 +103,7 @@ WITH fresh AS MATERIALIZED (
     WHERE r.run_id = c.run_id
     RETURNING r.run_id, r.agent, r.input, r.last_seq, r.fence, r.attempt, r.traceparent, c.was::text AS was,
               r.cancel_requested_at IS NOT NULL AS cancel_requested,
-              extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s,
+              extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s, r.waited_s,
               r.lease_owner AS worker_id, r.attempt_span AS span_id, c.attempt_span AS earlier_span_id,
               -- Who let go of a run has no lease on it any more; who still had one was lost.
               CASE WHEN c.attempt_span IS NOT NULL THEN c.lease_owner END AS lost_worker_id,

@@ -324,7 +324,7 @@ class Walk:
     async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
         await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))
         self._failed_with = code or ""
-        took_s = monotonic() - self._started_at
+        took_s = monotonic() - self._started_at - self.claim.waited_s
         self._metrics.runs_finished[self.claim.agent, state.value].inc()
         self._metrics.run_duration[state.value].observe(took_s, self._trace_id)
         _log.info(
