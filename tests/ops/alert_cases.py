@@ -62,6 +62,7 @@ HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publ
 RUN_AGE, ARCHIVE = "runwire_run_oldest_age_seconds", "runwire_archive_oldest_pending_seconds"
 BROKEN, FOUND = "runwire_invariant_violating_runs", "runwire_invariant_violations_total"
 SEEN, DROPPED = "runwire_observer_last_success_timestamp_seconds", "runwire_telemetry_dropped_total"
+SUSTAINED, AT_ONCE = JOB | {"level": "sustained"}, JOB | {"level": "at_once"}
 DENSITY, TERMINAL = 'invariant="density"', 'invariant="single_terminal"'
 
 PIPELINE: Final = [
@@ -74,7 +75,9 @@ PIPELINE: Final = [
     Case("PublishLagCritical", "when p95 is below 0.5 s", lag(0.5), False),
     Case("PublishLagPage", "when p95 is above 1 s", lag(2.5), True, JOB),
     Case("PublishLagPage", "when p95 is below 1 s", lag(1.0), False),
-    Case("OldestEventUnpublished", "after a minute above 5 s", gauge(OLDEST, 6), True, JOB, at="2m"),
+    Case("OldestEventUnpublished", "after a minute above 5 s", gauge(OLDEST, 6), True, SUSTAINED, at="2m"),
+    Case("OldestEventUnpublished", "at once above 15 s", gauge(OLDEST, "0x10 16x50"), True, AT_ONCE, at="2m45s"),
+    Case("OldestEventUnpublished", "at once at 15 s", gauge(OLDEST, "0x10 15x50"), False, at="2m45s"),
     Case("OldestEventUnpublished", "at 5 s", gauge(OLDEST, 5), False),
     Case("OldestEventUnpublished", "before a minute has passed", gauge(OLDEST, 6), False, at="45s"),
     Case("OutboxBacklog", "above 100 on average", gauge(BACKLOG, 101), True, JOB),
@@ -162,6 +165,9 @@ def _objective(slo: str, label: str, *, fast: float, between: float, well: float
 _REFUSED: Final = counter("runwire_events_appended_total", 100, 'type="NodeStarted"', samples=HOURS) | counter(
     "runwire_append_failures_total", 100, 'reason="fence_stale"', samples=HOURS
 ) | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS)  # fmt: skip
+_NO_PARTITION: Final = counter("runwire_events_appended_total", 900, 'type="NodeStarted"', samples=HOURS) | counter(
+    "runwire_append_failures_total", 100, 'reason="partition_missing"', samples=HOURS
+) | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS)  # fmt: skip
 _BETTER_AGAIN: Final = gauge("runwire_append_failures_total", f"0+200x60 {60 * 200}x90", 'reason="storage_unavailable"')
 
 OBJECTIVES: Final = [
@@ -169,6 +175,8 @@ OBJECTIVES: Final = [
     *_objective("Delivery", "deliver", fast=20, between=5, well=0.5),
     *_objective("Append", "append", fast=2, between=0.5, well=0.05),
     *_objective("Run", "run", fast=10, between=2, well=0.2),
+    Case("AppendSloFastBurn", "when the partition of a day is missing", _NO_PARTITION, True, JOB | {"slo": "append"},
+         at="2h", every="1m"),
     Case("AppendSloFastBurn", "when callers are refused with good reason", _REFUSED, False, at="2h", every="1m"),
     Case("AppendSloFastBurn", "an hour after it got better",
          counter("runwire_events_appended_total", 1000, 'type="NodeStarted"', samples=HOURS) | _BETTER_AGAIN, False,

@@ -6,13 +6,13 @@ from typing import Any, Final
 
 from runwire.ops.thresholds import Rhythm, Thresholds
 
-# A dead publisher mutes others: whoever is told of it second has been told of those first.
-AT_ONCE: Final = ("SequenceGap", "InvariantBroken", "PublisherDown")
+# A dead publisher mutes others: whoever is told of it second has been told of those first. What it leaves unpublished
+# is told of beside it, and the sooner of the two should not wait for the other.
+AT_ONCE: Final = ("SequenceGap", "InvariantBroken", "PublisherDown", "OldestEventUnpublished")
 _CAUSED_BY_A_DEAD_PUBLISHER: Final = (
     "PublishLagWarning",
     "PublishLagCritical",
     "PublishLagPage",
-    "OldestEventUnpublished",
     "OutboxBacklog",
 )
 

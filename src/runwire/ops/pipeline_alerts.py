@@ -139,16 +139,7 @@ def _lag(thresholds: Thresholds) -> Iterator[Alert]:
 
 
 def _outbox(thresholds: Thresholds) -> Iterator[Alert]:
-    oldest = thresholds.level("oldest_unpublished", PAGE)
-    yield Alert(
-        "OldestEventUnpublished",
-        _above("max by (job) (runwire_outbox_oldest_age_seconds)", thresholds, "oldest_unpublished", PAGE),
-        PAGE,
-        "An event is not published",
-        "The oldest unpublished event of {{ $labels.job }} has waited {{ $value | humanizeDuration }}"
-        f" (limit {_limit(thresholds, 'oldest_unpublished', PAGE)}).",
-        oldest.for_,
-    )
+    yield from _oldest_unpublished(thresholds)
     yield Alert(
         "OutboxBacklog",
         _above(BACKLOG, thresholds, "outbox_backlog", PAGE),
@@ -176,6 +167,26 @@ def _outbox(thresholds: Thresholds) -> Iterator[Alert]:
         f"{thresholds.publishers} that {{{{ $labels.job }}}} is meant to have.",
         extra.for_,
     )
+
+
+def _oldest_unpublished(thresholds: Thresholds) -> Iterator[Alert]:
+    """One alert of two levels. Their label keeps Alertmanager from taking the end of one for the end of both."""
+    oldest = thresholds.named("oldest_unpublished")
+    waits = thresholds.level("oldest_unpublished", PAGE)
+    levels = [("sustained", waits.value, waits.for_, _limit(thresholds, "oldest_unpublished", PAGE).split(",")[0])]
+    if oldest.page_at_once is not None:
+        levels.append(("at_once", oldest.page_at_once.value, "0s", oldest.said_at_once()))
+    for level, value, for_, limit in levels:
+        yield Alert(
+            "OldestEventUnpublished",
+            f"max by (job) (runwire_outbox_oldest_age_seconds) > {value:.10g}",
+            PAGE,
+            "An event is not published",
+            "The oldest unpublished event of {{ $labels.job }} has waited {{ $value | humanizeDuration }}"
+            f" (limit {limit}).",
+            for_,
+            (("level", level),),
+        )
 
 
 def _runs(thresholds: Thresholds) -> Iterator[Alert]:

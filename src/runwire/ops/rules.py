@@ -25,7 +25,10 @@ class Recording:
 
 @dataclass(frozen=True, slots=True)
 class Alert:
-    """`name` is also its heading in the runbook. `summary` says what is wrong, `description` how much, where."""
+    """`name` is also its heading in the runbook. `summary` says what is wrong, `description` how much, where.
+
+    `labels` tell alerts of one name apart.
+    """
 
     name: str
     expr: str
@@ -33,6 +36,7 @@ class Alert:
     summary: str
     description: str
     for_: str = "0s"
+    labels: tuple[tuple[str, str], ...] = ()
 
     def rule(self, thresholds: Thresholds) -> dict[str, Any]:
         wait = thresholds.duration(self.for_)
@@ -44,6 +48,7 @@ class Alert:
             "labels": {
                 "severity": self.severity.value if self.severity is not None else "none",
                 "runbook": anchor(self.name),
+                **dict(self.labels),
             },
             "annotations": {
                 "summary": self.summary,

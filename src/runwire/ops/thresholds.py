@@ -73,6 +73,8 @@ class Threshold(Strict, frozen=True):
     what: Annotated[str, Meta(min_length=3)]
     unit: Unit
     levels: Annotated[dict[Severity, Level], Meta(min_length=1)]
+    page_at_once: Level | None = None
+    """A second level of `page`, above the first, that waits for nothing."""
     shown_in: Unit | None = None
     quantile: Annotated[float, Meta(gt=0, lt=1)] | None = None
     scales: bool = False
@@ -91,12 +93,19 @@ class Threshold(Strict, frozen=True):
         if self.quantile is not None:
             words = f"p{self.quantile * 100:g} {words}"
         if durations.seconds(level.for_):
-            return f"{words} for {durations.spoken(level.for_)}"
+            words = f"{words} for {durations.spoken(level.for_)}"
+            if severity is Severity.PAGE and self.page_at_once is not None:
+                words += f", or > {self.said_at_once()} at once"
+            return words
         if level.at_once:
             return f"{words}, at once"
         if level.window is not None and "{window}" not in self.what:
             return f"{words} over {durations.spoken(level.window)}"
         return words
+
+    def said_at_once(self) -> str:
+        """The second level of `page` with its unit, e.g. `15 s`; empty where there is none."""
+        return "" if self.page_at_once is None else amount(self.page_at_once.value, self.unit, self.shown_in)
 
 
 class Objective(Strict, frozen=True):
@@ -238,6 +247,13 @@ def _inconsistent(read: Thresholds) -> Iterator[str]:
 
 def _threshold_problems(threshold: Threshold) -> Iterator[str]:
     levels = [threshold.levels[severity] for severity in Severity if severity in threshold.levels]
+    if (second := threshold.page_at_once) is not None:
+        levels.append(second)
+        first = threshold.levels.get(Severity.PAGE)
+        if first is None or not durations.seconds(first.for_):
+            yield "page_at_once needs a level `page` that waits"
+        if durations.seconds(second.for_) or second.window is not None:
+            yield "page_at_once waits for nothing: it has neither `for` nor `window`"
     values = [level.value for level in levels]
     if values != sorted(set(values)):
         yield f"each level must be above the one before it, not {', '.join(f'{value:g}' for value in values)}"
