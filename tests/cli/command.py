@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from runwire.cli import run_command
+from tied import tied
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +69,7 @@ async def started(*args: str, **environment: str) -> AsyncIterator[Started]:
     """`python -m runwire` with these arguments, in an environment without settings but these."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RUNWIRE_", "DATABASE_"))}
     process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "runwire",
-        *args,
+        *tied([sys.executable, "-m", "runwire", *args]),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from tied import tied
 from waiting import eventually
 
 START_S = 30.0
@@ -27,7 +28,10 @@ QUICK_TAKEOVER: Mapping[str, str] = {
 
 
 class Member:
-    """One place in the fleet. The process in it changes; its name, its roles and its ports stay."""
+    """One place in the fleet. The process in it changes; its name, its roles and its ports stay.
+
+    A process ends with the thread that started it.
+    """
 
     def __init__(self, name: str, *, logs: Path, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
         self.name = name
@@ -70,7 +74,11 @@ class Member:
         self._said_before = len(self.lines())
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(  # noqa: ASYNC220  # returns at once, and frees tests of a child watcher
-                self._command, env=self._environment, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT
+                tied(self._command),
+                env=self._environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
             )
 
         def started() -> bool:

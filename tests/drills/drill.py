@@ -8,20 +8,26 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from drills.pager import FIRING, RESOLVED, Notification
-from drills.programs import Prometheus
-from drills.rules import is_burn_rate
+from drills.pager import FIRING, RESOLVED
+from drills.rules import left_out
 from drills.stage import Stage
+from waiting import eventually
 
 LOOK_S: Final = 0.2
+SETTLED_S: Final = 3.0
+"""After this long Alertmanager has told what it was going to tell at its groups' intervals of a second."""
+GRACE_S: Final = 10.0
+"""How long after its condition held somebody must have been told; the longest wait of a group is 3 s here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Drill:
     """`fault` injects up to its `yield`, which may say when it struck, and recovers after it.
 
-    Every alert of `fires` must reach the pager, and be taken back after the recovery. Those of `mutes` must be active
-    and inhibited meanwhile. `also` are alerts the fault may raise besides. Drills of one `turn` of a stage run at once.
+    Every alert of `fires` must reach the pager, and be taken back after the recovery. On a machine so busy that the
+    fault does more than it should, those may be `overtaken_by` others: then they must fire, and be muted by them.
+    Those of `mutes` must be active and inhibited meanwhile, by the first of `fires`. `also` are alerts the fault may
+    raise besides. Drills of one `turn` of a stage run at once. Deadlines are long: only what fails takes as long.
     """
 
     name: str
@@ -34,19 +40,25 @@ class Drill:
     fires: tuple[str, ...]
     labels: Mapping[str, str] = field(default_factory=dict)
     mutes: tuple[str, ...] = ()
+    overtaken_by: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
-    fires_within_s: float = 60.0
-    resolves_within_s: float = 90.0
+    fires_within_s: float = 180.0
+    resolves_within_s: float = 240.0
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
-    """How it went for one alert: seconds after the fault, and after the recovery step."""
+    """How it went for one alert: seconds after the fault, and of `resolved_s` after the recovery step.
+
+    `overtaken`: nobody was told, because a higher alert that fired muted it.
+    """
 
     alert: str
     bad_s: float | None
     firing_s: float
+    step_s: float
     resolved_s: float
+    overtaken: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,47 +68,75 @@ class Outcome:
     muted: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    alert: str
+    at: float
+    overtaken: bool = False
+
+
 async def held(drill: Drill, stage: Stage) -> Outcome:
     """The drill, from fault to recovery. Raises AssertionError with all that did not come about."""
     began = time.time()
     steps = drill.fault(stage)
-    muted: set[str] = set()
     struck = await anext(steps) or began
+    muted: set[str] = set()
     *heard, _ = results = await asyncio.gather(
-        *(
-            stage.pager.told(alert, FIRING, since=began, within_s=drill.fires_within_s, labels=drill.labels)
-            for alert in drill.fires
-        ),
+        *(_heard(drill, stage, alert, since=began) for alert in drill.fires),
         _mutes(drill, stage, muted),
         return_exceptions=True,
     )
-    told = [one for one in heard if isinstance(one, Notification)]
-    first = min((one.at for one in told), default=began)
-    loud = stage.pager.fired(since=first) & set(drill.mutes)
     mended = time.time()
     await anext(steps, None)
     if problems := [one for one in results if isinstance(one, BaseException)]:
         raise AssertionError("\n".join(str(one) for one in problems)) from problems[0]
-    done = {
-        alert: await stage.pager.told(
-            alert, RESOLVED, since=mended, within_s=drill.resolves_within_s, labels=drill.labels
-        )
-        for alert in drill.fires
-    }
+    told = [one for one in heard if isinstance(one, _Heard)]
+    loud = {n.alert for n in stage.pager.seen if n.status == FIRING and told[0].at + SETTLED_S < n.at < mended}
+    loud &= set(drill.mutes)
+    over = await asyncio.gather(*(_over(drill, stage, one, since=mended) for one in told))
     assert not loud, f"muted, and heard of all the same: {sorted(loud)}"
-    courses = [
-        Course(
-            alert,
-            _after(struck, await _watcher(stage, alert).first_bad_at(alert, since=began, labels=drill.labels)),
-            one.at - struck,
-            done[alert].at - mended,
-        )
-        for alert, one in zip(drill.fires, told, strict=True)
-    ]
+    courses = []
+    for one, ended in zip(told, over, strict=True):
+        bad = await stage.watcher(one.alert).first_bad_at(one.alert, since=began, labels=drill.labels)
+        bad_s = None if bad is None else bad - struck
+        courses.append(Course(one.alert, bad_s, one.at - struck, mended - struck, ended - mended, one.overtaken))
     return Outcome(drill, tuple(courses), tuple(sorted(muted)))
 
 
+async def _heard(drill: Drill, stage: Stage, alert: str, *, since: float) -> _Heard:
+    """When the pager was told, or, for a drill that may be overtaken, when the alert was seen to fire and be muted."""
+    deadline, missing = time.monotonic() + drill.fires_within_s, f"{alert} not firing"
+    if alert in stage.without:
+        held_s = await _condition_held(drill, stage, alert, since=since)
+        deadline, missing = (
+            time.monotonic() + GRACE_S,
+            f"{alert} not firing, though its condition held after {held_s:.1f} s",
+        )
+    while True:
+        told = stage.pager.found(alert, FIRING, since=since, labels=drill.labels)
+        if told is not None:
+            return _Heard(alert, told.at)
+        firing = await stage.firing() if drill.overtaken_by else set()
+        if alert in firing and firing & set(drill.overtaken_by) and alert in await stage.alertmanager.inhibited():
+            return _Heard(alert, time.time(), overtaken=True)
+        assert time.monotonic() < deadline, f"{missing}; {stage.pager.summary(since=since)}"
+        await asyncio.sleep(LOOK_S)
+
+
+async def _condition_held(drill: Drill, stage: Stage, alert: str, *, since: float) -> float:
+    """Seconds after which the condition of a rule that is left out had held for as long as the rule asks for."""
+
+    async def holds() -> bool:
+        return left_out(alert) in await stage.firing(stage.watcher(alert))
+
+    await eventually(holds, within_s=drill.fires_within_s)
+    return time.time() - since
+
+
 async def _mutes(drill: Drill, stage: Stage, muted: set[str]) -> None:
+    """Adds to `muted` until all that must be are. With a rule left out there may be nothing that mutes, or is muted."""
+    if stage.without & {*drill.fires, *drill.mutes}:
+        return
     deadline = time.monotonic() + drill.fires_within_s
     while not muted.issuperset(drill.mutes):
         assert time.monotonic() < deadline, f"not muted: {sorted(set(drill.mutes) - muted)}"
@@ -104,9 +144,22 @@ async def _mutes(drill: Drill, stage: Stage, muted: set[str]) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-def _watcher(stage: Stage, alert: str) -> Prometheus:
-    return stage.watching[-1] if is_burn_rate(alert) else stage.prometheus
+async def _over(drill: Drill, stage: Stage, heard: _Heard, *, since: float) -> float:
+    """When the pager was told of the end.
 
-
-def _after(began: float, at: float | None) -> float | None:
-    return None if at is None else at - began
+    Of an alert that is muted when it ends, Alertmanager tells no end: for a drill that may be overtaken it is enough
+    that the alert no longer fires.
+    """
+    deadline = time.monotonic() + drill.resolves_within_s
+    silent_at: float | None = None
+    while True:
+        told = stage.pager.found(heard.alert, RESOLVED, since=since, labels=drill.labels)
+        if told is not None:
+            return told.at
+        if drill.overtaken_by:
+            firing = heard.alert in await stage.firing()
+            silent_at = None if firing else silent_at or time.time()
+            if silent_at is not None and time.time() - silent_at > SETTLED_S:
+                return silent_at
+        assert time.monotonic() < deadline, f"{heard.alert} not resolved; {stage.pager.summary(since=since)}"
+        await asyncio.sleep(LOOK_S)

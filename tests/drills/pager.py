@@ -42,22 +42,25 @@ class Pager:
         self, alert: str, status: str, *, since: float, within_s: float, labels: Mapping[str, str] | None = None
     ) -> Notification:
         """The first notification of this alert and status after `since`, which may have come already."""
-        wanted = {"alertname": alert, **(labels or {})}.items()
-
-        def found() -> Notification | None:
-            return next(
-                (n for n in self.seen if n.status == status and n.at >= since and wanted <= n.labels.items()), None
-            )
-
         try:
             async with asyncio.timeout(within_s), self._more:
-                await self._more.wait_for(lambda: found() is not None)
+                await self._more.wait_for(lambda: self.found(alert, status, since=since, labels=labels) is not None)
         except TimeoutError:
-            heard = sorted({(n.alert, n.status) for n in self.seen if n.at >= since})
-            raise AssertionError(f"{alert} not {status} within {within_s:g} s; heard of {heard}") from None
-        notification = found()
+            raise AssertionError(f"{alert} not {status} within {within_s:g} s; {self.summary(since=since)}") from None
+        notification = self.found(alert, status, since=since, labels=labels)
         assert notification is not None
         return notification
+
+    def found(
+        self, alert: str, status: str, *, since: float, labels: Mapping[str, str] | None = None
+    ) -> Notification | None:
+        """As `told`, of what has come by now."""
+        wanted = {"alertname": alert, **(labels or {})}.items()
+        return next((n for n in self.seen if n.status == status and n.at >= since and wanted <= n.labels.items()), None)
+
+    def summary(self, *, since: float) -> str:
+        heard = sorted({(n.alert, n.status) for n in self.seen if n.at >= since})
+        return f"heard of {', '.join(f'{alert} {status}' for alert, status in heard) or 'nothing'}"
 
     def fired(self, *, since: float = 0.0) -> set[str]:
         """Names of the alerts that somebody was told of."""

@@ -16,6 +16,7 @@ from typing import Any, Final
 import aiohttp
 import yaml
 
+from tied import tied
 from waiting import eventually
 
 NEEDED: Final = ("prometheus", "prometheus-alertmanager", "promtool", "amtool")
@@ -181,7 +182,7 @@ async def _running(command: Sequence[str], web: Web, *, folder: Path) -> AsyncIt
     log = folder / "log"
     with log.open("wb") as output:
         process = subprocess.Popen(
-            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
+            tied(command), cwd=folder, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
 
     async def ready() -> bool:

@@ -10,70 +10,52 @@ from drills.baseline import HEALTHY_S, WITHOUT_DATA, Baseline
 from drills.catalogue import WITHOUT_DRILL
 from drills.drill import Course, Outcome
 from drills.rules import BURN_SCALE, ROOT, SCALE
+from runwire.ops.tables import with_table
 
 PAGE: Final = ROOT / "docs" / "drills.md"
 
-HEAD: Final = """\
-# Drills
-
-Written by `make drills DRILLS_REPORT=1`; not edited by hand.
-
-Each alert is proven by breaking the real service: real processes, a real Prometheus and Alertmanager, the rules as they
-are shipped but for their time scale, and a webhook that is told. Then the step of the
-[runbook](runbooks/run-diagnostics.md) is taken, and the webhook must hear that it is over.
-
-Commit `{commit}`. Time scale {scale:g}: a minute of the rules is {minute:g} s here. Burn rates, whose windows are days:
-{burn:g}. Scrapes and evaluations every 250 ms.
-
-All times are seconds. *Bad*: the first evaluation that found the condition true, after the fault. *Firing*: the
-webhook was told, after the fault; the alert's own waiting time is in it, and Alertmanager's, both scaled. *Resolved*:
-it was told of the end, after the recovery step. What is not scaled is as slow as in production: reconnects count for a
-minute, the safety sweep runs every second.
-
-## Healthy
-
-Under load for {healthy:g} s, five minutes of the rules: no alert but `Watchdog`. {panels} panels of the dashboards were
-asked; all had data but those [below](#without-data).
-
-## Faults
-
-"""
-
 
 def write_report(outcomes: Sequence[Outcome], baseline: Baseline) -> None:
-    text = HEAD.format(
-        commit=_commit(),
-        scale=SCALE,
-        minute=60 / SCALE,
-        burn=BURN_SCALE,
-        healthy=HEALTHY_S,
-        panels=baseline.panels,
+    """Puts the figures of a campaign in which everything went well into the page."""
+    write_section(
+        "setting",
+        f"Commit `{commit()}`. Time scale {SCALE:g}: a minute of the rules is {60 / SCALE:g} s here. Burn rates, whose"
+        f" windows are days:\n{BURN_SCALE:g}. Scrapes and evaluations every 250 ms. Something waited for a CPU in"
+        f" {baseline.cpu_waits:.0%} of the time.\n",
+    )
+    write_section(
+        "healthy",
+        f"Under load, for {baseline.quiet_s:g} s and more (of the rules: {HEALTHY_S * SCALE / 60:g} minutes): no alert"
+        f" but `Watchdog`. {baseline.panels} panels of the\ndashboards were asked; all had data but those"
+        " [below](#without-data).\n",
     )
     lines = [
-        "| alert | fault | bad | firing | recovery | resolved | muted meanwhile |",
-        "|---|---|---|---|---|---|---|",
+        "| alert | fault | bad | firing | step | resolved | recovery | muted meanwhile |",
+        "|---|---|---|---|---|---|---|---|",
+        *(_row(outcome, course) for outcome in outcomes for course in outcome.courses),
     ]
-    lines += [_row(outcome, course) for outcome in outcomes for course in outcome.courses]
-    lines += ["", "## Without a drill", ""]
-    lines += [f"- `{alert}`: {reason}" for alert, reason in WITHOUT_DRILL.items()]
-    lines += ["", "## Without data", ""]
-    lines += [f"- {panel}: {reason}" for panel, reason in WITHOUT_DATA.items()]
-    PAGE.write_text(text + "\n".join(lines) + "\n", encoding="utf-8")
+    write_section("faults", "\n".join(lines) + "\n")
+    write_section("without-drill", "".join(f"- `{alert}`: {why}\n" for alert, why in WITHOUT_DRILL.items()))
+    write_section("without-data", "".join(f"- {panel}: {why}\n" for panel, why in WITHOUT_DATA.items()))
+
+
+def write_section(name: str, text: str) -> None:
+    """Replaces what is between the markers of that name."""
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8"), name, text), encoding="utf-8")
+
+
+def commit() -> str:
+    return subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout.strip()
 
 
 def _row(outcome: Outcome, course: Course) -> str:
     drill = outcome.drill
-    invariant = drill.labels.get("invariant")
-    alert = f"`{course.alert}`" + (f" ({invariant})" if invariant else "")
+    which = "".join(f" ({value})" for value in drill.labels.values())
+    bad = "" if course.bad_s is None else f"{max(course.bad_s, 0.0):.1f}"
+    firing = f"{course.firing_s:.1f}" + (" (muted by a higher one)" if course.overtaken else "")
     recovery = f"[{drill.recovery.rstrip('.')}](runbooks/run-diagnostics.md#{drill.runbook})"
     muted = ", ".join(f"`{name}`" for name in outcome.muted)
-    bad = "" if course.bad_s is None else f"{course.bad_s:.1f}"
-    return (
-        f"| {alert} | {drill.what} | {bad} | {course.firing_s:.1f} | {recovery} | {course.resolved_s:.1f} | {muted} |"
-    )
-
-
-def _commit() -> str:
-    return subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    times = f"{bad} | {firing} | {course.step_s:.1f} | +{course.resolved_s:.1f}"
+    return f"| `{course.alert}`{which} | {drill.what} | {times} | {recovery} | {muted} |"

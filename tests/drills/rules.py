@@ -19,19 +19,28 @@ BURN_SCALE: Final = 600.0
 
 
 def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
-    """The groups as Prometheus reads them. `burn_rates`: only those alerts, or all but those, or (None) all."""
+    """The groups as Prometheus reads them. `burn_rates`: only those alerts, or all but those, or (None) all.
+
+    The rules of `without` are there under another name, to which nothing is routed as it should be.
+    """
     thresholds = load(ROOT, scale=scale)
     groups = [*recording_groups(thresholds), *alert_groups(thresholds)]
     document = rule_file(tuple(groups), thresholds)
-    left_out = frozenset(without)
+    disabled = frozenset(without)
     for group in document["groups"]:
         group["rules"] = [
-            rule
-            for rule in group["rules"]
-            if "alert" not in rule
-            or (rule["alert"] not in left_out and burn_rates in (None, is_burn_rate(rule["alert"])))
+            rule for rule in group["rules"] if "alert" not in rule or burn_rates in (None, is_burn_rate(rule["alert"]))
         ]
+        for rule in group["rules"]:
+            if rule.get("alert") in disabled:
+                rule["alert"] = left_out(rule["alert"])
+                rule["labels"] = {"severity": "none"}
     return document
+
+
+def left_out(alert: str) -> str:
+    """What a rule is called that is left out: it still says when its condition holds, and nobody knows it."""
+    return f"{alert}LeftOut"
 
 
 def routing(*, scale: float, webhook: str) -> dict[str, Any]:

@@ -18,10 +18,12 @@ from crash.fleet import Member, free_port
 from drills.collector import Collector
 from drills.pager import Pager, pager
 from drills.programs import Alertmanager, Prometheus, alertmanager, prometheus
-from drills.rules import BURN_SCALE, SCALE, routing, rules
+from drills.rules import BURN_SCALE, SCALE, is_burn_rate, routing, rules
 from postgres import cloned_database
 from runwire.errors import RunwireError
 
+AT_ONCE: Final = 20
+"""Runs of the load that go on at a time: a slow machine gets less of it, not ever more."""
 TESTS: Final = Path(__file__).parents[1]
 # What the rules' scaled thresholds follow, scaled alike: none of it changes what the service does, only how often.
 QUICK: Final[Mapping[str, str]] = {
@@ -35,10 +37,14 @@ QUICK: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Roles by process. `alone`: one Prometheus has all rules; else a second one, faster, has the burn rates."""
+    """Roles by process. `alone`: one Prometheus has all rules; else a second one, faster, has the burn rates.
+
+    Without `burn_rates` nobody has those: they look at hours, which a stage that has just begun has not seen.
+    """
 
     processes: Mapping[str, tuple[str, ...]]
     alone: bool = False
+    burn_rates: bool = True
     scale: float = SCALE
     quick: bool = True
 
@@ -66,11 +72,22 @@ class Stage:
     watching: list[Prometheus]
     clients: contextlib.AsyncExitStack
     collector: Collector
+    without: frozenset[str] = frozenset()
+    """Alerts whose rules are left out."""
 
     @property
     def prometheus(self) -> Prometheus:
         """The one with every rule but the burn rates."""
         return self.watching[0]
+
+    def watcher(self, alert: str) -> Prometheus:
+        """The one that has the rule of that alert."""
+        return self.watching[-1] if is_burn_rate(alert) else self.prometheus
+
+    async def firing(self, server: Prometheus | None = None) -> set[str]:
+        """Names of the alerts that fire, whether or not somebody is told of them."""
+        alerts = await (server or self.prometheus).alerts()
+        return {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
 
     def member(self, name: str) -> Member:
         return self.places[name].member
@@ -139,11 +156,12 @@ async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[s
         await collector.start()
         stack.push_async_callback(collector.stop)
         clients = contextlib.AsyncExitStack()
-        made = Stage(database, folder, plan, {}, session, taker, alerting, [], clients, collector)
+        made = Stage(database, folder, plan, {}, session, taker, alerting, [], clients, collector, frozenset(without))
         try:
             await asyncio.gather(*(made.add(name, *roles) for name, roles in plan.processes.items()))
-            rule_sets = [rules(scale=plan.scale, burn_rates=None if plan.alone else False, without=without)]
-            if not plan.alone:
+            everything = plan.alone and plan.burn_rates
+            rule_sets = [rules(scale=plan.scale, burn_rates=None if everything else False, without=without)]
+            if plan.burn_rates and not plan.alone:
                 rule_sets.append(rules(scale=BURN_SCALE, burn_rates=True, without=without))
             for n in range(len(rule_sets)):
                 server = prometheus(folder / f"prometheus-{n}", session, alertmanager_url=alerting.url)
@@ -185,7 +203,8 @@ async def load(stage: Stage, *, every_s: float = 0.25, viewers: int = 3) -> Asyn
         async def starting() -> None:
             number = 0
             while True:
-                tasks.append(everybody.create_task(golden(number := number + 1)))
+                if sum(not task.done() for task in tasks) < AT_ONCE:
+                    tasks.append(everybody.create_task(golden(number := number + 1)))
                 await asyncio.sleep(every_s)
 
         tasks.append(everybody.create_task(starting()))

@@ -5,13 +5,13 @@ from __future__ import annotations
 import pytest
 
 from docs.pages import RUNBOOK, headings
-from drills.baseline import WITHOUT_DATA
+from drills.baseline import BUSY, HEALTHY_S
 from drills.campaign import BASELINE, Campaign
 from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
 from drills.rules import alert_names
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 EACH = [pytest.param(drill, id=drill.name, marks=pytest.mark.drill(drill.name)) for drill in DRILLS]
 
 
@@ -31,6 +31,7 @@ def test_nothing_fires_while_nothing_is_wrong(campaign: Campaign) -> None:
     seen = campaign.baseline()
     assert seen.firing == {"Watchdog"}
     assert seen.told == {"Watchdog"}
+    assert seen.quiet_s >= HEALTHY_S or seen.cpu_waits > BUSY, "alerts fired, and not for want of a CPU"
 
 
 @pytest.mark.drill(BASELINE)
@@ -38,7 +39,7 @@ def test_every_panel_of_every_dashboard_has_data(campaign: Campaign) -> None:
     seen = campaign.baseline()
     assert seen.wrong_panels == ()
     assert seen.panels > 0
-    assert [query for query in seen.empty_panels if query.rpartition(": ")[0] not in WITHOUT_DATA] == []
+    assert seen.empty_panels == ()
 
 
 @pytest.mark.parametrize("drill", EACH)
