@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from docs.pages import RUNBOOK, headings
@@ -9,7 +11,7 @@ from drills.baseline import BUSY, HEALTHY_S
 from drills.campaign import BASELINE, Campaign
 from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
-from drills.rules import alert_names
+from drills.rules import alert_names, left_out, rules
 
 pytestmark = pytest.mark.timeout(1200)
 EACH = [pytest.param(drill, id=drill.name, marks=pytest.mark.drill(drill.name)) for drill in DRILLS]
@@ -24,6 +26,20 @@ def test_every_alert_has_a_drill_or_a_reason() -> None:
 def test_every_recovery_step_is_in_the_runbook() -> None:
     anchors = {anchor for _, _, anchor in headings(RUNBOOK)}
     assert {drill.runbook for drill in DRILLS} <= anchors
+
+
+def test_a_rule_that_is_left_out_still_says_when_its_condition_holds_and_to_nobody() -> None:
+    names = ["OldestEventUnpublished", "PublishSloFastBurn"]
+    everything, some = ({rule.get("alert"): rule for rule in _rules(without)} for without in ([], names))
+    for name in names:
+        assert name not in some
+        assert some[left_out(name)]["expr"] == everything[name]["expr"]
+        assert some[left_out(name)]["labels"]["severity"] == "none"
+    assert len(some) == len(everything)
+
+
+def _rules(without: list[str]) -> list[dict[str, Any]]:
+    return [rule for group in rules(scale=1, without=without)["groups"] for rule in group["rules"]]
 
 
 @pytest.mark.drill(BASELINE)
