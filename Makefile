@@ -33,7 +33,7 @@ drills: $(DEV) ## Break the real service under real Prometheus and Alertmanager,
 	sh scripts/system-programs.sh
 	$(BIN)/python -m pytest -p no:randomly -m drill $(if $(DRILLS_REPORT),--drills-report) tests/drills $(PYTEST_ARGS)
 
-drills-mutation: $(DEV) ## Leave out rule by rule: its drill must fail; ALERTS="SequenceGap ..." for some
+drills-mutation: $(DEV) ## Leave the rules out: the drills must fail, alert by alert; ALERTS="SequenceGap ..." for some
 	PYTHONPATH=tests $(BIN)/python -m drills.mutation $(ALERTS)
 
 drill-full: $(DEV) ## One drill as in production: a killed publisher, the pages, and nothing lost (7 minutes)

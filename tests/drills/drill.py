@@ -126,8 +126,11 @@ async def _heard(drill: Drill, stage: Stage, alert: str, *, since: float) -> _He
 async def _condition_held(drill: Drill, stage: Stage, alert: str, *, since: float) -> float:
     """Seconds after which the condition of a rule that is left out had held for as long as the rule asks for."""
 
+    wanted = {"alertname": left_out(alert), **drill.labels}.items()
+
     async def holds() -> bool:
-        return left_out(alert) in await stage.firing(stage.watcher(alert))
+        alerts = await stage.watcher(alert).alerts()
+        return any(one["state"] == "firing" and wanted <= one["labels"].items() for one in alerts)
 
     await eventually(holds, within_s=drill.fires_within_s)
     return time.time() - since

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -22,7 +23,8 @@ LEAD_S: Final = 30.0
 """Something to have been healthy before."""
 AFTERMATH_S: Final = 480.0
 """The rules that look at five minutes see the outage for so long, and their groups and a busy machine take a while."""
-PAGES: Final = ("PublisherDown", "OldestEventUnpublished")
+PAGES: Final[Mapping[str, Mapping[str, str]]] = {"PublisherDown": {}, "OldestEventUnpublished": {"level": "at_once"}}
+"""Alerts that must page, and which of their levels."""
 MUTED: Final = (*LAGS, "OutboxBacklog")
 
 
@@ -85,8 +87,8 @@ async def _killed(folder: Path, admin_dsn: str) -> Timeline:
 
 
 async def _paged(made: Stage, alert: str, timeline: Timeline) -> None:
-    page = await made.pager.told(alert, FIRING, since=timeline.killed_at, within_s=60)
-    bad = await made.prometheus.first_bad_at(alert, since=timeline.killed_at)
+    page = await made.pager.told(alert, FIRING, since=timeline.killed_at, within_s=60, labels=PAGES[alert])
+    bad = await made.prometheus.first_bad_at(alert, since=timeline.killed_at, labels=PAGES[alert])
     timeline.note(f"`{alert}`: first bad evaluation", at=bad)
     after_s = timeline.note(f"`{alert}`: paged", at=page.at)
     assert page.receiver == "page"

@@ -84,9 +84,9 @@ class Stage:
         """The one that has the rule of that alert."""
         return self.watching[-1] if is_burn_rate(alert) else self.prometheus
 
-    async def firing(self, server: Prometheus | None = None) -> set[str]:
-        """Names of the alerts that fire, whether or not somebody is told of them."""
-        alerts = await (server or self.prometheus).alerts()
+    async def firing(self) -> set[str]:
+        """Names of the alerts that fire, but for burn rates, whether or not somebody is told of them."""
+        alerts = await self.prometheus.alerts()
         return {one["labels"]["alertname"] for one in alerts if one["state"] == "firing"}
 
     def member(self, name: str) -> Member:
