@@ -30,7 +30,7 @@ WITHOUT_DATA: Final[Mapping[str, str]] = {"overview: Firing alerts": "Nothing fi
 """Panels, as `dashboard: title`, that show nothing while all is well, and why."""
 
 
-PATIENCE_S: Final = 90.0
+PATIENCE_S: Final = 60.0
 """How long to wait for a machine that is calm."""
 BUSY: Final = 0.5
 """Share of the time in which something waited for a CPU: with more the machine is not calm, and may say so."""

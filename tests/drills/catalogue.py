@@ -15,9 +15,10 @@ RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
 
 OF_A_BUSY_MACHINE: Final = frozenset(
     {*LAGS, *PUBLISH_BURNS, *RUN_BURNS, "PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed"}
+    | {"TelemetryDropped"}
 )
-"""What may be true besides where there is no CPU to be had: of late events, of late scrapes and heartbeats. Each has a
-drill; that it comes in the middle of another says nothing about that one."""
+"""What may be true besides where there is no CPU to be had: of late events, late scrapes and heartbeats, and a late
+collector. Each has a drill; that it comes in the middle of another says nothing about that one."""
 
 SPLIT: Final = {"api-0": ("api",), "worker-0": ("worker",), "publisher-0": ("publisher",), "observer-0": ("observer",)}
 JOINED: Final = {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}

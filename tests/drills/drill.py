@@ -125,7 +125,6 @@ async def _heard(drill: Drill, stage: Stage, alert: str, *, since: float) -> _He
 
 async def _condition_held(drill: Drill, stage: Stage, alert: str, *, since: float) -> float:
     """Seconds after which the condition of a rule that is left out had held for as long as the rule asks for."""
-
     wanted = {"alertname": left_out(alert), **drill.labels}.items()
 
     async def holds() -> bool:

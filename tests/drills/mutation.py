@@ -63,8 +63,9 @@ def _missed_s(alert: str, reason: str) -> float | None:
 
 def _table(found: Sequence[Verdict], *, took_s: float) -> str:
     about = (
-        f"Commit `{commit()}`, {took_s:.0f} s. *Held*: seconds after the fault until the condition of the rule had held"
-        f" for as\nlong as the rule asks for; nobody was told within {GRACE_S:g} s after that, and the drill failed."
+        f"Commit `{commit()}`, {took_s:.0f} s. *Held*: seconds after the drill began until the condition of the rule"
+        f" had held for as long\nas the rule asks for; nobody was told within {GRACE_S:g} s after that, and the drill"
+        " failed."
     )
     lines = ["| rule left out | drill that fails | held |", "|---|---|---|"]
     lines += [f"| `{one.alert}` | {one.drill.name} | {one.missed_s:.1f} |" for one in found if one.missed_s is not None]
