@@ -8,10 +8,9 @@ import re
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-from drills.catalogue import OF_A_BUSY_MACHINE
+from drills.pressure import OF_A_BUSY_MACHINE, CpuWaits
 from drills.rules import ROOT
 from drills.stage import Stage
 
@@ -32,8 +31,6 @@ WITHOUT_DATA: Final[Mapping[str, str]] = {"overview: Firing alerts": "Nothing fi
 
 PATIENCE_S: Final = 60.0
 """How long to wait for a machine that is calm."""
-BUSY: Final = 0.5
-"""Share of the time in which something waited for a CPU: with more the machine is not calm, and may say so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +54,7 @@ async def healthy(stage: Stage) -> Baseline:
     """Watches under load until nothing has fired for a while, then asks every panel of every dashboard."""
     firing: set[str] = set()
     began = quiet_since = time.monotonic()
-    waited = _cpu_waits_s()
+    waits = CpuWaits()
     quiet_s = 0.0
     while quiet_s < HEALTHY_S and time.monotonic() - began < PATIENCE_S:
         now = await stage.firing()
@@ -66,7 +63,7 @@ async def healthy(stage: Stage) -> Baseline:
             quiet_since = time.monotonic()
         quiet_s = max(quiet_s, time.monotonic() - quiet_since)
         await asyncio.sleep(0.25)
-    busy = (_cpu_waits_s() - waited) / (time.monotonic() - began)
+    busy = waits.share
     told = stage.pager.fired()
     panels, (empty, wrong) = await _panels_asked(stage)
     quiet = frozenset(firing - OF_A_BUSY_MACHINE), frozenset(told - OF_A_BUSY_MACHINE)
@@ -92,15 +89,6 @@ async def _panels_asked(stage: Stage) -> tuple[int, tuple[list[str], list[str]]]
             return len({panel for panel, _ in queries}), ([f"{panel}: {query}" for panel, query in empty], wrong)
         left = empty
         await asyncio.sleep(0.5)
-
-
-def _cpu_waits_s() -> float:
-    """Seconds, since some time in the past, in which something that could run waited for a CPU."""
-    try:
-        pressure = Path("/proc/pressure/cpu").read_text()
-    except OSError:  # a kernel that does not tell: then it counts as busy
-        return time.monotonic()
-    return int(pressure.splitlines()[0].rpartition("total=")[2]) / 1e6
 
 
 def panel_queries() -> Iterator[tuple[str, str]]:

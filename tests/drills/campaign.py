@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from drills.baseline import Baseline, healthy
-from drills.catalogue import DRILLS, OF_A_BUSY_MACHINE, PLANS
+from drills.catalogue import DRILLS, PLANS
 from drills.drill import Drill, Outcome, held
+from drills.pressure import OF_A_BUSY_MACHINE
 from drills.stage import Stage, load, stage
 
 BASELINE: Final = "nothing is wrong"

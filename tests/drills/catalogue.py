@@ -7,18 +7,8 @@ from typing import Final
 
 from drills import faults
 from drills.drill import Drill
+from drills.pressure import LAGS, PUBLISH_BURNS, RUN_BURNS
 from drills.stage import Plan
-
-LAGS: Final = ("PublishLagWarning", "PublishLagCritical", "PublishLagPage")
-PUBLISH_BURNS: Final = ("PublishSloFastBurn", "PublishSloSlowBurn", "DeliverySloFastBurn", "DeliverySloSlowBurn")
-RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
-
-OF_A_BUSY_MACHINE: Final = frozenset(
-    {*LAGS, *PUBLISH_BURNS, *RUN_BURNS, "PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed"}
-    | {"TelemetryDropped"}
-)
-"""What may be true besides where there is no CPU to be had: of late events, late scrapes and heartbeats, and a late
-collector. Each has a drill; that it comes in the middle of another says nothing about that one."""
 
 SPLIT: Final = {"api-0": ("api",), "worker-0": ("worker",), "publisher-0": ("publisher",), "observer-0": ("observer",)}
 JOINED: Final = {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from drills.pager import FIRING, RESOLVED
+from drills.pressure import BUSY, OF_A_BUSY_MACHINE, CpuWaits
 from drills.rules import left_out
 from drills.stage import Stage
 from waiting import eventually
@@ -43,21 +44,22 @@ class Drill:
     overtaken_by: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
     fires_within_s: float = 180.0
-    resolves_within_s: float = 240.0
+    resolves_within_s: float = 180.0
 
 
 @dataclass(frozen=True, slots=True)
 class Course:
     """How it went for one alert: seconds after the fault, and of `resolved_s` after the recovery step.
 
-    `overtaken`: nobody was told, because a higher alert that fired muted it.
+    `overtaken`: nobody was told, because a higher alert that fired muted it. No `resolved_s`: the machine was so busy
+    that the alert went on being true.
     """
 
     alert: str
     bad_s: float | None
     firing_s: float
     step_s: float
-    resolved_s: float
+    resolved_s: float | None
     overtaken: bool
 
 
@@ -99,7 +101,8 @@ async def held(drill: Drill, stage: Stage) -> Outcome:
     for one, ended in zip(told, over, strict=True):
         bad = await stage.watcher(one.alert).first_bad_at(one.alert, since=began, labels=drill.labels)
         bad_s = None if bad is None else bad - struck
-        courses.append(Course(one.alert, bad_s, one.at - struck, mended - struck, ended - mended, one.overtaken))
+        resolved_s = None if ended is None else ended - mended
+        courses.append(Course(one.alert, bad_s, one.at - struck, mended - struck, resolved_s, one.overtaken))
     return Outcome(drill, tuple(courses), tuple(sorted(muted)))
 
 
@@ -146,13 +149,14 @@ async def _mutes(drill: Drill, stage: Stage, muted: set[str]) -> None:
         await asyncio.sleep(LOOK_S)
 
 
-async def _over(drill: Drill, stage: Stage, heard: _Heard, *, since: float) -> float:
-    """When the pager was told of the end.
+async def _over(drill: Drill, stage: Stage, heard: _Heard, *, since: float) -> float | None:
+    """When the pager was told of the end; None when a machine that is busy all the time keeps it up.
 
     Of an alert that is muted when it ends, Alertmanager tells no end: for a drill that may be overtaken it is enough
     that the alert no longer fires.
     """
     deadline = time.monotonic() + drill.resolves_within_s
+    waits = CpuWaits()
     silent_at: float | None = None
     while True:
         told = stage.pager.found(heard.alert, RESOLVED, since=since, labels=drill.labels)
@@ -163,5 +167,7 @@ async def _over(drill: Drill, stage: Stage, heard: _Heard, *, since: float) -> f
             silent_at = None if firing else silent_at or time.time()
             if silent_at is not None and time.time() - silent_at > SETTLED_S:
                 return silent_at
+        if time.monotonic() > deadline and heard.alert in OF_A_BUSY_MACHINE and waits.share > BUSY:
+            return None
         assert time.monotonic() < deadline, f"{heard.alert} not resolved; {stage.pager.summary(since=since)}"
         await asyncio.sleep(LOOK_S)

@@ -11,8 +11,9 @@ from typing import Final
 
 import pytest
 
-from drills.catalogue import JOINED, LAGS
+from drills.catalogue import JOINED
 from drills.pager import FIRING, RESOLVED
+from drills.pressure import LAGS
 from drills.report import commit, write_section
 from drills.stage import Plan, Stage, stage
 from drills.watched import watched_runs

@@ -57,5 +57,6 @@ def _row(outcome: Outcome, course: Course) -> str:
     firing = f"{course.firing_s:.1f}" + (" (muted by a higher one)" if course.overtaken else "")
     recovery = f"[{drill.recovery.rstrip('.')}](runbooks/run-diagnostics.md#{drill.runbook})"
     muted = ", ".join(f"`{name}`" for name in outcome.muted)
-    times = f"{bad} | {firing} | {course.step_s:.1f} | +{course.resolved_s:.1f}"
+    resolved = "busy machine" if course.resolved_s is None else f"+{course.resolved_s:.1f}"
+    times = f"{bad} | {firing} | {course.step_s:.1f} | {resolved}"
     return f"| `{course.alert}`{which} | {drill.what} | {times} | {recovery} | {muted} |"

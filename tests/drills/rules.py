@@ -6,16 +6,21 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from runwire.ops.alertmanager import alertmanager
 from runwire.ops.render import alert_groups, recording_groups
 from runwire.ops.rules import rule_file
-from runwire.ops.thresholds import load
+from runwire.ops.thresholds import Thresholds, load
 
 ROOT: Final = Path(__file__).parents[2]
 SCALE: Final = 20.0
 """A minute of the rules in 3 s: the stall limit is 30 s, which a histogram has an edge at, too."""
 BURN_SCALE: Final = 600.0
 """For burn rates alone, whose windows are days: 6 hours in 36 s."""
+RUN_LIMIT_S: Final = 5.0
+"""What a run may take, at least: scaled like the windows it would be a second, which a healthy run of a busy machine
+takes. The histogram has an edge here."""
 
 
 def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
@@ -23,7 +28,7 @@ def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str
 
     The rules of `without` are there under another name, to which nothing is routed as it should be.
     """
-    thresholds = load(ROOT, scale=scale)
+    thresholds = _with_time_to_run(load(ROOT, scale=scale))
     groups = [*recording_groups(thresholds), *alert_groups(thresholds)]
     document = rule_file(tuple(groups), thresholds)
     disabled = frozenset(without)
@@ -36,6 +41,13 @@ def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str
                 rule["alert"] = left_out(rule["alert"])
                 rule["labels"] = {"severity": "none"}
     return document
+
+
+def _with_time_to_run(thresholds: Thresholds) -> Thresholds:
+    objective = thresholds.slos.objectives["run"]
+    within_s = max(objective.within_s or 0.0, RUN_LIMIT_S * thresholds.scale)
+    objectives = {**thresholds.slos.objectives, "run": replace(objective, within_s=within_s)}
+    return replace(thresholds, slos=replace(thresholds.slos, objectives=objectives))
 
 
 def left_out(alert: str) -> str:

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from docs.pages import RUNBOOK, headings
-from drills.baseline import BUSY, HEALTHY_S
+from drills.baseline import HEALTHY_S
 from drills.campaign import BASELINE, Campaign
 from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
+from drills.pressure import BUSY
 from drills.rules import alert_names, left_out, rules
 
 pytestmark = pytest.mark.timeout(1200)
