@@ -10,6 +10,7 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +23,8 @@ from waiting import eventually
 NEEDED: Final = ("prometheus", "prometheus-alertmanager", "promtool", "amtool")
 TICK: Final = "250ms"
 """Scrapes and evaluations."""
+GAP_S: Final = 1.0
+"""Between two evaluations in which an alert fired it is taken to fire, too: four ticks."""
 
 
 def missing() -> list[str]:
@@ -99,6 +102,13 @@ class Prometheus(Web):
         series = await self.query(f"ALERTS{{{matchers}}}[1h]")
         stamps = [float(stamp) for one in series for stamp, _ in one["values"] if float(stamp) >= since]
         return min(stamps, default=None)
+
+    async def fires_throughout(self, alert: str, since: float, until: float) -> bool:
+        """Whether an alert fired all the time between two, by the clock of the epoch, as far as was looked."""
+        series = await self.query(f'ALERTS{{alertname="{alert}",alertstate="firing"}}[1h]')
+        stamps = sorted(float(stamp) for one in series for stamp, _ in one["values"])
+        inside = [since, *(stamp for stamp in stamps if since < stamp < until), until]
+        return all(later - earlier < GAP_S for earlier, later in pairwise(inside))
 
     def _write(self) -> None:
         groups = [
