@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture
+.PHONY: help demo chaos fuzz soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -67,6 +67,12 @@ docs: $(DEV) ## Write the parts of docs/ that are made from the code
 chaos: $(DEV) ## Every kind of fault under load, for MINUTES=10; REPORT=1 writes docs/reliability.md
 	sh scripts/system-programs.sh
 	PYTHONPATH=tests $(BIN)/python -m chaos --minutes $(or $(MINUTES),10) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
+
+fuzz: $(DEV) ## Fuzz every reader of foreign bytes, each for SECONDS=60
+	@for target in $$(PYTHONPATH=tests $(BIN)/python -c "from fuzz.targets import TARGETS; print(*TARGETS)"); do \
+		echo "fuzzing $$target ..." >&2; \
+		PYTHONPATH=tests $(BIN)/python -m fuzz $$target -max_total_time=$(or $(SECONDS),60) -max_len=4096 -timeout=10 || exit 1; \
+	done
 
 soak: $(DEV) ## Load and faults for MINUTES=30: memory, descriptors, connections and tables stay flat; REPORT=1 writes
 	sh scripts/system-programs.sh

@@ -152,7 +152,7 @@ class RunControl:
         tenant: str = DEFAULT_TENANT,
     ) -> RunPage:
         """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`)."""
-        before_us, before_id = (None, None) if cursor is None else _decoded_cursor(cursor)
+        before_us, before_id = (None, None) if cursor is None else decoded_cursor(cursor)
         rows = await self._database.fetch(
             _SQL["page"], tenant, state and state.value, agent, before_us, before_id, limit + 1
         )
@@ -244,7 +244,8 @@ def _view(row: Row) -> RunView:
     )
 
 
-def _decoded_cursor(cursor: str) -> tuple[int, str]:
+def decoded_cursor(cursor: str) -> tuple[int, str]:
+    """Creation (epoch microseconds) and id of the last run of the page before. Raises InvalidRequest."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
         created_us, _, run_id = text.partition(" ")
