@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from filelock import FileLock
 
 from crash.fleet import QUICK_TAKEOVER, Member
 from crash.wire import posted, sent
+from npm import installed, program
 
 HERE = Path(__file__).parent
-CACHE = HERE.parents[1] / ".cache" / "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +58,6 @@ async def service(database: str, tmp_path: Path) -> AsyncIterator[Service]:
         process.discard()
 
 
-def program(name: str, *aliases: str) -> str:
-    """The path of a program that the system has, under one of its names; or a skipped test."""
-    for known_as in (name, *aliases):
-        found = shutil.which(known_as)
-        if found is not None:
-            return found
-    pytest.skip(f"needs {name}")
-
-
 @pytest.fixture
 def chromium() -> str:
     return program("chromium", "chromium-browser", "google-chrome")
@@ -83,28 +71,5 @@ def curl() -> str:
 @pytest.fixture(scope="session")
 def follow_script() -> tuple[str, Path]:
     """Node.js, and follow.mjs where the packages it imports are installed; once for all who run tests here."""
-    node, npm = program("node"), program("npm")
-    wanted = json.loads((HERE / "package.json").read_text())["dependencies"]
-    CACHE.mkdir(parents=True, exist_ok=True)
-    with FileLock(CACHE / "install.lock"):
-        shutil.copy(HERE / "package.json", CACHE)
-        shutil.copy(HERE / "follow.mjs", CACHE)
-        if any(_installed(package) != version for package, version in wanted.items()):
-            done = subprocess.run(
-                [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"],
-                cwd=CACHE,
-                capture_output=True,
-                text=True,
-                timeout=90,
-                check=False,
-            )
-            assert done.returncode == 0, done.stdout + done.stderr
-    return node, CACHE / "follow.mjs"
-
-
-def _installed(package: str) -> str | None:
-    manifest = CACHE / "node_modules" / package / "package.json"
-    if not manifest.exists():
-        return None
-    version: str = json.loads(manifest.read_text())["version"]
-    return version
+    node = program("node")
+    return node, installed(HERE / "package.json", into="node", also=(HERE / "follow.mjs",)) / "follow.mjs"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 from urllib.parse import quote
 
 from grafana_foundation_sdk.builders import dashboard as build
@@ -70,7 +70,8 @@ class Board:
         )
         dashboard.panels = list(self._placed())
         dashboard.version = 1
-        return json.dumps(dashboard, cls=JSONEncoder, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+        plain = _as_grafana_writes(json.loads(json.dumps(dashboard, cls=JSONEncoder)))
+        return json.dumps(plain, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
     def _placed(self) -> list[model.Panel | model.RowPanel]:
         placed: list[model.Panel | model.RowPanel] = []
@@ -89,6 +90,18 @@ class Board:
                 x += width
             y += row.height
         return placed
+
+
+def _as_grafana_writes(dashboard: dict[str, Any]) -> dict[str, Any]:
+    """Without what the SDK adds and Grafana has no name for (any more)."""
+    dashboard.pop("style", None)
+    for variable in dashboard["templating"]["list"]:
+        for key in ("id", "auto", "auto_min", "auto_count"):
+            variable.pop(key, None)
+    for panel in dashboard["panels"]:
+        if panel["type"] == "table":
+            panel["options"].pop("footer", None)
+    return dashboard
 
 
 def _variables() -> list[Builder[model.VariableModel]]:
