@@ -108,9 +108,9 @@ class Crooked:
     def will_stream(self, *answers: Answer) -> None:
         self.will("/api/agents/runs/r1/stream", *answers)
 
-    def cursors(self) -> list[str]:
-        """The Last-Event-ID of each stream request."""
-        return [headers["Last-Event-ID"] for _, path, headers, _ in self.seen if path.endswith("/stream")]
+    def cursors(self) -> list[str | None]:
+        """The Last-Event-ID of each stream request; None without one, as the first has when it asks for all."""
+        return [headers.get("Last-Event-ID") for _, path, headers, _ in self.seen if path.endswith("/stream")]
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
         self.seen.append((request.method, request.path, request.headers.copy(), await request.read()))

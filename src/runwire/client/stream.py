@@ -160,10 +160,13 @@ class RunStream:
 
     async def _connect(self) -> aiohttp.ClientResponse | None:
         """A stream from the cursor on, or None when the run is closed and nothing is left to send."""
+        headers = {"Accept": "text/event-stream"}
+        if self._heard or self.connections:
+            headers["Last-Event-ID"] = str(self._heard)  # a cursor says that it is a reconnect: alerts count those
         async with asyncio.timeout(self._idle_s):
             response = await self._caller.session.get(
                 f"{self._caller.base_url}{self._view.path}/stream",
-                headers={"Accept": "text/event-stream", "Last-Event-ID": str(self._heard)},
+                headers=headers,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._idle_s),
             )
         if response.status == 200 and response.content_type == "text/event-stream":
