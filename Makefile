@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos fuzz soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture
+.PHONY: help demo chaos fuzz soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture pictures
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -81,6 +81,10 @@ soak: $(DEV) ## Load and faults for MINUTES=30: memory, descriptors, connections
 trace-picture: $(DEV) ## Kill a worker in the middle of a run and draw the trace: docs/img/trace.png
 	sh scripts/system-programs.sh
 	PYTHONPATH=tests $(BIN)/python scripts/trace_picture.py
+
+pictures: $(DEV) ## Draw the dashboards, as a service under load fills them: ten minutes; WORDS=draw draws the last ones again
+	sh scripts/system-programs.sh pngquant
+	PYTHONPATH=tests:scripts $(BIN)/python -m pictures $(WORDS)
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Programs of the system that some tests need: Chromium for the browser, Node.js and npm for EventSource clients,
 # Prometheus and Alertmanager for the rules, libfaketime for clocks that jump, docker-compose for the stack (its file is
-# read; no engine is needed).
+# read; no engine is needed); and those named as arguments, whose packages have their names.
 # Installed where that is possible without asking (Debian or Ubuntu, as root or with passwordless sudo); otherwise
 # the tests that need them are skipped and named. No service of a package is started: policy-rc.d forbids it.
 set -eu
@@ -13,6 +13,7 @@ command -v node >/dev/null 2>&1 || missing="$missing nodejs"
 command -v npm >/dev/null 2>&1 || missing="$missing npm"
 command -v promtool >/dev/null 2>&1 || missing="$missing prometheus"
 command -v amtool >/dev/null 2>&1 || missing="$missing prometheus-alertmanager"
+for program in "$@"; do command -v "$program" >/dev/null 2>&1 || missing="$missing $program"; done
 set -- /usr/lib/*/faketime/libfaketime.so.1
 [ -e "$1" ] || missing="$missing libfaketime"
 command -v docker-compose >/dev/null 2>&1 || missing="$missing docker-compose"

@@ -22,7 +22,9 @@ def program(name: str, *aliases: str) -> str:
     pytest.skip(f"needs {name}")
 
 
-def installed(manifest: Path, *, into: str, also: tuple[Path, ...] = ()) -> Path:
+def installed(
+    manifest: Path, *, into: str, also: tuple[Path, ...] = (), options: tuple[str, ...] = (), within_s: float = 90
+) -> Path:
     """The folder where the packages of `manifest` (a package.json of exact versions) can be imported.
 
     Copies of the files `also` are put there, anew each time. Whoever comes while another installs waits for that.
@@ -36,11 +38,11 @@ def installed(manifest: Path, *, into: str, also: tuple[Path, ...] = ()) -> Path
             shutil.copy(file, folder)
         if any(_version(folder, package) != version for package, version in wanted.items()):
             done = subprocess.run(
-                [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts"],
+                [npm, "install", "--no-audit", "--no-fund", "--no-package-lock", "--ignore-scripts", *options],
                 cwd=folder,
                 capture_output=True,
                 text=True,
-                timeout=90,
+                timeout=within_s,
                 check=False,
             )
             assert done.returncode == 0, done.stdout + done.stderr

@@ -69,6 +69,13 @@ def links(page: Path) -> Iterator[str]:
             yield str(token.attrs["href"])
 
 
+def images(page: Path) -> Iterator[tuple[str, str]]:
+    """The source of every picture on the page, and what it says to those who do not see it."""
+    for token in _inline(page):
+        if token.type == "image":
+            yield str(token.attrs["src"]), token.content
+
+
 def code_spans(page: Path) -> Iterator[str]:
     """What stands between backticks in running text and tables."""
     for token in _inline(page):

@@ -100,6 +100,50 @@ def test_lines_of_the_publish_lag_are_the_limits_of_its_alerts() -> None:
     assert shown == [limits, limits]
 
 
+def test_an_axis_reaches_the_limits_that_are_drawn_on_it() -> None:
+    limited = 0
+    for where, panel in panels():
+        style = panel["fieldConfig"]["defaults"].get("custom", {})
+        if style.get("thresholdsStyle", {}).get("mode") == "dashed":
+            limited += 1
+            assert style["axisSoftMax"] >= max(steps(panel)), where
+    assert limited > 10
+
+
+def test_panels_have_a_unit_a_description_and_the_data_source_that_is_chosen() -> None:
+    for where, panel in panels():
+        assert panel["fieldConfig"]["defaults"]["unit"], where
+        assert panel["description"].endswith("."), where
+        assert {target["datasource"]["uid"] for target in panel["targets"]} == {"${datasource}"}, where
+
+
+@pytest.mark.parametrize("name", list(BOARDS))
+def test_panels_have_ids_of_their_own_and_fill_the_grid_without_overlap(name: str) -> None:
+    placed = BOARDS[name]["panels"]
+    assert len({panel["id"] for panel in placed}) == len(placed)
+    taken = [
+        (x, y)
+        for panel in placed
+        for x in range(panel["gridPos"]["x"], panel["gridPos"]["x"] + panel["gridPos"]["w"])
+        for y in range(panel["gridPos"]["y"], panel["gridPos"]["y"] + panel["gridPos"]["h"])
+    ]
+    assert len(taken) == len(set(taken))
+    assert {x for x, _ in taken} == set(range(24))
+    assert len(taken) == 24 * (max(y for _, y in taken) + 1)
+
+
+def test_a_legend_has_room_where_it_stands() -> None:
+    """Two values of each series do not fit a third of the width, and of many series only a table shows the highest."""
+    for where, panel in panels():
+        if panel["type"] != "timeseries":
+            continue
+        legend = panel["options"]["legend"]
+        if legend["displayMode"] == "list":
+            assert panel["gridPos"]["w"] >= 12 or len(legend["calcs"]) == 1, where
+        else:
+            assert (legend["sortBy"], legend["sortDesc"]) == ("Max", True), where
+
+
 def test_links_lead_to_headings_of_the_runbook() -> None:
     anchors = {anchor for _, _, anchor in headings(RUNBOOK)}
     linked = [link["url"] for _, panel in panels() for link in panel.get("links", ())]

@@ -111,6 +111,7 @@ async def test_every_link_of_the_site_and_the_console_leads_somewhere(api: Api) 
                 if fragment:
                     wanted.add((address, fragment))
     assert {"/console.js", "/console.css", "/docs/docs.css", "/docs/problems", "/docs/telemetry"} <= seen
+    assert "/docs/img/overview.png" in seen
     assert {(address, fragment) for address, fragment in wanted if fragment not in ids.get(address, set())} == set()
 
 

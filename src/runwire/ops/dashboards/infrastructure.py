@@ -14,6 +14,7 @@ from runwire.ops.dashboards.panels import (
     Limit,
     Query,
     lines,
+    mean,
     number,
     percentiles,
     quantile,
@@ -61,7 +62,7 @@ def board(thresholds: Thresholds) -> Board:
             "CPU",
             "Cores used by all chosen processes.",
             rate("process_cpu_seconds_total"),
-            unit="none",
+            unit="suffix: cores",
             base=BLUE,
             decimals=2,
         ),
@@ -72,7 +73,6 @@ def board(thresholds: Thresholds) -> Board:
             unit="short",
             limit=dropped,
             decimals=0,
-            spark=False,
         ),
     )
     return Board(
@@ -80,14 +80,15 @@ def board(thresholds: Thresholds) -> Board:
         "Infrastructure",
         "The processes, their database connections, and whether telemetry can be trusted.",
         (
-            Row(stats, height=4),
+            Row(stats, height=3),
             Row(
                 (
                     lines(
                         "CPU by instance",
-                        "Cores. One process uses about one at most.",
+                        "One process uses about one core at most.",
                         [Query(rate("process_cpu_seconds_total", by="instance"), "{{instance}}")],
-                        unit="none",
+                        unit="suffix: cores",
+                        many=True,
                         decimals=2,
                     ),
                     lines(
@@ -95,30 +96,33 @@ def board(thresholds: Thresholds) -> Board:
                         "Resident set size.",
                         [Query(f"sum by (instance) (process_resident_memory_bytes{{{INSTANCE}}})", "{{instance}}")],
                         unit="bytes",
+                        many=True,
                     ),
                     lines(
                         "Open files by instance",
                         "File descriptors; each stream takes one.",
                         [Query(f"sum by (instance) (process_open_fds{{{INSTANCE}}})", "{{instance}}")],
                         unit="short",
+                        many=True,
                         decimals=0,
                     ),
                 ),
                 title="Processes",
+                height=9,
             ),
             Row(
                 (
                     lines(
                         "Event loop lag",
-                        "How late the event loop woke a timer.",
-                        percentiles("runwire_event_loop_lag_seconds"),
+                        "How late the event loop woke a timer. Percentiles tell nothing below 5 ms; the mean does.",
+                        [mean("runwire_event_loop_lag_seconds"), *percentiles("runwire_event_loop_lag_seconds")],
                         unit="s",
                         log=True,
                     ),
                     lines(
                         "Pool wait",
-                        "Wait for a connection from the pool.",
-                        percentiles("runwire_db_pool_wait_seconds"),
+                        "Wait for a connection from the pool. Percentiles tell nothing below 5 ms; the mean does.",
+                        [mean("runwire_db_pool_wait_seconds"), *percentiles("runwire_db_pool_wait_seconds")],
                         unit="s",
                         log=True,
                     ),
@@ -127,10 +131,12 @@ def board(thresholds: Thresholds) -> Board:
                         "Database connections taken from the pool.",
                         [Query(f"sum by (instance) (runwire_db_pool_in_use{{{INSTANCE}}})", "{{instance}}")],
                         unit="short",
+                        many=True,
                         decimals=0,
                     ),
                 ),
                 title="Event loop and database",
+                height=9,
             ),
             Row(
                 (
@@ -138,7 +144,8 @@ def board(thresholds: Thresholds) -> Board:
                         "Telemetry dropped",
                         "Spans and log lines given up rather than hold up the work.",
                         [Query(rate("runwire_telemetry_dropped_total", by="signal"), "{{signal}}")],
-                        unit="ops",
+                        unit="suffix:/s",
+                        rare=True,
                     ),
                     lines(
                         "Observer age",

@@ -55,7 +55,7 @@ def board(thresholds: Thresholds) -> Board:
             limit=backlog,
         ),
         number(
-            "Oldest unpublished",
+            "Unpublished for",
             "Age of the event that has waited longest for the publisher.",
             f"max(runwire_outbox_oldest_age_seconds{{{JOB}}})",
             unit="s",
@@ -89,7 +89,7 @@ def board(thresholds: Thresholds) -> Board:
         "Outbox",
         "From the append to the bus: how fast, how far behind, and what fails.",
         (
-            Row(stats, height=4),
+            Row(stats, height=3),
             Row(
                 (
                     lines(
@@ -148,6 +148,7 @@ def board(thresholds: Thresholds) -> Board:
                             "Tried again, at most 5 s apart. Poisoned: one run fails on its own, and stops no other.",
                             [Query(rate("runwire_publish_failures_total", by="reason"), "{{reason}}")],
                             unit="ops",
+                            rare=True,
                             stacked=True,
                         ),
                         {"bus": ORANGE, "database": RED, "poisoned": PURPLE},
@@ -169,7 +170,8 @@ def board(thresholds: Thresholds) -> Board:
                             "Storage unavailable counts against the objective; the others are right answers to a "
                             "caller that is late or wrong.",
                             [Query(rate("runwire_append_failures_total", by="reason"), "{{reason}}")],
-                            unit="ops",
+                            unit="suffix:/s",
+                            rare=True,
                             stacked=True,
                         ),
                         {"storage_unavailable": RED, "fence_stale": ORANGE, "run_not_found": GREY},

@@ -47,15 +47,15 @@ def board(thresholds: Thresholds) -> Board:
             limit=Limit(((1, RED),), f"{runbook}#alerts"),
         ),
         number(
-            "Broken invariants",
-            "Runs whose log, cursor or state cannot be as it is, as of the observer's last look.",
+            "Violations",
+            "Runs whose log, cursor or state breaks an invariant, as of the observer's last look.",
             f"sum(max by (job, invariant) (runwire_invariant_violating_runs{{{JOB}}}))",
             unit="none",
             limit=Limit(((1, RED),), f"{runbook}#sequence-gap"),
         ),
         number(
-            "Publish lag p95",
-            "From an event's commit to its being on the bus. Empty while nothing is published.",
+            "Lag p95",
+            "Publish lag: from an event's commit to its being on the bus. Empty while nothing is published.",
             quantile(0.95, "runwire_publish_lag_seconds"),
             unit="s",
             limit=lag,
@@ -68,7 +68,7 @@ def board(thresholds: Thresholds) -> Board:
             limit=backlog,
         ),
         number(
-            "Oldest unpublished",
+            "Unpublished",
             "Age of the event that has waited longest for the publisher.",
             f"max(runwire_outbox_oldest_age_seconds{{{JOB}}})",
             unit="s",
@@ -89,7 +89,7 @@ def board(thresholds: Thresholds) -> Board:
             base=BLUE,
         ),
         number(
-            "Least budget left",
+            "Budget left",
             f"Error budget of {thresholds.slos.window} that the worst objective has left.",
             f"min({BUDGET_LEFT}{{{JOB}}})",
             unit="percentunit",
@@ -114,11 +114,11 @@ def board(thresholds: Thresholds) -> Board:
         "Overview",
         "Is runwire well, and if not, which part?",
         (
-            Row(stats, height=4),
+            Row(stats, height=3),
             Row(
                 (
                     alerts_table(
-                        "Firing alerts",
+                        "What fires",
                         "What fires now. An alert's name leads to its heading in the runbook.",
                         _FIRING,
                         runbook=runbook,
@@ -134,7 +134,8 @@ def board(thresholds: Thresholds) -> Board:
                     lines(
                         "Publish lag",
                         "From an event's commit to its being on the bus, with the limits of its alerts. A dead "
-                        "publisher shows as no line at all: see the backlog.",
+                        "publisher shows as no line at all, and what its successor catches up with at once may not "
+                        "show either: see the backlog.",
                         percentiles("runwire_publish_lag_seconds"),
                         unit="s",
                         limit=lag,

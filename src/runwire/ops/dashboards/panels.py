@@ -11,6 +11,7 @@ from grafana_foundation_sdk.builders import dashboard as build
 from grafana_foundation_sdk.models import common as looks
 from grafana_foundation_sdk.models import dashboard as model
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
+from grafana_foundation_sdk.models.timeseries import Options as TimeSeriesOptions
 
 from runwire.ops.thresholds import Severity, Thresholds
 
@@ -18,6 +19,9 @@ DATASOURCE: Final = model.DataSourceRef(type_val="prometheus", uid="${datasource
 JOB: Final = 'job=~"$job"'
 """For what the observer and the recording rules say: it belongs to a job, whichever instance says it."""
 INSTANCE: Final = 'job=~"$job", instance=~"$instance"'
+
+ROOMY: Final = 12
+"""Columns of the grid, which has 24."""
 
 GREEN, YELLOW, ORANGE, RED = "green", "yellow", "orange", "red"
 BLUE, PURPLE, LIGHT, GREY = "blue", "purple", "super-light-blue", "#8e8e8e"
@@ -67,6 +71,15 @@ def percentiles(histogram: str) -> list[Query]:
     return [Query(quantile(q, histogram), f"p{q * 100:.0f}", color, exemplars=True) for q, color in colors.items()]
 
 
+def means(histogram: str, *, by: str = "") -> str:
+    """What percentiles cannot tell where the edges of the buckets lie far apart, or all is below the first."""
+    return f"{rate(f'{histogram}_sum', by=by)} / ({rate(f'{histogram}_count', by=by)} > 0)"
+
+
+def mean(histogram: str) -> Query:
+    return Query(means(histogram), "mean", GREEN)
+
+
 def lines(
     title: str,
     about: str,
@@ -76,10 +89,14 @@ def lines(
     limit: Limit | None = None,
     log: bool = False,
     stacked: bool = False,
+    many: bool = False,
+    rare: bool = False,
     decimals: int | None = None,
-    highest: float | None = None,
 ) -> model.Panel:
-    """A time series. `log` suits latencies, whose limits lie decades above what is usual."""
+    """A time series, on an axis that reaches its limits. `log` suits latencies, whose limits lie decades above what is
+    usual; `many` is for series that are many, or as many as there are processes; `rare` for what is 0 as a rule.
+    """
+    alone = len(queries) == 1 and not many
     panel = (
         timeseries.Panel()
         .title(title)
@@ -87,19 +104,13 @@ def lines(
         .unit(unit)
         .datasource(DATASOURCE)
         .line_width(1)
-        .fill_opacity(25 if stacked else 8)
+        .fill_opacity(25 if stacked else 12 if alone else 0)
         .gradient_mode(looks.GraphGradientMode.NONE if stacked else looks.GraphGradientMode.OPACITY)
         .show_points(looks.VisibilityMode.NEVER)
         .span_nulls(False)  # noqa: FBT003  # a builder's setter
-        .legend(
-            common.VizLegendOptions()
-            .display_mode(looks.LegendDisplayMode.TABLE)
-            .placement(looks.LegendPlacement.BOTTOM)
-            .show_legend(True)  # noqa: FBT003  # a builder's setter
-            .calcs(["lastNotNull", "max"])
-        )
+        .legend(_legend(many=many))
         .tooltip(common.VizTooltipOptions().mode(looks.TooltipDisplayMode.MULTI).sort(looks.SortOrder.DESCENDING))
-        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC_BY_NAME))
+        .color_scheme(build.FieldColor().mode(model.FieldColorModeId.PALETTE_CLASSIC))
     )
     for ref, query in zip("ABCDEFGH", queries, strict=False):
         panel = panel.with_target(_target(query, ref))
@@ -112,8 +123,10 @@ def lines(
         panel = panel.axis_soft_max(max((value or 0 for value, _ in limit.steps), default=1) if limit else 1)
     else:
         panel = panel.min(0)
-    if highest is not None:
-        panel = panel.max(highest)
+        if limit is not None:
+            panel = panel.axis_soft_max(1.05 * max(value or 0 for value, _ in limit.steps))
+        elif rare:
+            panel = panel.axis_soft_max(0.2)
     if decimals is not None:
         panel = panel.decimals(decimals)
     if stacked:
@@ -136,9 +149,8 @@ def number(
     limit: Limit | None = None,
     base: str = GREEN,
     decimals: int | None = None,
-    spark: bool = True,
 ) -> model.Panel:
-    """The value of now, coloured by its limit, over a sparkline of how it came to be."""
+    """The value of now, large and coloured by its limit; how it came to be, a graph below shows."""
     panel = (
         stat.Panel()
         .title(title)
@@ -146,7 +158,7 @@ def number(
         .unit(unit)
         .datasource(DATASOURCE)
         .with_target(_target(Query(expr, title), "A"))
-        .graph_mode(looks.BigValueGraphMode.AREA if spark else looks.BigValueGraphMode.NONE)
+        .graph_mode(looks.BigValueGraphMode.NONE)
         .color_mode(looks.BigValueColorMode.VALUE)
         .reduce_options(common.ReduceDataOptions().calcs(["lastNotNull"]).values(False))  # noqa: FBT003  # a setter
         .color_scheme(build.FieldColor().mode(model.FieldColorModeId.THRESHOLDS))
@@ -209,6 +221,8 @@ def alerts_table(title: str, about: str, expr: str, *, runbook: str) -> model.Pa
                 },
             )
         )
+        # What an empty table says would be said by empty cells, too.
+        .override_by_regexp("job|instance|invariant", [model.DynamicConfigValue("noValue", "-")])
         .override_by_name(
             "severity",
             [
@@ -220,17 +234,33 @@ def alerts_table(title: str, about: str, expr: str, *, runbook: str) -> model.Pa
         .override_by_name(
             "alert",
             [
+                model.DynamicConfigValue("custom.width", 190),
                 model.DynamicConfigValue(
                     "links",
                     [{"title": "Runbook", "url": f"{runbook}#${{__data.fields.runbook}}", "targetBlank": True}],
-                )
+                ),
             ],
         )
-        .override_by_name("runbook", [model.DynamicConfigValue("custom.hidden", value=True)])
+        .override_by_name(
+            "runbook",
+            [
+                model.DynamicConfigValue("custom.hideFrom", {"viz": True}),
+                model.DynamicConfigValue("custom.hidden", value=True),  # its name up to Grafana 12.1
+            ],
+        )
         .sort_by([common.TableSortByFieldState().display_name("severity").desc(False)])  # noqa: FBT003  # a setter
         .no_value("Nothing fires")
         .build()
     )
+
+
+def fitted(panel: model.Panel, *, width: int) -> model.Panel:
+    """The panel as it reads at that width, in columns of the grid: a narrow one has no room for two values of each."""
+    if isinstance(panel.options, TimeSeriesOptions) and width < ROOMY:
+        legend = panel.options.legend
+        if legend.display_mode is looks.LegendDisplayMode.LIST:
+            legend.calcs = ["lastNotNull"]
+    return panel
 
 
 def coloured(panel: model.Panel, colors: dict[str, str]) -> model.Panel:
@@ -254,6 +284,20 @@ def _target(query: Query, ref: str) -> prometheus.Dataquery:
         .range()
     )
     return target.exemplar(True) if query.exemplars else target  # noqa: FBT003  # a builder's setter
+
+
+def _legend(*, many: bool) -> common.VizLegendOptions:
+    """A line of names with their values; of many series a table, with the highest on top."""
+    legend = (
+        common.VizLegendOptions()
+        .placement(looks.LegendPlacement.BOTTOM)
+        .show_legend(True)  # noqa: FBT003  # a builder's setter
+        .calcs(["lastNotNull", "max"])
+    )
+    if not many:
+        return legend.display_mode(looks.LegendDisplayMode.LIST)
+    legend = legend.display_mode(looks.LegendDisplayMode.TABLE).sort_by("Max")
+    return legend.sort_desc(True)  # noqa: FBT003  # a builder's setter
 
 
 def _override(legend: str, color: str) -> model.DashboardFieldConfigSourceOverrides:

@@ -20,9 +20,9 @@ from runwire.ops.dashboards.panels import (
     Query,
     coloured,
     lines,
+    means,
     number,
     percentiles,
-    quantile,
     rate,
 )
 from runwire.ops.thresholds import Thresholds
@@ -40,7 +40,7 @@ def board(thresholds: Thresholds) -> Board:
             "Oldest started run",
             "Since its RunStarted. Waiting runs are not counted.",
             f'max(runwire_run_oldest_age_seconds{{{JOB}, state="started"}})',
-            unit="s",
+            unit="dthms",
             limit=stalled,
         ),
         _active("Pending", "pending", "Runs that no worker has claimed yet.", YELLOW),
@@ -50,9 +50,9 @@ def board(thresholds: Thresholds) -> Board:
             "Runs started",
             "Runs started per minute.",
             f"60 * {rate('runwire_runs_started_total')}",
-            unit="cpm",
+            unit="suffix:/min",
             base=BLUE,
-            decimals=1,
+            decimals=0,
         ),
         number(
             "Runs that failed",
@@ -61,7 +61,6 @@ def board(thresholds: Thresholds) -> Board:
             unit="percentunit",
             limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#failure-patterns"),
             decimals=1,
-            spark=False,
         ),
     )
     return Board(
@@ -69,7 +68,7 @@ def board(thresholds: Thresholds) -> Board:
         "Runs and nodes",
         "What agents do, how long it takes, and how it ends.",
         (
-            Row(stats, height=4),
+            Row(stats, height=3),
             Row(
                 (
                     coloured(
@@ -97,7 +96,7 @@ def board(thresholds: Thresholds) -> Board:
                                     "{{state}}",
                                 )
                             ],
-                            unit="s",
+                            unit="dthms",
                             limit=stalled,
                         ),
                         STATE_COLORS,
@@ -111,7 +110,8 @@ def board(thresholds: Thresholds) -> Board:
                         "Runs started by agent",
                         "Per second. External orchestrators count as external.",
                         [Query(rate("runwire_runs_started_total", by="agent"), "{{agent}}")],
-                        unit="cps",
+                        unit="suffix:/s",
+                        many=True,
                         stacked=True,
                     ),
                     coloured(
@@ -119,7 +119,7 @@ def board(thresholds: Thresholds) -> Board:
                             "Runs ended by outcome",
                             "Per second.",
                             [Query(rate("runwire_runs_finished_total", by="outcome"), "{{outcome}}")],
-                            unit="cps",
+                            unit="suffix:/s",
                             stacked=True,
                         ),
                         _OUTCOMES,
@@ -137,10 +137,11 @@ def board(thresholds: Thresholds) -> Board:
             Row(
                 (
                     lines(
-                        "Node duration p95",
+                        "Mean node duration",
                         "One try of a node. Its timeout is 10 s unless the node says otherwise.",
-                        [Query(quantile(0.95, "runwire_node_duration_seconds", by="node"), "{{node}}", exemplars=True)],
+                        [Query(means("runwire_node_duration_seconds", by="node"), "{{node}}")],
                         unit="s",
+                        many=True,
                     ),
                     coloured(
                         lines(
@@ -162,10 +163,12 @@ def board(thresholds: Thresholds) -> Board:
                             )
                         ],
                         unit="ops",
+                        many=True,
                         stacked=True,
                     ),
                 ),
                 title="Nodes",
+                height=9,
             ),
             Row(
                 (

@@ -57,14 +57,14 @@ def board(thresholds: Thresholds) -> Board:
             limit=heartbeat,
         ),
         number(
-            "Reconnects of one run",
+            "Reconnects: run",
             "In the last minute, of the run with most.",
             f"max(runwire_sse_run_reconnects_1m_max{{{INSTANCE}}})",
             unit="none",
             limit=churn,
         ),
         number(
-            "Reconnects of one client",
+            "Reconnects: client",
             "In the last minute, of the client with most.",
             f"max(runwire_sse_client_reconnects_1m_max{{{INSTANCE}}})",
             unit="none",
@@ -77,7 +77,6 @@ def board(thresholds: Thresholds) -> Board:
             unit="short",
             base=BLUE,
             decimals=0,
-            spark=False,
         ),
     )
     return Board(
@@ -85,7 +84,7 @@ def board(thresholds: Thresholds) -> Board:
         "SSE",
         "What clients get, when, and why they leave.",
         (
-            Row(stats, height=4),
+            Row(stats, height=3),
             Row(
                 (
                     lines(
@@ -116,6 +115,7 @@ def board(thresholds: Thresholds) -> Board:
                         "A deploy moves them; an instance that keeps none while others do is not reached.",
                         [Query(f"sum by (instance) (runwire_sse_connections{{{INSTANCE}}})", "{{instance}}")],
                         unit="short",
+                        many=True,
                         stacked=True,
                     ),
                     coloured(
@@ -123,7 +123,7 @@ def board(thresholds: Thresholds) -> Board:
                             "Streams opened",
                             "Resume came with a cursor: it is a reconnect.",
                             [Query(rate("runwire_sse_connects_total", by="kind"), "{{kind}}")],
-                            unit="cps",
+                            unit="suffix:/s",
                             stacked=True,
                         ),
                         {"new": BLUE, "resume": ORANGE},
@@ -133,7 +133,7 @@ def board(thresholds: Thresholds) -> Board:
                             "Streams closed by reason",
                             "Terminal, drain and rotate are normal. Client: it went away, or a proxy cut it.",
                             [Query(rate("runwire_sse_disconnects_total", by="reason"), "{{reason}}")],
-                            unit="cps",
+                            unit="suffix:/s",
                             stacked=True,
                         ),
                         _REASONS,
@@ -148,6 +148,7 @@ def board(thresholds: Thresholds) -> Board:
                         "In a minute, of the run with most, with the limit of its alert.",
                         [Query(f"max by (instance) (runwire_sse_run_reconnects_1m_max{{{INSTANCE}}})", "{{instance}}")],
                         unit="short",
+                        many=True,
                         limit=churn,
                         decimals=0,
                     ),
@@ -161,6 +162,7 @@ def board(thresholds: Thresholds) -> Board:
                             )
                         ],
                         unit="short",
+                        many=True,
                         limit=flapping,
                         decimals=0,
                     ),
@@ -169,6 +171,7 @@ def board(thresholds: Thresholds) -> Board:
                         "Saws between 0 and 15 s, the heartbeat. Above the line heartbeats do not go out.",
                         [Query(f"max by (instance) (runwire_sse_write_age_seconds_max{{{INSTANCE}}})", "{{instance}}")],
                         unit="s",
+                        many=True,
                         limit=heartbeat,
                     ),
                 ),
@@ -199,7 +202,8 @@ def board(thresholds: Thresholds) -> Board:
                             Query(rate("runwire_sse_gaps_repaired_total"), "gaps repaired", YELLOW),
                             Query(rate("runwire_sse_duplicates_dropped_total"), "duplicates dropped", PURPLE),
                         ],
-                        unit="ops",
+                        unit="suffix:/s",
+                        rare=True,
                     ),
                 ),
                 title="Backfill and repairs",
