@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import aiohttp
 import asyncpg
@@ -48,15 +49,12 @@ async def told(scene: Scene) -> None:
     )
 
 
-async def _at(seconds: float, happening: object) -> None:
+async def _at(seconds: float, happening: Coroutine[Any, Any, None]) -> None:
+    """It begins then, and ends with the story if not by itself."""
     await asyncio.sleep(seconds)
-    task = asyncio.ensure_future(happening)  # type: ignore[call-overload]
-    await asyncio.wait([task], timeout=max(0.0, LASTS_S - seconds))
-    if not task.done():
-        task.cancel()
-        await asyncio.wait([task])
-    elif task.exception() is not None:
-        raise task.exception()
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(LASTS_S - seconds):
+            await happening
 
 
 async def _throttled(scene: Scene, name: str, *, off_s: float, on_s: float, lasting_s: float) -> None:
