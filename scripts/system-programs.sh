@@ -1,7 +1,8 @@
 #!/bin/sh
 # Programs of the system that some tests need: Chromium for the browser, Node.js and npm for EventSource clients,
 # Prometheus and Alertmanager for the rules, libfaketime for clocks that jump, docker-compose for the stack (its file is
-# read; no engine is needed); and those named as arguments, whose packages have their names.
+# read; no engine is needed), NATS for the bus between hosts, PgBouncer for what runs through it; and those named as
+# arguments, whose packages have their names.
 # Installed where that is possible without asking (Debian or Ubuntu, as root or with passwordless sudo); otherwise
 # the tests that need them are skipped and named. No service of a package is started: policy-rc.d forbids it.
 set -eu
@@ -17,6 +18,8 @@ for program in "$@"; do command -v "$program" >/dev/null 2>&1 || missing="$missi
 set -- /usr/lib/*/faketime/libfaketime.so.1
 [ -e "$1" ] || missing="$missing libfaketime"
 command -v docker-compose >/dev/null 2>&1 || missing="$missing docker-compose"
+command -v nats-server >/dev/null 2>&1 || [ -x /usr/sbin/nats-server ] || missing="$missing nats-server"
+command -v pgbouncer >/dev/null 2>&1 || [ -x /usr/sbin/pgbouncer ] || missing="$missing pgbouncer"
 [ -n "$missing" ] || exit 0
 
 as_root=""

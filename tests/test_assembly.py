@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import socket
 from collections.abc import AsyncIterator, Iterator
@@ -17,6 +18,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 import agents_for_assembly
+from nats_server import nats_server
 from pipeline import raw
 from runwire.assembly import Assembly, TaskFailed
 from runwire.db import notify
@@ -112,8 +114,15 @@ async def metric(assembly: Assembly, name: str, **labels: str) -> float:
 # ------------------------------------------------------------------ one process, and several
 
 
-@pytest.mark.parametrize("bus", ["memory", "postgres"])
+@pytest.mark.parametrize("bus", ["memory", "postgres", "nats"])
 async def test_one_process_of_all_roles_runs_golden_and_streams_it(database: str, bus: str) -> None:
+    async with nats_server() if bus == "nats" else contextlib.nullcontext() as nats:
+        if nats is not None:
+            bus = nats.url
+        await _golden_by_hints_alone(database, bus)
+
+
+async def _golden_by_hints_alone(database: str, bus: str) -> None:
     async with Assembly(settings(database, bus=bus, **HINTS_ONLY)) as process:
         run_id = await start(process.url)
         assert await streamed(process.url, run_id) == list(range(14))  # 0 is the client's own cursor
@@ -133,6 +142,21 @@ async def test_processes_of_one_role_each_work_together_by_hints_alone(database:
         assert await metric(at["publisher"], "runwire_outbox_wakeups_total", by="poll") == 0
         assert await metric(at["publisher"], "runwire_events_published_total") == 13
         assert at["worker"].api_port is None
+
+
+async def test_processes_on_different_hosts_meet_at_nats_and_outlive_it(
+    database: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with nats_server() as nats, split(database, bus=nats.url, publish_backoff_max_s=0.2) as at:
+        await settled(database, listeners=2)
+        run_id = await start(at["api"].url, agent="golden")
+        assert await streamed(at["api"].url, run_id) == list(range(14))
+        nats.stop()
+        run_id = await start(at["api"].url, agent="golden")
+        streaming = asyncio.create_task(streamed(at["api"].url, run_id))
+        await eventually(lambda: "bus_unavailable" in capsys.readouterr().out, within_s=10)
+        await nats.start()
+        assert await asyncio.wait_for(streaming, 20) == list(range(14))
 
 
 async def settled(database: str, *, listeners: int) -> None:

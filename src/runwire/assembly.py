@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
@@ -19,7 +20,7 @@ from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, Notifier
 from runwire.db.partitions import PartitionUpkeep
-from runwire.errors import DatabaseUnavailable, RunwireError
+from runwire.errors import ConfigurationError, DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
@@ -170,7 +171,7 @@ class Assembly:
             notifier = Notifier(database.session("notify"))
             self._run(self._ground, "notifier", notifier.run())
             self._links.tell_others = notifier.send
-        writer, reader = self._buses(database, alone=alone)
+        writer, reader = await self._buses(database, alone=alone)
         if Role.PUBLISHER in roles:
             await self._start_publisher(database, writer, metrics, spans)
         log = await self._pipeline.enter_async_context(
@@ -250,16 +251,36 @@ class Assembly:
         self._run(self._ground, "partition upkeep", upkeep.run())
         return database
 
-    def _buses(self, database: Database, *, alone: bool) -> tuple[BusWriter, BusReader]:
+    async def _buses(self, database: Database, *, alone: bool) -> tuple[BusWriter, BusReader]:
         if alone:
             bus = MemoryBus()
             return bus, bus
+        if self.settings.bus_name == "nats":
+            return await self._nats_bus()
         session = database.session("bus")
         self._ground.push_async_callback(session.aclose)
         reader = PostgresBusReader(database.dsn, on_connected=self._recheck_streams)
         if Role.API in self.settings.roles:
             self._run(self._ground, "bus listener", reader.listener.run())
         return PostgresBusWriter(session), reader
+
+    async def _nats_bus(self) -> tuple[BusWriter, BusReader]:
+        try:
+            from runwire.bus.nats import NatsBusReader, NatsBusWriter, NatsOptions  # noqa: PLC0415  # an extra
+        except ImportError as error:
+            raise ConfigurationError(("RUNWIRE_BUS: NATS needs its client: pip install 'runwire[nats]'",)) from error
+        settings = self.settings
+        options = NatsOptions.of(settings)
+        name = f"{settings.worker_id}:{os.getpid()}"
+        writer = NatsBusWriter(options, name=f"runwire publisher {name}")
+        reader = NatsBusReader(options, on_missed=self._recheck_streams, name=f"runwire streams {name}")
+        links = {Role.PUBLISHER: writer.link, Role.API: reader.link}
+        for role, link in links.items():
+            if role in settings.roles:
+                self._run(self._ground, f"bus of {role.value}", link.run())
+                with contextlib.suppress(TimeoutError):  # a bus that is away is waited for by who needs it
+                    await asyncio.wait_for(link.connected.wait(), options.timeout_s)
+        return writer, reader
 
     def _recheck_streams(self) -> None:
         if self._hubs is not None:

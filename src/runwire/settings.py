@@ -7,6 +7,7 @@ from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeAlias
+from urllib.parse import urlsplit
 
 import platformdirs
 from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
@@ -69,9 +70,14 @@ class Settings(BaseSettings):
     )
     bus: str | None = Field(
         None,
-        description="`memory` (one process) or `postgres` (LISTEN/NOTIFY between processes). "
+        description="`memory` (one process), `postgres` (LISTEN/NOTIFY between processes) or the servers of a NATS "
+        "cluster: `nats://[user:password@]host[:port][,host2...]`, `tls://...`. "
         "Default: memory when the process has every role and an embedded database, else postgres.",
     )
+    nats_credentials: Path | None = Field(None, description="A `.creds` file to be let in by NATS with.")
+    nats_tls_ca: Path | None = Field(None, description="PEM file of who signs the NATS servers' certificates.")
+    nats_tls_cert: Path | None = Field(None, description="PEM file of this process's certificate for NATS.")
+    nats_tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
     db_pool_size: int = Field(10, ge=2, le=500, description="Connections for reads and control statements.")
     db_timeout_s: float = Field(10.0, gt=0, description="Limit for one control statement.")
     partition_days_ahead: int = Field(7, ge=1, le=90, description="Days for which event partitions exist ahead.")
@@ -154,7 +160,7 @@ class Settings(BaseSettings):
     @classmethod
     def _known_bus(cls, value: str | None) -> str | None:
         if value not in (None, "memory", "postgres"):
-            raise ValueError("must be `memory` or `postgres`")
+            nats_servers(value)
         return value
 
     @field_validator("agents")
@@ -172,6 +178,13 @@ class Settings(BaseSettings):
             problems.append("lease_heartbeat_s must be shorter than lease_s")
         if self.bus == "memory" and not set(self.roles) >= _PIPELINE:
             problems.append("the memory bus needs api, worker and publisher in this process: set bus to postgres")
+        if self.nats_tls_key is not None and self.nats_tls_cert is None:
+            problems.append("nats_tls_key needs nats_tls_cert")
+        problems += [
+            f"{name} must be a file, which {path} is not"
+            for name in ("nats_credentials", "nats_tls_ca", "nats_tls_cert", "nats_tls_key")
+            if (path := getattr(self, name)) is not None and not path.is_file()
+        ]
         if self.port and self.port == self.admin_port:
             problems.append("port and admin_port must differ")
         if problems:
@@ -180,11 +193,36 @@ class Settings(BaseSettings):
 
     @property
     def bus_name(self) -> str:
-        """The bus in use, with the default worked out."""
+        """The bus in use, with the default worked out: `memory`, `postgres` or `nats`, which may be said in logs."""
         if self.bus is not None:
-            return self.bus
+            return self.bus if self.bus in ("memory", "postgres") else "nats"
         alone = self.database_url is None and set(self.roles) >= _PIPELINE
         return "memory" if alone else "postgres"
+
+
+def nats_servers(url: str) -> tuple[str, ...]:
+    """The servers of a NATS cluster, each as a URL of its own. Raises ValueError, without what may be secret."""
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme not in ("nats", "tls"):
+        raise ValueError("must be `memory`, `postgres` or `nats://host[:port]`")
+    userinfo, at, hosts = rest.rpartition("@")
+    servers = []
+    for host in hosts.rstrip("/").split(","):
+        server = f"{scheme}://{userinfo}{at}{host.strip()}"
+        try:
+            parts = urlsplit(server)
+            fits = (
+                "@" not in userinfo
+                and parts.hostname
+                and parts.port != 0
+                and not (parts.path or parts.query or parts.fragment)
+            )
+        except ValueError:
+            fits = False
+        if not fits:
+            raise ValueError("must name NATS servers as `nats://[user:password@]host[:port][,host2[:port]...]`")
+        servers.append(server)
+    return tuple(servers)
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pytest
 
+from nats_server import nats_server
 from pipeline import raw
 from runwire.bus import BusReader, BusWriter, Published
 from runwire.bus.memory import MemoryBus
+from runwire.bus.nats import NatsBusReader, NatsBusWriter, NatsOptions
 from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
 from runwire.db import Database
 from runwire.db.notify import PAYLOAD_MAX
@@ -22,9 +25,13 @@ from waiting import eventually
 
 @dataclass
 class Bus:
+    """`cut` breaks every connection the bus has, and returns when it is connected again; None where it has none."""
+
     writer: BusWriter
     reader: BusReader
     carries_events: bool
+    cut: Callable[[], Awaitable[None]] | None = None
+    missed: list[None] = field(default_factory=list)
 
 
 @asynccontextmanager
@@ -35,21 +42,73 @@ async def memory(_dsn: str) -> AsyncIterator[Bus]:
 
 @asynccontextmanager
 async def postgres(dsn: str) -> AsyncIterator[Bus]:
-    reader = PostgresBusReader(dsn)
-    listening = asyncio.create_task(reader.listener.run())
-    async with Database(dsn) as database:
+    missed: list[None] = []
+    reader = PostgresBusReader(dsn, on_connected=lambda: missed.append(None))
+
+    async def cut() -> None:
+        killer = await raw(dsn)
+        terminated = await killer.fetchval(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE application_name IN ('runwire listener', 'runwire bus') AND datname = current_database()"
+        )
+        assert terminated >= 1
+        await killer.close()
+        before = len(missed)
+        await eventually(lambda: len(missed) > before, within_s=10)
+
+    async with running(reader.listener.run()), Database(dsn) as database:
         session = database.session("bus")
         await asyncio.wait_for(reader.listener.connected.wait(), 5)
-        yield Bus(PostgresBusWriter(session), reader, carries_events=False)
+        yield Bus(PostgresBusWriter(session), reader, carries_events=False, cut=cut, missed=missed)
         await session.aclose()
-    listening.cancel()
-    await asyncio.gather(listening, return_exceptions=True)
 
 
-@pytest.fixture(params=[memory, postgres], ids=["memory", "postgres"])
+@asynccontextmanager
+async def nats(_dsn: str) -> AsyncIterator[Bus]:
+    missed: list[None] = []
+    async with nats_server() as server:
+        options = NatsOptions((server.url,))
+        writer = NatsBusWriter(options)
+        reader = NatsBusReader(options, on_missed=lambda: missed.append(None))
+
+        async def connected() -> None:
+            for link in (writer.link, reader.link):
+                await asyncio.wait_for(link.connected.wait(), 10)
+
+        async def cut() -> None:
+            server.stop()
+            await eventually(lambda: not writer.link.connected.is_set() and not reader.link.connected.is_set())
+            await server.start()
+            await connected()
+
+        async with running(writer.link.run()), running(reader.link.run()):
+            await connected()
+            yield Bus(writer, reader, carries_events=True, cut=cut, missed=missed)
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[object, object, None]) -> AsyncIterator[None]:
+    task = asyncio.create_task(loop)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+BUSES = {"memory": memory, "postgres": postgres, "nats": nats}
+
+
+@pytest.fixture(params=BUSES)
 async def bus(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bus]:
-    opened: Callable[[str], object] = request.param
-    async with opened(database) as found:  # type: ignore[attr-defined]
+    async with BUSES[request.param](database) as found:
+        yield found
+
+
+@pytest.fixture(params=[name for name in BUSES if name != "memory"])
+async def wired(request: pytest.FixtureRequest, database: str) -> AsyncIterator[Bus]:
+    """A bus with connections that may break."""
+    async with BUSES[request.param](database) as found:
         yield found
 
 
@@ -143,23 +202,49 @@ async def test_a_subscriber_that_fails_harms_neither_the_publisher_nor_the_other
         await eventually(lambda: [m.last_seq for m in got] == [1, 2])
 
 
-async def test_the_postgres_bus_comes_back_after_its_connection_was_cut(database: str) -> None:
-    async with postgres(database) as bus:
-        got: list[Published] = []
-        async with bus.reader.subscribe("r", got.append):
-            killer = await raw(database)
-            cut = (
-                "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-                "WHERE application_name = $1 AND datname = current_database()"
-            )
-            assert await killer.fetchval(cut, "runwire listener") == 1
-            await killer.close()
+async def test_after_its_connections_were_cut_the_bus_says_so_and_delivers_again(wired: Bus) -> None:
+    got: list[Published] = []
+    assert wired.cut is not None
+    assert len(wired.missed) == 1
+    async with wired.reader.subscribe("r", got.append):
+        await wired.writer.publish([message("r", 1, 1)])
+        await eventually(lambda: [m.last_seq for m in got] == [1])
+        await wired.cut()
+        assert len(wired.missed) == 2, "who listens is told to look for what it may have missed"
+        late: list[Published] = []
+        async with wired.reader.subscribe("late", late.append):
+            await until_taken(wired.writer, [message("r", 2, 2), message("late", 1, 1)])
+            await eventually(lambda: [m.last_seq for m in got] == [1, 2])
+            await eventually(lambda: len(late) == 1)
 
-            async def heard_again() -> bool:
-                await bus.writer.publish([message("r", 1, 1)])
-                return bool(got)
 
-            await eventually(heard_again, within_s=10)
+async def test_who_left_while_the_connection_was_away_hears_nothing(wired: Bus) -> None:
+    gone: list[Published] = []
+    stays: list[Published] = []
+    assert wired.cut is not None
+    async with wired.reader.subscribe("r", stays.append):
+        async with wired.reader.subscribe("r", gone.append), wired.reader.subscribe("other", gone.append):
+            pass
+        await wired.cut()
+        await until_taken(wired.writer, [message("r", 1, 1), message("other", 1, 1)])
+        await eventually(lambda: len(stays) == 1)
+    assert gone == []
+
+
+async def test_an_empty_batch_tells_whether_the_bus_is_there(bus: Bus) -> None:
+    await bus.writer.publish([])
+
+
+async def until_taken(writer: BusWriter, messages: list[Published]) -> None:
+    """As the publisher does: again, for as long as the bus says that it is away."""
+
+    async def taken() -> bool:
+        with contextlib.suppress(BusUnavailable):
+            await writer.publish(messages)
+            return True
+        return False
+
+    await eventually(taken, within_s=10)
 
 
 async def test_a_bus_that_cannot_send_says_so() -> None:

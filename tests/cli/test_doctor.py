@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from aiohttp import web
 
 from cli.command import Result, ran_beside
+from nats_server import nats_server
 from pipeline import raw
 from postgres import with_database
+from runwire.cli import bus_check
 from runwire.cli.proxy_check import Arrivals, judged
 from runwire.db import health
 from runwire.db.health import Finding, examine
@@ -99,6 +102,24 @@ async def test_the_command_prints_findings_and_remedies_and_ends_with_1(
     assert "-> set fsync = on" in text.out
     as_json = (await ran_beside(capsys, "doctor", "--json")).lines[0]
     assert (as_json["ok"], len(as_json["checks"])) == (False, 7)
+
+
+async def test_a_bus_that_carries_messages_is_told_from_one_that_does_not(
+    capsys: Capsys, database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABASE_URL", database)
+    async with nats_server() as nats:
+        monkeypatch.setenv("RUNWIRE_BUS", nats.url)
+        result = (await ran_beside(capsys, "doctor", "--json")).lines[0]["checks"][-1]
+        assert (result["check"], result["ok"]) == ("bus", True)
+        assert re.fullmatch(r"NATS [0-9.]+, a message took [0-9.]+ ms", result["seen"])
+    monkeypatch.setattr(bus_check, "CONNECT_WITHIN_S", 0.5)
+    monkeypatch.setenv("RUNWIRE_BUS", "nats://doctor:hunter2@127.0.0.1:1")
+    told = await ran_beside(capsys, "doctor", "--json")
+    result = told.lines[0]["checks"][-1]
+    assert (result["check"], result["ok"]) == ("bus", False)
+    assert "start nats-server" in result["remedy"]
+    assert "hunter2" not in told.out + told.err
 
 
 async def test_an_embedded_database_is_migrated_and_then_found_healthy(

