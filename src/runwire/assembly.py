@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import secrets
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Self
@@ -18,13 +19,13 @@ from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
 from runwire.db import Database, Listener
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
-from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, Notifier
+from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, SHARDS_FREE, Notifier
 from runwire.db.partitions import PartitionUpkeep
 from runwire.errors import ConfigurationError, DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
-from runwire.publish import Publisher, PublishWorker
+from runwire.publish import Publisher, PublishWorker, Shards
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
 from runwire.server.listener import listening
@@ -54,12 +55,14 @@ class Links:
 
     def __init__(self) -> None:
         self.publisher: PublishWorker | None = None
+        self.shards: Shards | None = None
         self.worker: Worker | None = None
         self.tell_others: Callable[[str, Iterable[str]], None] = lambda _channel, _words: None
 
     def committed(self, run_ids: Sequence[str]) -> None:
         if self.publisher is not None:
-            self.publisher.mark_dirty(run_ids, by="local")
+            if others := self.publisher.mark_dirty(run_ids, by="local"):
+                self.tell_others(RUNS_DIRTY, others)
         else:
             self.tell_others(RUNS_DIRTY, run_ids)
 
@@ -77,7 +80,9 @@ class Links:
         """What to do with the hints of other processes, by channel."""
         channels: dict[str, Callable[[str], None]] = {}
         if (publisher := self.publisher) is not None:
-            channels[RUNS_DIRTY] = lambda payload: publisher.mark_dirty(payload.split(), by="notify")
+            channels[RUNS_DIRTY] = lambda payload: _ignore(publisher.mark_dirty(payload.split(), by="notify"))
+        if (shards := self.shards) is not None:
+            channels[SHARDS_FREE] = lambda _payload: shards.wake()
         if (worker := self.worker) is not None:
             channels[RUNS_CLAIMABLE] = lambda _payload: worker.wake()
             channels[RUN_CANCELLED] = lambda payload: _each(worker.cancel, payload)
@@ -87,6 +92,8 @@ class Links:
         """Hints may have been lost: everybody looks for themselves."""
         if self.publisher is not None:
             self.publisher.sweep_soon()
+        if self.shards is not None:
+            self.shards.wake()
         if self.worker is not None:
             self.worker.wake()
 
@@ -288,18 +295,28 @@ class Assembly:
 
     async def _start_publisher(self, database: Database, bus: BusWriter, metrics: Metrics, spans: Tracing) -> None:
         settings = self.settings
+        # Where hosts share a name, as copies of a container may, so do their processes' ids.
+        publisher_id = f"{settings.worker_id}:{os.getpid()}:{secrets.token_hex(2)}"
+        self._links.shards = shards = Shards(
+            database,
+            publisher_id=publisher_id,
+            lease_s=settings.publish_lease_s,
+            tell_others=lambda: self._links.tell_others(SHARDS_FREE, ["-"]),
+        )
         publisher = Publisher(
             database,
             bus,
             metrics=metrics,
             spans=spans,
-            publisher_id=f"{settings.worker_id}:{os.getpid()}",
+            publisher_id=publisher_id,
+            shards=shards,
             batch_events=settings.publish_batch_events,
             batch_runs=settings.publish_batch_runs,
             rest_max_s=settings.publish_backoff_max_s,
         )
         worker = PublishWorker(
             publisher,
+            shards=shards,
             sweep_s=settings.publish_sweep_s,
             backoff_max_s=settings.publish_backoff_max_s,
             heartbeat_s=settings.publish_heartbeat_s,
@@ -435,6 +452,10 @@ class Assembly:
             await asyncio.wait_for(self._hubs.drain(), timeout=self.settings.drain_s)
         except TimeoutError:
             _log.warning(LogEvent.SERVER_DRAINING, waiting_for="streams")
+
+
+def _ignore(_others: list[str]) -> None:
+    """Runs of other publishers, who have heard of them, too."""
 
 
 def _each(act: Callable[[str], None], payload: str) -> None:

@@ -94,6 +94,9 @@ class Settings(BaseSettings):
     publish_heartbeat_s: float = Field(
         2.0, gt=0, le=5, description="Period at which a publisher says that it lives; one is missed after 15 s."
     )
+    publish_lease_s: float = Field(
+        4.0, ge=0.5, le=60, description="How long a publisher that stands still keeps its part of the runs."
+    )
     publish_backoff_max_s: float = Field(5.0, gt=0, description="Longest pause after a failing bus or database.")
 
     # observe

@@ -51,9 +51,10 @@ async def publisher_killed(stage: Stage) -> AsyncIterator[float]:
 
 
 async def second_publisher(stage: Stage) -> AsyncIterator[None]:
-    await stage.add("publisher-1", "publisher")
+    """All that shows of a publisher of an older version: a heartbeat, and no word of shards."""
+    await stage.sql("INSERT INTO publishers (publisher_id, heartbeat_at) VALUES ('old:1', now() + interval '1 hour')")
     yield
-    await stage.remove("publisher-1")
+    await stage.sql("DELETE FROM publishers WHERE publisher_id = 'old:1'")
 
 
 async def observer_killed(stage: Stage) -> AsyncIterator[None]:

@@ -58,7 +58,7 @@ def lag(edge: float) -> dict[str, str]:
 
 
 BACKLOG, OLDEST = "runwire_outbox_backlog_events", "runwire_outbox_oldest_age_seconds"
-HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers"
+HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers_per_shard_max"
 RUN_AGE, ARCHIVE = "runwire_run_oldest_age_seconds", "runwire_archive_oldest_pending_seconds"
 BROKEN, FOUND = "runwire_invariant_violating_runs", "runwire_invariant_violations_total"
 SEEN, DROPPED = "runwire_observer_last_success_timestamp_seconds", "runwire_telemetry_dropped_total"
@@ -85,8 +85,8 @@ PIPELINE: Final = [
     Case("OutboxBacklog", "after a burst that was published", gauge(BACKLOG, "0x30 900x1 0x30"), False, at="9m"),
     Case("PublisherDown", "above 15 s", gauge(HEARTBEAT, 16), True, JOB),
     Case("PublisherDown", "at 15 s", gauge(HEARTBEAT, 15), False),
-    Case("ExtraPublisher", "with two", gauge(PUBLISHERS, 2), True, JOB),
-    Case("ExtraPublisher", "with one", gauge(PUBLISHERS, 1), False),
+    Case("ExtraPublisher", "with two for one shard", gauge(PUBLISHERS, 2), True, JOB),
+    Case("ExtraPublisher", "with one for each", gauge(PUBLISHERS, 1), False),
     Case("ExtraPublisher", "for a moment", gauge(PUBLISHERS, "1x10 2x0 1x40"), False, at="2m45s"),
     Case("RunStalled", "when a started run is older than ten minutes",
          gauge(RUN_AGE, 601, 'state="started"'), True, JOB),

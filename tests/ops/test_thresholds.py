@@ -46,7 +46,6 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("slos/objectives/publish/within_s", None), "slos.objectives.publish: within_s is missing"),
         (set_at("slos/objectives/run", None), "slos.objectives: run missing"),
         (set_at("routing/page", None), "routing: page missing"),
-        (set_at("publishers", 0), "publishers"),
         (set_at("thresholds/oldest_unpublished/page_at_once/value", 4), "each level must be above"),
         (set_at("thresholds/oldest_unpublished/page_at_once/for", "1m"), "page_at_once waits for nothing"),
         (set_at("thresholds/oldest_unpublished/levels/page/for", None), "page_at_once needs a level `page` that waits"),

@@ -215,8 +215,8 @@ async def test_finished_runs_never_starve_new_ones(database: str) -> None:
         async with s.database.transaction() as tx:
             for name, value in SETTINGS.items():
                 await tx.execute(f"SET LOCAL {name} = '{value}'")
-            await tx.execute("PREPARE c (text[], int) AS " + claim)
-            plan = "\n".join(row[0] for row in await tx.fetch("EXPLAIN EXECUTE c ('{new}', 10)"))
+            await tx.execute("PREPARE c (text[], int, text) AS " + claim)
+            plan = "\n".join(row[0] for row in await tx.fetch("EXPLAIN EXECUTE c ('{new}', 10, 'p')"))
         assert "Seq Scan on run_events" not in plan
         await publisher.aclose()
 
@@ -287,6 +287,6 @@ async def test_a_new_run_is_claimed_by_index_however_many_are_finished(database:
             await tx.execute("PREPARE c (text[], int, text, real) AS " + claim)
             plan = "\n".join(row[0] for row in await tx.fetch("EXPLAIN (ANALYZE) EXECUTE c ('{x}', 10, 'w', 30)"))
         assert "Seq Scan on runs" not in plan
-        sweep = load_sql("runwire.publish", "publish.sql")["unpublished"].replace("$1", "100")
+        sweep = load_sql("runwire.publish", "publish.sql")["unpublished"].replace("$1", "100").replace("$2", "'p'")
         plan = "\n".join(row[0] for row in await s.database.fetch("EXPLAIN " + sweep))
         assert "Seq Scan on runs" not in plan

@@ -102,6 +102,12 @@ class Session:
         self._settings = {**_BASE_SETTINGS, "application_name": f"runwire {name}", **settings}
         self._timeout_s = timeout_s
         self._connection: Connection | None = None
+        self.opened = 0
+        """How many connections it has had: what a connection held, such as a lock, the next one does not."""
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         """Rows of a statement in a transaction of its own. Raises DatabaseUnavailable or ConstraintViolated."""
@@ -144,6 +150,7 @@ class Session:
                 command_timeout=self._timeout_s,
                 timeout=self._timeout_s,
             )
+            self.opened += 1
         return self._connection
 
     def _drop(self) -> None:

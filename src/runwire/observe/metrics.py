@@ -63,6 +63,9 @@ class ObserverMetrics:
             out.gauge("publisher_heartbeat_age_seconds", "Time since any publisher was last heard of.")
         )
         self.publishers: Gauge = out.gauge("publishers", "Publishers heard of in the last 15 s.")
+        self.publishers_per_shard: Gauge = out.gauge(
+            "publishers_per_shard_max", "Publishers that say they publish the same runs, where there are most."
+        )
         self.runs_active: Mapping[str, Gauge] = out.gauges(
             "runs_active", "Runs that are not over, by state.", state=ActiveState
         )

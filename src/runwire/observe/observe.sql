@@ -30,6 +30,14 @@ SELECT extract(epoch FROM clock_timestamp() - max(heartbeat_at))::float8 AS age_
        count(*) FILTER (WHERE heartbeat_at > now() - $1::real * interval '1 second') AS alive
 FROM publishers
 
+-- name: publishers_per_shard
+-- How many live publishers say that they publish the same runs. One that knows no shards says so of all.
+SELECT coalesce(max(n), 0) AS most
+FROM (SELECT count(*) AS n
+      FROM publisher_shards AS s JOIN publishers AS p ON p.shards IS NULL OR s.shard = ANY (p.shards)
+      WHERE p.heartbeat_at > now() - $1::real * interval '1 second'
+      GROUP BY s.shard) AS held
+
 -- name: forget_publishers
 DELETE FROM publishers WHERE heartbeat_at < now() - interval '1 day'
 

@@ -36,8 +36,9 @@ class Observer:
         metrics = self._metrics
         backlog = await self._database.fetchrow(_SQL["backlog"])
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
+        shared = await self._database.fetchrow(_SQL["publishers_per_shard"], self._alive_s)
         active = await self._database.fetch(_SQL["active"])
-        if backlog is None or publishers is None:
+        if backlog is None or publishers is None or shared is None:
             raise DatabaseUnavailable("an aggregate came back empty")
         metrics.backlog_events.set(backlog["events"])
         metrics.oldest_age.set(backlog["oldest_s"])
@@ -46,6 +47,7 @@ class Observer:
         # None there: as old as the last one heard of, or as this watch, so that one that never starts is missed, too.
         metrics.publisher_heartbeat_age.set(monotonic() - self._heard_at)
         metrics.publishers.set(publishers["alive"])
+        metrics.publishers_per_shard.set(shared["most"])
         for row in active:
             metrics.runs_active[row["state"]].set(row["runs"])
             metrics.run_oldest_age[row["state"]].set(row["oldest_s"])

@@ -160,11 +160,10 @@ def _outbox(thresholds: Thresholds) -> Iterator[Alert]:
     extra = thresholds.level("extra_publishers", PAGE)
     yield Alert(
         "ExtraPublisher",
-        _above(f"max by (job) (runwire_publishers) - {thresholds.publishers}", thresholds, "extra_publishers", PAGE),
+        _above("max by (job) (runwire_publishers_per_shard_max) - 1", thresholds, "extra_publishers", PAGE),
         PAGE,
-        "More publishers are alive than are meant to be",
-        "{{ $value | humanize }} more than the "
-        f"{thresholds.publishers} that {{{{ $labels.job }}}} is meant to have.",
+        "Several publishers say that they publish the same runs",
+        "{{ $value | humanize }} more than the one that each shard of {{ $labels.job }} may have.",
         extra.for_,
     )
 

@@ -148,7 +148,6 @@ class Thresholds(Strict, frozen=True):
     links: Links
     thresholds: Annotated[dict[str, Threshold], Meta(min_length=1)]
     watching: dict[str, Threshold]
-    publishers: Annotated[int, Meta(ge=1)]
     slos: Slos
     routing: dict[Literal["page", "at_once", "ticket", "watchdog"], Rhythm]
     scale: Annotated[float, Meta(gt=0)] = 1.0

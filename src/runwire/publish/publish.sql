@@ -1,12 +1,14 @@
 -- name: claim
 -- The events each of these runs has beyond its cursor, with the cursor moved past them when this transaction commits.
 -- The row lock is what keeps a run to one publisher and its events in seq order; a locked run is somebody else's and
--- is left alone. The row of a run goes with its terminal event.
+-- is left alone, as is one whose shard is somebody else's by now. The row of a run goes with its terminal event.
 WITH asked AS (
     SELECT run_id, ord FROM unnest($1::text[]) WITH ORDINALITY AS a (run_id, ord)
 ), locked AS MATERIALIZED (
     SELECT o.run_id, o.run_day, o.next_seq, o.traceparent, a.ord
     FROM asked AS a JOIN run_outbox AS o ON o.run_id = ANY (ARRAY[a.run_id])
+    WHERE $3::text IS NULL
+       OR o.shard = ANY (ARRAY(SELECT shard FROM publisher_shards WHERE publisher_id = $3))
     ORDER BY o.run_id
     FOR UPDATE OF o SKIP LOCKED
 ), taken AS MATERIALIZED (
@@ -29,9 +31,10 @@ FROM taken ORDER BY ord, seq
 
 -- name: unpublished
 -- Runs with events beyond their cursor, those that wait longest first. The safety sweep: whatever hint was lost, this
--- finds it.
+-- finds it. Only those of this publisher's shards, where it has some.
 SELECT o.run_id FROM run_outbox AS o JOIN runs AS r USING (run_id)
 WHERE r.last_seq >= o.next_seq
+  AND ($2::text IS NULL OR o.shard = ANY (ARRAY(SELECT shard FROM publisher_shards WHERE publisher_id = $2)))
 ORDER BY o.updated_at LIMIT $1
 
 -- name: heartbeat
@@ -44,4 +47,8 @@ ON CONFLICT (publisher_id) DO UPDATE SET
     failing_code = $2
 
 -- name: retire
+-- It has stopped on purpose: its shards are free at once.
+WITH freed AS (
+    UPDATE publisher_shards SET publisher_id = NULL, taken_at = clock_timestamp() WHERE publisher_id = $1
+)
 DELETE FROM publishers WHERE publisher_id = $1

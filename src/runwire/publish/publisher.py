@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from itertools import groupby
@@ -13,6 +14,7 @@ from runwire.db import Database, Row, load_sql
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.model.event import StoredEvent
 from runwire.publish.backlog import Backlog
+from runwire.publish.shards import Shards
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
@@ -29,11 +31,15 @@ SETTINGS = {
     # A cursor that a crash of the server takes back means events on the bus a second time, which is no harm;
     # waiting for the disk would add its latency to every publish lag.
     "synchronous_commit": "off",
+    # A process that stands still amid a step holds the rows of its runs; somebody else is to publish them soon.
+    "idle_in_transaction_session_timeout": "5s",
 }
 
 
 class Publisher:
     """Publishes the log. Several may run: a run's outbox row is locked by the one that publishes it.
+
+    With `shards` it publishes only runs of those it owns; else every run that nobody else has locked.
 
     The bus has a batch before its cursors are committed: after a crash in between the batch goes out again, and
     subscribers drop what they have. So the bus gets every event at least once and each run's in order.
@@ -47,6 +53,7 @@ class Publisher:
         metrics: Metrics,
         spans: Spans,
         publisher_id: str = "publisher",
+        shards: Shards | None = None,
         batch_events: int = 1000,
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
@@ -57,6 +64,9 @@ class Publisher:
         self._metrics = metrics
         self._spans = spans
         self._publisher_id = publisher_id
+        self._shards = shards
+        self._holder = shards.publisher_id if shards is not None else None
+        self._step = asyncio.Lock()
         self._batch_events = batch_events
         self._batch_runs = batch_runs
         self._backlog = Backlog(rest_max_s=rest_max_s)
@@ -67,21 +77,39 @@ class Publisher:
         """Runs this publisher knows to have unpublished events."""
         return len(self._backlog)
 
-    def mark_dirty(self, run_ids: Iterable[str], *, by: str) -> None:
-        """Hears that runs have new events; `by` is `local`, `notify` or `poll` and is counted when it is news."""
+    def mark_dirty(self, run_ids: Iterable[str], *, by: str) -> list[str]:
+        """Hears that runs have new events; `by` is `local`, `notify` or `poll` and is counted when it is news.
+
+        Returns those of them that are other publishers' to publish.
+        """
+        others: list[str] = []
+        if self._shards is not None and (others := self._shards.of_others(run_ids := tuple(run_ids))):
+            run_ids = set(run_ids).difference(others)
         if self._backlog.add(run_ids):
             self._metrics.outbox_wakeups[by].inc()
+        return others
 
     async def sweep(self) -> int:
         """Asks the database which runs have unpublished events, for when every hint was lost. Returns how many."""
-        rows = await self._sweeper.fetch(_SQL["unpublished"], 10_000)
+        rows = await self._sweeper.fetch(_SQL["unpublished"], 10_000, self._holder)
         found = [row["run_id"] for row in rows if row["run_id"] not in self._in_flight]
         self.mark_dirty(found, by="poll")
         return len(found)
 
     async def publish_pending(self) -> int:
         """One step: how many events went out. Raises BusUnavailable or DatabaseUnavailable; the runs stay dirty."""
+        async with self._step:
+            return await self._publish_pending()
+
+    async def let_go(self) -> None:
+        """Returns when no step that began before is still under way."""
+        async with self._step:
+            pass
+
+    async def _publish_pending(self) -> int:
         run_ids = self._backlog.take(self._batch_runs)
+        if self._shards is not None and (others := self._shards.of_others(run_ids)):
+            run_ids = [run_id for run_id in run_ids if run_id not in set(others)]
         if not run_ids:
             return 0
         self._in_flight = frozenset(run_ids)
@@ -121,7 +149,7 @@ class Publisher:
     async def _publish(self, run_ids: list[str]) -> int:
         per_run = max(1, self._batch_events // len(run_ids))
         async with self._session.transaction() as tx:
-            rows = await tx.fetch(_SQL["claim"], run_ids, per_run)
+            rows = await tx.fetch(_SQL["claim"], run_ids, per_run, self._holder)
             read_at = monotonic()
             if not rows:
                 return 0

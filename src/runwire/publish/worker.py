@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 
 from runwire.clock import monotonic
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.publish.publisher import Publisher
+from runwire.publish.shards import Shards
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -25,9 +27,17 @@ class PublishWorker:
     """
 
     def __init__(
-        self, publisher: Publisher, *, sweep_s: float = 1.0, backoff_max_s: float = 5.0, heartbeat_s: float = 2.0
+        self,
+        publisher: Publisher,
+        *,
+        shards: Shards | None = None,
+        sweep_s: float = 1.0,
+        backoff_max_s: float = 5.0,
+        heartbeat_s: float = 2.0,
     ) -> None:
+        """`shards`: the publisher's, which are leased for as long as it runs."""
         self._publisher = publisher
+        self._shards = shards
         self._sweep_s = sweep_s
         self._backoff_max_s = backoff_max_s
         self._heartbeat_s = heartbeat_s
@@ -38,9 +48,11 @@ class PublishWorker:
         self._failures = 0
         self._failing: str | None = None
 
-    def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> None:
-        self._publisher.mark_dirty(run_ids, by=by)
+    def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> list[str]:
+        """Returns those of the runs that other publishers publish."""
+        others = self._publisher.mark_dirty(run_ids, by=by)
         self._wake.set()
+        return others
 
     def sweep_soon(self) -> None:
         """For when hints may have been lost: the next step looks for unpublished events first."""
@@ -55,15 +67,33 @@ class PublishWorker:
     async def run(self) -> None:
         try:
             with suppressed():  # `send runwire.events` stands in for what each statement would cost
-                while True:
-                    if await self.step() == 0:
-                        if self._stopping and self._did_its_best():
-                            break
-                        await self._sleep()
+                async with self._leased():
+                    while True:
+                        if await self.step() == 0:
+                            if self._stopping and self._did_its_best():
+                                break
+                            await self._sleep()
                 with contextlib.suppress(DatabaseUnavailable):
                     await self._publisher.retire()
         finally:
             await self._publisher.aclose()
+            if self._shards is not None:
+                await self._shards.aclose()
+
+    @asynccontextmanager
+    async def _leased(self) -> AsyncIterator[None]:
+        """Inside, shards are leased; the first ones before anything is published. A loop that fails ends the block."""
+        if self._shards is None:
+            yield
+            return
+        with contextlib.suppress(DatabaseUnavailable):
+            await self._shards.step(let_go=self._publisher.let_go)
+        async with asyncio.TaskGroup() as group:
+            leasing = group.create_task(
+                self._shards.run(let_go=self._publisher.let_go, on_taken=self.sweep_soon), name="shards"
+            )
+            yield
+            leasing.cancel()
 
     async def step(self) -> int:
         """One step: sweeps when that is due, then publishes. How many events went out; 0 after a failure, too."""

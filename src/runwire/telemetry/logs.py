@@ -43,6 +43,7 @@ class LogEvent(StrEnum):
     LEASE_LOST = "lease_lost"
     INVARIANT_BROKEN = "invariant_broken"
     APPEND_FAILED = "append_failed"
+    SHARDS_CHANGED = "shards_changed"
     PUBLISH_FAILED = "publish_failed"
     STREAM_OPENED = "stream_opened"
     STREAM_CLOSED = "stream_closed"

@@ -45,7 +45,15 @@ def board(thresholds: Thresholds) -> Board:
             f"sum(max by (job) (runwire_publishers{{{JOB}}}))",
             unit="none",
             base=RED,
-            limit=Limit(((1, GREEN), (thresholds.publishers + 1, ORANGE)), f"{runbook}#more-than-one-publisher"),
+            limit=Limit(((1, GREEN),), f"{runbook}#publisher-heartbeat"),
+        ),
+        number(
+            "Publishers per shard",
+            "Publishers that say they publish the same runs, where there are most. One is right.",
+            f"max(runwire_publishers_per_shard_max{{{JOB}}})",
+            unit="none",
+            base=GREEN,
+            limit=Limit(((2, ORANGE),), f"{runbook}#more-than-one-publisher"),
         ),
         number(
             "Backlog",

@@ -1,0 +1,42 @@
+"""Which publisher publishes which runs: a pure function of who is alive and who has what."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+SHARDS: Final = 128
+
+
+def shard_of(run_id: str) -> int:
+    """The shard of a run, as migration 0004 counts it: 0 to 127."""
+    return hashlib.sha256(run_id.encode()).digest()[0] % SHARDS
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """What one publisher does next: takes shards that nobody alive has, gives up those beyond its part."""
+
+    part: int
+    take: tuple[int, ...]
+    release: tuple[int, ...]
+
+
+def next_step(me: str, *, alive: Collection[str], owners: Sequence[str | None]) -> Step:
+    """The step of `me`, who is alive in any case; `owners` has one entry per shard.
+
+    Parts differ by one at most. Nobody takes what somebody alive has, so a shard changes hands by being released
+    first; and nobody releases what fits its part, so no more shards move than must. When each publisher has stepped
+    and taken what it got, again and again, each shard has one owner, whatever the order.
+    """
+    members = sorted({*alive, me})
+    place = members.index(me)
+    part = len(owners) // len(members) + (place < len(owners) % len(members))
+    mine = [shard for shard, owner in enumerate(owners) if owner == me]
+    free = [shard for shard, owner in enumerate(owners) if owner not in members]
+    # Each looks at another place first, so that those who step at once seldom reach for the same.
+    first = place * len(free) // len(members)
+    wanted = max(part - len(mine), 0)
+    return Step(part, take=tuple((free[first:] + free[:first])[:wanted]), release=tuple(mine[part:]))

@@ -1,0 +1,120 @@
+"""A publisher's part of the shards: renewed, taken from the dead, and handed over to those who join."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Final
+
+from runwire.db import Database, load_sql
+from runwire.errors import DatabaseUnavailable
+from runwire.publish.assignment import SHARDS, next_step, shard_of
+from runwire.telemetry.asyncpg_spans import suppressed
+from runwire.telemetry.logs import LogEvent, get_logger
+
+_SQL: Final = load_sql("runwire.publish", "shards.sql")
+_LOCKS: Final = 0x72777075  # the class of publishers' advisory locks: "rwpu"
+_ALL: Final = frozenset(range(SHARDS))
+_RESTLESS_S: Final = 0.1
+
+_log = get_logger()
+
+
+class Shards:
+    """`step` is one look at who lives and who has what; `run` is its loop.
+
+    What it believes to own decides which hints it heeds. What it owns by the table decides, in the claim itself, what
+    it publishes: one that stood still while others took its shards publishes nothing of them when it wakes up.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        publisher_id: str,
+        lease_s: float = 4.0,
+        tell_others: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`lease_s`: how long others wait for one that stands still.
+
+        `tell_others` is called when shards may be had, or are wanted.
+        """
+        self.publisher_id = publisher_id
+        self.owned: frozenset[int] = frozenset()
+        self._session = database.session("publish lease")
+        self._lease_s = lease_s
+        self._tell_others = tell_others
+        self._locked_in = -1
+        self._lock_key = 0
+        self._joined = False
+        self._wake = asyncio.Event()
+        self._restless = True
+
+    def of_others(self, run_ids: Iterable[str]) -> list[str]:
+        """Those of the runs that are not this publisher's."""
+        if self.owned == _ALL:
+            return []
+        return [run_id for run_id in run_ids if shard_of(run_id) not in self.owned]
+
+    def wake(self) -> None:
+        """Others have joined, left or released: the next step comes now."""
+        self._wake.set()
+
+    async def step(self, *, let_go: Callable[[], Awaitable[None]]) -> bool:
+        """Whether it took shards: what was unpublished there nobody told of. Raises DatabaseUnavailable.
+
+        `let_go` returns when nothing claimed before is still under way; shards are released after that.
+        """
+        await self._renew()
+        members = await self._session.fetch(_SQL["members"], self.publisher_id, _LOCKS)
+        owners: list[str | None] = [row["publisher_id"] for row in await self._session.fetch(_SQL["owners"])]
+        alive = [row["publisher_id"] for row in members if row["alive"]]
+        plan = next_step(self.publisher_id, alive=alive, owners=owners)
+        owned = {shard for shard, owner in enumerate(owners) if owner == self.publisher_id}
+        if plan.take:
+            expected = [owners[shard] for shard in plan.take]
+            rows = await self._session.fetch(_SQL["take"], self.publisher_id, plan.take, expected)
+            owned |= {row["shard"] for row in rows}
+        took = not owned <= self.owned
+        self.owned = frozenset(owned.difference(plan.release))
+        if plan.release:
+            await let_go()
+            await self._session.fetch(_SQL["release"], self.publisher_id, plan.release)
+        if dead := [row["publisher_id"] for row in members if not row["alive"]]:
+            await self._session.fetch(_SQL["bury"], dead)
+        if plan.take or plan.release:
+            await self._renew()  # with what it has now
+            _log.info(LogEvent.SHARDS_CHANGED, owned=len(self.owned), publishers=len(alive) + 1, dead=dead)
+        if plan.release or not self._joined:
+            self._tell_others()
+        self._joined = True
+        self._restless = len(self.owned) < plan.part
+        return took
+
+    async def run(self, *, let_go: Callable[[], Awaitable[None]], on_taken: Callable[[], None]) -> None:
+        """Steps until cancelled. While the database is away it keeps what it has: nobody could take it."""
+        with suppressed():
+            while True:
+                try:
+                    if await self.step(let_go=let_go):
+                        on_taken()
+                except DatabaseUnavailable as error:
+                    _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="lease shards", code=error.code)
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._wake.wait(), _RESTLESS_S if self._restless else self._lease_s / 8)
+                self._wake.clear()
+
+    async def aclose(self) -> None:
+        """Ends the session, and with it the lock: whatever is still owned may be taken."""
+        await self._session.aclose()
+        self._tell_others()
+
+    async def _renew(self) -> None:
+        if not self._session.is_open or self._locked_in != self._session.opened:
+            # A key of its own for each connection: the server may not have noticed yet that the last one is gone.
+            key = secrets.randbits(31)
+            await self._session.fetch(_SQL["hold_lock"], _LOCKS, key)
+            self._locked_in, self._lock_key = self._session.opened, key
+        await self._session.fetch(_SQL["renew"], self.publisher_id, self._lock_key, self._lease_s, sorted(self.owned))
