@@ -243,10 +243,11 @@ class Assembly:
             self.database_url = postgres.dsn
         else:
             self.database_url = settings.database_url
-        await migrate(self.database_url)
+        await migrate(settings.session_url or self.database_url)
         database = await self._ground.enter_async_context(
             Database(
                 self.database_url,
+                direct_dsn=settings.database_direct_url,
                 pool_size=settings.db_pool_size,
                 timeout_s=settings.db_timeout_s,
                 on_wait=metrics.db_pool_wait.observe,

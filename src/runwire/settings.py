@@ -64,6 +64,11 @@ class Settings(BaseSettings):
         validation_alias=AliasChoices(f"{_ENV}DATABASE_URL", "DATABASE_URL"),
         description="PostgreSQL to use; without it an embedded one is started in the data directory.",
     )
+    database_direct_url: str | None = Field(
+        None,
+        description="PostgreSQL itself, when the other URL is that of a pooler in transaction mode such as PgBouncer: "
+        "for LISTEN, leases, migrations and the few connections that append and publish.",
+    )
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("runwire"),
         description="Where the embedded PostgreSQL keeps its data.",
@@ -181,6 +186,8 @@ class Settings(BaseSettings):
             problems.append("lease_heartbeat_s must be shorter than lease_s")
         if self.bus == "memory" and not set(self.roles) >= _PIPELINE:
             problems.append("the memory bus needs api, worker and publisher in this process: set bus to postgres")
+        if self.database_direct_url is not None and self.database_url is None:
+            problems.append("database_direct_url needs database_url, which is the pooler's")
         if self.nats_tls_key is not None and self.nats_tls_cert is None:
             problems.append("nats_tls_key needs nats_tls_cert")
         problems += [
@@ -193,6 +200,11 @@ class Settings(BaseSettings):
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @property
+    def session_url(self) -> str | None:
+        """The database for what needs a session of its own: past the pooler, where there is one."""
+        return self.database_direct_url or self.database_url
 
     @property
     def bus_name(self) -> str:

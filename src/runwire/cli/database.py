@@ -12,8 +12,8 @@ from runwire.settings import Settings
 @asynccontextmanager
 async def database_of(settings: Settings) -> AsyncIterator[str]:
     """Its DSN. An embedded server that is running is shared; otherwise it runs for the time of the block."""
-    if settings.database_url is not None:
-        yield settings.database_url
+    if settings.session_url is not None:
+        yield settings.session_url
         return
     async with EmbeddedPostgres(EmbeddedOptions(settings.data_dir / "postgres")) as postgres:
         yield postgres.dsn

@@ -51,7 +51,7 @@ def doctor(
 async def _examine(settings: Settings, *, url: str | None, token: str | None) -> list[Finding]:
     from runwire.cli.database import database_of
     from runwire.cli.proxy_check import examine_url
-    from runwire.db.health import Finding, examine
+    from runwire.db.health import Finding, examine, examine_pooler
     from runwire.errors import EmbeddedPostgresError
 
     findings: list[Finding] = []
@@ -59,6 +59,8 @@ async def _examine(settings: Settings, *, url: str | None, token: str | None) ->
         try:
             async with database_of(settings) as dsn:
                 findings += await examine(dsn)
+            if settings.database_direct_url is not None and settings.database_url is not None:
+                findings.append(await examine_pooler(settings.database_url))
         except EmbeddedPostgresError as error:
             remedy = "install runwire[embedded], or set DATABASE_URL"
             findings.append(Finding("database", ok=False, seen=str(error), remedy=remedy))

@@ -74,8 +74,9 @@ async def _serve(settings: Settings) -> int:
 
     service = Assembly(settings)
     stop_on_signals(service)
-    if settings.database_url is not None:
-        await check_reachable(settings.database_url)
+    for url in {settings.database_url, settings.database_direct_url}:
+        if url is not None:
+            await check_reachable(url)
     try:
         async with service:
             await service.run_until_stopped()

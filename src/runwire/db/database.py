@@ -32,6 +32,7 @@ _TRANSIENT = (
     asyncpg.InternalClientError,
 )
 _BASE_SETTINGS = {"jit": "off", "timezone": "UTC"}
+_SET_LOCAL = "; ".join(f"SET LOCAL {name} = '{value}'" for name, value in _BASE_SETTINGS.items())
 
 
 class ConstraintViolated(RunwireError):
@@ -92,6 +93,10 @@ async def _transaction(connection: Connection) -> AsyncIterator[Transaction]:
         await transaction.rollback()
         raise
     await transaction.commit()
+
+
+async def _leave_as_it_is(_connection: object) -> None:
+    """What a connection of the pool is reset by when it is given back: a pooler's belongs to somebody else by then."""
 
 
 class Session:
@@ -160,18 +165,27 @@ class Session:
 
 
 class Database:
-    """The pool for short statements. Enter it to open it; `session` gives connections outside of it."""
+    """The pool for short statements. Enter it to open it; `session` gives connections outside of it.
+
+    With `direct_dsn`, `dsn` is that of a pooler in transaction mode, such as PgBouncer: there a session's state belongs
+    to whoever comes next. So each statement of the pool is a transaction with its own settings and leaves nothing
+    prepared, and whatever lives on a session (the hot paths, LISTEN, leases) goes to `direct_dsn`.
+    """
 
     def __init__(
         self,
         dsn: str,
         *,
+        direct_dsn: str | None = None,
         pool_size: int = 10,
         timeout_s: float = 10.0,
         name: str = "pool",
         on_wait: Callable[[float], None] = lambda _seconds: None,
     ) -> None:
-        self.dsn = dsn
+        self.dsn = direct_dsn or dsn
+        """Of PostgreSQL itself, for who listens or needs a session."""
+        self._pool_dsn = dsn
+        self._through_pooler = direct_dsn is not None
         self._pool_size = pool_size
         self._timeout_s = timeout_s
         self._name = name
@@ -179,15 +193,19 @@ class Database:
         self._pool: asyncpg.Pool[asyncpg.Record] | None = None
 
     async def __aenter__(self) -> Self:
+        name = {"application_name": f"runwire {self._name}"}
+        how: dict[str, Any] = {"server_settings": {**_BASE_SETTINGS, **name}}
+        if self._through_pooler:
+            how = {"server_settings": name, "statement_cache_size": 0, "reset": _leave_as_it_is}
         with translated_errors():
             self._pool = await asyncpg.create_pool(
-                self.dsn,
+                self._pool_dsn,
                 min_size=0,
                 max_size=self._pool_size,
                 timeout=self._timeout_s,
                 command_timeout=self._timeout_s,
                 max_inactive_connection_lifetime=300,
-                server_settings={**_BASE_SETTINGS, "application_name": f"runwire {self._name}"},
+                **how,
             )
         return self
 
@@ -203,33 +221,46 @@ class Database:
         return 0 if self._pool is None else self._pool.get_size() - self._pool.get_idle_size()
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
-        async with self._acquired() as connection:
+        async with self._for_one_statement() as connection:
             return await connection.fetch(sql, *args)
 
     async def fetchrow(self, sql: str, *args: object) -> Row | None:
-        async with self._acquired() as connection:
+        async with self._for_one_statement() as connection:
             return await connection.fetchrow(sql, *args)
 
     async def fetchval(self, sql: str, *args: object) -> Any:
-        async with self._acquired() as connection:
+        async with self._for_one_statement() as connection:
             return await connection.fetchval(sql, *args)
 
     async def execute(self, sql: str, *args: object) -> str:
-        async with self._acquired() as connection:
+        async with self._for_one_statement() as connection:
             return await connection.execute(sql, *args)
 
     async def executemany(self, sql: str, rows: Sequence[Sequence[object]]) -> None:
-        async with self._acquired() as connection:
+        async with self._for_one_statement() as connection:
             await connection.executemany(sql, rows)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[Transaction]:
         async with self._acquired() as connection, _transaction(connection) as transaction:
+            if self._through_pooler:
+                await connection.execute(_SET_LOCAL)
             yield transaction
 
     def session(self, name: str, *, settings: Mapping[str, str] | None = None) -> Session:
         """A connection of its own, outside the pool; `settings` are PostgreSQL parameters for it."""
         return Session(self.dsn, name=name, settings=settings or {}, timeout_s=self._timeout_s)
+
+    @asynccontextmanager
+    async def _for_one_statement(self) -> AsyncIterator[Connection]:
+        async with self._acquired() as connection:
+            if not self._through_pooler:
+                yield connection
+                return
+            # Parse and execute are two exchanges: only a transaction holds both to one server connection.
+            async with _transaction(connection):
+                await connection.execute(_SET_LOCAL)
+                yield connection
 
     @asynccontextmanager
     async def _acquired(self) -> AsyncIterator[Connection]:

@@ -13,7 +13,7 @@ import asyncpg
 
 from runwire.clock import monotonic
 from runwire.db import migrate
-from runwire.db.database import Connection
+from runwire.db.database import Connection, Database
 from runwire.db.sql import load_sql
 from runwire.errors import ConfigurationError, DatabaseUnavailable, MigrationError
 
@@ -60,6 +60,18 @@ async def examine(dsn: str) -> list[Finding]:
     except (DatabaseUnavailable, ConfigurationError) as error:
         remedy = "start the server, or set DATABASE_URL to one that runs; check host, port, user and pg_hba.conf"
         return [Finding("database", ok=False, seen=str(error), remedy=remedy)]
+
+
+async def examine_pooler(dsn: str) -> Finding:
+    """Whether statements get through a pooler as this service sends them there."""
+    try:
+        async with Database(dsn, direct_dsn=dsn, pool_size=4) as database:
+            answers = await asyncio.gather(*(database.fetchval("SELECT $1::int", n) for n in range(16)))
+    except DatabaseUnavailable as error:
+        remedy = "start the pooler, or correct DATABASE_URL; RUNWIRE_DATABASE_DIRECT_URL alone is enough without one"
+        return Finding("pooler", ok=False, seen=str(error), remedy=remedy)
+    assert answers == list(range(16))  # noqa: S101  # each statement got its own answer
+    return Finding("pooler", ok=True, seen="takes statements in transactions of their own")
 
 
 async def _server(connection: Connection) -> list[Finding]:
@@ -131,7 +143,7 @@ async def _notifications(dsn: str, sender: Connection) -> Finding:
         try:
             await asyncio.wait_for(heard.wait(), NOTIFY_WITHIN_S)
         except TimeoutError:
-            remedy = "connect to PostgreSQL directly: a pooler in transaction mode (PgBouncer) passes no notifications"
+            remedy = "a pooler in transaction mode (PgBouncer) passes no notifications: set RUNWIRE_DATABASE_DIRECT_URL"
             return Finding("notifications", ok=False, seen=f"none within {NOTIFY_WITHIN_S:g} s", remedy=remedy)
         finally:
             with contextlib.suppress(asyncpg.PostgresError, asyncpg.InterfaceError):
