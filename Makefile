@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos fuzz soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture pictures
+.PHONY: help demo chaos fuzz soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture pictures scale-out-test
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -85,6 +85,10 @@ trace-picture: $(DEV) ## Kill a worker in the middle of a run and draw the trace
 pictures: $(DEV) ## Draw the dashboards, as a service under load fills them: ten minutes; WORDS=draw draws the last ones again
 	sh scripts/system-programs.sh pngquant
 	PYTHONPATH=tests:scripts $(BIN)/python -m pictures $(WORDS)
+
+scale-out-test: $(DEV) ## Two thousand clients of three API, two worker and two publisher processes, and everything fails once
+	sh scripts/system-programs.sh
+	$(BIN)/python -m pytest -q -p no:randomly tests/crash/full_scale_out.py
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks

@@ -392,7 +392,13 @@ class Assembly:
             admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
         )
         self.api_port = await self._front.enter_async_context(
-            listening(build_api_app(services), host=settings.host, port=settings.port, drain_s=settings.drain_s)
+            listening(
+                build_api_app(services),
+                host=settings.host,
+                port=settings.port,
+                drain_s=settings.drain_s,
+                reuse_port=settings.reuse_port,
+            )
         )
 
     def _readiness(self, database: Database) -> Callable[[], Coroutine[Any, Any, Readiness]]:

@@ -50,7 +50,14 @@ class Settings(BaseSettings):
     admin_host: str = Field("127.0.0.1", description="Address of the admin listener (health, metrics).")
     admin_port: int = Field(9464, ge=0, le=65535, description="Port of the admin listener; 0 takes a free one.")
 
+    reuse_port: bool = Field(
+        default=False, description="Let other processes listen on the same API port; the system spreads connections."
+    )
+
     # what to run
+    processes: int = Field(
+        1, ge=1, le=256, description="Processes `serve` runs on the API port, each with an admin port of its own."
+    )
     roles: Annotated[tuple[Role, ...], NoDecode] = Field(
         tuple(Role), min_length=1, description="Roles of this process, comma-separated."
     )

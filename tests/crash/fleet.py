@@ -158,11 +158,12 @@ class Fleet:
 async def fleet_of(
     roles: Sequence[str], *, database: str, logs: Path, environment: Mapping[str, str] = QUICK_TAKEOVER
 ) -> AsyncIterator[Fleet]:
-    """A process per entry, of one role or of several (`api+worker`), over one database and the Postgres bus.
+    """A process per entry, of one role or of several (`api+worker`), over one database and the Postgres bus, unless
+    the environment names another.
 
     None is left afterwards.
     """
-    environment = {**environment, "RUNWIRE_DATABASE_URL": database, "RUNWIRE_BUS": "postgres"}
+    environment = {"RUNWIRE_BUS": "postgres", **environment, "RUNWIRE_DATABASE_URL": database}
     members = [
         Member(
             f"{place}-{number}",

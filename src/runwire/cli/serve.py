@@ -23,6 +23,7 @@ EPILOG: Final = (
         "runwire serve --port 0 --admin-port 0 --data-dir ./data",
         "runwire serve --agents shop.agents:triage --agents shop.agents:refund",
         "DATABASE_URL=postgresql://... runwire serve --role api",
+        "DATABASE_URL=postgresql://... runwire serve --role api --processes 8",
     )
     + "\n\nEvery setting is also an environment variable, RUNWIRE_ and its name, e.g. RUNWIRE_LOG_LEVEL=debug. "
     "Flags win. DATABASE_URL names the PostgreSQL; without it an embedded one is started in the data directory. "
@@ -47,6 +48,9 @@ def serve(
     role: Annotated[
         list[str] | None, typer.Option(help="api, worker, publisher or observer; may be repeated. [default: all]")
     ] = None,
+    processes: Annotated[
+        int | None, typer.Option(help="Processes on the API port, one per core to use. [default: 1]")
+    ] = None,
     agents: Annotated[
         list[str] | None, typer.Option(metavar="MODULE:OBJECT", help="An agent of yours; may be repeated.")
     ] = None,
@@ -61,19 +65,31 @@ def serve(
         admin_port=admin_port,
         data_dir=data_dir,
         roles=tuple(role) if role else None,
+        processes=processes,
         agents=tuple(agents) if agents else None,
     )
     configure_logging(settings.log_level, settings.log_format)
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
-        return runner.run(_serve(settings))
+        return runner.run(_serve(settings) if settings.processes == 1 else _serve_several(settings))
+
+
+async def _serve_several(settings: Settings) -> int:
+    from runwire.cli.supervisor import supervise
+
+    try:
+        return await supervise(settings)
+    except OSError as error:
+        raise ServiceFailed(sentences_of(error)[0]) from error
 
 
 async def _serve(settings: Settings) -> int:
     from runwire.assembly import Assembly
+    from runwire.cli.supervisor import end_with_supervisor
     from runwire.db.health import check_reachable
 
     service = Assembly(settings)
     stop_on_signals(service)
+    end_with_supervisor()
     for url in {settings.database_url, settings.database_direct_url}:
         if url is not None:
             await check_reachable(url)

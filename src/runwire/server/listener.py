@@ -15,7 +15,9 @@ BACKLOG: Final = 4096
 
 
 @asynccontextmanager
-async def listening(app: web.Application, *, host: str, port: int, drain_s: float = 0.0) -> AsyncIterator[int]:
+async def listening(
+    app: web.Application, *, host: str, port: int, drain_s: float = 0.0, reuse_port: bool = False
+) -> AsyncIterator[int]:
     """Serves `app` inside the block; gives the port, which the system chooses for 0. Raises OSError if it is taken.
 
     At the end nothing more is accepted, and requests under way have `drain_s` to end before they are cancelled.
@@ -23,7 +25,7 @@ async def listening(app: web.Application, *, host: str, port: int, drain_s: floa
     runner = web.AppRunner(app, shutdown_timeout=drain_s, **server_options())
     await runner.setup()
     try:
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG)
+        site = web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=reuse_port or None)
         await site.start()
         addresses: list[Any] = runner.addresses
         yield int(addresses[0][1])

@@ -32,6 +32,7 @@ class LogEvent(StrEnum):
     SERVER_STARTED = "server_started"
     SERVER_DRAINING = "server_draining"
     SERVER_STOPPED = "server_stopped"
+    PROCESS_ENDED = "process_ended"
     RUN_STARTED = "run_started"
     RUN_RESUMED = "run_resumed"
     RUN_WAITING = "run_waiting"

@@ -1,0 +1,177 @@
+"""`serve --processes N`: so many processes on one API port, one per core; those that end are started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Final
+
+from runwire.cli.database import database_of
+from runwire.cli.failures import ExitCode
+from runwire.clock import monotonic
+from runwire.errors import ConfigurationError
+from runwire.settings import Settings
+from runwire.telemetry.logs import LogEvent, get_logger
+
+BACKOFF_FIRST_S: Final = 0.5
+BACKOFF_MAX_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""Who has run for so long and ends is started again at once, as if it had never failed."""
+GRACE_S: Final = 15.0
+"""Beyond the drain, before a process that does not end is killed."""
+
+_log = get_logger()
+
+
+async def supervise(settings: Settings) -> int:
+    """Runs the processes until SIGTERM or SIGINT, and returns what `serve` should end with.
+
+    Raises ConfigurationError, or OSError when the port is taken.
+    """
+    if settings.bus == "memory":
+        raise ConfigurationError(("the memory bus is for one process: set bus to postgres or to NATS servers",))
+    async with database_of(settings) as dsn:
+        with _reserved(settings.host, settings.port) as port:
+            return await Supervisor(settings, dsn=dsn, port=port).run()
+
+
+class Supervisor:
+    """Serves nothing itself: it starts, restarts and stops those that do. Their lines go where its own go."""
+
+    def __init__(self, settings: Settings, *, dsn: str, port: int) -> None:
+        self._settings = settings
+        self._dsn = dsn
+        self._port = port
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._stopping = asyncio.Event()
+        self._refused = False
+
+    async def run(self) -> int:
+        self._heed_signals()
+        async with asyncio.TaskGroup() as places:
+            for place in range(self._settings.processes):
+                places.create_task(self._kept_running(place), name=f"process {place}")
+        return ExitCode.USAGE if self._refused else ExitCode.OK
+
+    def stop(self) -> None:
+        """Tells every process to drain and end."""
+        self._stopping.set()
+        for process in self._running.values():
+            if process.returncode is None:
+                process.terminate()
+
+    # ------------------------------------------------------------------ one place, and who is in it
+
+    async def _kept_running(self, place: int) -> None:
+        failures = 0
+        while not self._stopping.is_set():
+            began = monotonic()
+            code = await self._lived(place)
+            if self._stopping.is_set():
+                return
+            if code == ExitCode.USAGE:  # trying again does not help
+                self._refused = True
+                self.stop()
+                return
+            failures = 0 if monotonic() - began >= STEADY_S else failures + 1
+            pause_s = min(BACKOFF_FIRST_S * 2.0 ** (failures - 1), BACKOFF_MAX_S) if failures else 0.0
+            _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=pause_s)
+            try:
+                await asyncio.wait_for(self._stopping.wait(), pause_s)
+            except TimeoutError:
+                continue
+
+    async def _lived(self, place: int) -> int:
+        """From start to end: its exit code, negative for a signal."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "runwire", "serve", env=self._environment(place), stdin=asyncio.subprocess.DEVNULL
+        )
+        self._running[place] = process
+        if self._stopping.is_set():
+            process.terminate()
+        try:
+            ended = asyncio.ensure_future(process.wait())
+            await asyncio.wait({ended, asyncio.ensure_future(self._overdue())}, return_when=asyncio.FIRST_COMPLETED)
+            if not ended.done():
+                process.kill()
+            return await ended
+        finally:
+            if process.returncode is None:
+                process.kill()
+
+    def _environment(self, place: int) -> Mapping[str, str]:
+        """What the process is told: every setting as it is here, but what each must have for itself."""
+        settings = self._settings
+        own = {
+            "PROCESSES": "1",
+            "REUSE_PORT": "true",
+            "HOST": settings.host,
+            "PORT": str(self._port),
+            "ADMIN_PORT": str(settings.admin_port + place if settings.admin_port else 0),
+            "WORKER_ID": f"{settings.worker_id}-{place}"[-128:],
+            "DATABASE_URL": self._dsn if settings.database_url is None else settings.database_url,
+            "DATA_DIR": str(settings.data_dir),
+            "ROLES": ",".join(role.value for role in settings.roles),
+            "AGENTS": ",".join(settings.agents),
+            "SUPERVISOR": str(os.getpid()),
+        }
+        return {**os.environ, **{f"RUNWIRE_{name}": value for name, value in own.items()}}
+
+    async def _overdue(self) -> None:
+        await self._stopping.wait()
+        await asyncio.sleep(self._settings.drain_s + GRACE_S)
+
+    def _heed_signals(self) -> None:
+        loop = asyncio.get_running_loop()
+        interrupted = False
+
+        def interrupt() -> None:
+            nonlocal interrupted
+            if interrupted:
+                for process in self._running.values():
+                    if process.returncode is None:
+                        process.kill()
+                os._exit(ExitCode.INTERRUPTED)
+            interrupted = True
+            self.stop()
+
+        loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+
+
+@contextmanager
+def _reserved(host: str, port: int) -> Iterator[int]:
+    """The port, which the system chooses for 0. It stays ours while no process of ours listens on it.
+
+    Raises OSError when others listen there. Bound, and never listening: no connection comes here.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as alone:
+        alone.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            alone.bind((host, port))  # without SO_REUSEPORT, so that it fails where another service listens
+        except OSError as error:  # in asyncio's words, which the command's sentences are made from
+            raise OSError(error.errno, f"cannot bind on address ({host!r}, {port}): {error.strerror}") from error
+        port = int(alone.getsockname()[1])
+    with socket.socket(family, socket.SOCK_STREAM) as kept:
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        kept.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        kept.bind((host, port))
+        yield port
+
+
+def end_with_supervisor() -> None:
+    """Asks Linux to end this process (SIGTERM: it drains) when the supervisor that started it is gone."""
+    supervisor = os.environ.get("RUNWIRE_SUPERVISOR")
+    if supervisor is None or not sys.platform.startswith("linux"):
+        return
+    import ctypes
+
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG
+    if os.getppid() != int(supervisor):  # it went before we asked
+        os.kill(os.getpid(), signal.SIGTERM)
