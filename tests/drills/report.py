@@ -25,7 +25,7 @@ def write_report(outcomes: Sequence[Outcome], baseline: Baseline) -> None:
     )
     write_section(
         "healthy",
-        f"Under load, for {baseline.quiet_s:g} s and more (of the rules: {HEALTHY_S * SCALE / 60:g} minutes): no alert"
+        f"Under load, for {baseline.quiet_s:.0f} s (of the rules: {HEALTHY_S * SCALE / 60:g} minutes): no alert"
         f" but `Watchdog`. {baseline.panels} panels of the\ndashboards were asked; all had data but those"
         " [below](#without-data).\n",
     )
