@@ -12,7 +12,8 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo chaos fuzz soak drills drills-mutation drill-full test check lint types contracts rendered format docs bench clean trace-picture pictures scale-out-test
+.PHONY: help demo test check lint types contracts rendered format docs bench clean \
+	drills drills-mutation drill-full chaos fuzz soak scale-out-test pictures trace-picture
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
