@@ -97,7 +97,7 @@ def board(thresholds: Thresholds) -> Board:
         "Outbox",
         "From the append to the bus: how fast, how far behind, and what fails.",
         (
-            Row(stats, height=3),
+            Row(stats, height=3, widths=(4, 3, 4, 3, 3, 4, 3)),
             Row(
                 (
                     lines(
