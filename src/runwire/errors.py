@@ -177,6 +177,16 @@ class DatabaseUnavailable(RunwireError):
     code = "database_unavailable"
 
 
+class ArchiveUnavailable(RunwireError):
+    """Cold storage does not answer, or is not set up here; what is stored there is untouched."""
+
+    code = "archive_unavailable"
+
+
+class ArchiveCorrupt(ArchiveUnavailable):
+    """What came back from cold storage is not what was put there. Another copy has to be found."""
+
+
 class EmbeddedPostgresError(RunwireError):
     """The embedded PostgreSQL could not be found, started or reached; the text says what to do."""
 

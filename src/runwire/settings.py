@@ -27,6 +27,7 @@ class Role(StrEnum):
     WORKER = "worker"
     PUBLISHER = "publisher"
     OBSERVER = "observer"
+    ARCHIVER = "archiver"
 
 
 _PIPELINE = frozenset({Role.API, Role.WORKER, Role.PUBLISHER})
@@ -113,6 +114,21 @@ class Settings(BaseSettings):
 
     # observe
     observe_s: float = Field(5.0, gt=0, description="Period of the observer's look at the database.")
+
+    # archive
+    archive_url: str | None = Field(
+        None,
+        description="Where runs are archived: a folder, `s3://bucket/prefix`, `gs://...`, `az://...`. "
+        "Default: the folder `archive` of the data directory with an embedded database, else nowhere.",
+    )
+    archive_after_days: int = Field(
+        30, ge=0, le=36_500, description="Days after its end when a run is archived; 0: none is."
+    )
+    archive_period_s: float = Field(21_600.0, gt=0, description="Period at which the archiver looks for such runs.")
+    archive_batch_runs: int = Field(20_000, ge=1, le=100_000, description="Runs in one file of the archive.")
+    archive_batch_events: int = Field(
+        1_000_000, ge=1, description="Events in one file of the archive; a longer run has one for itself."
+    )
 
     # orchestrate
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Runs one worker walks at once.")
@@ -202,6 +218,8 @@ class Settings(BaseSettings):
             for name in ("nats_credentials", "nats_tls_ca", "nats_tls_cert", "nats_tls_key")
             if (path := getattr(self, name)) is not None and not path.is_file()
         ]
+        if Role.ARCHIVER in self.roles and "roles" in self.model_fields_set and self.archive is None:
+            problems.append("the role archiver needs archive_url: with a database of yours there is no default")
         if self.port and self.port == self.admin_port:
             problems.append("port and admin_port must differ")
         if problems:
@@ -220,6 +238,18 @@ class Settings(BaseSettings):
             return self.bus if self.bus in ("memory", "postgres") else "nats"
         alone = self.database_url is None and set(self.roles) >= _PIPELINE
         return "memory" if alone else "postgres"
+
+    @property
+    def archive(self) -> str | None:
+        """The archive's URL, with the default worked out. None: there is none."""
+        if self.archive_url is not None or self.database_url is not None:
+            return self.archive_url
+        return str(self.data_dir / "archive")
+
+    @property
+    def archives(self) -> bool:
+        """Whether runs are to be archived, by this process or another."""
+        return self.archive is not None and self.archive_after_days > 0
 
 
 def nats_servers(url: str) -> tuple[str, ...]:

@@ -1,16 +1,26 @@
-"""Event partitions exist before the day that needs them."""
+"""Event partitions: there before the day that needs them, and out of the log without holding anybody up."""
 
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
+from enum import StrEnum
+from typing import Any, Final
 
+import asyncpg
 import structlog
 
 from runwire.db.database import Database
+from runwire.db.sql import load_sql
 from runwire.errors import DatabaseUnavailable
 
+_SQL: Final = load_sql("runwire.db", "partitions.sql")
+_PERIOD_S: Final = 3600.0
+_AGAIN_S: Final = 60.0
+"""After a failure: the partitions ahead last for days, but nobody should have to count them."""
+_LOCK_TIMEOUT: Final = "5s"
+
 _log = structlog.get_logger()
-_PERIOD_S = 3600.0
 
 
 class PartitionUpkeep:
@@ -22,13 +32,92 @@ class PartitionUpkeep:
 
     async def ensure(self) -> int:
         """One step: how many partitions were missing and are there now."""
-        made: int = await self._database.fetchval("SELECT ensure_event_partitions($1)", self._days_ahead)
+        made: int = await self._database.fetchval(_SQL["ensure"], self._days_ahead)
         return made
 
     async def run(self) -> None:
         while True:
+            pause_s = _PERIOD_S
             try:
                 await self.ensure()
             except DatabaseUnavailable as error:
                 _log.warning("database_unavailable", doing="partitions", code=error.code)
-            await asyncio.sleep(_PERIOD_S)
+                pause_s = _AGAIN_S
+            await asyncio.sleep(pause_s)
+
+
+class PartitionBusy(DatabaseUnavailable):
+    """Somebody still reads the partition, or changes the log's schema: nothing was lost, try again later."""
+
+    code = "partition_busy"
+
+    def __init__(self, day: dt.date) -> None:
+        super().__init__(f"the partition of {day} is in use")
+        self.day = day
+
+
+class PartitionStatus(StrEnum):
+    """Where a day's partition is on its way out of the log."""
+
+    ATTACHED = "attached"
+    DETACHING = "detaching"
+    DETACHED = "detached"
+    GONE = "gone"
+
+
+class EventPartitions:
+    """Days of the log. Every way out gives up after a bounded wait, and goes on from where it was when asked again.
+
+    Appends and reads are not held up: detaching waits beside them, not before them (DETACH ... CONCURRENTLY).
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def attached(self) -> list[dt.date]:
+        """The days that have a partition, oldest first."""
+        return [row["day"] for row in await self._database.fetch(_SQL["attached"])]
+
+    async def status(self, day: dt.date) -> PartitionStatus:
+        return PartitionStatus(await self._database.fetchval(_SQL["status"], partition_of(day)))
+
+    async def make(self, day: dt.date) -> bool:
+        """Whether it was missing; it is there now. Raises PartitionBusy."""
+        made: bool = await self._alter(day, _SQL["make"], day)
+        return made
+
+    async def shrink(self, day: dt.date, *, keep: list[str]) -> int:
+        """Leaves only the events of the runs `keep`; how many they are. Raises PartitionBusy after 100 ms."""
+        kept: int = await self._alter(day, _SQL["shrink"], day, keep)
+        return kept
+
+    async def detach(self, day: dt.date) -> None:
+        """Takes the partition out of the log; its table stays. Raises PartitionBusy while somebody reads what it
+        was part of; new statements do not see it any more by then.
+        """
+        status = await self.status(day)
+        if status in (PartitionStatus.ATTACHED, PartitionStatus.DETACHING):
+            how = "CONCURRENTLY" if status is PartitionStatus.ATTACHED else "FINALIZE"
+            await self._alter(day, f"ALTER TABLE run_events DETACH PARTITION {partition_of(day)} {how}")
+
+    async def drop(self, day: dt.date) -> None:
+        """Drops the table of a partition that was detached. Raises PartitionBusy."""
+        if await self.status(day) is PartitionStatus.DETACHED:
+            await self._alter(day, f"DROP TABLE {partition_of(day)}")
+
+    async def _alter(self, day: dt.date, sql: str, *args: object) -> Any:
+        session = self._database.session("partitions", settings={"lock_timeout": _LOCK_TIMEOUT})
+        try:
+            row = await session.fetchrow(sql, *args)
+        except DatabaseUnavailable as error:
+            if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+                raise PartitionBusy(day) from error
+            raise
+        finally:
+            await session.aclose()
+        return None if row is None else row[0]
+
+
+def partition_of(day: dt.date) -> str:
+    """The name of a day's table."""
+    return f"run_events_{day:%Y%m%d}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from runwire.db import Database, Row, load_sql
 from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
@@ -55,11 +55,20 @@ class Page:
     last_seq: int
 
 
+class ColdLog(Protocol):
+    """Where the events of archived runs are, which PostgreSQL no longer has."""
+
+    async def events(self, run_id: str, *, after: int, upto: int, limit: int) -> tuple[StoredEvent, ...] | None:
+        """As `LogReader.events`, one at least; None when the run was never archived. May raise ArchiveUnavailable."""
+
+
 class LogReader:
     """Reads of the log. Every method raises DatabaseUnavailable when PostgreSQL does not answer."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, cold: ColdLog | None = None) -> None:
+        """`cold` is asked for what a closed run should have and PostgreSQL has not; nobody else ever waits for it."""
         self._database = database
+        self._cold = cold
 
     async def position(self, run_id: str) -> Position:
         """Raises RunNotFound."""
@@ -86,13 +95,17 @@ class LogReader:
     async def events(self, stretch: Stretch, *, limit: int) -> tuple[StoredEvent, ...]:
         """The first `limit` events of the stretch: dense, from `after + 1`.
 
-        Raises CursorExpired when its beginning is gone.
+        Raises CursorExpired when its beginning is gone, ArchiveUnavailable when it is where that cannot be told.
         """
         rows = await self._database.fetch(
             _SQL["events"], stretch.run_day, stretch.run_id, stretch.after, stretch.upto, limit
         )
         events = tuple(map(StoredEvent._make, rows))
         if stretch.upto > stretch.after and (not events or events[0].seq != stretch.after + 1):
+            if self._cold is not None:
+                archived = await self._cold.events(stretch.run_id, after=stretch.after, upto=stretch.upto, limit=limit)
+                if archived is not None:
+                    return archived
             raise CursorExpired(stretch.run_id, earliest_seq=events[0].seq if events else stretch.upto + 1)
         return events
 
@@ -116,7 +129,7 @@ class LogReader:
         """At most `limit` published events with a seq above `after`; none where the log has no more yet.
 
         Raises RunNotFound, CursorPastTail when `after` is past the log's last seq, CursorExpired when events after
-        it are gone.
+        it are gone, ArchiveUnavailable.
         """
         position = await self.position(run_id)
         if after > position.last_seq:

@@ -7,7 +7,7 @@ import random
 from contextlib import ExitStack
 
 from runwire.clock import monotonic
-from runwire.errors import CursorExpired, DatabaseUnavailable
+from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseUnavailable
 from runwire.stream.hub import Hub
 from runwire.stream.limits import Limits
 from runwire.stream.outlet import Outlet
@@ -79,7 +79,7 @@ class Stream:
         try:
             self._stored_part.enter_context(self._spans.backfill(hub.traceparent, run_id=hub.run_id, after=self.cursor))
             self.reason = await self._until_over()
-        except (DatabaseUnavailable, CursorExpired):
+        except (ArchiveUnavailable, DatabaseUnavailable, CursorExpired):
             self.reason = DisconnectReason.ERROR
         except Exception:
             self.reason = DisconnectReason.ERROR

@@ -1,0 +1,14 @@
+"""Archive: finished runs into cold storage after a while, proven there before they leave the log, and read from there.
+
+A process that archives:
+
+    archiver = Archiver(database, open_store(url), metrics=ArchiveMetrics(out), writer="runwire 1.0")
+    while (await archiver.step()).did is not Did.NOTHING: ...
+
+Everything but `open_store` needs the extra `runwire[archive]` only once something is read or written.
+"""
+
+from runwire.archive.metrics import ArchiveMetrics
+from runwire.archive.store import ArchiveGone, ColdStore, open_store
+
+__all__ = ["ArchiveGone", "ArchiveMetrics", "ColdStore", "open_store"]

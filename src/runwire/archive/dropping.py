@@ -1,0 +1,73 @@
+"""Takes days out of the log, once all they have is proven to be in cold storage."""
+
+from __future__ import annotations
+
+import datetime as dt
+from enum import StrEnum
+from typing import Final
+
+from runwire.archive.ledger import Held, Ledger
+from runwire.archive.watching import Milestone, Watcher
+from runwire.db.partitions import EventPartitions, PartitionStatus
+from runwire.errors import ArchiveCorrupt
+
+CARRY_AFTER_DAYS: Final = 2
+"""So long after its runs are due, a day no longer waits for those that go on: the others leave without them."""
+CARRIED_EVENTS_MAX: Final = 100_000
+"""More is not copied while the partition is locked: then the day stays, until the runs that keep it are over."""
+
+
+class Left(StrEnum):
+    """What became of a day."""
+
+    DROPPED = "dropped"
+    SHRUNK = "shrunk"
+    KEPT = "kept"
+
+
+class DayDropper:
+    def __init__(self, ledger: Ledger, partitions: EventPartitions, *, after_days: int, watcher: Watcher) -> None:
+        self._ledger = ledger
+        self._partitions = partitions
+        self._after_days = after_days
+        self._watcher = watcher
+
+    async def due(self) -> list[dt.date]:
+        """Days that may have something to go."""
+        attached = set(await self._partitions.attached())
+        return [day for day, hot in await self._ledger.days() if hot or day in attached]
+
+    async def drop(self, day: dt.date, *, today: dt.date) -> Left:
+        """One day, as far as it may go now; again after a crash it goes on from there.
+
+        Raises PartitionBusy while somebody reads, and ArchiveCorrupt, dropping nothing, when the log has events of an
+        archived run that the archive has not.
+        """
+        status = await self._partitions.status(day)
+        if status is not PartitionStatus.GONE:
+            held = await self._ledger.held(day)
+            if others := [one.run_id for one in held if one.archived is not None]:
+                raise ArchiveCorrupt(f"run {others[0]!r} has other events in the log than in the archive")
+            if held:
+                return await self._leave(day, held, status=status, today=today)
+            await self._partitions.detach(day)
+            self._watcher.reached(Milestone.DETACHED, f"{day}")
+            await self._partitions.drop(day)
+            self._watcher.reached(Milestone.TABLE_DROPPED, f"{day}")
+        await self._ledger.dropped(day)
+        self._watcher.reached(Milestone.DROPPED, f"{day}")
+        return Left.DROPPED
+
+    async def _leave(self, day: dt.date, held: list[Held], *, status: PartitionStatus, today: dt.date) -> Left:
+        """A day that has runs which may not go yet."""
+        if not await self._ledger.has_archived_rows(day):  # a crash after they went, and before that was noted
+            return Left.SHRUNK if await self._ledger.dropped(day) else Left.KEPT
+        overdue = today > day + dt.timedelta(days=self._after_days + CARRY_AFTER_DAYS)
+        few = sum(one.events for one in held) <= CARRIED_EVENTS_MAX
+        if not (overdue and few and status is PartitionStatus.ATTACHED):
+            return Left.KEPT
+        await self._partitions.shrink(day, keep=[one.run_id for one in held])
+        self._watcher.reached(Milestone.SHRUNK, f"{day}")
+        await self._ledger.dropped(day)
+        self._watcher.reached(Milestone.DROPPED, f"{day}")
+        return Left.SHRUNK

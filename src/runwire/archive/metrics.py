@@ -1,0 +1,43 @@
+"""What the archive counts. How long runs have been waiting for it is the observer's to tell: a dead archiver cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from prometheus_client import Counter
+
+from runwire.telemetry.exposition import Exposition
+
+
+class Outcome(StrEnum):
+    """What became of runs. `refused`: their log is not whole, so they stay in PostgreSQL."""
+
+    ARCHIVED = "archived"
+    DROPPED = "dropped"
+    RESTORED = "restored"
+    REFUSED = "refused"
+
+
+class Failure(StrEnum):
+    """Why the archiver, a read or an audit of the archive failed."""
+
+    STORE = "store"
+    DATABASE = "database"
+    CORRUPT = "corrupt"
+    MISSING = "missing"
+    LOCKED = "locked"
+    BROKEN_LOG = "broken_log"
+
+
+class ArchiveMetrics:
+    """The group of every process that writes or reads the archive."""
+
+    def __init__(self, out: Exposition) -> None:
+        self.runs: Mapping[str, Counter] = out.counters(
+            "archive_runs", "Runs moved, by what became of them.", outcome=Outcome
+        )
+        self.bytes: Counter = out.counter("archive_bytes", "Bytes in cold storage that were read back and proven.")
+        self.failures: Mapping[str, Counter] = out.counters(
+            "archive_failures", "Steps of the archiver, reads and audits of the archive that failed.", reason=Failure
+        )

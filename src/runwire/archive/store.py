@@ -1,0 +1,182 @@
+"""Cold storage by URL: a folder, S3, Google Cloud Storage or Azure, all through obstore."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from runwire.archive.format import zstd
+from runwire.errors import ArchiveUnavailable, ConfigurationError, RunwireError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+MARKER: Final = "runwire-archive.json"
+"""Lies at the root of every archive: where it is missing, this is not the archive that was written to."""
+_MARKER_TEXT: Final = b'{"format":"runwire-archive/1","about":"Archived runs of runwire; see its docs, retention."}\n'
+_TIMEOUT_S: Final = 30.0
+_PART_BYTES: Final = 4 << 20
+_REMOTE: Final[dict[str, Any]] = {
+    "client_options": {"timeout": timedelta(seconds=20), "connect_timeout": timedelta(seconds=5)},
+    "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
+}
+
+
+class ArchiveGone(RunwireError):
+    """The archive answers, and this is no longer in it: somebody or a lifecycle rule has deleted it."""
+
+    code = "archive_gone"
+
+    def __init__(self, path: str) -> None:
+        super().__init__(f"{path} is no longer in the archive")
+        self.path = path
+
+
+class ColdStore:
+    """Objects below one URL. Every method raises ArchiveUnavailable, after half a minute at most."""
+
+    def __init__(self, store: ObjectStore, *, folder: Path | None) -> None:
+        """`folder` is where the objects are, for a local one: what is put there is flushed to the disk."""
+        self._store = store
+        self._folder = folder
+
+    async def put(self, path: str, data: bytes | Path) -> None:
+        """Stores `data`, or the file it names, and returns when it is durable. Replaces what was there."""
+        import obstore
+
+        with _translated(path):
+            await obstore.put_async(self._store, path, data)
+            if self._folder is not None:
+                await asyncio.to_thread(_flush, self._folder, path)
+
+    async def read(self, path: str, *, start: int, length: int) -> bytes:
+        """`length` bytes from `start` on. Raises ArchiveGone."""
+        import obstore
+
+        try:
+            with _translated(path):
+                async with asyncio.timeout(_TIMEOUT_S):
+                    return bytes(await obstore.get_range_async(self._store, path, start=start, length=length))
+        except FileNotFoundError:
+            raise await self._gone(path) from None
+
+    async def read_all(self, path: str) -> AsyncIterator[bytes]:
+        """All of it, in pieces of some MiB. Raises ArchiveGone."""
+        import obstore
+
+        try:
+            with _translated(path):
+                found = await obstore.get_async(self._store, path)
+                async for piece in found.stream(min_chunk_size=_PART_BYTES):
+                    yield bytes(piece)
+        except FileNotFoundError:
+            raise await self._gone(path) from None
+
+    async def delete(self, path: str) -> None:
+        """Also when there is no such object."""
+        import obstore
+
+        try:
+            with _translated(path):
+                await obstore.delete_async(self._store, path)
+        except FileNotFoundError:
+            return
+
+    async def mark(self) -> None:
+        """Makes this an archive, unless it is one. Whoever writes calls it first: it says whether one can."""
+        try:
+            async for _ in self.read_all(MARKER):
+                return
+        except (ArchiveGone, ArchiveUnavailable):
+            await self.put(MARKER, _MARKER_TEXT)
+
+    async def _gone(self, path: str) -> RunwireError:
+        """What is missing is gone only from an archive that is there: a wrong URL must not look like lost runs."""
+        import obstore
+
+        try:
+            with _translated(MARKER):
+                await obstore.head_async(self._store, MARKER)
+        except (FileNotFoundError, ArchiveUnavailable):
+            return ArchiveUnavailable(f"there is no archive where {path} was looked for")
+        return ArchiveGone(path)
+
+
+def open_store(url: str) -> ColdStore:
+    """The archive at `url`: `file:///folder`, `s3://bucket/prefix`, `gs://...`, `az://...`; or a folder's path.
+
+    Credentials, region and endpoint come from the environment, as each provider's own tools take them. Raises
+    ConfigurationError when the URL is none, ArchiveUnavailable when obstore is not installed.
+    """
+    try:
+        from obstore.exceptions import BaseError
+        from obstore.store import LocalStore, from_url
+
+        zstd()
+    except ModuleNotFoundError as error:
+        raise ArchiveUnavailable(f'{error.name} is not installed: pip install "runwire[archive]"') from error
+    folder = folder_of(url)
+    try:
+        if folder is not None:
+            return ColdStore(LocalStore(folder, mkdir=True), folder=folder)
+        return ColdStore(from_url(url, **_remote_options()), folder=None)
+    except (BaseError, ValueError) as error:
+        raise ConfigurationError((f"RUNWIRE_ARCHIVE_URL: {_first_line(error)}",)) from error
+    except OSError as error:
+        raise ArchiveUnavailable(f"the archive's folder cannot be made: {error.strerror or error}") from error
+
+
+def folder_of(url: str) -> Path | None:
+    """The folder a `file:` URL or a plain path names; None for anything else."""
+    parts = urlsplit(url)
+    if parts.scheme == "file":
+        return Path(unquote(parts.path))
+    return Path(url).absolute() if "://" not in url else None
+
+
+def _remote_options() -> dict[str, Any]:
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
+    if not endpoint.startswith("http://"):
+        return _REMOTE
+    return {**_REMOTE, "client_options": {**_REMOTE["client_options"], "allow_http": True}}
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    """Inside, obstore's failures become ArchiveUnavailable; FileNotFoundError, which it raises too, stays."""
+    from obstore.exceptions import BaseError
+
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except (BaseError, OSError, TimeoutError) as error:
+        raise ArchiveUnavailable(f"the archive failed at {path}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    """Of the message: the rest is obstore's own data, and too long for a sentence."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def _flush(folder: Path, path: str) -> None:
+    """Data, then each folder up to the root: so a power cut leaves either no entry or a whole file."""
+    at = folder / path
+    _fsync(at)
+    while at != folder:
+        at = at.parent
+        _fsync(at)
+
+
+def _fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,36 @@
+"""Who follows the archiver's work: progress bars, logs, tests that stop it at every point where a machine could."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Milestone(StrEnum):
+    """What has become durable. A process that dies after any of these leaves work that the next one goes on with."""
+
+    BEGUN = "begun"
+    DATA_STORED = "data_stored"
+    MANIFEST_STORED = "manifest_stored"
+    WRITTEN = "written"
+    READ_BACK = "read_back"
+    VERIFIED = "verified"
+    SHRUNK = "shrunk"
+    DETACHED = "detached"
+    TABLE_DROPPED = "table_dropped"
+    DROPPED = "dropped"
+    PARTITION_MADE = "partition_made"
+    PUT_BACK = "put_back"
+    RESTORED = "restored"
+
+
+class Watcher:
+    """Looks on and lets everything pass; override what is of interest."""
+
+    def reached(self, milestone: Milestone, what: str) -> None:
+        """`what` is a batch's id, or a day."""
+
+    def advanced(self, doing: str, *, done: int, total: int) -> None:
+        """Events of a batch that were written, verified or restored so far."""
+
+    async def breathe(self, worked_s: float) -> None:
+        """Between two pieces of work, the last of which took so long: wait here to leave the machine to others."""

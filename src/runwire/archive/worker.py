@@ -1,0 +1,61 @@
+"""The archiver's loop: all there is to do, then a long rest; a short, growing one after a failure."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Final
+
+from runwire.archive.metrics import ArchiveMetrics
+from runwire.archive.retention import Archiver, ArchiverBusy, Did, reason_of
+from runwire.archive.watching import Watcher
+from runwire.errors import ArchiveUnavailable, DatabaseUnavailable
+from runwire.telemetry.asyncpg_spans import suppressed
+from runwire.telemetry.logs import LogEvent, get_logger
+
+_AGAIN_FIRST_S: Final = 1.0
+_AGAIN_MAX_S: Final = 60.0
+
+_log = get_logger()
+
+
+class Considerate(Watcher):
+    """Works a third of the time at most, so that a process that also serves stays quick."""
+
+    async def breathe(self, worked_s: float) -> None:
+        await asyncio.sleep(2 * worked_s)
+
+
+class ArchiveWorker:
+    """Runs an archiver until cancelled. Where several run, one works and the others wait to take over."""
+
+    def __init__(self, archiver: Archiver, metrics: ArchiveMetrics, *, period_s: float) -> None:
+        self._archiver = archiver
+        self._metrics = metrics
+        self._period_s = period_s
+        self._failures = 0
+
+    async def run(self) -> None:
+        try:
+            with suppressed():
+                while True:
+                    rest_s = await self.work()
+                    await asyncio.sleep(rest_s)
+        finally:
+            await self._archiver.aclose()
+
+    async def work(self) -> float:
+        """All steps there are; how long to rest then, in seconds."""
+        try:
+            while (await self._archiver.step()).did is not Did.NOTHING:
+                self._failures = 0
+        except ArchiverBusy:
+            return min(self._period_s, _AGAIN_MAX_S)
+        except (ArchiveUnavailable, DatabaseUnavailable) as error:
+            self._failures += 1
+            self._metrics.failures[reason_of(error)].inc()
+            _log.warning(LogEvent.ARCHIVE_FAILED, code=reason_of(error).value, failures=self._failures)
+            ceiling = min(_AGAIN_FIRST_S * 2.0 ** min(self._failures, 16), _AGAIN_MAX_S, self._period_s)
+            return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
+        self._failures = 0
+        return self._period_s

@@ -1,0 +1,133 @@
+"""Runs of long ago, put into the database as the pipeline would have left them; and an archiver for them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from runwire.archive import ArchiveMetrics, ColdStore, open_store
+from runwire.archive.retention import Archiver, Did, Step
+from runwire.db import Database
+from runwire.model.event import StoredEvent
+from runwire.stream import LogReader
+from runwire.stream.reader import Stretch
+from runwire.telemetry.exposition import Exposition
+
+NOW = dt.datetime.now(dt.UTC)
+LONG_AGO = 40
+MS = 1000
+
+
+def day(days_ago: int) -> dt.date:
+    return NOW.date() - dt.timedelta(days=days_ago)
+
+
+async def run_of(
+    database: Database, run_id: str, *, days_ago: int = LONG_AGO, events: int = 13, state: str = "finished"
+) -> list[StoredEvent]:
+    """A run with so many events, which ended so long ago, or (in state `started`) goes on. Returns its log."""
+    seeded = random.Random(run_id)
+    created = NOW - dt.timedelta(days=days_ago)
+    over = state not in ("started", "waiting")
+    at_us = int(created.timestamp() * 1_000_000)
+    log: list[tuple[int, int, str, str, str | None, str | None]] = []
+    for seq in range(1, events + 1):
+        at_us += seeded.randrange(300 * MS)
+        if seq == 1:
+            log.append((seq, at_us, "RunStarted", "worker", None, None))
+        elif seq == events and over:
+            log.append((seq, at_us, "RunFinished", "worker", None, None))
+        elif seeded.random() < 0.4:
+            log.append((seq, at_us, "NodeStarted", "worker", f"Node_{seeded.randrange(9)}", None))
+        else:
+            log.append((seq, at_us, "DebugTrace", "api", None, f"step.{seeded.randrange(99)}:x"))
+    await database.fetchval("SELECT make_event_partition($1)", created.date())
+    await database.execute(
+        "INSERT INTO runs (run_id, run_day, agent, state, last_seq, created_at, started_at, finished_at, waiting_for,"
+        " request_hash, input) VALUES ($1, $2, 'elsewhere', $3::text::run_state, $4, $5, $5, $6, $7, '', '')",
+        run_id,
+        created.date(),
+        state,
+        events,
+        created,
+        dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC) if over else None,
+        "approval" if state == "waiting" else None,
+    )
+    await database.executemany(
+        "INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)"
+        " VALUES ($1, $2, $3, $4, $5::text::event_type, $6::text::event_source, $7, $8)",
+        [(created.date(), run_id, *event) for event in log],
+    )
+    if not over:
+        await database.execute(
+            "INSERT INTO run_outbox (run_id, run_day, next_seq) VALUES ($1, $2, $3)", run_id, created.date(), events + 1
+        )
+    return [StoredEvent(seq, ts_us, type_, name, fn) for seq, ts_us, type_, _, name, fn in log]
+
+
+@dataclass
+class Archive:
+    """An archive in a folder, and what a test does with it."""
+
+    database: Database
+    folder: Path
+    metrics: ArchiveMetrics = field(default_factory=lambda: ArchiveMetrics(Exposition()))
+
+    @property
+    def store(self) -> ColdStore:
+        return open_store(str(self.folder))
+
+    def archiver(self, **settings: Any) -> Archiver:
+        return Archiver(self.database, self.store, metrics=self.metrics, writer="runwire tests", **settings)
+
+    async def run(self, **settings: Any) -> list[Step]:
+        """All there is to do."""
+        archiver = self.archiver(**settings)
+        try:
+            return await all_steps(archiver)
+        finally:
+            await archiver.aclose()
+
+    def data_file(self) -> Path:
+        """The only batch's."""
+        [found] = self.folder.rglob("*.jsonl.zst")
+        return found
+
+    async def partitions(self) -> list[str]:
+        rows = await self.database.fetch(
+            "SELECT c.relname FROM pg_class AS c WHERE c.relname ~ '^run_events_2' AND c.relkind = 'r'"
+            " AND right(c.relname, 8) < to_char(now() - interval '9 days', 'YYYYMMDD') ORDER BY 1"
+        )
+        return [row["relname"] for row in rows]
+
+
+async def all_steps(archiver: Archiver) -> list[Step]:
+    steps: list[Step] = []
+    while (step := await archiver.step()).did is not Did.NOTHING:
+        steps.append(step)
+    return steps
+
+
+@asynccontextmanager
+async def archive(dsn: str, folder: Path) -> AsyncIterator[Archive]:
+    async with Database(dsn) as database:
+        yield Archive(database, folder / "archive")
+
+
+async def hot(database: Database, run_id: str) -> list[StoredEvent]:
+    """What PostgreSQL still has of a run."""
+    rows = await database.fetch(
+        "SELECT seq, ts_us, type::text, name, fn FROM run_events WHERE run_id = $1 ORDER BY seq", run_id
+    )
+    return [StoredEvent._make(row) for row in rows]
+
+
+async def read(reader: LogReader, run_id: str, *, after: int = 0, limit: int = 100_000) -> list[StoredEvent]:
+    position = await reader.position(run_id)
+    stretch = Stretch(run_id, position.run_day, after, position.published)
+    return list(await reader.events(stretch, limit=limit))
