@@ -13,6 +13,12 @@ from typing import Any, Self
 import runwire
 from runwire.agents.discovery import find_agents
 from runwire.append import EventLog
+from runwire.archive import ArchiveMetrics
+from runwire.archive.audit import ArchiveAudit
+from runwire.archive.cold import ColdLog
+from runwire.archive.retention import Archiver
+from runwire.archive.store import ColdStore, check_installed, open_store
+from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.bus import BusReader, BusWriter
 from runwire.bus.memory import MemoryBus
 from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
@@ -21,7 +27,7 @@ from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, SHARDS_FREE, Notifier
 from runwire.db.partitions import PartitionUpkeep
-from runwire.errors import ConfigurationError, DatabaseUnavailable, RunwireError
+from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
@@ -31,7 +37,7 @@ from runwire.server.app import build_admin_app, build_api_app
 from runwire.server.listener import listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
-from runwire.stream import Hubs, LogReader
+from runwire.stream import Hubs, Limits, LogReader, Replays
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
 from runwire.telemetry.logs import LogEvent, count_dropped_lines, get_logger
 from runwire.telemetry.loop_lag import LoopLagProbe
@@ -116,6 +122,7 @@ class Assembly:
         self._pipeline = AsyncExitStack()
         self._links = Links()
         self._hubs: Hubs | None = None
+        self._replays: Replays | None = None
         self._stop = asyncio.Event()
         self._failure = asyncio.Event()
         self._failed_task = ""
@@ -169,6 +176,7 @@ class Assembly:
             {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
             version=runwire.__version__,
         )
+        archive_metrics = ArchiveMetrics(metrics.out)
         count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
         spans = self._tracing(metrics)
         database = await self._database(metrics)
@@ -195,15 +203,26 @@ class Assembly:
             await self._start_worker(database, log, agents, metrics, spans)
         if Role.OBSERVER in roles:
             observer = Observer(
-                database, ObserverMetrics(metrics.out, period_s=settings.observe_s), period_s=settings.observe_s
+                database,
+                ObserverMetrics(metrics.out, period_s=settings.observe_s),
+                period_s=settings.observe_s,
+                archives=settings.archives,
+                archive_audit=ArchiveAudit(database, self._open_archive, metrics=archive_metrics),
             )
             self._run(self._ground, "observer", observer.run())
+        if Role.ARCHIVER in roles:
+            await self._start_archiver(archive_metrics)
         channels = self._links.heard()
         if channels and not alone:
             listener = Listener(database.dsn, channels, on_connected=self._links.missed)
             self._run(self._ground, "listener", listener.run())
         if Role.API in roles:
-            await self._start_api(database, bus=reader, log=log, agents=agents, metrics=metrics, spans=spans)
+            cold = ColdLog(database, self._open_archive, metrics=archive_metrics)
+            self._front.push_async_callback(cold.aclose)
+            log_reader = LogReader(database, cold=cold)
+            await self._start_api(
+                database, bus=reader, reader=log_reader, log=log, agents=agents, metrics=metrics, spans=spans
+            )
         admin = build_admin_app(AdminServices(metrics=metrics, readiness=self._readiness(database)))
         self.admin_port = await self._front.enter_async_context(
             listening(admin, host=settings.admin_host, port=settings.admin_port)
@@ -359,18 +378,57 @@ class Assembly:
 
         self._pipeline.push_async_callback(hand_over)
 
+    async def _start_archiver(self, metrics: ArchiveMetrics) -> None:
+        """Where nothing is to be archived, or only could be, there is no archiver, and the log says so."""
+        settings = self.settings
+        try:
+            if settings.archives:
+                check_installed()
+        except ArchiveUnavailable as error:
+            if "roles" in settings.model_fields_set:
+                raise ConfigurationError((f"the role archiver: {error}",)) from error
+            _log.warning(LogEvent.ARCHIVE_FAILED, code="not_installed")
+            return
+        if not settings.archives:
+            return
+        # A pool of its own: its statements are few and long.
+        database = await self._ground.enter_async_context(
+            Database(self.database_url, pool_size=2, timeout_s=600.0, name="archive")
+        )
+        worker = ArchiveWorker(
+            lambda: Archiver(
+                database,
+                self._open_archive(),
+                metrics=metrics,
+                writer=f"runwire {runwire.__version__}",
+                after_days=settings.archive_after_days,
+                batch_runs=settings.archive_batch_runs,
+                batch_events=settings.archive_batch_events,
+                watcher=Considerate(),
+            ),
+            metrics,
+            period_s=settings.archive_period_s,
+        )
+        self._run(self._ground, "archiver", worker.run())
+
+    def _open_archive(self) -> ColdStore:
+        if self.settings.archive is None:
+            raise ArchiveUnavailable("this process is not told where the archive is: RUNWIRE_ARCHIVE_URL")
+        return open_store(self.settings.archive)
+
     async def _start_api(
         self,
         database: Database,
         *,
         bus: BusReader,
+        reader: LogReader,
         log: EventLog,
         agents: Agents,
         metrics: Metrics,
         spans: Tracing,
     ) -> None:
         settings = self.settings
-        reader = LogReader(database)
+        self._replays = Replays(reader, limits=Limits.of(settings), metrics=metrics, at_most=settings.replays_max)
         self._hubs = await self._front.enter_async_context(
             Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
         )
@@ -386,6 +444,7 @@ class Assembly:
             external=ExternalRuns(log, metrics=metrics),
             diagnostician=Diagnostician(database, agents),
             hubs=self._hubs,
+            replays=self._replays,
             reader=reader,
             spans=spans,
             settings=settings,
@@ -453,6 +512,8 @@ class Assembly:
             closing.push_async_callback(self._pipeline.aclose)
 
     async def _end_streams(self) -> None:
+        if self._replays is not None:
+            self._replays.drain()
         if self._hubs is None:
             return
         try:

@@ -165,6 +165,27 @@ class CursorExpired(RunwireError):
         self.earliest_seq = earliest_seq
 
 
+class RunStillOpen(RunwireError):
+    """Only a closed run can be replayed; an open one has a stream."""
+
+    code = "run_open"
+
+    def __init__(self, run_id: str, *, state: str) -> None:
+        super().__init__(f"run {run_id!r} is {state}, and only a run that is over can be replayed")
+        self.run_id = run_id
+        self.state = state
+
+
+class TooManyReplays(RunwireError):
+    """This process sends as many replays as it may; another may have room, or this one later."""
+
+    code = "too_many_replays"
+
+    def __init__(self, at_most: int) -> None:
+        super().__init__(f"{at_most} runs are being replayed, which is the limit")
+        self.at_most = at_most
+
+
 class BusUnavailable(RunwireError):
     """The bus did not take a batch. The events stay unpublished and are tried again."""
 

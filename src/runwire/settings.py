@@ -153,6 +153,8 @@ class Settings(BaseSettings):
         5.0, gt=0, description="Silence of the bus after which a run's stored tail is checked."
     )
 
+    replays_max: int = Field(50, ge=0, description="Closed runs one process may replay at a time.")
+
     # bounds on input
     body_max_bytes: int = Field(262_144, ge=1024, description="Largest request body.")
     batch_max_events: int = Field(1000, ge=1, le=10_000, description="Largest batch of an external orchestrator.")

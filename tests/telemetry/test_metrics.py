@@ -10,6 +10,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from runwire import errors
+from runwire.archive import ArchiveMetrics
 from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
@@ -46,6 +47,7 @@ def test_names_types_labels_and_values_are_those_of_the_documented_table() -> No
     exported: dict[str, tuple[str, dict[str, set[str]]]] = {}
     metrics = Metrics(AGENTS)
     ObserverMetrics(metrics.out)
+    ArchiveMetrics(metrics.out)
     for family in ours(metrics):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels: dict[str, set[str]] = {}
@@ -58,7 +60,7 @@ def test_names_types_labels_and_values_are_those_of_the_documented_table() -> No
     documented: dict[str, tuple[str, dict[str, set[str]]]] = {}
     for cell, kind, _, label_cell, meaning, exporter in table("Metrics"):
         assert meaning
-        assert exporter in ("pipeline", "stream", "process", "observer")
+        assert exporter in ("pipeline", "stream", "archive", "process", "observer")
         declared: dict[str, set[str]] = {}
         for part in filter(None, (part.strip() for part in label_cell.split(";"))):
             label, _, values = part.partition(":")

@@ -114,13 +114,10 @@ def open_store(url: str) -> ColdStore:
     Credentials, region and endpoint come from the environment, as each provider's own tools take them. Raises
     ConfigurationError when the URL is none, ArchiveUnavailable when obstore is not installed.
     """
-    try:
-        from obstore.exceptions import BaseError
-        from obstore.store import LocalStore, from_url
+    check_installed()
+    from obstore.exceptions import BaseError
+    from obstore.store import LocalStore, from_url
 
-        zstd()
-    except ModuleNotFoundError as error:
-        raise ArchiveUnavailable(f'{error.name} is not installed: pip install "runwire[archive]"') from error
     folder = folder_of(url)
     try:
         if folder is not None:
@@ -130,6 +127,16 @@ def open_store(url: str) -> ColdStore:
         raise ConfigurationError((f"RUNWIRE_ARCHIVE_URL: {_first_line(error)}",)) from error
     except OSError as error:
         raise ArchiveUnavailable(f"the archive's folder cannot be made: {error.strerror or error}") from error
+
+
+def check_installed() -> None:
+    """Raises ArchiveUnavailable, naming the extra, unless what an archive needs is installed."""
+    try:
+        import obstore  # noqa: F401
+
+        zstd()
+    except ModuleNotFoundError as error:
+        raise ArchiveUnavailable(f'{error.name} is not installed: pip install "runwire[archive]"') from error
 
 
 def folder_of(url: str) -> Path | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Callable
 from typing import Final
 
 from runwire.archive.metrics import ArchiveMetrics
@@ -29,8 +30,10 @@ class Considerate(Watcher):
 class ArchiveWorker:
     """Runs an archiver until cancelled. Where several run, one works and the others wait to take over."""
 
-    def __init__(self, archiver: Archiver, metrics: ArchiveMetrics, *, period_s: float) -> None:
-        self._archiver = archiver
+    def __init__(self, make_archiver: Callable[[], Archiver], metrics: ArchiveMetrics, *, period_s: float) -> None:
+        """`make_archiver` opens the archive, which may fail, too, and is then tried again."""
+        self._make_archiver = make_archiver
+        self._archiver: Archiver | None = None
         self._metrics = metrics
         self._period_s = period_s
         self._failures = 0
@@ -42,11 +45,18 @@ class ArchiveWorker:
                     rest_s = await self.work()
                     await asyncio.sleep(rest_s)
         finally:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Lets another archiver work."""
+        if self._archiver is not None:
             await self._archiver.aclose()
 
     async def work(self) -> float:
         """All steps there are; how long to rest then, in seconds."""
         try:
+            if self._archiver is None:
+                self._archiver = self._make_archiver()
             while (await self._archiver.step()).did is not Did.NOTHING:
                 self._failures = 0
         except ArchiverBusy:
@@ -57,5 +67,7 @@ class ArchiveWorker:
             _log.warning(LogEvent.ARCHIVE_FAILED, code=reason_of(error).value, failures=self._failures)
             ceiling = min(_AGAIN_FIRST_S * 2.0 ** min(self._failures, 16), _AGAIN_MAX_S, self._period_s)
             return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
+        finally:
+            await self.aclose()  # while this one rests, somebody may restore, or archive by hand
         self._failures = 0
         return self._period_s

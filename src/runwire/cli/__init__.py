@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import runwire
-from runwire.cli import demo, doctor, migrate, ops, run, serve
+from runwire.cli import archive, demo, doctor, migrate, ops, run, serve
 from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, exit_code_of, sentences_of
 from runwire.cli.options import examples
 from runwire.errors import RunwireError
@@ -34,6 +34,7 @@ app = typer.Typer(
 app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=demo.EPILOG)(demo.demo)
 app.add_typer(run.app, name="run", epilog=examples("runwire run start --follow", "runwire run list --state failed"))
+app.add_typer(archive.app, name="archive", epilog=archive.EPILOG)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.add_typer(ops.app, name="ops", epilog=examples("runwire ops render", "runwire ops render --check"))
@@ -62,7 +63,7 @@ def main() -> None:
 
 def run_command(args: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
-    if not args or list(args) in (["run"], ["ops"]):
+    if not args or list(args) in (["run"], ["archive"], ["ops"]):
         args = [*args, "--help"]
     try:
         result = typer.main.get_command(app).main(args=list(args), prog_name="runwire", standalone_mode=False)

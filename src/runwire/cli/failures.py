@@ -6,6 +6,7 @@ import errno
 from enum import IntEnum
 
 from runwire.errors import (
+    ArchiveUnavailable,
     ConfigurationError,
     DatabaseUnavailable,
     EmbeddedPostgresError,
@@ -38,6 +39,7 @@ _CODES: tuple[tuple[type[RunwireError], ExitCode], ...] = (
     (InvalidRequest, ExitCode.USAGE),
     (UnknownAgent, ExitCode.USAGE),
     (DatabaseUnavailable, ExitCode.UNREACHABLE),
+    (ArchiveUnavailable, ExitCode.UNREACHABLE),
     (EmbeddedPostgresError, ExitCode.UNREACHABLE),
 )
 

@@ -6,7 +6,7 @@ import asyncio
 import sys
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import typer
 
@@ -179,6 +179,44 @@ def tail(
         return await follow(stream, as_json=as_json, started_ms=view.started_at)
 
     return _with_client(url, token, work)
+
+
+@app.command(
+    epilog=examples(
+        "runwire run replay 0197a5c2-...",
+        "runwire run replay 0197a5c2-... --speed 10",
+        "runwire run replay 0197a5c2-... --speed max --json | jq .ts",
+    )
+)
+def replay(
+    *,
+    run_id: RunId,
+    speed: Annotated[str, typer.Option(metavar="N|max", help="So many times faster; max sends all at once.")] = "1",
+    from_seq: Annotated[int, typer.Option(min=0, metavar="N", help="Only events after this seq.")] = 0,
+    as_json: Json = False,
+    url: Url = DEFAULT_URL,
+    token: Token = None,
+) -> int:
+    """Watch a run that is over once more, in its own time; archived runs, too."""
+    times = _speed(speed)
+
+    async def work(client: Client) -> int:
+        from runwire.cli.follow import follow
+
+        view = await client.run(run_id)
+        stream = client.replay(run_id, speed=times, after=from_seq)
+        return await follow(stream, as_json=as_json, started_ms=view.started_at)
+
+    return _with_client(url, token, work)
+
+
+def _speed(given: str) -> float | Literal["max"]:
+    if given == "max":
+        return "max"
+    try:
+        return float(given)
+    except ValueError:
+        raise InvalidRequest("--speed must be a number, or max") from None
 
 
 def _with_client(url: str, token: str | None, work: Callable[[Client], Awaitable[int]]) -> int:

@@ -46,7 +46,8 @@ def serve(
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
     role: Annotated[
-        list[str] | None, typer.Option(help="api, worker, publisher or observer; may be repeated. [default: all]")
+        list[str] | None,
+        typer.Option(help="api, worker, publisher, observer, archiver; repeatable. [default: all]"),
     ] = None,
     processes: Annotated[
         int | None, typer.Option(help="Processes on the API port, one per core to use. [default: 1]")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import weakref
 from collections.abc import AsyncIterator, Mapping, Sequence
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
@@ -154,6 +154,27 @@ class Client:
         run_id = _id_of(run)
         view = Call("GET", _path(run_id), run_id=run_id)
         stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s)
+        self._streams.add(stream)
+        return stream
+
+    def replay(
+        self,
+        run: Run,
+        *,
+        speed: float | Literal["max"] = 1,
+        after: int = 0,
+        idle_s: float = IDLE_S,
+        patience_s: float | None = None,
+    ) -> RunStream:
+        """A closed run's events once more, in their own time, `speed` times faster, or all at once.
+
+        They are those of the stream but for their `source`, `replayer`. Iterating raises RunStillOpen for a run that
+        goes on; the rest is as for `stream`.
+        """
+        run_id = _id_of(run)
+        view = Call("GET", _path(run_id), run_id=run_id)
+        named = speed if isinstance(speed, str) else f"{speed:.6g}"
+        stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s, speed=named)
         self._streams.add(stream)
         return stream
 

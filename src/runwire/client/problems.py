@@ -9,6 +9,7 @@ import msgspec
 
 from runwire.errors import (
     AppendError,
+    ArchiveUnavailable,
     CursorExpired,
     CursorPastTail,
     DatabaseUnavailable,
@@ -18,6 +19,7 @@ from runwire.errors import (
     PartitionMissing,
     RunClosed,
     RunNotFound,
+    RunStillOpen,
     RunwireError,
     SeqConflict,
     StartConflict,
@@ -99,4 +101,6 @@ _BY_CODE: Final[Mapping[str, Callable[[Mapping[str, Any]], RunwireError]]] = {
     CursorPastTail.code: lambda p: CursorPastTail(p["runId"], cursor=int(p["cursor"]), last_seq=int(p["lastSeq"])),
     CursorExpired.code: lambda p: CursorExpired(p["runId"], earliest_seq=int(p["earliestSeq"])),
     DatabaseUnavailable.code: lambda p: DatabaseUnavailable(p["detail"]),
+    ArchiveUnavailable.code: lambda p: ArchiveUnavailable(p["detail"]),
+    RunStillOpen.code: lambda p: RunStillOpen(p["runId"], state=p["state"]),
 }

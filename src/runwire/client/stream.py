@@ -47,12 +47,22 @@ class RunStream:
     those it has had. Closing it early (`async with`, or `aclose`) frees its connection at once.
     """
 
-    def __init__(self, caller: Caller, view: Call, *, after: int, idle_s: float, patience_s: float | None) -> None:
-        """`view` is the call that looks at the run; its stream lies below it."""
+    def __init__(
+        self,
+        caller: Caller,
+        view: Call,
+        *,
+        after: int,
+        idle_s: float,
+        patience_s: float | None,
+        speed: str | None = None,
+    ) -> None:
+        """`view` is the call that looks at the run; its stream lies below it. `speed`: of a replay."""
         self.run_id = view.run_id
         self.cursor = after
         self.end: StreamEnd | None = None
         self.connections = 0
+        self._query = {} if speed is None else {"replay": "1", "speed": speed}
         self._caller = caller
         self._view = view
         self._idle_s = idle_s
@@ -166,6 +176,7 @@ class RunStream:
         async with asyncio.timeout(self._idle_s):
             response = await self._caller.session.get(
                 f"{self._caller.base_url}{self._view.path}/stream",
+                params=self._query,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._idle_s),
             )

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 from runwire.db import Database, load_sql
 from runwire.observe.metrics import Invariant, ObserverMetrics
@@ -12,6 +12,7 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 _PAGE_RUNS: Final = 500
+_OF_THE_LOG: Final = frozenset(Invariant) - {Invariant.ARCHIVE_EQUALS_LOG}
 _log = get_logger()
 
 
@@ -23,6 +24,13 @@ class _Round:
     after: str = ""
 
 
+class ArchiveAudit(Protocol):
+    """Looks at runs in cold storage."""
+
+    async def step(self, again: frozenset[str]) -> tuple[set[str], set[str]]:
+        """Which runs were looked at, of `again` too, and which of them are not in the archive as they were."""
+
+
 class Audit:
     """`step` looks at runs worth `budget_events` events: first the ones known to be broken, then open ones, then any.
 
@@ -30,10 +38,18 @@ class Audit:
     that auditing takes is bounded, whatever it holds.
     """
 
-    def __init__(self, database: Database, metrics: ObserverMetrics, *, budget_events: int = 100_000) -> None:
+    def __init__(
+        self,
+        database: Database,
+        metrics: ObserverMetrics,
+        *,
+        budget_events: int = 100_000,
+        archive: ArchiveAudit | None = None,
+    ) -> None:
         self._database = database
         self._metrics = metrics
         self._budget = budget_events
+        self._archive = archive
         self._open = _Round(_SQL["open_runs"])
         self._all = _Round(_SQL["all_runs"])
         self._broken: set[tuple[str, str]] = set()
@@ -45,11 +61,20 @@ class Audit:
 
     async def step(self) -> int:
         """How many runs were looked at. The counter moves once for each new find, the gauge says what is broken now."""
-        looked = set({run_id for run_id, _ in self._broken})
+        looked = {run_id for run_id, kind in self._broken if kind != Invariant.ARCHIVE_EQUALS_LOG}
         looked |= await self._next(self._open, self._budget // 2)
         looked |= await self._next(self._all, self._budget // 2)
         rows = await self._database.fetch(_SQL["audit"], list(looked))
-        self._tell(looked, {(row["run_id"], row["invariant"]) for row in rows})
+        self._tell(looked, {(row["run_id"], row["invariant"]) for row in rows}, among=_OF_THE_LOG)
+        return len(looked) + await self._look_at_archive()
+
+    async def _look_at_archive(self) -> int:
+        if self._archive is None:
+            return 0
+        again = frozenset(run_id for run_id, kind in self._broken if kind == Invariant.ARCHIVE_EQUALS_LOG)
+        looked, broken = await self._archive.step(again)
+        found = {(run_id, Invariant.ARCHIVE_EQUALS_LOG.value) for run_id in broken}
+        self._tell(looked, found, among={Invariant.ARCHIVE_EQUALS_LOG})
         return len(looked)
 
     async def _next(self, walk: _Round, budget: int) -> set[str]:
@@ -65,11 +90,11 @@ class Audit:
             walk.after = ""
         return chosen
 
-    def _tell(self, looked: Iterable[str], found: set[tuple[str, str]]) -> None:
+    def _tell(self, looked: Iterable[str], found: set[tuple[str, str]], *, among: Collection[str]) -> None:
         for run_id, invariant in sorted(found - self._broken):
             self._metrics.violations[invariant].inc()
             _log.error(LogEvent.INVARIANT_BROKEN, run_id=run_id, invariant=invariant)
         seen = set(looked)
-        self._broken = {known for known in self._broken if known[0] not in seen} | found
+        self._broken = {known for known in self._broken if known[0] not in seen or known[1] not in among} | found
         for invariant in Invariant:
             self._metrics.violating_runs[invariant].set(sum(1 for _, kind in self._broken if kind == invariant))

@@ -18,6 +18,7 @@ class Invariant(StrEnum):
     SINGLE_TERMINAL = "single_terminal"
     PUBLISHED_PREFIX = "published_prefix"
     CURSOR_WITHIN_LOG = "cursor_within_log"
+    ARCHIVE_EQUALS_LOG = "archive_equals_log"
 
 
 class ActiveState(StrEnum):
@@ -80,6 +81,10 @@ class ObserverMetrics:
         )
         self.violating_runs: Mapping[str, Gauge] = out.gauges(
             "invariant_violating_runs", "Runs that break an invariant as of the last look at them.", invariant=Invariant
+        )
+        self.archive_oldest_pending: Gauge = out.gauge(
+            "archive_oldest_pending_seconds",
+            "Time since the end of the run that ended first of those not archived; 0 without one, or an archive.",
         )
         self.last_success: Gauge = out.gauge(
             "observer_last_success_timestamp_seconds", "When the observer last looked at everything."

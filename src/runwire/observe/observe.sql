@@ -24,6 +24,17 @@ UNION ALL
 SELECT 'waiting', count(*), extract(epoch FROM now() - min(waiting_since))::float8
 FROM runs WHERE state = 'waiting'
 
+-- name: archive_pending
+-- Seconds since the end of the run that ended first of those not proven to be in cold storage; none is pending where
+-- nothing is ever archived. Those that ended before `archived_all` are all there: it keeps this from being a scan.
+SELECT extract(epoch FROM now() - r.finished_at)::float8
+FROM runs AS r
+WHERE r.finished_at IS NOT NULL AND r.finished_at >= (SELECT archived_all FROM archive_progress)
+  AND ($1 OR EXISTS (SELECT FROM archive_batches))
+  AND NOT EXISTS (SELECT FROM archived_runs AS a JOIN archive_batches AS b USING (batch_id)
+                  WHERE a.run_id = r.run_id AND b.state IN ('verified', 'dropped'))
+ORDER BY r.finished_at LIMIT 1
+
 -- name: publishers
 -- The time since the freshest heartbeat, NULL when no publisher ever ran; and how many are alive.
 SELECT extract(epoch FROM clock_timestamp() - max(heartbeat_at))::float8 AS age_s,
@@ -56,12 +67,15 @@ SELECT run_id, last_seq FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2
 
 -- name: audit
 -- For each run the invariants it breaks, in one snapshot: an append shows in its run, log and cursor or in none.
+-- Not of runs that are proven to be in cold storage, whose rows may be gone: those are the archive's audit's.
 SELECT s.run_id, v.invariant
 FROM (
     SELECT r.run_id, r.state, r.last_seq, r.state IN ('finished', 'failed', 'cancelled') AS closed,
            e.events, e.first_seq, e.newest_seq, e.terminals, e.terminal_seq, o.next_seq
     FROM unnest($1::text[]) AS asked (run_id)
     JOIN runs AS r ON r.run_id = ANY (ARRAY[asked.run_id])
+                  AND NOT EXISTS (SELECT FROM archived_runs AS a JOIN archive_batches AS b USING (batch_id)
+                                  WHERE a.run_id = r.run_id AND b.state IN ('verified', 'dropped'))
     LEFT JOIN run_outbox AS o ON o.run_id = r.run_id
     CROSS JOIN LATERAL (
         SELECT count(*) AS events, min(seq) AS first_seq, max(seq) AS newest_seq,

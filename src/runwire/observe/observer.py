@@ -9,7 +9,7 @@ from typing import Final
 from runwire.clock import monotonic
 from runwire.db import Database, load_sql
 from runwire.errors import DatabaseUnavailable
-from runwire.observe.audit import Audit
+from runwire.observe.audit import ArchiveAudit, Audit
 from runwire.observe.metrics import ObserverMetrics
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -22,11 +22,20 @@ class Observer:
     """`observe` is its step, `run` its loop. Any number may run; each tells what it saw."""
 
     def __init__(
-        self, database: Database, metrics: ObserverMetrics, *, period_s: float = 5.0, alive_s: float = 15.0
+        self,
+        database: Database,
+        metrics: ObserverMetrics,
+        *,
+        period_s: float = 5.0,
+        alive_s: float = 15.0,
+        archives: bool = False,
+        archive_audit: ArchiveAudit | None = None,
     ) -> None:
+        """`archives`: runs are to be archived, by whichever process. `archive_audit` looks at those that were."""
         self._database = database
         self._metrics = metrics
-        self._audit = Audit(database, metrics)
+        self._audit = Audit(database, metrics, archive=archive_audit)
+        self._archives = archives
         self._period_s = period_s
         self._alive_s = alive_s
         self._heard_at = monotonic()
@@ -38,6 +47,7 @@ class Observer:
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
         shared = await self._database.fetchrow(_SQL["publishers_per_shard"], self._alive_s)
         active = await self._database.fetch(_SQL["active"])
+        pending_s = await self._database.fetchval(_SQL["archive_pending"], self._archives)
         if backlog is None or publishers is None or shared is None:
             raise DatabaseUnavailable("an aggregate came back empty")
         metrics.backlog_events.set(backlog["events"])
@@ -48,6 +58,7 @@ class Observer:
         metrics.publisher_heartbeat_age.set(monotonic() - self._heard_at)
         metrics.publishers.set(publishers["alive"])
         metrics.publishers_per_shard.set(shared["most"])
+        metrics.archive_oldest_pending.set(max(pending_s or 0.0, 0.0))
         for row in active:
             metrics.runs_active[row["state"]].set(row["runs"])
             metrics.run_oldest_age[row["state"]].set(row["oldest_s"])

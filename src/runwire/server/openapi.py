@@ -197,6 +197,12 @@ def _parameters(settings: Settings) -> dict[str, Any]:
             "Last-Event-ID", seq, "The last seq a reconnecting EventSource has. Wins over `fromSeq`."
         ),
         "ifNoneMatch": header("If-None-Match", {"type": "string"}, "The ETag of a closed run's page."),
+        "replay": query("replay", {"type": "string", "const": "1"}, "A closed run once more, in its own time."),
+        "speed": query(
+            "speed",
+            {"type": "string", "pattern": r"^(max|[0-9]{1,4}(\.[0-9]{1,3})?)$", "examples": ["1", "10", "max"]},
+            "Of a replay: how much faster than it was, up to 1000, or all at once.",
+        ),
         "fromSeq": query("fromSeq", seq, "The last seq the client has: it gets what comes after."),
         "state": query("state", {"enum": [str(state) for state in RunState]}, "Only runs in this state."),
         "agent": query("agent", {"type": "string", "pattern": NAME_PATTERN}, "Only runs of this agent."),

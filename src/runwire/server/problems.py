@@ -11,6 +11,7 @@ from aiohttp import HttpVersion11, web
 from aiohttp.typedefs import Handler
 
 from runwire.errors import (
+    ArchiveUnavailable,
     CursorExpired,
     CursorPastTail,
     DatabaseUnavailable,
@@ -19,10 +20,12 @@ from runwire.errors import (
     Overloaded,
     RunClosed,
     RunNotFound,
+    RunStillOpen,
     RunwireError,
     SeqConflict,
     StartConflict,
     StorageUnavailable,
+    TooManyReplays,
     UnknownAgent,
 )
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -46,6 +49,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     "malformed_body": Kind(400, "The body could not be read."),
     "invalid_run_id": Kind(400, "A run id is 1 to 128 of A-Za-z0-9._:-"),
     "invalid_cursor": Kind(400, "The cursor is malformed."),
+    "invalid_replay": Kind(400, "replay is 1, and speed goes with it."),
+    "invalid_speed": Kind(400, "A speed is a number up to 1000, or max."),
     "invalid_limit": Kind(400, "The limit is out of range."),
     "invalid_state": Kind(400, "There is no such state."),
     "invalid_agent": Kind(400, "No agent can have this name."),
@@ -62,6 +67,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "seq_conflict": Kind(409, "The run's log is not where `ifSeq` says."),
     "illegal_append": Kind(409, "The run's log does not allow these events now."),
     "signal_not_taken": Kind(409, "Runs started with `external` take no signals."),
+    "run_open": Kind(409, "Only a run that is over can be replayed."),
     "cursor_expired": Kind(410, "The events after the cursor are gone."),
     "body_too_large": Kind(413, "The body is too large."),
     "unsupported_media_type": Kind(415, "The body must be application/json."),
@@ -73,9 +79,11 @@ KINDS: Final[Mapping[str, Kind]] = {
     "illegal_batch": Kind(422, "No run would take this batch."),
     "too_many_requests": Kind(429, "This address sends more requests than it may."),
     "too_many_own_streams": Kind(429, "This address has as many streams as it may."),
+    "too_many_replays": Kind(429, "As many runs are being replayed as may be at a time."),
     "internal": Kind(500, "This is our fault."),
     "too_many_runs": Kind(503, "As many runs are open as may be. Nothing was started."),
     "too_many_streams": Kind(503, "There are as many streams as may be."),
+    "archive_unavailable": Kind(503, "The archive, which has the run's events, does not answer."),
     "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
     "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
     "partition_missing": Kind(503, "The log has no partition for the run's day. Nothing was stored."),
@@ -119,6 +127,10 @@ class Problem:
         )
 
 
+_PASSING: Final = (ArchiveUnavailable, DatabaseUnavailable, StorageUnavailable, TooManyReplays)
+"""Errors that may be over the next time: the client is told when to come back."""
+
+
 def problem_of(error: RunwireError) -> Problem:
     """The problem an error is to a client; one whose code is not public is `internal`."""
     if error.code not in KINDS:
@@ -127,7 +139,7 @@ def problem_of(error: RunwireError) -> Problem:
         return Problem(error.code, error.detail)
     if isinstance(error, Overloaded):
         return Problem(error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)})
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, (DatabaseUnavailable, StorageUnavailable)) else {}
+    retry = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, _PASSING) else {}
     return Problem(error.code, str(error), facts=_facts(error), headers=retry)
 
 
@@ -146,6 +158,8 @@ def _facts(error: RunwireError) -> dict[str, Any]:
             facts |= {"ifSeq": error.expected, "lastSeq": error.actual}
         case CursorPastTail():
             facts |= {"cursor": error.cursor, "lastSeq": error.last_seq}
+        case RunStillOpen():
+            facts |= {"state": error.state}
         case CursorExpired():
             facts |= {"earliestSeq": error.earliest_seq}
     return facts

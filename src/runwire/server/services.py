@@ -12,7 +12,7 @@ from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.settings import Settings
-from runwire.stream import Hubs, LogReader
+from runwire.stream import Hubs, LogReader, Replays
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
 
@@ -49,6 +49,7 @@ class Services:
     external: ExternalRuns
     diagnostician: Diagnostician
     hubs: Hubs
+    replays: Replays
     reader: LogReader
     spans: Spans
     settings: Settings

@@ -7,10 +7,11 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
+from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.requests import run_id_in
 from runwire.server.services import Services
-from runwire.stream import NothingLeft, Outlet, Stream, parse_cursor
+from runwire.stream import NothingLeft, Outlet, Replay, Stream, parse_cursor, parse_speed
 from runwire.telemetry.logs import LogEvent, get_logger
 
 HEADERS: Final = {
@@ -28,18 +29,35 @@ class StreamRoutes:
     def __init__(self, services: Services) -> None:
         self._hubs = services.hubs
         self._admission = services.admission
+        self._replays = services.replays
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
         cursor = parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=request.headers.get("Last-Event-ID"))
+        speed = _replay_speed(request)
+        attached = (
+            self._hubs.attach(run_id, cursor=cursor, client=_client_of(request))
+            if speed is None
+            else self._replays.attach(run_id, cursor=cursor, speed=speed)
+        )
         with self._admission.stream(run_id, request[CLIENT]):
-            async with self._hubs.attach(run_id, cursor=cursor, client=_client_of(request)) as stream:
+            async with attached as stream:
                 if isinstance(stream, NothingLeft):
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
                 return await _served(request, stream)
 
 
-async def _served(request: web.Request, stream: Stream) -> web.StreamResponse:
+def _replay_speed(request: web.Request) -> float | None:
+    """The speed of a replay; None where a stream is asked for. Raises InvalidRequest."""
+    query = request.query
+    if "replay" not in query and "speed" not in query:
+        return None
+    if query.get("replay") != "1":
+        raise InvalidRequest("a replay is asked for by replay=1, and speed is of a replay", code="invalid_replay")
+    return parse_speed(query.get("speed"))
+
+
+async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamResponse:
     """The response after the stream has ended. Its connection is closed then: a stream is all it was for."""
     chunked = request.version >= HttpVersion11
     response = web.StreamResponse(headers=HEADERS)

@@ -12,8 +12,23 @@ What an HTTP handler needs:
 
 from runwire.stream.cursor import Cursor, parse_cursor
 from runwire.stream.hubs import Hubs, NothingLeft
+from runwire.stream.limits import Limits
 from runwire.stream.outlet import Outlet
 from runwire.stream.reader import LogReader, Page
+from runwire.stream.replay import Replay, Replays, parse_speed
 from runwire.stream.stream import Stream
 
-__all__ = ["Cursor", "Hubs", "LogReader", "NothingLeft", "Outlet", "Page", "Stream", "parse_cursor"]
+__all__ = [
+    "Cursor",
+    "Hubs",
+    "Limits",
+    "LogReader",
+    "NothingLeft",
+    "Outlet",
+    "Page",
+    "Replay",
+    "Replays",
+    "Stream",
+    "parse_cursor",
+    "parse_speed",
+]

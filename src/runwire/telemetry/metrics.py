@@ -75,6 +75,7 @@ class Wakeup(StrEnum):
 class DeliveryPath(StrEnum):
     BACKFILL = "backfill"
     LIVE = "live"
+    REPLAY = "replay"
 
 
 class ConnectKind(StrEnum):
