@@ -210,6 +210,7 @@ class Assembly:
                 archive_audit=ArchiveAudit(database, self._open_archive, metrics=archive_metrics),
             )
             self._run(self._ground, "observer", observer.run())
+        self._check_archive()
         if Role.ARCHIVER in roles:
             await self._start_archiver(archive_metrics)
         channels = self._links.heard()
@@ -410,6 +411,12 @@ class Assembly:
             period_s=settings.archive_period_s,
         )
         self._run(self._ground, "archiver", worker.run())
+
+    def _check_archive(self) -> None:
+        """A URL that is none is a wrong setting, to be heard of now; an archive that is away may come back."""
+        if self.settings.archive_url is not None:
+            with contextlib.suppress(ArchiveUnavailable):
+                self._open_archive()
 
     def _open_archive(self) -> ColdStore:
         if self.settings.archive is None:

@@ -21,7 +21,6 @@ PLANS: Final[Mapping[str, Plan]] = {
 
 WITHOUT_DRILL: Final[Mapping[str, str]] = {
     "Watchdog": "It fires always: the healthy baseline asserts that it does.",
-    "RetentionBehind": "There is no archiver to break: the metric it looks at does not exist, and it is silent.",
 }
 
 DRILLS: Final[tuple[Drill, ...]] = (
@@ -119,6 +118,16 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="Bring the collector back.",
         runbook="telemetrydropped",
         fires=("TelemetryDropped",),
+    ),
+    Drill(
+        "the archive takes nothing",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.archive_takes_nothing,
+        what="A run ended 40 days ago, and the archiver cannot write to cold storage.",
+        recovery="Make cold storage writable; the archiver tries again by itself.",
+        runbook="retentionbehind",
+        fires=("RetentionBehind",),
     ),
     Drill(
         "a second publisher",

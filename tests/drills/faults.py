@@ -215,6 +215,25 @@ async def cursor_beyond_log(stage: Stage) -> AsyncIterator[None]:
     await _publish_again(stage, run.run_id)
 
 
+# ---------------------------------------------------------------------- archive
+
+
+async def archive_takes_nothing(stage: Stage) -> AsyncIterator[float]:
+    """A run that ended long ago, and cold storage that cannot be written: a file is where its folder should be."""
+    stage.archive.write_text("not a folder")
+    await stage.add("archiver-0", "archiver", RUNWIRE_ARCHIVE_PERIOD_S="1")
+    run_id = await _finished_run(stage)
+    struck = time.time()
+    await stage.sql("SELECT make_event_partition((now() AT TIME ZONE 'UTC')::date - 40)")
+    await stage.sql(
+        "WITH moved AS (UPDATE run_events SET run_day = run_day - 40 WHERE run_id = $1) "
+        "UPDATE runs SET run_day = run_day - 40, finished_at = finished_at - interval '40 days' WHERE run_id = $1",
+        run_id,
+    )
+    yield struck
+    stage.archive.unlink()
+
+
 # ---------------------------------------------------------------------- telemetry
 
 

@@ -76,6 +76,11 @@ class Stage:
     """Alerts whose rules are left out."""
 
     @property
+    def archive(self) -> Path:
+        """Where runs are archived, once there is an archiver."""
+        return self.folder / "archive"
+
+    @property
     def prometheus(self) -> Prometheus:
         """The one with every rule but the burn rates."""
         return self.watching[0]
@@ -110,6 +115,7 @@ class Stage:
                 "RUNWIRE_BUS": "postgres",
                 "RUNWIRE_AGENTS": "drills.agents:patient",
                 "RUNWIRE_DATABASE_URL": self.database,
+                "RUNWIRE_ARCHIVE_URL": str(self.archive),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url,
                 "PYTHONPATH": str(TESTS),
                 **environment,

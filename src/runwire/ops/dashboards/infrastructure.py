@@ -27,6 +27,7 @@ def board(thresholds: Thresholds) -> Board:
     runbook = thresholds.links.runbook
     stale = Limit.of(thresholds, "observer_stale", runbook=f"{runbook}#observerstale")
     dropped = Limit(((0.000001, YELLOW),), f"{runbook}#telemetrydropped")
+    behind = Limit.of(thresholds, "retention", runbook=f"{runbook}#retentionbehind")
     observer_age = f"time() - max by (job) (runwire_observer_last_success_timestamp_seconds{{{JOB}}})"
     stats = (
         number(
@@ -164,6 +165,31 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                 ),
                 title="Watching",
+            ),
+            Row(
+                (
+                    lines(
+                        "Oldest run not archived",
+                        "Time since the end of the run that ended first of those not in the archive, with the limit of "
+                        "its alert.",
+                        [Query(f"max by (job) (runwire_archive_oldest_pending_seconds{{{JOB}}})", "{{job}}")],
+                        unit="s",
+                        limit=behind,
+                    ),
+                    lines(
+                        "Runs moved",
+                        "By what became of them. Refused: their log is not whole, and they stay in PostgreSQL.",
+                        [Query(rate("runwire_archive_runs_total", by="outcome"), "{{outcome}}")],
+                        unit="ops",
+                    ),
+                    lines(
+                        "Archive failures",
+                        "Steps of the archiver, reads and audits of the archive that failed.",
+                        [Query(rate("runwire_archive_failures_total", by="reason"), "{{reason}}")],
+                        unit="ops",
+                    ),
+                ),
+                title="Archive",
             ),
         ),
     )
