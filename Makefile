@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts rendered format docs bench clean \
+.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean \
 	drills drills-mutation drill-full chaos fuzz soak scale-out-test pictures trace-picture
 
 help: ## What there is to make
@@ -93,6 +93,9 @@ scale-out-test: $(DEV) ## Two thousand clients of three API, two worker and two 
 
 bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
 	$(BIN)/python -m benchmarks
+
+archive-bench: $(DEV) ## Measure this machine: a million events into the archive, and out of PostgreSQL
+	$(BIN)/python -m benchmarks.archive
 
 clean: ## Remove what was made here, the virtual environment too
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build

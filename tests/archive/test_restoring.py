@@ -9,6 +9,7 @@ import pytest
 from archive.history import Archive, all_steps, archive, hot, read, run_of
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
+from runwire.archive.dropping import DayOutOfReach
 from runwire.archive.ledger import Batch
 from runwire.archive.metrics import Failure
 from runwire.archive.restoring import Restorer
@@ -123,6 +124,19 @@ async def test_a_day_half_way_out_can_be_restored(database: str, tmp_path: Path)
         await archiver.aclose()
         await restorer_of(here).batch(await only_batch(here), keep_days=1)
         assert await everything(here) == before
+
+
+async def test_a_table_that_somebody_detached_is_not_dropped_for_a_restore(database: str, tmp_path: Path) -> None:
+    async with archive(database, tmp_path) as here:
+        await run_of(here.database, "old")
+        await run_of(here.database, "goes-on", state="started")
+        await here.run()
+        [table] = await here.partitions()
+        await here.database.execute(f"ALTER TABLE run_events DETACH PARTITION {table}")
+        with pytest.raises(DayOutOfReach, match="attach it first"):
+            await restorer_of(here).run("old", keep_days=1)
+        assert await here.run() == []
+        assert await here.database.fetchval(f"SELECT count(*) FROM {table}") == 13  # noqa: S608  # ours
 
 
 # ---------------------------------------------------------------------- the audit

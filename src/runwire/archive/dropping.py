@@ -8,8 +8,8 @@ from typing import Final
 
 from runwire.archive.ledger import Held, Ledger
 from runwire.archive.watching import Milestone, Watcher
-from runwire.db.partitions import EventPartitions, PartitionStatus
-from runwire.errors import ArchiveCorrupt
+from runwire.db.partitions import EventPartitions, PartitionStatus, partition_of
+from runwire.errors import ArchiveCorrupt, RunwireError
 
 CARRY_AFTER_DAYS: Final = 2
 """So long after its runs are due, a day no longer waits for those that go on: the others leave without them."""
@@ -23,6 +23,17 @@ class Left(StrEnum):
     DROPPED = "dropped"
     SHRUNK = "shrunk"
     KEPT = "kept"
+
+
+class DayOutOfReach(RunwireError):
+    """A day's table was taken out of the log by somebody, and has runs that are nowhere else. Nothing was changed."""
+
+    code = "day_out_of_reach"
+
+    def __init__(self, day: dt.date) -> None:
+        table = partition_of(day)
+        super().__init__(f"{table} is not part of run_events and has runs that are not archived: attach it first")
+        self.day = day
 
 
 class DayDropper:
@@ -60,11 +71,13 @@ class DayDropper:
 
     async def _leave(self, day: dt.date, held: list[Held], *, status: PartitionStatus, today: dt.date) -> Left:
         """A day that has runs which may not go yet."""
+        if status is not PartitionStatus.ATTACHED:
+            return Left.KEPT
         if not await self._ledger.has_archived_rows(day):  # a crash after they went, and before that was noted
             return Left.SHRUNK if await self._ledger.dropped(day) else Left.KEPT
         overdue = today > day + dt.timedelta(days=self._after_days + CARRY_AFTER_DAYS)
         few = sum(one.events for one in held) <= CARRIED_EVENTS_MAX
-        if not (overdue and few and status is PartitionStatus.ATTACHED):
+        if not (overdue and few):
             return Left.KEPT
         await self._partitions.shrink(day, keep=[one.run_id for one in held])
         self._watcher.reached(Milestone.SHRUNK, f"{day}")

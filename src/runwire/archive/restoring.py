@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runwire.archive.dropping import DayOutOfReach
 from runwire.archive.ledger import READ_EVENTS, Batch, BatchState, Ledger
 from runwire.archive.reading import RunRead, read_batch, read_run
 from runwire.archive.store import ColdStore
@@ -29,7 +30,7 @@ class Restorer:
 
     async def batch(self, batch: Batch, *, keep_days: int) -> Restored:
         """All of a batch. Repeated after a crash, it puts back what is missing. Raises ArchiveCorrupt, ArchiveGone,
-        ArchiveUnavailable and PartitionBusy.
+        ArchiveUnavailable, PartitionBusy and DayOutOfReach.
         """
         places = await self._ledger.places_of(batch)
         await self._make_room(batch, keep_days=keep_days)
@@ -58,7 +59,10 @@ class Restorer:
         day = batch.run_day
         # Before any row is there: from here on the archiver leaves the day alone.
         await self._ledger.restored(batch, keep_days=keep_days, whole=False)
-        if await self._partitions.status(day) is not PartitionStatus.ATTACHED:
+        status = await self._partitions.status(day)
+        if status is not PartitionStatus.ATTACHED:
+            if status is not PartitionStatus.GONE and await self._ledger.held(day):
+                raise DayOutOfReach(day)
             await self._partitions.detach(day)
             await self._partitions.drop(day)
             await self._partitions.make(day)
