@@ -47,26 +47,35 @@ async def run_of(
         else:
             log.append((seq, at_us, "DebugTrace", "api", None, f"step.{seeded.randrange(99)}:x"))
     await database.fetchval("SELECT make_event_partition($1)", created.date())
-    await database.execute(
-        "INSERT INTO runs (run_id, run_day, agent, state, last_seq, created_at, started_at, finished_at, waiting_for,"
-        " request_hash, input) VALUES ($1, $2, 'elsewhere', $3::text::run_state, $4, $5, $5, $6, $7, '', '')",
-        run_id,
-        created.date(),
-        state,
-        events,
-        created,
-        dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC) if over else None,
-        "approval" if state == "waiting" else None,
-    )
-    await database.executemany(
-        "INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)"
-        " VALUES ($1, $2, $3, $4, $5::text::event_type, $6::text::event_source, $7, $8)",
-        [(created.date(), run_id, *event) for event in log],
-    )
-    if not over:
-        await database.execute(
-            "INSERT INTO run_outbox (run_id, run_day, next_seq) VALUES ($1, $2, $3)", run_id, created.date(), events + 1
+    async with database.transaction() as at_once:  # an observer may be looking on
+        await at_once.execute(
+            "INSERT INTO runs (run_id, run_day, agent, state, last_seq, created_at, started_at, finished_at,"
+            " waiting_for, request_hash, input)"
+            " VALUES ($1, $2, 'elsewhere', $3::text::run_state, $4, $5, $5, $6, $7, '', '')",
+            run_id,
+            created.date(),
+            state,
+            events,
+            created,
+            dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC) if over else None,
+            "approval" if state == "waiting" else None,
         )
+        await at_once.execute(
+            "INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)"
+            " SELECT $1, $2, e.seq, e.ts_us, e.type::event_type, e.source::event_source, e.name, e.fn FROM unnest("
+            "$3::bigint[], $4::bigint[], $5::text[], $6::text[], $7::text[], $8::text[])"
+            " AS e (seq, ts_us, type, source, name, fn)",
+            created.date(),
+            run_id,
+            *map(list, zip(*log, strict=True)),
+        )
+        if not over:
+            await at_once.execute(
+                "INSERT INTO run_outbox (run_id, run_day, next_seq) VALUES ($1, $2, $3)",
+                run_id,
+                created.date(),
+                events + 1,
+            )
     return [StoredEvent(seq, ts_us, type_, name, fn) for seq, ts_us, type_, _, name, fn in log]
 
 
