@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import asyncpg
 import pytest
 
+from archive.history import archive, run_of
 from docs.pages import RUNBOOK, Block, blocks, pages
 from pipeline import RecordingBus, Stages, stages
 from runwire.append import Change
@@ -368,3 +370,15 @@ async def test_the_size_of_every_day_is_listed(database: str, shell: Connection)
     rows = await shell.fetch(step("size by day"))
     kept = await shell.fetchval("SELECT count(*) FROM pg_inherits WHERE inhparent = 'run_events'::regclass")
     assert len(rows) == kept > 7
+
+
+async def test_what_the_archive_has_and_lacks_is_listed(database: str, shell: Connection, tmp_path: Path) -> None:
+    async with archive(database, tmp_path) as here:
+        await run_of(here.database, "archived")
+        await here.run()
+        await run_of(here.database, "left", days_ago=50)
+        (batch,) = await shell.fetch(step("batches of the archive"))
+        assert (batch["state"], batch["runs"], batch["events"]) == ("dropped", 1, 13)
+        assert await found(shell, "runs that ended long ago and are not archived") == ["left"]
+        (place,) = await shell.fetch(step("where an archived run is", run_id="archived"))
+        assert (place["batch_id"], place["begins"], len(place["chain"])) == (batch["batch_id"], 0, 64)
