@@ -39,7 +39,7 @@ async def replayed(replays: Replays, run_id: str, *, after: int) -> bytes:
     return bytes(client.body)
 
 
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck))
 @given(sizes=st.lists(st.integers(2, 2300), min_size=1, max_size=4), data=st.data())
 def test_hot_and_cold_replays_are_the_live_events_but_for_their_source(
     postgres_dsn: str, tmp_path_factory: Any, sizes: list[int], data: st.DataObject

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
 from archive.history import Archive, all_steps, archive, hot, read, run_of
+from runwire.archive import ColdStore, audit
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.dropping import DayOutOfReach
@@ -204,4 +206,27 @@ async def test_an_archive_that_cannot_be_read_is_a_failure_and_no_finding(databa
         observer, metrics = observer_of(here)
         await observer.observe()
         assert metrics.violating_runs["archive_equals_log"]._value.get() == 0
+        assert here.metrics.failures[Failure.STORE]._value.get() == 1
+
+
+async def test_an_archive_that_hangs_does_not_hold_up_the_observer(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Hanging(ColdStore):
+        async def read(self, path: str, *, start: int, length: int) -> bytes:
+            await asyncio.Event().wait()
+            return await super().read(path, start=start, length=length)
+
+    monkeypatch.setattr(audit, "LOOK_S", 0.05)
+    async with archive(database, tmp_path) as here:
+        for n in range(3):
+            await run_of(here.database, f"r{n}")
+        await here.run()
+        hanging = Hanging(here.store._store, folder=here.folder)
+        metrics = ObserverMetrics(Exposition())
+        looking = audit.ArchiveAudit(here.database, lambda: hanging, metrics=here.metrics)
+        observer = Observer(here.database, metrics, archives=True, archive_audit=looking)
+        async with asyncio.timeout(30):
+            await observer.observe()
+            await observer.observe()  # and it is left alone for a while
         assert here.metrics.failures[Failure.STORE]._value.get() == 1

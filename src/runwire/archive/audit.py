@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -9,14 +10,18 @@ from runwire.archive.format import Chain, lines_of
 from runwire.archive.ledger import Ledger, Place
 from runwire.archive.metrics import ArchiveMetrics, Failure
 from runwire.archive.reading import read_run
-from runwire.archive.retention import reason_of
 from runwire.archive.store import ArchiveGone, ColdStore
+from runwire.clock import monotonic
 from runwire.db import Database
 from runwire.errors import ArchiveCorrupt, ArchiveUnavailable
 
 RUNS_AT_ONCE: Final = 3
-EVENTS_MAX: Final = 100_000
+EVENTS_MAX: Final = 20_000
 """Longer runs are left to `runwire archive verify`."""
+LOOK_S: Final = 2.0
+"""How long one look may take: the observer, which waits for it, must not seem dead because an archive is."""
+REST_S: Final = 60.0
+"""After an archive did not answer."""
 
 
 class ArchiveAudit:
@@ -28,11 +33,14 @@ class ArchiveAudit:
         self._metrics = metrics
         self._store: ColdStore | None = None
         self._after = ""
+        self._look_at = 0.0
 
     async def step(self, again: frozenset[str]) -> tuple[set[str], set[str]]:
         """The runs that were looked at, those of `again` (some of them) among them, and which of them are not what
         was archived. Raises DatabaseUnavailable.
         """
+        if monotonic() < self._look_at:
+            return set(), set()
         places = await self._ledger.next_places(after=self._after, at_most=RUNS_AT_ONCE)
         self._after = places[-1].run_id if places else ""
         for run_id in sorted(again)[:RUNS_AT_ONCE]:
@@ -44,12 +52,14 @@ class ArchiveAudit:
             if place.events > EVENTS_MAX:
                 continue
             try:
-                equal = await self._is_equal(place)
+                async with asyncio.timeout(LOOK_S):
+                    equal = await self._is_equal(place)
             except ArchiveGone:
                 self._metrics.failures[Failure.MISSING].inc()
                 continue
-            except ArchiveUnavailable as error:
-                self._metrics.failures[reason_of(error)].inc()
+            except (ArchiveUnavailable, TimeoutError):
+                self._metrics.failures[Failure.STORE].inc()
+                self._look_at = monotonic() + REST_S
                 break
             looked.add(place.run_id)
             if not equal:

@@ -15,7 +15,6 @@ class Outcome(StrEnum):
 
     ARCHIVED = "archived"
     DROPPED = "dropped"
-    RESTORED = "restored"
     REFUSED = "refused"
 
 
