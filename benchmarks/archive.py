@@ -123,7 +123,7 @@ async def _replayed(replays: Replays, run_id: str) -> bytes:
 async def _sizes(database: Database, when: str) -> None:
     row = await database.fetchrow(_SIZES)
     assert row is not None  # noqa: S101  # a SELECT without FROM has one row
-    events, runs, archived, whole = (size / 1e6 for size in row)
+    events, runs, archived, whole = (int(size) / 1e6 for size in row)
     _say(f"{when:>8}  run_events {events:.1f} MB, runs {runs:.1f}, archived_runs {archived:.1f}, database {whole:.1f}")
 
 

@@ -64,7 +64,9 @@ BEGIN
         RETURN false;
     END IF;
     PERFORM pg_advisory_xact_lock(hashtext('runwire.partitions'));
-    IF to_regclass(partition) IS NOT NULL THEN
+    -- Asked of the table: to_regclass may still know nothing of what was made while this waited.
+    IF EXISTS (SELECT FROM pg_class AS c JOIN pg_class AS log ON log.oid = 'run_events'::regclass
+               WHERE c.relname = partition AND c.relnamespace = log.relnamespace) THEN
         RETURN false;
     END IF;
     EXECUTE format('CREATE TABLE %I (LIKE run_events INCLUDING DEFAULTS INCLUDING CONSTRAINTS)
