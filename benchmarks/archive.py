@@ -26,6 +26,7 @@ from runwire.db.partitions import EventPartitions
 from runwire.settings import Settings
 from runwire.stream import Cursor, Limits, LogReader, Outlet, Replay, Replays
 from runwire.telemetry.exposition import Exposition
+from runwire.telemetry.logs import configure_logging
 from runwire.telemetry.metrics import Metrics
 
 T = TypeVar("T")
@@ -58,6 +59,7 @@ SELECT (SELECT coalesce(sum(pg_total_relation_size(relid)), 0) FROM pg_partition
 
 
 async def main() -> None:
+    configure_logging("warning")
     with tempfile.TemporaryDirectory(prefix="runwire-bench-") as folder:
         async with EmbeddedPostgres(EmbeddedOptions(Path(folder) / "postgres")) as postgres:
             await migrate(postgres.dsn)

@@ -31,7 +31,7 @@ CREATE INDEX archive_batches_unfinished ON archive_batches (batch_id) WHERE stat
 
 -- One row for each run that is in cold storage: where, how its log is proven, and its terminal event, which stays.
 CREATE TABLE archived_runs (
-    run_id          text     PRIMARY KEY REFERENCES runs (run_id),
+    run_id          text     PRIMARY KEY REFERENCES runs (run_id) ON DELETE CASCADE,
     batch_id        text     NOT NULL REFERENCES archive_batches (batch_id) ON DELETE CASCADE,
     begins          bigint   NOT NULL CHECK (begins >= 0),
     frames          integer[] NOT NULL CHECK (cardinality(frames) >= 1),
