@@ -104,6 +104,16 @@ async def test_an_archive_that_cannot_be_reached_is_exit_code_4(capsys: Capture,
     assert "folder cannot be made" in failed.err
 
 
+async def test_where_archiving_is_off_nothing_is_archived_by_accident(
+    capsys: Capture, here: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = await run_of(here.database, "old")
+    monkeypatch.setenv("RUNWIRE_ARCHIVE_AFTER_DAYS", "0")
+    failed = await archived(capsys, "run")
+    assert (failed.code, "RUNWIRE_ARCHIVE_AFTER_DAYS is 0" in failed.err) == (2, True)
+    assert await hot(here.database, "old") == log
+
+
 async def test_with_a_database_of_ones_own_the_archive_has_to_be_named(
     capsys: Capture, here: Archive, monkeypatch: pytest.MonkeyPatch
 ) -> None:

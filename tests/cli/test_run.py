@@ -62,6 +62,17 @@ async def test_tail_gives_every_event_once_as_json(capsys: Capsys) -> None:
     assert [event["seq"] for event in rest.lines] == [12, 13]
 
 
+async def test_replay_gives_the_same_events_by_another_source(capsys: Capsys) -> None:
+    await ran_beside(capsys, "run", "start", "--id", "r1", "--follow")
+    tail = await ran_beside(capsys, "run", "tail", "r1", "--json")
+    replay = await ran_beside(capsys, "run", "replay", "r1", "--speed", "max", "--json")
+    assert (replay.code, replay.out) == (0, tail.out.replace('"outbox"', '"replayer"'))
+    rest = await ran_beside(capsys, "run", "replay", "r1", "--speed", "1000", "--json", "--from-seq", "11")
+    assert [event["seq"] for event in rest.lines] == [12, 13]
+    for speed in ("fast", "0", "1001"):
+        assert (await ran_beside(capsys, "run", "replay", "r1", "--speed", speed)).code == 2
+
+
 async def test_tail_of_a_closed_run_at_its_end_says_how_it_ended(capsys: Capsys) -> None:
     await ran_beside(capsys, "run", "start", "--id", "r1", "--follow")
     result = await ran_beside(capsys, "run", "tail", "r1", "--from-seq", "13")

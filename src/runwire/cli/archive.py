@@ -40,7 +40,7 @@ ArchiveUrl = Annotated[
     typer.Option(
         "--archive",
         metavar="URL",
-        help="Where the archive is. [env: RUNWIRE_ARCHIVE_URL]",
+        help="Where the archive is; else RUNWIRE_ARCHIVE_URL.",
         rich_help_panel="Database and archive",
     ),
 ]
@@ -65,7 +65,7 @@ def run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be archived.")] = False,
     after_days: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Runs over for so many days. [default: the setting, 30]"),
+        typer.Option(min=1, metavar="N", help="Runs over for so many days; else as set, 30."),
     ] = None,
     as_json: Json = False,
     archive: ArchiveUrl = None,
@@ -81,6 +81,8 @@ def run(
         from runwire.clock import monotonic
 
         days = after_days or here.settings.archive_after_days
+        if not days:
+            raise ConfigurationError(("RUNWIRE_ARCHIVE_AFTER_DAYS is 0, so nothing is archived: or say --after-days",))
         if dry_run:
             return await _show_due(here, after_days=days, as_json=as_json)
         began = monotonic()
