@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from runwire.archive.retention import Archiver
 from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.assembly import Assembly
 from runwire.errors import ArchiveUnavailable, ConfigurationError
-from runwire.settings import Settings, load_settings
+from runwire.settings import Role, Settings, load_settings
 from waiting import eventually
 
 
@@ -71,7 +72,7 @@ async def test_a_service_archives_by_itself(database: str, tmp_path: Path) -> No
         settings = Settings(
             database_url=database,
             archive_url=str(here.folder),
-            roles=("archiver",),  # type: ignore[arg-type]  # as from the environment
+            roles=(Role.ARCHIVER,),
             bus="postgres",
             admin_port=0,
         )
@@ -91,7 +92,13 @@ async def test_without_the_extra_only_who_asked_for_an_archiver_hears_of_it(
     monkeypatch.setitem(sys.modules, missing, None)
     with pytest.raises(ArchiveUnavailable, match=r"pip install .runwire\[archive\]"):
         open_store(str(tmp_path))
-    given = {"database_url": database, "archive_url": str(tmp_path / "a"), "port": 0, "admin_port": 0, "bus": "memory"}
+    given: dict[str, Any] = {
+        "database_url": database,
+        "archive_url": str(tmp_path / "a"),
+        "port": 0,
+        "admin_port": 0,
+        "bus": "memory",
+    }
     async with Assembly(Settings(**given)) as service:
         assert service.api_port
     with pytest.raises(ConfigurationError, match="role archiver"):
@@ -116,4 +123,4 @@ def test_a_folder_of_one_host_is_no_archive_for_a_database_of_many(monkeypatch: 
     assert (shared.archive, shared.archives) == (None, False)
     with pytest.raises(ConfigurationError, match="archive_url"):
         load_settings(database_url="postgresql://elsewhere", roles=("archiver",))
-    assert Settings(database_url="postgresql://elsewhere", archive_url="s3://b/p", roles="archiver").archives  # type: ignore[arg-type]
+    assert Settings(database_url="postgresql://elsewhere", archive_url="s3://b/p", roles=(Role.ARCHIVER,)).archives
