@@ -1,6 +1,5 @@
 -- How long a run has waited for signals: that time is nobody's fault, and no objective or alert counts it.
 -- serves: 0002
--- serves: 0002
 
 ALTER TABLE runs ADD COLUMN waiting_since timestamptz,
                  ADD COLUMN waited_s double precision NOT NULL DEFAULT 0;

@@ -1,5 +1,6 @@
 -- Retention: which runs' events are in cold storage, and where. Nothing that was there is changed by it.
 -- serves: 0002
+-- serves: 0002
 
 -- A batch is written, then read back and verified, and only then may its day's partition be dropped. Restoring
 -- sends it back to verified: its rows are in the log again, and its copy in cold storage is as good as before.
