@@ -140,7 +140,7 @@ async def test_while_the_server_is_away_publishing_fails_at_once_and_streams_may
 
 async def test_a_server_that_stops_answering_is_an_error_and_not_a_hang() -> None:
     async with nats_server() as server:
-        writer = NatsBusWriter(NatsOptions((server.url,), timeout_s=0.3))
+        writer = NatsBusWriter(NatsOptions((server.url,), timeout_s=1.0))
         async with linked(writer):
             server.freeze()
             with pytest.raises(BusUnavailable):
@@ -154,7 +154,7 @@ async def test_a_server_that_stops_answering_is_an_error_and_not_a_hang() -> Non
                     return False
                 return True
 
-            await eventually(answers, within_s=10)
+            await eventually(answers, within_s=30)
 
 
 async def test_the_server_has_everything_when_publish_returns() -> None:

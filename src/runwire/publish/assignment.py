@@ -11,7 +11,7 @@ SHARDS: Final = 128
 
 
 def shard_of(run_id: str) -> int:
-    """The shard of a run, as migration 0004 counts it: 0 to 127."""
+    """The shard of a run, as run_outbox.shard counts it: 0 to 127."""
     return hashlib.sha256(run_id.encode()).digest()[0] % SHARDS
 
 
