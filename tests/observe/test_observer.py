@@ -98,6 +98,9 @@ async def test_ages_grow_between_two_looks_until_the_next_is_overdue(
         publisher = w.stages.publisher(RecordingBus(), publisher_id="p1")
         await publisher.heartbeat()
         await publisher.aclose()
+        await w.stages.database.execute("UPDATE run_events SET ts_us = ts_us - 6000000")
+        await w.stages.database.execute("UPDATE publishers SET heartbeat_at = now() - interval '6 s'")
+        await w.stages.database.execute("UPDATE runs SET started_at = now() - interval '6 s'")
         await w.observer.observe()
 
         def ages() -> list[float]:
@@ -117,6 +120,20 @@ async def test_ages_grow_between_two_looks_until_the_next_is_overdue(
         await w.observer.observe()
         now += 4
         assert w.value("outbox_oldest_age_seconds") == 0
+
+
+async def test_an_event_on_its_way_when_the_observer_looked_does_not_seem_to_be_stuck(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("runwire.observe.metrics.monotonic", lambda: now)
+    async with watched(database) as w:
+        w.metrics.oldest_age.set(0.003)
+        now += 4.9
+        assert w.value("outbox_oldest_age_seconds") == 0.003
+        w.metrics.oldest_age.set(5.0)  # an event that has waited for a whole period is not on its way any more
+        now += 4.9
+        assert w.value("outbox_oldest_age_seconds") == pytest.approx(9.9)
 
 
 async def test_the_only_publisher_may_be_replaced_without_an_alarm(database: str) -> None:

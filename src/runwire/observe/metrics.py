@@ -30,11 +30,13 @@ class ActiveState(StrEnum):
 class Age:
     """A gauge of seconds that grows by itself from one look to the next, so that no alert waits for the next look.
 
-    It stands still when the next look is overdue: what nobody looks at is not known to grow.
+    Only what was found older than a look's period grows: what is younger is usually gone before the next look, and a
+    service that is well would seem to be seconds behind. It stands still when the next look is overdue: what nobody
+    looks at is not known to grow.
     """
 
-    def __init__(self, gauge: Gauge, *, grows_s: float) -> None:
-        self._grows_s = grows_s
+    def __init__(self, gauge: Gauge, *, period_s: float) -> None:
+        self._period_s = period_s
         self._seen: tuple[float, float] | None = None
         gauge.set_function(self.seconds)
 
@@ -46,7 +48,7 @@ class Age:
         if self._seen is None:
             return 0.0
         age_s, at = self._seen
-        return age_s + min(monotonic() - at, self._grows_s)
+        return age_s if age_s < self._period_s else age_s + min(monotonic() - at, 2 * self._period_s)
 
 
 class ObserverMetrics:
@@ -54,7 +56,7 @@ class ObserverMetrics:
 
     def __init__(self, out: Exposition, *, period_s: float = 5.0) -> None:
         def age(gauge: Gauge) -> Age:
-            return Age(gauge, grows_s=2 * period_s)
+            return Age(gauge, period_s=period_s)
 
         self.backlog_events: Gauge = out.gauge("outbox_backlog_events", "Events in the log that are not published.")
         self.oldest_age = age(
