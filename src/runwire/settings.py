@@ -113,7 +113,9 @@ class Settings(BaseSettings):
     publish_backoff_max_s: float = Field(5.0, gt=0, description="Longest pause after a failing bus or database.")
 
     # observe
-    observe_s: float = Field(5.0, gt=0, description="Period of the observer's look at the database.")
+    observe_s: float = Field(
+        5.0, gt=0, le=10, description="Period of the observer's look at the database; it is stale after 30 s."
+    )
 
     # archive
     archive_url: str | None = Field(

@@ -194,7 +194,8 @@ def _runs(thresholds: Thresholds) -> Iterator[Alert]:
         _above('max by (job) (runwire_run_oldest_age_seconds{state="started"})', thresholds, "run_stalled", PAGE),
         PAGE,
         "A run has started and does not end",
-        "The oldest started run of {{ $labels.job }} began {{ $value | humanizeDuration }} ago"
+        "The oldest started run of {{ $labels.job }} has been going on for {{ $value | humanizeDuration }},"
+        " without its waits"
         f" (limit {_limit(thresholds, 'run_stalled', PAGE)}).",
     )
     yield Alert(

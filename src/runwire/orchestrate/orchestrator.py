@@ -167,7 +167,12 @@ class Walk:
             _log.info(LogEvent.RUN_STARTED, run_id=self.claim.run_id, agent=self.claim.agent)
         elif self.claim.resumed:
             await self._log.append(debug_trace("orchestrator.resumed"))
-            _log.info(LogEvent.RUN_RESUMED, run_id=self.claim.run_id, attempt=self.claim.attempt)
+            _log.info(
+                LogEvent.RUN_RESUMED,
+                run_id=self.claim.run_id,
+                agent=self.claim.agent,
+                attempt=self.claim.attempt,
+            )
         state = self._restored()
         if state is None:
             return await self._finish(RunState.FAILED, "invalid_input", error_trace("invalid_input", "orchestrator"))

@@ -124,7 +124,10 @@ class PipelineMetrics:
         )
         """By (agent, outcome)."""
         self.run_duration: Mapping[str, Histogram] = out.histograms(
-            "run_duration_seconds", "From RunStarted to RunFinished.", edges=RUN_BUCKETS_S, outcome=RunOutcome
+            "run_duration_seconds",
+            "From the start call to RunFinished, without the time the run waited for signals.",
+            edges=RUN_BUCKETS_S,
+            outcome=RunOutcome,
         )
         """By outcome."""
         self.time_to_first_node: Histogram = out.histogram(

@@ -34,7 +34,7 @@ def board(thresholds: Thresholds) -> Board:
     stats = (
         number(
             "Publisher heartbeat age",
-            "Time since any publisher was last heard of. It beats every second.",
+            "Time since any publisher was last heard of. It beats every 2 s.",
             f"max(runwire_publisher_heartbeat_age_seconds{{{JOB}}})",
             unit="s",
             limit=heartbeat,
@@ -175,14 +175,19 @@ def board(thresholds: Thresholds) -> Board:
                     coloured(
                         lines(
                             "Appends that stored nothing",
-                            "Storage unavailable counts against the objective; the others are right answers to a "
-                            "caller that is late or wrong.",
+                            "Storage unavailable and partition missing count against the objective; the others are "
+                            "right answers to a caller that is late or wrong.",
                             [Query(rate("runwire_append_failures_total", by="reason"), "{{reason}}")],
                             unit="suffix:/s",
                             rare=True,
                             stacked=True,
                         ),
-                        {"storage_unavailable": RED, "fence_stale": ORANGE, "run_not_found": GREY},
+                        {
+                            "storage_unavailable": RED,
+                            "partition_missing": PURPLE,
+                            "fence_stale": ORANGE,
+                            "run_not_found": GREY,
+                        },
                     ),
                 ),
                 title="Appending",

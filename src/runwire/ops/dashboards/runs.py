@@ -38,7 +38,7 @@ def board(thresholds: Thresholds) -> Board:
     stats = (
         number(
             "Oldest started run",
-            "Since its RunStarted. Waiting runs are not counted.",
+            "Since its RunStarted, without the time it waited for signals. Waiting runs are not counted.",
             f'max(runwire_run_oldest_age_seconds{{{JOB}, state="started"}})',
             unit="dthms",
             limit=stalled,
@@ -126,7 +126,7 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                     lines(
                         "Run duration",
-                        "From RunStarted to RunFinished, waiting included.",
+                        "From the start call to RunFinished, without the time the run waited for signals.",
                         percentiles("runwire_run_duration_seconds"),
                         unit="s",
                         limit=stalled,
