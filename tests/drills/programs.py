@@ -6,7 +6,6 @@ import asyncio
 import json
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -17,6 +16,7 @@ from typing import Any, Final
 import aiohttp
 import yaml
 
+from crash.fleet import free_port
 from tied import tied
 from waiting import eventually
 
@@ -144,7 +144,7 @@ async def prometheus(
         ],
     }
     (folder / "prometheus.yml").write_text(yaml.safe_dump(configuration))
-    port = _free_port()
+    port = free_port()
     server = Prometheus(port, session, folder=folder)
     async with _running(
         [
@@ -170,7 +170,7 @@ async def alertmanager(
 ) -> AsyncIterator[Alertmanager]:
     folder.mkdir(parents=True)
     (folder / "alertmanager.yml").write_text(yaml.safe_dump(dict(configuration)))
-    port = _free_port()
+    port = free_port()
     server = Alertmanager(port, session)
     async with _running(
         [
@@ -210,10 +210,3 @@ async def _running(command: Sequence[str], web: Web, *, folder: Path) -> AsyncIt
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
