@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-scaling \
+.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-scaling audit \
 	drills drills-mutation drill-full chaos fuzz soak scale-out-test pictures trace-picture
 
 help: ## What there is to make
@@ -55,6 +55,10 @@ types: $(DEV) ## Types of the source and the tests
 
 contracts: $(DEV) ## Who may import whom
 	$(BIN)/lint-imports
+
+audit: $(DEV) ## Known vulnerabilities in what requirements.lock pins; needs the network, so `make test` leaves it out
+	@$(INSTALL) 'pip-audit>=2.9'
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock
 
 format: $(DEV) ## Put the source into shape
 	$(BIN)/ruff check --fix

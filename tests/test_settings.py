@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
 from runwire.errors import ConfigurationError
-from runwire.settings import Role, Settings, load_settings
+from runwire.settings import Role, Settings, is_loopback, load_settings
 
 PG = "postgresql://u@h/db"
 PIPELINE = (Role.API, Role.WORKER, Role.PUBLISHER)
@@ -206,3 +207,86 @@ def test_what_needs_a_session_goes_past_the_pooler() -> None:
     assert load_settings(database_url=PG).session_url == PG
     assert load_settings(database_url=PG, database_direct_url=PG + "-direct").session_url == PG + "-direct"
     assert "database_direct_url needs database_url" in problems(database_direct_url=PG)[0]
+
+
+# ------------------------------------------------------------------ security
+
+SECRET = "s3cr3t-" * 8
+TOKENS: dict[str, Any] = {"jwt_secret": SECRET, "jwt_issuer": "i", "jwt_audience": "a"}
+
+
+def test_no_secret_is_shown_by_anything_that_shows_settings() -> None:
+    settings = Settings(
+        database_url=f"postgresql://u:{SECRET}@h/db",
+        keys=(f"id sha256:{SECRET}",),
+        ticket_secret=SECRET,
+        admin_token=SECRET,
+        **TOKENS,
+    )
+    for shown in (repr(settings), str(settings), f"{settings}", repr(settings.jwt_secret)):
+        assert SECRET not in shown
+    assert "postgresql://u:***@h/db" in repr(settings)
+    for problem in problems(jwt_secret="short", ticket_secret="short", admin_token="short"):  # noqa: S106
+        assert "short" not in problem
+
+
+def test_authentication_is_on_once_there_is_something_to_authenticate_by() -> None:
+    assert not Settings().authenticates
+    assert not Settings(auth="none").authenticates
+    for given in (TOKENS, {"keys": ("x",)}, {"keys_file": "/keys"}):
+        assert Settings(**given).authenticates
+
+
+@pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        ({"auth": "required"}, "keys, keys_file, jwt_jwks or jwt_secret"),
+        ({"auth": "none", **TOKENS}, "set one or the other"),
+        ({"jwt_secret": SECRET}, "jwt_issuer and jwt_audience"),
+        ({"jwt_secret": SECRET, "jwt_issuer": "i"}, "jwt_issuer and jwt_audience"),
+        ({"jwt_jwks": "http://issuer.example/jwks"}, "https"),
+        ({**TOKENS, "jwt_algorithms": "RS256"}, "RS256 needs jwt_jwks"),
+        ({**TOKENS, "jwt_algorithms": "none"}, "RS256"),
+        ({"jwt_jwks": "f", "jwt_algorithms": "HS256"}, "HS256 needs jwt_secret"),
+        ({"jwt_secret": "short"}, "32 bytes"),
+        ({"admin_token": "short"}, "16 bytes"),
+        ({**TOKENS, "tenants": False, "jwt_tenant_claim": "t"}, "tenants is off"),
+        ({"tls_cert": "/c"}, "go together"),
+        ({"admin_tls": True}, "tls_cert and tls_key"),
+        ({"cors_origins": "https://a.example/path"}, "scheme://host[:port]"),
+        ({"cors_origins": "a.example"}, "scheme://host[:port]"),
+        ({"explore_allow": "10.0.0.1/8"}, "host bits"),
+        ({"explore_allow": "intranet"}, "IPv4 or IPv6"),
+    ],
+)
+def test_security_that_contradicts_itself_is_refused(flags: dict[str, object], said: str) -> None:
+    assert any(said in problem for problem in problems(**flags))
+
+
+def test_what_explorations_may_reach_by_default_is_this_machine_only_while_it_serves_nobody_else() -> None:
+    loopback = ("127.0.0.0/8", "::1/128")
+    assert Settings().explore_networks == loopback
+    assert Settings(host="0.0.0.0").explore_networks == ()  # noqa: S104  # not bound
+    assert Settings(**TOKENS).explore_networks == ()
+    assert Settings(roles=(Role.WORKER,), bus="postgres").explore_networks == ()
+    assert Settings(host="0.0.0.0", explore_allow="10.1.0.0/16").explore_networks == ("10.1.0.0/16",)  # noqa: S104
+
+
+@pytest.mark.parametrize(
+    ("host", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("localhost", True),
+        ("Localhost", True),
+        ("0.0.0.0", False),  # noqa: S104  # not bound
+        ("::", False),
+        ("10.0.0.1", False),
+        ("127.1", False),
+        ("localhost.example", False),
+        ("", False),
+    ],
+)
+def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool) -> None:
+    assert is_loopback(host) is loopback

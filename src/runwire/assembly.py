@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import os
 import secrets
 from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -11,6 +12,7 @@ from contextlib import AsyncExitStack
 from typing import Any, Self
 
 import runwire
+from runwire.agents import web_guard
 from runwire.agents.discovery import find_agents
 from runwire.append import EventLog
 from runwire.archive import ArchiveMetrics
@@ -27,6 +29,8 @@ from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, SHARDS_FREE, Notifier
 from runwire.db.partitions import PartitionUpkeep
+from runwire.db.secret import shared_secret
+from runwire.db.tenancy import check_isolation
 from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
@@ -34,7 +38,8 @@ from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
 from runwire.publish import Publisher, PublishWorker, Shards
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
-from runwire.server.listener import listening
+from runwire.server.auth.build import check_exposure, gate_of
+from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
 from runwire.stream import Hubs, Limits, LogReader, Replays
@@ -126,15 +131,16 @@ class Assembly:
         self._stop = asyncio.Event()
         self._failure = asyncio.Event()
         self._failed_task = ""
+        self._certificate: Certificate | None = None
 
     @property
     def url(self) -> str:
         """Of the API, for a process that has the role `api`."""
-        return _url(self.settings.host, self.api_port or 0)
+        return _url(self.settings.host, self.api_port or 0, tls=self.settings.tls_cert is not None)
 
     @property
     def admin_url(self) -> str:
-        return _url(self.settings.admin_host, self.admin_port)
+        return _url(self.settings.admin_host, self.admin_port, tls=self.settings.admin_tls)
 
     async def __aenter__(self) -> Self:
         try:
@@ -154,6 +160,17 @@ class Assembly:
         """Lets `run_until_stopped` return; may be called from a signal handler of the loop."""
         self._stop.set()
 
+    def reload(self) -> None:
+        """Reads the certificate again, for connections to come; one that cannot be loaded is logged and not used."""
+        if self._certificate is None:
+            return
+        try:
+            self._certificate.load()
+        except ConfigurationError as error:
+            _log.error(LogEvent.CREDENTIALS_UNREADABLE, source="tls_cert", error_type=type(error).__name__)
+        else:
+            _log.info(LogEvent.CERTIFICATE_LOADED)
+
     async def run_until_stopped(self) -> None:
         """Returns after `stop`. Raises TaskFailed when a part of the process has failed."""
         waits = [asyncio.create_task(event.wait()) for event in (self._stop, self._failure)]
@@ -170,6 +187,9 @@ class Assembly:
 
     async def _start(self) -> None:
         settings = self.settings
+        check_exposure(settings)
+        if settings.tls_cert is not None and settings.tls_key is not None:
+            self._certificate = Certificate.of(settings.tls_cert, settings.tls_key)
         roles = frozenset(settings.roles)
         agents = find_agents(settings.agents)
         metrics = Metrics(
@@ -224,9 +244,11 @@ class Assembly:
             await self._start_api(
                 database, bus=reader, reader=log_reader, log=log, agents=agents, metrics=metrics, spans=spans
             )
-        admin = build_admin_app(AdminServices(metrics=metrics, readiness=self._readiness(database)))
+        token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
+        admin = build_admin_app(AdminServices(metrics=metrics, readiness=self._readiness(database), token=token))
+        admin_tls = self._certificate.context if self._certificate is not None and settings.admin_tls else None
         self.admin_port = await self._front.enter_async_context(
-            listening(admin, host=settings.admin_host, port=settings.admin_port)
+            listening(admin, host=settings.admin_host, port=settings.admin_port, tls=admin_tls)
         )
         _log.info(
             LogEvent.SERVER_STARTED,
@@ -371,7 +393,9 @@ class Assembly:
         self._links.worker = worker
         reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id)
         self._run(self._pipeline, "lease reaper", reaper.run())
-        task = self._run(self._pipeline, "worker", worker.run())
+        guarded = contextvars.copy_context()
+        guarded.run(web_guard.allow, settings.explore_networks)
+        task = guarded.run(self._run, self._pipeline, "worker", worker.run())
 
         async def hand_over() -> None:
             await worker.drain(within_s=settings.drain_s)
@@ -435,6 +459,12 @@ class Assembly:
         spans: Tracing,
     ) -> None:
         settings = self.settings
+        if settings.authenticates and settings.tenants:
+            await check_isolation(database)
+        if settings.ticket_secret is not None:
+            ticket_key = settings.ticket_secret.get_secret_value().encode()
+        else:
+            ticket_key = await shared_secret(database, "stream tickets")
         self._replays = Replays(reader, limits=Limits.of(settings), metrics=metrics, at_most=settings.replays_max)
         self._hubs = await self._front.enter_async_context(
             Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
@@ -453,6 +483,7 @@ class Assembly:
             hubs=self._hubs,
             replays=self._replays,
             reader=reader,
+            gate=gate_of(settings, ticket_key=ticket_key, refused=metrics.access_refused),
             spans=spans,
             settings=settings,
             admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
@@ -464,6 +495,7 @@ class Assembly:
                 port=settings.port,
                 drain_s=settings.drain_s,
                 reuse_port=settings.reuse_port,
+                tls=self._certificate.context if self._certificate is not None else None,
             )
         )
 
@@ -538,6 +570,6 @@ def _each(act: Callable[[str], None], payload: str) -> None:
         act(word)
 
 
-def _url(host: str, port: int) -> str:
+def _url(host: str, port: int, *, tls: bool) -> str:
     shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
-    return f"http://{shown}:{port}"
+    return f"http{'s' if tls else ''}://{shown}:{port}"

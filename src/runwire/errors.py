@@ -28,6 +28,33 @@ class RunNotFound(RunwireError):
         self.run_id = run_id
 
 
+class Unauthenticated(RunwireError):
+    """It is not known who calls; `code` says why: credentials missing, invalid or expired."""
+
+    code = "credentials_missing"
+
+    def __init__(self, detail: str, *, code: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class NotPermitted(RunwireError):
+    """It is known who calls, and they may not; `scope` is what they lack, if that is it."""
+
+    code = "scope_missing"
+
+    def __init__(self, detail: str, *, code: str = "scope_missing", scope: str | None = None) -> None:
+        super().__init__(detail)
+        self.code = code
+        self.scope = scope
+
+
+class AuthUnavailable(RunwireError):
+    """Who calls cannot be found out now: the keys that verify tokens cannot be had."""
+
+    code = "auth_unavailable"
+
+
 class UnknownAgent(RunwireError):
     code = "unknown_agent"
 

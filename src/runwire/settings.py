@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import socket
+from collections.abc import Iterable
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
@@ -10,12 +13,15 @@ from typing import Annotated, Any, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import platformdirs
-from pydantic import AliasChoices, Field, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from runwire.dsn import redact_dsn
 from runwire.errors import ConfigurationError
 
 _ENV = "RUNWIRE_"
+_ADDRESSES = ("database_url", "database_direct_url", "bus")
+"""Settings that may hold a password."""
 
 Network: TypeAlias = IPv4Network | IPv6Network
 
@@ -176,6 +182,56 @@ class Settings(BaseSettings):
         (), description="Networks whose X-Forwarded-For is believed, comma-separated, e.g. `10.0.0.0/8`."
     )
 
+    # security
+    auth: Literal["auto", "required", "none"] = Field(
+        "auto",
+        description="`required`; `none` serves whoever reaches the port; `auto` is required when keys or tokens are "
+        "configured, and without them serves loopback only.",
+    )
+    tenants: bool = Field(
+        default=True, description="Callers see the runs of their tenant only. Off: there is one tenant."
+    )
+    keys: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), repr=False, description="API keys, as the lines `runwire keys create` prints, separated by `;`."
+    )
+    keys_file: Path | None = Field(None, description="File with such lines; read again when it changes.")
+    jwt_jwks: str | None = Field(
+        None, description="JWK Set that verifies RS256 and ES256 tokens: a file or an https URL."
+    )
+    jwt_secret: SecretStr | None = Field(None, description="Secret that verifies HS256 tokens, 32 bytes or more.")
+    jwt_algorithms: Annotated[tuple[Literal["RS256", "ES256", "HS256"], ...], NoDecode] = Field(
+        (), description="Algorithms a token may have. Default: those that what is configured can verify."
+    )
+    jwt_issuer: str | None = Field(None, description="`iss` a token must have.")
+    jwt_audience: str | None = Field(None, description="`aud` a token must have.")
+    jwt_scope_claim: str = Field("scope", description="Claim with the scopes: words in a string, or a list.")
+    jwt_tenant_claim: str | None = Field(
+        None, description="Claim with the tenant. Without it all tokens are of tenant `default`."
+    )
+    jwt_leeway_s: float = Field(10.0, ge=0, le=300, description="How far the issuer's clock may be off.")
+    jwks_refresh_s: float = Field(300.0, ge=1, description="Age at which a JWK Set is fetched again.")
+    jwks_stale_s: float = Field(86_400.0, ge=0, description="How long the last one serves while it cannot be fetched.")
+    ticket_s: float = Field(60.0, ge=1, le=3600, description="Seconds a stream ticket may be used to connect.")
+    ticket_secret: SecretStr | None = Field(
+        None, description="Key of stream tickets, 32 bytes or more. Default: one kept in the database."
+    )
+    cors_origins: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Origins whose pages may call the API, as `https://app.example`, comma-separated; `*` is any."
+    )
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names, besides localhost, that requests may use while there is no authentication."
+    )
+    pages: bool = Field(default=True, description="Serve the console and the documentation.")
+    tls_cert: Path | None = Field(None, description="Certificate chain (PEM) of the API listener; SIGHUP reloads it.")
+    tls_key: Path | None = Field(None, description="Its private key (PEM).")
+    admin_tls: bool = Field(default=False, description="The admin listener uses them, too.")
+    admin_token: SecretStr | None = Field(None, description="Bearer token that `/metrics` asks for, 16 bytes or more.")
+    explore_allow: Annotated[tuple[str, ...] | None, NoDecode] = Field(
+        None,
+        description="Networks the agent explore may reach besides public ones, as `10.1.0.0/16`, comma-separated. "
+        "Default: loopback for a process that serves its API on loopback without authentication, else none.",
+    )
+
     # telemetry
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least severe log level.")
     log_format: Literal["json", "console"] = Field("json", description="How log lines look.")
@@ -184,11 +240,50 @@ class Settings(BaseSettings):
     )
     telemetry: bool = Field(default=True, description="Off: no spans are made, whatever OTEL_* say.")
 
-    @field_validator("roles", "agents", "trusted_proxies", mode="before")
+    @field_validator(
+        *("roles", "agents", "trusted_proxies", "jwt_algorithms", "cors_origins", "allowed_hosts", "explore_allow"),
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("keys", mode="before")
+    @classmethod
+    def _split_lines(cls, value: object) -> object:
+        if isinstance(value, str):
+            return tuple(part.strip() for part in re.split(r"[;\n]", value) if part.strip())
+        return value
+
+    @field_validator("cors_origins")
+    @classmethod
+    def _are_origins(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        _all_fit(value, r"\*|https?://[a-z0-9.\-\[\]:]+", "must be `scheme://host[:port]` in lower case, with no path")
+        return value
+
+    @field_validator("explore_allow")
+    @classmethod
+    def _are_networks(cls, value: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        for network in value or ():
+            ipaddress.ip_network(network)
+        return value
+
+    @field_validator("jwt_jwks")
+    @classmethod
+    def _is_fetched_safely(cls, value: str | None) -> str | None:
+        # Who can change the answer on its way makes the keys, and with them every token.
+        if value is not None and value.startswith("http://") and not is_loopback(re.split(r"[/:]+", value)[1]):
+            raise ValueError("must be an https URL or a file")
+        return value
+
+    @field_validator("jwt_secret", "ticket_secret", "admin_token")
+    @classmethod
+    def _is_long(cls, value: SecretStr | None, info: Any) -> SecretStr | None:
+        least = 16 if info.field_name == "admin_token" else 32
+        if value is not None and len(value.get_secret_value().encode()) < least:
+            raise ValueError(f"must have {least} bytes or more")
         return value
 
     @field_validator("bus")
@@ -226,9 +321,34 @@ class Settings(BaseSettings):
             problems.append("the role archiver needs archive_url: with a database of yours there is no default")
         if self.port and self.port == self.admin_port:
             problems.append("port and admin_port must differ")
+        problems += _security_problems(self)
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    def __repr_args__(self) -> Iterable[tuple[str | None, Any]]:
+        """What `repr` shows: the database without its password; keys and secrets not at all."""
+        for name, value in super().__repr_args__():
+            yield name, redact_dsn(value) if name in _ADDRESSES and value is not None else value
+
+    @property
+    def takes_tokens(self) -> bool:
+        return self.jwt_jwks is not None or self.jwt_secret is not None
+
+    @property
+    def authenticates(self) -> bool:
+        """Whether the API asks who calls."""
+        return self.auth == "required" or (
+            self.auth == "auto" and (self.takes_tokens or bool(self.keys) or self.keys_file is not None)
+        )
+
+    @property
+    def explore_networks(self) -> tuple[str, ...]:
+        """`explore_allow`, with the default worked out."""
+        if self.explore_allow is not None:
+            return self.explore_allow
+        own_machine = Role.API in self.roles and is_loopback(self.host) and not self.authenticates
+        return ("127.0.0.0/8", "::1/128") if own_machine else ()
 
     @property
     def session_url(self) -> str | None:
@@ -279,6 +399,43 @@ def nats_servers(url: str) -> tuple[str, ...]:
             raise ValueError("must name NATS servers as `nats://[user:password@]host[:port][,host2[:port]...]`")
         servers.append(server)
     return tuple(servers)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`."""
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+def _security_problems(settings: Settings) -> list[str]:
+    problems = []
+    configured = settings.takes_tokens or settings.keys or settings.keys_file is not None
+    if settings.auth == "required" and not configured:
+        problems.append("auth is required, so keys, keys_file, jwt_jwks or jwt_secret must be set")
+    if settings.auth == "none" and configured:
+        problems.append("auth is none, though keys or tokens are configured: set one or the other")
+    if settings.takes_tokens and not (settings.jwt_issuer and settings.jwt_audience):
+        problems.append("tokens need jwt_issuer and jwt_audience: without them those for other services would do")
+    for algorithm in settings.jwt_algorithms:
+        if algorithm == "HS256" and settings.jwt_secret is None:
+            problems.append("HS256 needs jwt_secret")
+        if algorithm != "HS256" and settings.jwt_jwks is None:
+            problems.append(f"{algorithm} needs jwt_jwks")
+    if settings.jwt_tenant_claim is not None and not settings.tenants:
+        problems.append("jwt_tenant_claim is set, though tenants is off")
+    if (settings.tls_cert is None) != (settings.tls_key is None):
+        problems.append("tls_cert and tls_key go together")
+    if settings.admin_tls and settings.tls_cert is None:
+        problems.append("admin_tls needs tls_cert and tls_key")
+    return problems
+
+
+def _all_fit(values: tuple[str, ...], pattern: str, otherwise: str) -> None:
+    wrong = [value for value in values if not re.fullmatch(pattern, value)]
+    if wrong:
+        raise ValueError(f"{otherwise}, not {', '.join(wrong)}")
 
 
 def load_settings(**flags: Any) -> Settings:

@@ -412,21 +412,3 @@ async def test_nothing_of_a_page_travels_in_events_and_no_body_in_the_checkpoint
     assert f"{secret}-body".encode() not in stored
     assert b"\\u0000" not in stored
     assert len(walked.state["graph"]["pages"][0][4]) == 200
-
-
-async def test_every_connection_asks_for_the_very_address_it_goes_to(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def refuse(address: str) -> None:
-        asked.append(address)
-        raise PermissionError(address)
-
-    monkeypatch.setattr("runwire.agents.web_device.approve", refuse)
-    async with serving(MESH) as site:
-        port = site.origin.rpartition(":")[2]
-        for host in ("127.0.0.1", "localhost"):
-            assert (await walk(explore, {"site": f"http://{host}:{port}/"})).failed == "unreachable"
-        assert site.asked == []
-        assert site.agents == set()
-    assert set(asked) <= {"127.0.0.1", "::1"}
-    assert len(asked) >= 2

@@ -38,6 +38,16 @@ def test_a_database_of_the_user_is_left_alone(tmp_path: Path, monkeypatch: pytes
     assert (settings.database_url, settings.data_dir, settings.trace_sample_ratio) == (None, tmp_path, 1.0)
 
 
+def test_a_demo_is_on_this_machine_only_and_open_whatever_the_real_service_asks_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in {"HOST": "0.0.0.0", "ADMIN_HOST": "0.0.0.0", "KEYS": "a", "EXPLORE_ALLOW": "10.0.0.0/8"}.items():  # noqa: S104
+        monkeypatch.setenv(f"RUNWIRE_{name}", value)
+    settings = demo_settings(tmp_path)
+    assert (settings.host, settings.admin_host, settings.authenticates) == ("127.0.0.1", "127.0.0.1", False)
+    assert "0.0.0.0/0" in settings.explore_networks
+
+
 def test_a_port_in_use_is_replaced_by_a_free_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken, socket.socket() as other:
         other.bind(("127.0.0.1", 0))

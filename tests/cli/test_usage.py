@@ -17,6 +17,7 @@ COMMANDS = [
     "doctor",
     "migrate",
     "run",
+    "keys create",
     "run start",
     "run list",
     "run show",

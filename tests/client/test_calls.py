@@ -18,12 +18,14 @@ from runwire.errors import (
     FenceLost,
     IllegalAppend,
     InvalidRequest,
+    NotPermitted,
     RunClosed,
     RunNotFound,
     RunwireError,
     SeqConflict,
     StartConflict,
     StorageUnavailable,
+    Unauthenticated,
     UnknownAgent,
 )
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, node_started
@@ -181,7 +183,7 @@ async def test_a_page_of_events_and_a_state_are_decoded(server: Crooked, client:
         (problem(409, "fence_stale", runId="r1", lastSeq=1), FenceLost),
         (problem(409, "illegal_append", runId="r1"), IllegalAppend),
         (problem(422, "illegal_batch"), InvalidRequest),
-        (problem(401, "unauthorized"), ServerProblem),
+        (problem(401, "unauthorized"), Unauthenticated),
         (problem(409, "seq_conflict"), ServerProblem),
         (problem(500, "internal"), ServerProblem),
         (plain(403, b"<html>", content_type="text/html"), ServerProblem),
@@ -251,3 +253,23 @@ def test_retry_after_is_seconds_or_a_date_and_bounded() -> None:
     assert 25 < (retry_after_s(soon) or 0) <= 30
     assert retry_after_s("Thu, 01 Jan 1970 00:00:00 GMT") == 0
     assert retry_after_s("later") is None
+
+
+async def test_a_token_may_come_from_somewhere_that_renews_it(server: Crooked) -> None:
+    tokens = iter(["first", "second"])
+    server.will(f"{RUNS}/r1", VIEW, VIEW)
+    async with Client(server.url, token=lambda: next(tokens)) as client:
+        await client.run("r1")
+        await client.run("r1")
+    assert [headers["Authorization"] for _, _, headers, _ in server.seen] == ["Bearer first", "Bearer second"]
+
+
+async def test_refusals_tell_who_one_is_not_from_what_one_may_not(server: Crooked, client: Client) -> None:
+    server.will(f"{RUNS}/r1", problem(401, "credentials_expired"), problem(403, "scope_missing", scope="runs:read"))
+    with pytest.raises(Unauthenticated) as unknown:
+        await client.run("r1")
+    assert unknown.value.code == "credentials_expired"
+    with pytest.raises(NotPermitted) as lacking:
+        await client.run("r1")
+    assert (lacking.value.code, lacking.value.scope) == ("scope_missing", "runs:read")
+    assert "secret" not in f"{unknown.value!r} {lacking.value!r} {client!r} {vars(client)!r}"

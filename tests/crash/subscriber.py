@@ -126,7 +126,7 @@ class Subscriber:
             query, header = f"?fromSeq={self.rng.randrange(cursor)}", f"Last-Event-ID: {cursor}\r\n"
         version = "1.0" if self.rng.random() < self.moods.http_1_0 else "1.1"
         return (
-            f"GET /api/agents/runs/{self.run_id}/stream{query} HTTP/{version}\r\nHost: test\r\n"
+            f"GET /api/agents/runs/{self.run_id}/stream{query} HTTP/{version}\r\nHost: localhost\r\n"
             f"Accept: text/event-stream\r\n{header}\r\n"
         )
 

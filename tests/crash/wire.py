@@ -101,7 +101,7 @@ async def posted(port: int, path: str, body: object, *, key: str | None = None) 
     text = json.dumps(body)
     named = "" if key is None else f"Idempotency-Key: {key}\r\n"
     request = (
-        f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n{named}"
+        f"POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n{named}"
         f"Content-Length: {len(text)}\r\n\r\n{text}"
     )
     async with sent(port, request) as (head, reader):

@@ -32,7 +32,7 @@ class Service:
 
     async def published(self, run_id: str) -> int:
         """How many of the run's events clients may see."""
-        request = f"GET /api/agents/runs/{run_id} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n\r\n"
+        request = f"GET /api/agents/runs/{run_id} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
         async with sent(self.process.port, request) as (head, reader):
             return int(json.loads(await reader.readexactly(int(head.headers["content-length"])))["publishedSeq"])
 

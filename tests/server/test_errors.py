@@ -167,10 +167,10 @@ async def test_json_with_a_charset_and_no_content_type_are_both_taken(api: Api) 
     [
         b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
         b"GET / HTTP/9.9.9\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\nno colon here\r\n\r\n",
-        b"POST /api/agents/runs HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
-        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET / HTTP/1.1\r\nHost: x\r\n\r\nGARBAGE GARBAGE GARBAGE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nno colon here\r\n\r\n",
+        b"POST /api/agents/runs HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nGARBAGE GARBAGE GARBAGE\r\n\r\n",
     ],
 )
 async def test_malformed_http_is_answered_with_400_and_leaves_no_trace_in_the_log(
@@ -185,7 +185,9 @@ async def test_malformed_http_is_answered_with_400_and_leaves_no_trace_in_the_lo
 
 async def test_a_body_that_is_not_encoded_as_declared_is_malformed(service: Assembly) -> None:
     assert service.api_port is not None
-    head = f"POST {RUNS} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\n".encode()
+    head = (
+        f"POST {RUNS} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n".encode()
+    )
     gzipped = await exchanged(service.api_port, head + b"Content-Encoding: gzip\r\nContent-Length: 2\r\n\r\n{}")
     assert b"400" in gzipped.partition(b"\r\n")[0]
     chunked = await exchanged(service.api_port, head + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n{}\r\n0\r\n\r\n")

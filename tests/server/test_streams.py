@@ -128,7 +128,7 @@ async def test_an_http_1_0_client_gets_the_stream_unframed_and_then_the_end(api:
     run_id = (await api.start())["runId"]
     await api.ended(run_id)
     assert service.api_port is not None
-    request = f"GET {RUNS}/{run_id}/stream?fromSeq=12 HTTP/1.0\r\nHost: x\r\n\r\n".encode()
+    request = f"GET {RUNS}/{run_id}/stream?fromSeq=12 HTTP/1.0\r\nHost: localhost\r\n\r\n".encode()
     answer = await exchanged(service.api_port, request)
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.0 200")
@@ -141,7 +141,7 @@ async def test_the_chunks_of_an_http_1_1_stream_are_framed_to_the_end(api: Api, 
     run_id = (await api.start())["runId"]
     await api.ended(run_id)
     assert service.api_port is not None
-    request = f"GET {RUNS}/{run_id}/stream HTTP/1.1\r\nHost: x\r\n\r\n".encode()
+    request = f"GET {RUNS}/{run_id}/stream HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     answer = await exchanged(service.api_port, request)
     head, _, rest = answer.partition(b"\r\n\r\n")
     assert b"Transfer-Encoding: chunked" in head

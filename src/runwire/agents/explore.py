@@ -117,7 +117,7 @@ async def open_app(ctx: Context, state: Exploration) -> None:
         try:
             seen = await state.look_at(url)
         except NodeFailed as cause:
-            raise NodeFailed("unreachable", retry=False) from cause
+            raise _no_way_in(cause) from cause
         judge(seen, origin=state.origin, hops=hops)
         moved = seen.location if seen.outcome is Outcome.OFF_SITE else None
         if moved is not None and same_site(state.origin, origin_of(moved)):
@@ -298,5 +298,9 @@ async def _heed_robots(state: Exploration, origin: str) -> None:
     try:
         state.robots = await robots.read_robots(origin, timeout_s=state.request_timeout_s)
     except NodeFailed as cause:
-        raise NodeFailed("unreachable", retry=False) from cause
+        raise _no_way_in(cause) from cause
     state.origin = origin
+
+
+def _no_way_in(cause: NodeFailed) -> NodeFailed:
+    return NodeFailed(cause.code if cause.code == "address_refused" else "unreachable", retry=False)

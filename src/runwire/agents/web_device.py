@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import re
-import socket
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import urljoin
@@ -14,6 +13,7 @@ from selectolax.lexbor import LexborHTMLParser
 
 from runwire.agents.page_graph import Outcome, Sighting
 from runwire.agents.web_address import normalised, origin_of, paths_within
+from runwire.agents.web_guard import AddressRefused, CheckedResolver, approved_socket
 from runwire.errors import NodeFailed
 
 USER_AGENT: Final = "runwire-explore"
@@ -29,20 +29,6 @@ _CHARSET: Final = re.compile(
     re.IGNORECASE,
 )
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-
-
-def approve(address: str) -> None:
-    """Passes an IP address that may be connected to. Raises PermissionError for one that may not.
-
-    Asked for every connection with the very address it goes to, so no redirect, IP literal or
-    later answer of the DNS gets around it. Today every address may.
-    """
-
-
-def _approved_socket(info: aiohttp.AddrInfoType) -> socket.socket:
-    family, kind, protocol, _name, address = info
-    approve(str(address[0]))
-    return socket.socket(family, kind, protocol)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +52,12 @@ async def get(url: str, *, max_bytes: int, timeout_s: float, media_types: frozen
 
     Every request has a session of its own: nothing is shared that a cancelled, crashed or taken-over run
     could leave open, and no cookie outlives a step. The price is a connection per page; pages are few.
-    Raises NodeFailed `request_timeout` or `connection_lost` when no whole answer came.
+    Raises NodeFailed `request_timeout` or `connection_lost` when no whole answer came, and `address_refused` for an
+    address that may not be connected to.
     """
-    connector = aiohttp.TCPConnector(socket_factory=_approved_socket, force_close=True)
+    connector = aiohttp.TCPConnector(
+        resolver=CheckedResolver(), socket_factory=approved_socket, use_dns_cache=False, force_close=True
+    )
     jar = aiohttp.DummyCookieJar()
     headers = {"User-Agent": USER_AGENT, "Accept": "text/html, */*;q=0.5"}
     try:
@@ -96,6 +85,8 @@ async def get(url: str, *, max_bytes: int, timeout_s: float, media_types: frozen
     except TimeoutError as cause:
         raise NodeFailed("request_timeout") from cause
     except (aiohttp.ClientError, OSError) as cause:
+        if _refused(cause):
+            raise NodeFailed("address_refused", retry=False) from cause
         raise NodeFailed("connection_lost") from cause
 
 
@@ -130,6 +121,19 @@ def judge(seen: Sighting, *, origin: str, hops: int) -> None:
         seen.outcome = Outcome.FILE
     else:
         seen.outcome = Outcome.CUT if seen.cut else Outcome.PAGE
+
+
+def _refused(error: BaseException | None) -> bool:
+    """Whether an address was refused: libraries wrap that, and may group it with other failures to connect."""
+    while error is not None:
+        if isinstance(error, AddressRefused):
+            return True
+        if isinstance(error, BaseExceptionGroup) and any(_refused(inner) for inner in error.exceptions):
+            return True
+        if isinstance(error, aiohttp.ClientConnectorError) and _refused(error.os_error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _resolved(base: str, reference: str) -> str | None:

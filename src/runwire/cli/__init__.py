@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 import runwire
-from runwire.cli import archive, demo, doctor, migrate, ops, run, serve
+from runwire.cli import archive, demo, doctor, keys, migrate, ops, run, serve
 from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, exit_code_of, sentences_of
 from runwire.cli.options import examples
 from runwire.errors import RunwireError
@@ -37,6 +37,7 @@ app.add_typer(run.app, name="run", epilog=examples("runwire run start --follow",
 app.add_typer(archive.app, name="archive", epilog=archive.EPILOG)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
+app.add_typer(keys.app, name="keys", epilog=examples("runwire keys create --scope runs:read --name dashboard"))
 app.add_typer(ops.app, name="ops", epilog=examples("runwire ops render", "runwire ops render --check"))
 
 
@@ -63,7 +64,7 @@ def main() -> None:
 
 def run_command(args: Sequence[str]) -> int:
     """Runs one command line and returns its exit code."""
-    if not args or list(args) in (["run"], ["archive"], ["ops"]):
+    if not args or list(args) in (["run"], ["archive"], ["keys"], ["ops"]):
         args = [*args, "--help"]
     try:
         result = typer.main.get_command(app).main(args=list(args), prog_name="runwire", standalone_mode=False)

@@ -8,8 +8,26 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from runwire.settings import Role, Settings, load_settings
+
+# On this machine, for whoever sits at it: credentials of a real service are not asked for, and sites of theirs may be
+# explored wherever they are.
+_OPEN: Final = {
+    "host": "127.0.0.1",
+    "admin_host": "127.0.0.1",
+    "auth": "auto",
+    "keys": (),
+    "keys_file": None,
+    "jwt_jwks": None,
+    "jwt_secret": None,
+    "admin_token": None,
+    "tls_cert": None,
+    "tls_key": None,
+    "admin_tls": False,
+    "explore_allow": ("0.0.0.0/0", "::/0"),
+}
 
 
 @contextmanager
@@ -33,7 +51,7 @@ def demo_folder(chosen: Path | None = None) -> Iterator[Path]:
 
 def demo_settings(folder: Path) -> Settings:
     """Every role in this process, every run traced, the usual ports where they are free."""
-    usual = load_settings()
+    usual = load_settings().model_copy(update=_OPEN)
     own = {
         "database_url": None,
         "bus": "memory",

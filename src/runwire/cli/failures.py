@@ -13,6 +13,7 @@ from runwire.errors import (
     InvalidRequest,
     RunNotFound,
     RunwireError,
+    Unauthenticated,
     UnknownAgent,
 )
 
@@ -60,6 +61,8 @@ def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
         return (error.strerror or str(error),)
     if error.code == "server_unreachable":
         return (f"{error} (is `runwire serve` running? --url or RUNWIRE_URL says where)",)
+    if isinstance(error, Unauthenticated):
+        return (f"{error} (--token or RUNWIRE_TOKEN: a token or an API key)",)
     return (" ".join(str(error).split()),)
 
 

@@ -12,7 +12,10 @@ Url = Annotated[
 Token = Annotated[
     str | None,
     typer.Option(
-        "--token", envvar="RUNWIRE_TOKEN", help="Bearer token, if the service asks for one.", rich_help_panel="Service"
+        "--token",
+        envvar="RUNWIRE_TOKEN",
+        help="Token or API key, if the service asks for one.",
+        rich_help_panel="Service",
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]

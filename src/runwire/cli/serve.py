@@ -91,6 +91,7 @@ async def _serve(settings: Settings) -> int:
     service = Assembly(settings)
     stop_on_signals(service)
     end_with_supervisor()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload)
     for url in {settings.database_url, settings.database_direct_url}:
         if url is not None:
             await check_reachable(url)

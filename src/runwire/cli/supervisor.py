@@ -65,6 +65,12 @@ class Supervisor:
             if process.returncode is None:
                 process.terminate()
 
+    def reload(self) -> None:
+        """Tells every process to read its certificate again."""
+        for process in self._running.values():
+            if process.returncode is None:
+                process.send_signal(signal.SIGHUP)
+
     # ------------------------------------------------------------------ one place, and who is in it
 
     async def _kept_running(self, place: int) -> None:
@@ -141,6 +147,7 @@ class Supervisor:
             self.stop()
 
         loop.add_signal_handler(signal.SIGTERM, self.stop)
+        loop.add_signal_handler(signal.SIGHUP, self.reload)
         loop.add_signal_handler(signal.SIGINT, interrupt)
 
 

@@ -67,8 +67,16 @@ def wait_as_told(state: RetryCallState) -> float:
 class Caller:
     """Calls over one session. `retry_s` is how long one call goes on being tried."""
 
-    def __init__(self, session: aiohttp.ClientSession, *, base_url: str, retry_s: float) -> None:
+    def __init__(
+        self,
+        session: aiohttp.ClientSession,
+        *,
+        base_url: str,
+        retry_s: float,
+        token: Callable[[], str | None] = lambda: None,
+    ) -> None:
         self.session = session
+        self._token = token
         self.base_url = base_url
         self.retry_s = retry_s
 
@@ -108,7 +116,7 @@ class Caller:
                 call.method,
                 self.base_url + call.path,
                 params=call.query,
-                headers=call.headers,
+                headers={**self.credentials(), **(call.headers or {})},
                 data=None if call.body is None else msgspec.json.encode(call.body),
             ) as response:
                 body = await response.read()
@@ -121,6 +129,11 @@ class Caller:
         if response.status >= 400:
             raise refusal(response, body, call=call)
         return decoded(body, answer)
+
+    def credentials(self) -> dict[str, str]:
+        """Headers that say who calls, as of now."""
+        token = self._token()
+        return {"Authorization": f"Bearer {token}"} if token else {}
 
     def unreachable(self, error: BaseException) -> ServerUnreachable:
         return ServerUnreachable(self.base_url, _reason(error))

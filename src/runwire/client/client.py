@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import weakref
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -32,15 +32,23 @@ class Client:
     `retry_s` is how long a call goes on being tried while the service cannot be reached or is busy (Retry-After is
     heeded), `timeout_s` how long one try may take. Calls that would not be safe to repeat are not. Errors are those
     of `runwire.errors`, by what the service said, or ServerUnreachable, ServerProblem, UnexpectedAnswer.
+
+    `token` is a token or an API key, or what gives one: that is asked for each request, so that a stream outlives the
+    token it began with.
     """
 
     def __init__(
-        self, base_url: str, *, token: str | None = None, timeout_s: float = 30.0, retry_s: float = 10.0
+        self,
+        base_url: str,
+        *,
+        token: str | Callable[[], str] | None = None,
+        timeout_s: float = 30.0,
+        retry_s: float = 10.0,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         if not self.base_url.startswith(("http://", "https://")):
             raise InvalidRequest(f"the service's URL must start with http:// or https://, not {base_url!r}")
-        self._token = token
+        self._token: Callable[[], str | None] = token if callable(token) else lambda: token
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._opened: Caller | None = None
@@ -52,12 +60,11 @@ class Client:
                 "Accept": "application/json",
                 "Content-Type": "application/json",
                 "User-Agent": _user_agent(),
-                **({"Authorization": f"Bearer {self._token}"} if self._token else {}),
             },
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
             connector=aiohttp.TCPConnector(limit=0),  # a stream holds its connection for as long as its run goes on
         )
-        self._opened = Caller(session, base_url=self.base_url, retry_s=self._retry_s)
+        self._opened = Caller(session, base_url=self.base_url, retry_s=self._retry_s, token=self._token)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -10,12 +10,14 @@ import msgspec
 from runwire.errors import (
     AppendError,
     ArchiveUnavailable,
+    AuthUnavailable,
     CursorExpired,
     CursorPastTail,
     DatabaseUnavailable,
     FenceLost,
     IllegalAppend,
     InvalidRequest,
+    NotPermitted,
     PartitionMissing,
     RunClosed,
     RunNotFound,
@@ -24,6 +26,7 @@ from runwire.errors import (
     SeqConflict,
     StartConflict,
     StorageUnavailable,
+    Unauthenticated,
     UnknownAgent,
 )
 
@@ -82,12 +85,17 @@ def error_of(problem: Problem, *, run_id: str = "", fence: int | None = None) ->
             return build({"runId": run_id, "held": fence, "detail": problem.detail, **problem.facts})
         except (KeyError, TypeError, ValueError):
             pass  # a fact is missing: the code and the text are still worth raising
+    if problem.status == 401:
+        return Unauthenticated(problem.detail, code=problem.code)
+    if problem.status == 403 and not problem.code.startswith("http_"):  # of this service, not of a proxy before it
+        return NotPermitted(problem.detail, code=problem.code, scope=problem.facts.get("scope"))
     if problem.status in (400, 413, 415, 422):
         return InvalidRequest(problem.detail, code=problem.code)
     return ServerProblem(problem.status, code=problem.code, detail=problem.detail)
 
 
 _BY_CODE: Final[Mapping[str, Callable[[Mapping[str, Any]], RunwireError]]] = {
+    AuthUnavailable.code: lambda p: AuthUnavailable(p["detail"]),
     RunNotFound.code: lambda p: RunNotFound(p["runId"]),
     UnknownAgent.code: lambda p: UnknownAgent(p["agent"], known=tuple(p["known"])),
     StartConflict.code: lambda p: StartConflict(p["runId"], by=p.get("by", "the runId or the Idempotency-Key")),

@@ -177,7 +177,7 @@ class RunStream:
             response = await self._caller.session.get(
                 f"{self._caller.base_url}{self._view.path}/stream",
                 params=self._query,
-                headers=headers,
+                headers={**self._caller.credentials(), **headers},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._idle_s),
             )
         if response.status == 200 and response.content_type == "text/event-stream":

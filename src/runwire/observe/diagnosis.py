@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import msgspec
 
-from runwire.db import Database, Row, load_sql
+from runwire.db import Database, Row, load_sql, seen_by
 from runwire.errors import RunNotFound
 from runwire.model.graph import DEFAULT_TIMEOUT_S, Agents
 from runwire.model.run import RunState
@@ -65,9 +65,12 @@ class Diagnostician:
         self._database = database
         self._agents = agents
 
-    async def diagnose(self, run_id: str) -> Diagnosis:
-        """Raises RunNotFound and DatabaseUnavailable (which is a diagnosis, too)."""
-        run = await self._database.fetchrow(_SQL["diagnose"], run_id)
+    async def diagnose(self, run_id: str, *, tenant: str | None = None) -> Diagnosis:
+        """Raises RunNotFound and DatabaseUnavailable (which is a diagnosis, too).
+
+        For a `tenant` the runs of others do not exist; what holds up its own is looked for everywhere.
+        """
+        run = await seen_by(self._database, tenant).fetchrow(_SQL["diagnose"], run_id)
         if run is None:
             raise RunNotFound(run_id)
         node = await self._database.fetchrow(_SQL["node_in_flight"], run_id)

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from runwire.db import Database, Row, load_sql
+from runwire.db import Database, Row, Statements, load_sql, seen_by
 from runwire.errors import InvalidRequest, RunClosed, RunNotFound, SignalNotTaken, StartConflict, UnknownAgent
 from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
@@ -99,13 +99,32 @@ class RunControl:
         on_claimable: Callable[[str], None],
         on_cancel: Callable[[str], None],
         open_max: int = 0,
+        tenant: str | None = None,
     ) -> None:
-        """`open_max`: runs that may be open at once; 0 is no limit."""
-        self._database = database
+        """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. With a `tenant` all is done
+        on its behalf: what belongs to others is not there.
+        """
+        self._whole_database = database
+        self._database: Statements = seen_by(database, tenant)
+        self._tenant = tenant
         self._agents = agents
         self._on_claimable = on_claimable
         self._on_cancel = on_cancel
         self._open_runs = OpenRuns(database, at_most=open_max)
+
+    def on_behalf_of(self, tenant: str | None) -> RunControl:
+        """The same for one tenant; for None, this one."""
+        if tenant is None:
+            return self
+        bound = RunControl(
+            self._whole_database,
+            self._agents,
+            on_claimable=self._on_claimable,
+            on_cancel=self._on_cancel,
+            tenant=tenant,
+        )
+        bound._open_runs = self._open_runs  # one count for all tenants
+        return bound
 
     async def start(self, request: StartRequest) -> Started:
         """The run, durable and claimable; the one started before when id or idempotency key say it is the same.
@@ -116,10 +135,9 @@ class RunControl:
         run_id = new_run_id() if request.run_id is None else checked_run_id(request.run_id)
         await self._open_runs.admit()
         fingerprint = request.fingerprint()
-        made = await self._database.fetchrow(
-            _SQL["start"],
+        run = (
             run_id,
-            request.tenant,
+            self._tenant or request.tenant,
             request.agent,
             request.external,
             request.lease_s,
@@ -127,9 +145,8 @@ class RunControl:
             request.idempotency_key,
             fingerprint,
             msgspec.json.encode(request.input or {}),
-            request.traceparent if request.sampled else None,
         )
-        if made is None:
+        if not await self._make(run, request.traceparent if request.sampled else None):
             return await self._started_before(run_id, request, fingerprint)
         if not request.external:
             self._on_claimable(request.agent)
@@ -154,7 +171,7 @@ class RunControl:
         """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`)."""
         before_us, before_id = (None, None) if cursor is None else decoded_cursor(cursor)
         rows = await self._database.fetch(
-            _SQL["page"], tenant, state and state.value, agent, before_us, before_id, limit + 1
+            _SQL["page"], self._tenant or tenant, state and state.value, agent, before_us, before_id, limit + 1
         )
         more = len(rows) > limit
         rows = rows[:limit]
@@ -195,6 +212,17 @@ class RunControl:
         self._on_claimable(view.agent)
         return view
 
+    async def _make(self, run: tuple[object, ...], traceparent: str | None) -> bool:
+        """Whether the run and its outbox row are there now; False when the id or the key is taken."""
+        if self._tenant is None:
+            return await self._database.fetchrow(_SQL["start"], *run, traceparent) is not None
+        # Two statements: a policy looks at the run the second is for, and sees what earlier statements made.
+        async with self._database.transaction() as transaction:
+            made = await transaction.fetchrow(_SQL["start_run"], *run)
+            if made is not None:
+                await transaction.execute(_SQL["start_outbox"], made["run_id"], made["run_day"], traceparent)
+        return made is not None
+
     def _check(self, request: StartRequest) -> None:
         if request.external:
             return
@@ -212,13 +240,14 @@ class RunControl:
             ) from error
 
     async def _started_before(self, run_id: str, request: StartRequest, fingerprint: bytes) -> Started:
-        rows = await self._database.fetch(_SQL["taken_by"], run_id, request.tenant, request.idempotency_key)
+        tenant = self._tenant or request.tenant
+        rows = await self._database.fetch(_SQL["taken_by"], run_id, tenant, request.idempotency_key)
         for row in rows:
             if row["request_hash"] != fingerprint:
                 by = "this runId" if row["run_id"] == request.run_id else "this Idempotency-Key"
                 raise StartConflict(row["run_id"], by=by)
-        if not rows:
-            raise StartConflict(run_id, by="a start that was withdrawn meanwhile")
+        if not rows:  # it is another tenant's, or was withdrawn meanwhile: which of them is nobody's business
+            raise StartConflict(run_id, by="this runId")
         first = rows[0]
         return Started(first["run_id"], created=False, fence=first["fence"] if first["external"] else None)
 

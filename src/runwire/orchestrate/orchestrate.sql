@@ -14,6 +14,19 @@ INSERT INTO run_outbox (run_id, run_day, traceparent) SELECT run_id, run_day, $1
 -- Runs that are not over, or not published to their end; counted no further than needed.
 SELECT count(*) FROM (SELECT FROM run_outbox LIMIT $1) AS open_run
 
+-- name: start_run
+-- As `start`, the first half, on behalf of a tenant.
+INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
+                  idempotency_key, request_hash, input)
+VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN 1 ELSE 0 END, CASE WHEN $4 THEN 'external' END,
+        CASE WHEN $4 THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9)
+ON CONFLICT DO NOTHING
+RETURNING run_id, run_day
+
+-- name: start_outbox
+-- The second half, in the same transaction.
+INSERT INTO run_outbox (run_id, run_day, traceparent) VALUES ($1, $2, $3)
+
 -- name: taken_by
 -- The runs a start collides with: by its id, or by its idempotency key.
 SELECT run_id, request_hash, fence, external FROM runs

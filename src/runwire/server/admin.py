@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hmac
+
 from aiohttp import web
 
+from runwire.errors import Unauthenticated
 from runwire.server.runs import json_response
 from runwire.server.services import AdminServices
 
@@ -12,6 +15,7 @@ class AdminRoutes:
     def __init__(self, services: AdminServices) -> None:
         self._metrics = services.metrics
         self._readiness = services.readiness
+        self._token = services.token
 
     async def healthz(self, _request: web.Request) -> web.Response:
         """200 as long as the event loop turns: whoever restarts processes asks this, not /readyz."""
@@ -22,5 +26,18 @@ class AdminRoutes:
         return json_response(found, status=200 if found.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
+        """Raises Unauthenticated when there is an admin token and the request does not show it."""
+        self._check(request)
         body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
+
+    def _check(self, request: web.Request) -> None:
+        if self._token is None:
+            return
+        given = request.headers.get("Authorization")
+        if given is None:
+            raise Unauthenticated("The admin token is needed.", code="credentials_missing")
+        scheme, _, shown = given.partition(" ")
+        right = hmac.compare_digest(shown.strip().encode(errors="replace"), self._token.encode())
+        if scheme.lower() != "bearer" or not right:
+            raise Unauthenticated("This is not the admin token.", code="credentials_invalid")

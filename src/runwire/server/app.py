@@ -11,82 +11,106 @@ from aiohttp.typedefs import Handler, Middleware
 
 from runwire.server import openapi
 from runwire.server.admin import AdminRoutes
+from runwire.server.auth import PUBLIC, STREAM, Access, Scope, check_guarded
+from runwire.server.auth.local import check_local
+from runwire.server.cors import Cors
 from runwire.server.docs_site import DocsSite, add_docs, docs_folder
 from runwire.server.events import EventRoutes
 from runwire.server.listener import server_options
 from runwire.server.problems import answer_expectation, answer_problems
 from runwire.server.runs import RUNS, RunRoutes
+from runwire.server.security_headers import security_headers
 from runwire.server.services import AdminServices, Services
 from runwire.server.static_files import Content, packaged, served
 from runwire.server.streams import StreamRoutes
+from runwire.server.tickets import TicketRoutes
+from runwire.settings import Settings, is_loopback
 
-_SECURITY_HEADERS: Final = {
-    "Server": "runwire",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-}
+_OPENAPI: Final = "/openapi.json"
 
 
 def build_api_app(services: Services) -> web.Application:
     """The API, the documentation and the console. Served by `listening`."""
-    settings = services.settings
-    app = _application(services.admission.middleware(settings.trusted_proxies), body_max=settings.body_max_bytes)
+    settings, gate = services.settings, services.gate
+    admitted = services.admission.middleware(settings.trusted_proxies)
+    app = _application(admitted, body_max=settings.body_max_bytes, tls=settings.tls_cert is not None)
     runs, events, streams = RunRoutes(services), EventRoutes(services), StreamRoutes(services)
+    tickets = TicketRoutes(services, gate.tickets)
     run = RUNS + "/{run_id}"
+
+    def route(made: Callable[..., web.RouteDef], path: str, handler: Handler, access: Access | Scope) -> web.RouteDef:
+        asks = Access(access) if isinstance(access, Scope) else access
+        return made(path, gate.guarded(handler, asks), expect_handler=answer_expectation)
+
+    document = _document(openapi.api_document(settings))
     app.add_routes(
         [
-            _route(web.post, RUNS, runs.start),
-            _route(web.get, RUNS, runs.list),
-            _route(web.get, run, runs.view),
-            _route(web.delete, run, runs.cancel),
-            _route(web.post, f"{run}/cancel", runs.cancel),
-            _route(web.post, f"{run}/signal", runs.signal),
-            _route(web.get, f"{run}/state", runs.state),
-            _route(web.get, f"{run}/diagnosis", runs.diagnosis),
-            _route(web.get, f"{run}/events", events.page),
-            _route(web.post, f"{run}/events", events.append),
-            _route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream),
-            _route(web.get, "/openapi.json", served(Content.of(openapi.api_document(settings), name="a.json"))),
-            _route(web.get, "/", served(packaged("console", "index.html"))),
-            _route(web.get, "/console.css", served(packaged("console", "console.css"))),
-            _route(web.get, "/console.js", served(packaged("console", "console.js"))),
+            route(web.post, RUNS, runs.start, Scope.START),
+            route(web.get, RUNS, runs.list, Scope.READ),
+            route(web.get, run, runs.view, Scope.READ),
+            route(web.delete, run, runs.cancel, Scope.CANCEL),
+            route(web.post, f"{run}/cancel", runs.cancel, Scope.CANCEL),
+            route(web.post, f"{run}/signal", runs.signal, Scope.SIGNAL),
+            route(web.get, f"{run}/state", runs.state, Scope.STATE),
+            route(web.get, f"{run}/diagnosis", runs.diagnosis, Scope.OPS),
+            route(web.get, f"{run}/events", events.page, Scope.READ),
+            route(web.post, f"{run}/events", events.append, Scope.APPEND),
+            route(web.post, f"{run}/stream-ticket", tickets.issue, Scope.READ),
+            route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream, STREAM),
+            route(web.get, _OPENAPI, document, PUBLIC if settings.pages else Access(Scope.OPS)),
         ]
     )
-    add_docs(app, DocsSite(docs_folder()))
+    if settings.pages:
+        for path, name in (("/", "index.html"), ("/console.css", "console.css"), ("/console.js", "console.js")):
+            app.add_routes([route(web.get, path, served(packaged("console", name)), PUBLIC)])
+        add_docs(app, DocsSite(docs_folder()), public=lambda handler: gate.guarded(handler, PUBLIC))
+    check_guarded(app)
+    _protect_browsers(app, settings)
     return app
 
 
 def build_admin_app(services: AdminServices) -> web.Application:
     """Health, readiness and metrics. Served by `listening`."""
-    app = _application(body_max=1024)
+    app = _application(body_max=1024, tls=False)
     admin = AdminRoutes(services)
-    app.add_routes(
-        [
-            _route(web.get, "/healthz", admin.healthz),
-            _route(web.get, "/readyz", admin.readyz),
-            _route(web.get, "/metrics", admin.metrics),
-            _route(web.get, "/openapi.json", _document(openapi.admin_document())),
-        ]
-    )
+    routes = {"/healthz": admin.healthz, "/readyz": admin.readyz, "/metrics": admin.metrics}
+    for path, handler in {**routes, _OPENAPI: _document(openapi.admin_document())}.items():
+        app.add_routes([web.get(path, handler, expect_handler=answer_expectation)])
     return app
 
 
-def _application(*middlewares: Middleware, body_max: int) -> web.Application:
+def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Application:
     app = web.Application(
         middlewares=[answer_problems, *middlewares], client_max_size=body_max, handler_args=server_options()
     )
-    app.on_response_prepare.append(_add_security_headers)
+    app.on_response_prepare.append(security_headers(tls=tls))
     return app
 
 
-def _route(made: Callable[..., web.RouteDef], path: str, handler: Handler) -> web.RouteDef:
-    return made(path, handler, expect_handler=answer_expectation)
+def _protect_browsers(app: web.Application, settings: Settings) -> None:
+    """Pages of other origins may do what the settings say, and on this machine nothing else, even unasked for."""
+    cors = Cors(settings.cors_origins)
+    local = settings.auth == "auto" and not settings.authenticates and is_loopback(settings.host)
+    hosts = frozenset(name.lower() for name in settings.allowed_hosts)
+
+    @web.middleware
+    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if local:
+            check_local(request, hosts=hosts, origins=cors.origins)
+        refused = request.match_info.http_exception
+        if isinstance(refused, web.HTTPMethodNotAllowed):
+            answer = cors.preflight(request, refused.allowed_methods)
+            if answer is not None:
+                return answer
+        return await handler(request)
+
+    async def say(request: web.Request, response: web.StreamResponse) -> None:
+        if request.path.startswith("/api/") or request.path == _OPENAPI:
+            response.headers.update(cors.headers(request))
+
+    app.middlewares.append(middleware)
+    app.on_response_prepare.append(say)
 
 
 def _document(body: bytes) -> Handler:
     return served(Content.of(body, name="openapi.json"))
-
-
-async def _add_security_headers(_request: web.Request, response: web.StreamResponse) -> None:
-    response.headers.update(_SECURITY_HEADERS)

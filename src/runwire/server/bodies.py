@@ -65,6 +65,13 @@ class EventsPage(msgspec.Struct, frozen=True, rename="camel"):
     has_more: bool
 
 
+class StreamTicket(msgspec.Struct, frozen=True, rename="camel"):
+    """Opens the stream of one run, as `?ticket=`, until `expiresAt` (epoch milliseconds); it then goes on."""
+
+    ticket: str
+    expires_at: int
+
+
 class RunStateDocument(msgspec.Struct, frozen=True, rename="camel"):
     """A run's state as of its last checkpoint, at event `seq`; null before the first."""
 

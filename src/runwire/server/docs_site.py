@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from html import escape
 from importlib.resources import files
 from importlib.resources.abc import Traversable
@@ -14,6 +14,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.anchors import anchors_plugin
@@ -121,13 +122,15 @@ class DocsSite:
         return Content.of(html.encode(), name="page.html")
 
 
-def add_docs(app: web.Application, site: DocsSite) -> None:
+def add_docs(app: web.Application, site: DocsSite, *, public: Callable[[Handler], Handler]) -> None:
+    """Adds the site's routes; `public` makes handlers anybody may call."""
+
     async def to_index(_request: web.Request) -> web.StreamResponse:
         return web.Response(status=308, headers={"Location": PREFIX})
 
-    app.router.add_get("/docs", to_index)
-    app.router.add_get("/docs/docs.css", served(packaged("site", "docs.css")))
-    app.router.add_get("/docs/{path:.*}", site.handle)
+    app.router.add_get("/docs", public(to_index))
+    app.router.add_get("/docs/docs.css", public(served(packaged("site", "docs.css"))))
+    app.router.add_get("/docs/{path:.*}", public(site.handle))
 
 
 def _walk(folder: Traversable, at: str = "") -> Iterator[tuple[str, Traversable]]:

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from runwire.errors import InvalidRequest
 from runwire.model.run import RunState
+from runwire.server.auth import caller_of
 from runwire.server.bodies import AppendEvents, EventsAppended, EventsPage
 from runwire.server.requests import decoded_body, fence_in, limit_in, run_id_in
 from runwire.server.runs import json_response
@@ -32,6 +33,8 @@ class EventRoutes:
         run_id = run_id_in(request)
         fence = fence_in(request)
         body = await decoded_body(request, _APPEND)
+        if (tenant := caller_of(request).tenant) is not None:  # the log itself knows runs, not whose they are
+            await self._reader.on_behalf_of(tenant).position(run_id)
         if len(body.events) > self._batch_max:
             raise InvalidRequest(f"a batch has at most {self._batch_max} events", code="batch_too_large")
         appended = await self._external.append(
@@ -51,7 +54,8 @@ class EventRoutes:
         run_id = run_id_in(request)
         after = parse_cursor(from_seq=request.query.get("fromSeq")).seq
         limit = limit_in(request, default=PAGE_DEFAULT, at_most=self._page_max)
-        page = await self._reader.page(run_id, after=after, limit=limit)
+        reader = self._reader.on_behalf_of(caller_of(request).tenant)
+        page = await reader.page(run_id, after=after, limit=limit)
         body = msgspec.json.encode(EventsPage([event.on_wire(run_id) for event in page.events], page.has_more))
         if not page.closed:
             return web.Response(body=body, content_type="application/json", headers={"Cache-Control": "no-store"})

@@ -12,12 +12,27 @@ from runwire.model.run import RUN_ID_PATTERN, RunState
 from runwire.observe import Diagnosis
 from runwire.orchestrate import RunPage, RunView
 from runwire.server import bodies
+from runwire.server.auth.caller import Scope
 from runwire.server.openapi_operations import ADMIN_OPERATIONS, API_OPERATIONS, Operation
 from runwire.server.problems import KINDS, MEDIA_TYPE
 from runwire.server.requests import SEQ_MAX
 from runwire.server.services import Readiness
 from runwire.settings import Settings
 
+_SCHEMES: Final = {
+    "bearer": {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "A token (JWT) or an API key. Scopes: " + ", ".join(f"`{scope}`" for scope in Scope) + ".",
+    },
+    "ticket": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "ticket",
+        "description": "For EventSource: a ticket of `POST .../stream-ticket`. Of this run's stream, and short-lived.",
+    },
+}
+_HEADERS: Final = {401: "WWW-Authenticate", 503: "Retry-After"}
 _REF: Final = "#/components/schemas/{name}"
 _TYPES: Final = (
     bodies.StartRun,
@@ -27,6 +42,7 @@ _TYPES: Final = (
     bodies.SendSignal,
     bodies.EventsPage,
     bodies.RunStateDocument,
+    bodies.StreamTicket,
     Diagnosis,
     RunView,
     RunPage,
@@ -38,7 +54,9 @@ def api_document(settings: Settings) -> bytes:
     """What the API listener serves, as JSON."""
     schemas = _schemas()
     schemas["AppendEvents"]["properties"]["events"]["maxItems"] = settings.batch_max_events
-    return _document("runwire", API_OPERATIONS, schemas, parameters=_parameters(settings))
+    return _document(
+        "runwire", API_OPERATIONS, schemas, parameters=_parameters(settings), authenticated=settings.authenticates
+    )
 
 
 def admin_document() -> bytes:
@@ -49,11 +67,19 @@ def admin_document() -> bytes:
 
 
 def _document(
-    title: str, operations: tuple[Operation, ...], schemas: dict[str, Any], *, parameters: dict[str, Any]
+    title: str,
+    operations: tuple[Operation, ...],
+    schemas: dict[str, Any],
+    *,
+    parameters: dict[str, Any],
+    authenticated: bool = False,
 ) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _described(operation, parameters)
+        paths.setdefault(operation.path, {})[operation.method.lower()] = {
+            **_described(operation, parameters),
+            **(_security(operation) if authenticated else {}),
+        }
     document = msgspec.json.encode(
         {
             "openapi": "3.1.0",
@@ -65,7 +91,7 @@ def _document(
             },
             "servers": [{"url": "/"}],
             "paths": paths,
-            "components": {"schemas": schemas},
+            "components": {"schemas": schemas, **({"securitySchemes": _SCHEMES} if authenticated else {})},
         }
     )
     # Python's `$` needs this after it to mean the end; elsewhere it does by itself, and not every reader knows it.
@@ -79,7 +105,7 @@ def _described(operation: Operation, parameters: dict[str, Any]) -> dict[str, An
         "description": operation.description or operation.summary,
         "responses": {
             **operation.responses(),
-            **_problems(operation.problems),
+            **_problems(operation.all_problems),
         },
     }
     if operation.parameters:
@@ -97,6 +123,17 @@ def _described(operation: Operation, parameters: dict[str, Any]) -> dict[str, An
     return described
 
 
+def _security(operation: Operation) -> dict[str, Any]:
+    """How a caller may say who it is, and the scope it needs; nothing for what anybody may call."""
+    scope = operation.access.scope
+    if scope is None:
+        return {"security": []}
+    ways: list[dict[str, list[str]]] = [{"bearer": [scope.value]}]
+    if operation.access.ticket:
+        ways.append({"ticket": []})
+    return {"security": ways}
+
+
 def _problems(codes: tuple[str, ...]) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in codes:
@@ -105,7 +142,7 @@ def _problems(codes: tuple[str, ...]) -> dict[str, Any]:
         str(status): {
             "description": " ".join(f"`{code}`: {KINDS[code].title}" for code in of_status),
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
-            **({"headers": {"Retry-After": {"schema": {"type": "string"}}}} if status == 503 else {}),
+            **({"headers": {_HEADERS[status]: {"schema": {"type": "string"}}}} if status in _HEADERS else {}),
         }
         for status, of_status in sorted(by_status.items())
     }

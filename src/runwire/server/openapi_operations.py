@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+from runwire.server.auth.caller import PUBLIC, STREAM, Access, Scope
+
 _RUN: Final = "/api/agents/runs/{runId}"
 
 
@@ -29,6 +31,12 @@ class Operation:
     others: Mapping[int, str] = field(default_factory=dict)
     """Further statuses without a body, and what they mean."""
     problems: tuple[str, ...] = ()
+    access: Access = PUBLIC
+
+    @property
+    def all_problems(self) -> tuple[str, ...]:
+        """With those of the gate."""
+        return self.problems if self.access.scope is None else (*self.problems, *_GATE)
 
     def responses(self) -> dict[str, Any]:
         """The answers that are no problem, as OpenAPI has them."""
@@ -42,6 +50,15 @@ class Operation:
         return {str(self.status): main, **others}
 
 
+_GATE: Final = (
+    "credentials_missing",
+    "credentials_invalid",
+    "credentials_expired",
+    "scope_missing",
+    "origin_refused",
+    "host_refused",
+    "auth_unavailable",
+)
 _BODY: Final = ("malformed_json", "malformed_body", "body_too_large", "unsupported_media_type", "invalid_request")
 _OF_RUN: Final = ("invalid_run_id", "run_not_found", "too_many_requests", "database_unavailable", "internal")
 
@@ -67,6 +84,7 @@ API_OPERATIONS: Final = (
             *_BODY,
             "invalid_run_id",
             "invalid_idempotency_key",
+            "run_id_reserved",
             "start_conflict",
             "unknown_agent",
             "invalid_input",
@@ -75,6 +93,7 @@ API_OPERATIONS: Final = (
             "database_unavailable",
             "internal",
         ),
+        access=Access(Scope.START),
     ),
     Operation(
         "GET",
@@ -93,8 +112,18 @@ API_OPERATIONS: Final = (
             "database_unavailable",
             "internal",
         ),
+        access=Access(Scope.READ),
     ),
-    Operation("GET", _RUN, "getRun", "The run as it is.", parameters=("runId",), answer="RunView", problems=_OF_RUN),
+    Operation(
+        "GET",
+        _RUN,
+        "getRun",
+        "The run as it is.",
+        parameters=("runId",),
+        answer="RunView",
+        problems=_OF_RUN,
+        access=Access(Scope.READ),
+    ),
     Operation(
         "DELETE",
         _RUN,
@@ -105,6 +134,7 @@ API_OPERATIONS: Final = (
         status=202,
         answer="RunView",
         problems=_OF_RUN,
+        access=Access(Scope.CANCEL),
     ),
     Operation(
         "POST",
@@ -116,6 +146,7 @@ API_OPERATIONS: Final = (
         status=202,
         answer="RunView",
         problems=_OF_RUN,
+        access=Access(Scope.CANCEL),
     ),
     Operation(
         "POST",
@@ -129,6 +160,7 @@ API_OPERATIONS: Final = (
         status=202,
         answer="RunView",
         problems=(*_BODY, *_OF_RUN, "run_closed", "signal_not_taken"),
+        access=Access(Scope.SIGNAL),
     ),
     Operation(
         "GET",
@@ -138,6 +170,7 @@ API_OPERATIONS: Final = (
         parameters=("runId",),
         answer="RunStateDocument",
         problems=_OF_RUN,
+        access=Access(Scope.STATE),
     ),
     Operation(
         "GET",
@@ -147,6 +180,7 @@ API_OPERATIONS: Final = (
         parameters=("runId",),
         answer="Diagnosis",
         problems=_OF_RUN,
+        access=Access(Scope.OPS),
     ),
     Operation(
         "GET",
@@ -166,6 +200,7 @@ API_OPERATIONS: Final = (
             "cursor_expired",
             "archive_unavailable",
         ),
+        access=Access(Scope.READ),
     ),
     Operation(
         "POST",
@@ -195,6 +230,19 @@ API_OPERATIONS: Final = (
             "storage_unavailable",
             "partition_missing",
         ),
+        access=Access(Scope.APPEND),
+    ),
+    Operation(
+        "POST",
+        _RUN + "/stream-ticket",
+        "issueStreamTicket",
+        "A ticket for the run's stream.",
+        "For an EventSource, which can send no header: open the stream with `?ticket=` within the ticket's short life. "
+        "The stream goes on when the ticket has expired; to connect again later, ask for a new one.",
+        parameters=("runId",),
+        answer="StreamTicket",
+        problems=_OF_RUN,
+        access=Access(Scope.READ),
     ),
     Operation(
         "GET",
@@ -203,6 +251,7 @@ API_OPERATIONS: Final = (
         "Server-sent events: what is stored after the cursor, then what happens, up to the terminal event.",
         "Per event `id: <seq>` and a `data:` line with an Event; after the terminal event one `event: end`.",
         parameters=("runId", "fromSeq", "lastEventId", "replay", "speed"),
+        access=STREAM,
         media="text/event-stream",
         others={204: "The run is closed and the client has all of it."},
         problems=(

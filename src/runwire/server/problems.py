@@ -12,11 +12,13 @@ from aiohttp.typedefs import Handler
 
 from runwire.errors import (
     ArchiveUnavailable,
+    AuthUnavailable,
     CursorExpired,
     CursorPastTail,
     DatabaseUnavailable,
     FenceLost,
     InvalidRequest,
+    NotPermitted,
     Overloaded,
     RunClosed,
     RunNotFound,
@@ -26,6 +28,7 @@ from runwire.errors import (
     StartConflict,
     StorageUnavailable,
     TooManyReplays,
+    Unauthenticated,
     UnknownAgent,
 )
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -57,6 +60,13 @@ KINDS: Final[Mapping[str, Kind]] = {
     "invalid_idempotency_key": Kind(400, "An Idempotency-Key is 1 to 255 visible ASCII characters."),
     "missing_fence": Kind(400, "The header Runwire-Fence is needed: the fence the start of the run gave."),
     "cursor_past_tail": Kind(400, "The cursor is past the end of the run's log."),
+    "credentials_missing": Kind(401, "This needs credentials."),
+    "credentials_invalid": Kind(401, "The credentials are not valid here."),
+    "credentials_expired": Kind(401, "The credentials have expired."),
+    "scope_missing": Kind(403, "The credentials do not have the scope this needs."),
+    "run_id_reserved": Kind(403, "Chosen run ids begin with the caller's tenant and a colon."),
+    "origin_refused": Kind(403, "Pages of this origin may not do this while there is no authentication."),
+    "host_refused": Kind(403, "Requests for this host are not taken while there is no authentication."),
     "not_found": Kind(404, "There is nothing at this address."),
     "run_not_found": Kind(404, "There is no such run."),
     "method_not_allowed": Kind(405, "This address does not take this method."),
@@ -85,6 +95,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "too_many_streams": Kind(503, "There are as many streams as may be."),
     "archive_unavailable": Kind(503, "The archive, which has the run's events, does not answer."),
     "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
+    "auth_unavailable": Kind(503, "The keys that verify tokens cannot be had. Nothing was changed."),
     "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
     "partition_missing": Kind(503, "The log has no partition for the run's day. Nothing was stored."),
 }
@@ -127,7 +138,7 @@ class Problem:
         )
 
 
-_PASSING: Final = (ArchiveUnavailable, DatabaseUnavailable, StorageUnavailable, TooManyReplays)
+_PASSING: Final = (ArchiveUnavailable, AuthUnavailable, DatabaseUnavailable, StorageUnavailable, TooManyReplays)
 """Errors that may be over the next time: the client is told when to come back."""
 
 
@@ -137,10 +148,22 @@ def problem_of(error: RunwireError) -> Problem:
         return Problem("internal", "An error nobody foresaw.")
     if isinstance(error, InvalidRequest):
         return Problem(error.code, error.detail)
-    if isinstance(error, Overloaded):
-        return Problem(error.code, error.detail, headers={"Retry-After": str(error.retry_after_s)})
-    retry = {"Retry-After": str(RETRY_AFTER_S)} if isinstance(error, _PASSING) else {}
-    return Problem(error.code, str(error), facts=_facts(error), headers=retry)
+    return Problem(error.code, str(error), facts=_facts(error), headers=_headers(error))
+
+
+def _headers(error: RunwireError) -> dict[str, str]:
+    match error:
+        case _ if isinstance(error, _PASSING):
+            return {"Retry-After": str(RETRY_AFTER_S)}
+        case Overloaded():
+            return {"Retry-After": str(error.retry_after_s)}
+        case Unauthenticated(code="credentials_missing"):  # RFC 6750, 3: no error where nothing was shown
+            return {"WWW-Authenticate": 'Bearer realm="runwire"'}
+        case Unauthenticated():
+            return {"WWW-Authenticate": 'Bearer realm="runwire", error="invalid_token"'}
+        case NotPermitted(scope=str(scope)):
+            return {"WWW-Authenticate": f'Bearer realm="runwire", error="insufficient_scope", scope="{scope}"'}
+    return {}
 
 
 def _facts(error: RunwireError) -> dict[str, Any]:
@@ -148,6 +171,8 @@ def _facts(error: RunwireError) -> dict[str, Any]:
     match error:
         case RunNotFound() | StartConflict():
             pass
+        case NotPermitted(scope=str(scope)):
+            facts["scope"] = scope
         case UnknownAgent():
             facts |= {"agent": error.agent, "known": error.known}
         case RunClosed():

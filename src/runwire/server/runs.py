@@ -8,7 +8,9 @@ import msgspec
 from aiohttp import web
 
 from runwire.errors import InvalidRequest
-from runwire.orchestrate import RunView, StartRequest
+from runwire.model.run import checked_run_id
+from runwire.orchestrate import RunControl, RunView, StartRequest
+from runwire.server.auth import caller_of, check_run_id
 from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, StartRun, deep
 from runwire.server.requests import (
     LIST_DEFAULT,
@@ -41,8 +43,10 @@ class RunRoutes:
         if deep(body.input, limit=INPUT_DEPTH_MAX):
             raise InvalidRequest(f"input is nested more than {INPUT_DEPTH_MAX} levels")
         idempotency_key = idempotency_key_in(request)
+        if (tenant := caller_of(request).tenant) is not None and body.run_id is not None:
+            check_run_id(checked_run_id(body.run_id), tenant=tenant)
         with self._spans.run_request(request.headers.get("traceparent"), route=RUNS) as span:
-            started = await self._control.start(
+            started = await self._control_for(request).start(
                 StartRequest(
                     agent=body.agent,
                     run_id=body.run_id,
@@ -60,7 +64,7 @@ class RunRoutes:
         return json_response(accepted, status=202, headers={"Location": f"{RUNS}/{started.run_id}"})
 
     async def list(self, request: web.Request) -> web.Response:
-        page = await self._control.page(
+        page = await self._control_for(request).page(
             state=state_in(request),
             agent=agent_in(request),
             cursor=request.query.get("cursor"),
@@ -69,22 +73,26 @@ class RunRoutes:
         return json_response(page)
 
     async def view(self, request: web.Request) -> web.Response:
-        return json_response(await self._control.view(run_id_in(request)))
+        return json_response(await self._control_for(request).view(run_id_in(request)))
 
     async def state(self, request: web.Request) -> web.Response:
-        stored = await self._control.state(run_id_in(request))
+        stored = await self._control_for(request).state(run_id_in(request))
         return json_response(RunStateDocument(stored.run_id, stored.seq, msgspec.Raw(stored.state or b"null")))
 
     async def diagnosis(self, request: web.Request) -> web.Response:
-        return json_response(await self._diagnostician.diagnose(run_id_in(request)))
+        tenant = caller_of(request).tenant
+        return json_response(await self._diagnostician.diagnose(run_id_in(request), tenant=tenant))
 
     async def cancel(self, request: web.Request) -> web.Response:
-        return _accepted(await self._control.cancel(run_id_in(request)))
+        return _accepted(await self._control_for(request).cancel(run_id_in(request)))
 
     async def signal(self, request: web.Request) -> web.Response:
         run_id = run_id_in(request)
         body = await decoded_body(request, _SIGNAL)
-        return _accepted(await self._control.signal(run_id, body.name))
+        return _accepted(await self._control_for(request).signal(run_id, body.name))
+
+    def _control_for(self, request: web.Request) -> RunControl:
+        return self._control.on_behalf_of(caller_of(request).tenant)
 
 
 def json_response(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:

@@ -11,6 +11,7 @@ import msgspec
 from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalRuns, RunControl
 from runwire.server.admission import Admission
+from runwire.server.auth.gate import Gate
 from runwire.settings import Settings
 from runwire.stream import Hubs, LogReader, Replays
 from runwire.telemetry.metrics import Metrics
@@ -39,6 +40,8 @@ class AdminServices:
 
     metrics: Metrics
     readiness: ReadinessProbe
+    token: str | None = None
+    """What `/metrics` asks for; None: nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,7 @@ class Services:
     hubs: Hubs
     replays: Replays
     reader: LogReader
+    gate: Gate
     spans: Spans
     settings: Settings
     admission: Admission

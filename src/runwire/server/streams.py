@@ -7,8 +7,10 @@ from typing import Final
 
 from aiohttp import HttpVersion11, web
 
+from runwire import clock
 from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
+from runwire.server.auth import caller_of
 from runwire.server.requests import run_id_in
 from runwire.server.services import Services
 from runwire.stream import NothingLeft, Outlet, Replay, Stream, parse_cursor, parse_speed
@@ -30,10 +32,14 @@ class StreamRoutes:
         self._hubs = services.hubs
         self._admission = services.admission
         self._replays = services.replays
+        self._reader = services.reader
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
         cursor = parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=request.headers.get("Last-Event-ID"))
+        caller = caller_of(request)
+        if caller.tenant is not None:  # hubs are shared by all who watch a run, and know nothing of tenants
+            await self._reader.on_behalf_of(caller.tenant).position(run_id)
         speed = _replay_speed(request)
         attached = (
             self._hubs.attach(run_id, cursor=cursor, client=_client_of(request))
@@ -44,6 +50,8 @@ class StreamRoutes:
             async with attached as stream:
                 if isinstance(stream, NothingLeft):
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
+                if caller.expires_at is not None:
+                    stream.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
                 return await _served(request, stream)
 
 

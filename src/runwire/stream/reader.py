@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from runwire.db import Database, Row, load_sql
+from runwire.db import Database, Row, Statements, load_sql, seen_by
 from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
 from runwire.model.event import StoredEvent
 from runwire.model.run import TERMINAL, RunState
@@ -65,10 +65,18 @@ class ColdLog(Protocol):
 class LogReader:
     """Reads of the log. Every method raises DatabaseUnavailable when PostgreSQL does not answer."""
 
-    def __init__(self, database: Database, *, cold: ColdLog | None = None) -> None:
-        """`cold` is asked for what a closed run should have and PostgreSQL has not; nobody else ever waits for it."""
-        self._database = database
+    def __init__(self, database: Database, *, cold: ColdLog | None = None, tenant: str | None = None) -> None:
+        """`cold` is asked for what a closed run should have and PostgreSQL has not; nobody else ever waits for it.
+
+        With a `tenant` the runs of others do not exist.
+        """
+        self._whole_database = database
+        self._database: Statements = seen_by(database, tenant)
         self._cold = cold
+
+    def on_behalf_of(self, tenant: str | None) -> LogReader:
+        """The same for one tenant; for None, this one."""
+        return self if tenant is None else LogReader(self._whole_database, cold=self._cold, tenant=tenant)
 
     async def position(self, run_id: str) -> Position:
         """Raises RunNotFound."""

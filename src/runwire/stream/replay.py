@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from typing import Final
 
 from runwire.clock import monotonic
@@ -114,6 +115,7 @@ class Replay:
         self._page: tuple[StoredEvent, ...] = ()
         self._outlet: Outlet
         self._wrote_at = 0.0
+        self._rotate_at = inf
 
     async def start(self, cursor: int) -> Position:
         """Reads the first page, so that what cannot be replayed is refused before any header."""
@@ -135,6 +137,10 @@ class Replay:
         """Ends it soon; the client goes on elsewhere from the event it has."""
         self._asked_to_end.set()
 
+    def rotate_within(self, seconds: float) -> None:
+        """Has it rotated no later: what let its client in does not hold for longer."""
+        self._rotate_at = min(self._rotate_at, monotonic() + seconds)
+
     async def run(self, outlet: Outlet) -> DisconnectReason:
         """Writes the replay until it is over and returns why. Cancel it when the connection is lost."""
         self._outlet = outlet
@@ -153,7 +159,7 @@ class Replay:
     async def _until_over(self) -> DisconnectReason:
         began = monotonic()
         first_us = self._page[0].ts_us
-        rotate_at = began + self._limits.max_age_s
+        rotate_at = min(self._rotate_at, began + self._limits.max_age_s)
         while self._cursor < self._position.last_seq:
             events = self._page or await self._read()
             at = 0

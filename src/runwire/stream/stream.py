@@ -63,6 +63,10 @@ class Stream:
         """The first bytes of the body, without chunk framing: `retry:`, and the client's own cursor back."""
         return self._prelude
 
+    def rotate_within(self, seconds: float) -> None:
+        """Has the stream rotated no later: what let its client in does not hold for longer."""
+        self._rotate_at = min(self._rotate_at, monotonic() + seconds)
+
     def start_with(self, piece: Slice | None) -> None:
         """What was read while attaching, so that a cursor that cannot be served is refused before any header."""
         self._first = piece

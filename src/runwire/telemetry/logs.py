@@ -9,7 +9,6 @@ No line carries an exception's text, which may quote what a node worked on: its 
 from __future__ import annotations
 
 import logging
-import re
 import sys
 from collections.abc import Callable
 from enum import StrEnum
@@ -58,6 +57,10 @@ class LogEvent(StrEnum):
     BUS_MESSAGE_REFUSED = "bus_message_refused"
     SPAN_EXPORT_FAILING = "span_export_failing"
     SPAN_EXPORT_RECOVERED = "span_export_recovered"
+    EXPOSED = "exposed"
+    ACCESS_REFUSED = "access_refused"
+    CREDENTIALS_UNREADABLE = "credentials_unreadable"
+    CERTIFICATE_LOADED = "certificate_loaded"
     TASK_FAILED = "task_failed"
     REQUEST_FAILED = "request_failed"
     LIBRARY = "library"
@@ -117,14 +120,6 @@ def _tell_counter() -> None:
 
 
 _counter: list[Callable[[], object]] = [lambda: None]
-
-
-def redact_dsn(dsn: str) -> str:
-    """The DSN (URL or keyword form) without its password, for logs and messages."""
-    without_userinfo = re.sub(r"(?<=://)([^:@/?#]*):.*@(?=[^@]*$)", r"\1:***@", dsn, flags=re.DOTALL)
-    return re.sub(
-        r"(?i)\b((?:ssl)?password|passphrase)(\s*=\s*)('(?:[^'\\]|\\.)*'|[^\s&]*)", r"\1\2***", without_userinfo
-    )
 
 
 class _Sink:

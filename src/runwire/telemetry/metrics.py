@@ -92,6 +92,14 @@ class DisconnectReason(StrEnum):
     ERROR = "error"
 
 
+class AccessRefusal(StrEnum):
+    CREDENTIALS_MISSING = "credentials_missing"
+    CREDENTIALS_INVALID = "credentials_invalid"
+    CREDENTIALS_EXPIRED = "credentials_expired"
+    SCOPE_MISSING = "scope_missing"
+    AUTH_UNAVAILABLE = "auth_unavailable"
+
+
 class Refusal(StrEnum):
     """The `code` of a problem that says: not now."""
 
@@ -233,6 +241,10 @@ class ProcessMetrics:
         )
         self.requests_refused: Mapping[str, Counter] = out.counters(
             "requests_refused", "Requests turned away because of a limit.", code=Refusal
+        )
+        """By the `code` of the problem."""
+        self.access_refused: Mapping[str, Counter] = out.counters(
+            "access_refused", "Requests turned away for want of credentials or of a scope.", code=AccessRefusal
         )
         """By the `code` of the problem."""
         self.telemetry_dropped: Mapping[str, Counter] = out.counters(

@@ -12,6 +12,7 @@ let lastSeq = 0; // what the timeline has
 let startedMs = 0;
 let nodeStarts = new Map();
 let retryTimer = 0;
+let token = sessionStorage.getItem("runwire.token") || ""; // of this tab; sent in a header, never in a URL
 
 function element(tag, className, text) {
   const made = document.createElement(tag);
@@ -25,8 +26,10 @@ function notify(text) {
   at("notice").hidden = !text;
 }
 
-async function call(path, options) {
-  const response = await fetch(path, options);
+async function call(path, options = {}) {
+  const headers = { ...options.headers, ...(token ? { Authorization: `Bearer ${token}` } : {}) };
+  const response = await fetch(path, { ...options, headers });
+  if (response.status === 401) at("credentials").hidden = false;
   const body = await response.json().catch(() => ({}));
   if (!response.ok) throw new Error(body.detail || `HTTP ${response.status}`);
   return body;
@@ -112,9 +115,27 @@ function select(runId) {
   refresh();
 }
 
-function listen(runId) {
+// An EventSource sends no header: where a token is needed, its URL has a ticket that lives for a minute.
+async function streamUrl(runId) {
+  const path = `${RUNS}/${encodeURIComponent(runId)}`;
+  const url = `${path}/stream?fromSeq=${lastSeq}`;
+  if (!token) return url;
+  const { ticket } = await call(`${path}/stream-ticket`, { method: "POST" });
+  return `${url}&ticket=${ticket}`;
+}
+
+async function listen(runId) {
   showLink("connecting");
-  const opened = new EventSource(`${RUNS}/${encodeURIComponent(runId)}/stream?fromSeq=${lastSeq}`);
+  let url;
+  try {
+    url = await streamUrl(runId);
+  } catch (error) {
+    if (runId === selected) retryTimer = setTimeout(() => resume(runId), RETRY_MS);
+    return;
+  }
+  if (runId !== selected) return;
+  if (source) source.close();
+  const opened = new EventSource(url);
   source = opened;
   opened.onopen = () => showLink("live");
   opened.onmessage = (message) => show(JSON.parse(message.data));
@@ -127,7 +148,7 @@ function listen(runId) {
     if (opened !== source) return;
     showLink("reconnecting");
     if (opened.readyState !== EventSource.CLOSED) return; // the browser reconnects by itself
-    // It has given up: the run is over and all of it is here (204), or the server refused.
+    // It has given up: the run is over and all of it is here (204), the ticket is too old, or the server refused.
     retryTimer = setTimeout(() => resume(runId), RETRY_MS);
   };
 }
@@ -180,6 +201,17 @@ at("cancel").addEventListener("click", async () => {
   } catch (error) {
     notify(error.message);
   }
+});
+
+at("credentials").addEventListener("submit", (submitted) => {
+  submitted.preventDefault();
+  const field = at("credentials").elements.token;
+  token = field.value.trim();
+  sessionStorage.setItem("runwire.token", token);
+  field.value = "";
+  at("credentials").hidden = true;
+  refresh();
+  if (selected) select(selected);
 });
 
 const form = at("start");

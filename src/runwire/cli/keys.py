@@ -1,0 +1,84 @@
+"""`runwire keys`: API keys for those who call the service."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from runwire.cli.failures import ExitCode
+from runwire.cli.options import Json, examples
+from runwire.errors import ConfigurationError, InvalidRequest
+
+if TYPE_CHECKING:
+    from runwire.server.auth.caller import Scope
+
+app = typer.Typer(help="API keys for those who call the service.", rich_markup_mode="rich")
+
+
+@app.callback()
+def _group() -> None:
+    """API keys for those who call the service."""
+
+
+@app.command(
+    epilog=examples(
+        "runwire keys create --scope runs:start --scope runs:read --name ci",
+        "runwire keys create --tenant acme --scope runs:read --expires-days 90 --file keys.txt",
+    )
+)
+def create(
+    *,
+    scope: Annotated[
+        list[str], typer.Option(help="What it may do: runs:start, runs:read, ...; may be repeated.", show_default=False)
+    ],
+    tenant: Annotated[str, typer.Option(help="Whose runs it sees.")] = "default",
+    name: Annotated[str, typer.Option(help="What it is for; one word.")] = "",
+    expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never when left out.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A RUNWIRE_KEYS_FILE to add its line to. [default: print it]")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Make an API key. The key is printed this once; the service is given the line, which holds a hash of it."""
+    from runwire import clock
+    from runwire.cli.output import print_json, say
+    from runwire.server.auth.keys import new_key
+
+    expires_at = None if expires_days is None else clock.wall_us() // 1_000_000 + expires_days * 86_400
+    try:
+        key, record = new_key(tenant=tenant, scopes=_scopes(scope), expires_at=expires_at, name=name)
+    except ValueError as error:
+        raise InvalidRequest(str(error)) from None
+    if file is not None:
+        _append(file, record.line)
+    if as_json:
+        print_json({"key": key, "line": record.line})
+        return ExitCode.OK
+    typer.echo(key)
+    if file is None:
+        typer.echo(record.line)
+        say("the first line is the key, shown this once; the second goes into RUNWIRE_KEYS or RUNWIRE_KEYS_FILE")
+    else:
+        say(f"the key, shown this once; its line is in {file}")
+    return ExitCode.OK
+
+
+def _scopes(words: list[str]) -> list[Scope]:
+    from runwire.server.auth.caller import Scope
+
+    known = [scope.value for scope in Scope]
+    if unknown := [word for word in words if word not in known]:
+        raise InvalidRequest(f"no scope {', '.join(unknown)}; there are {', '.join(known)}")
+    return [Scope(word) for word in words]
+
+
+def _append(file: Path, line: str) -> None:
+    try:
+        # Hashes are no secrets, but who has what scope in which tenant is nobody's business either.
+        with os.fdopen(os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600), "w", encoding="utf-8") as lines:
+            lines.write(line + "\n")
+    except OSError as error:
+        raise ConfigurationError((f"{file} cannot be written: {error.strerror}",)) from error

@@ -1,0 +1,81 @@
+"""Statements on behalf of one tenant: PostgreSQL's row-level security shows them that tenant's rows, and no others.
+
+Each runs in a transaction that takes the role `runwire_tenant`, which owns nothing and may do little, and says whose
+rows it means. What is internal (appending, publishing, walking, watching) runs as the owner of the tables, whom
+policies leave alone: one batch of it has runs of many tenants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Final, Protocol
+
+import asyncpg
+
+from runwire.db.database import ConstraintViolated, Database, Row, Transaction
+from runwire.errors import ConfigurationError
+
+TENANT_ROLE: Final = "runwire_tenant"
+_BECOME: Final = "SELECT set_config('role', $1, true), set_config('runwire.tenant', $2, true)"
+"""As SET LOCAL: both end with the transaction, so the connection goes back to the pool as what it was."""
+
+
+class Statements(Protocol):
+    """What runs statements: the database itself, or a tenant's view of it."""
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]: ...
+    async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
+    async def execute(self, sql: str, *args: object) -> str: ...
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+
+
+class TenantDatabase:
+    """The database as one tenant sees it. Raises what Database raises."""
+
+    def __init__(self, database: Database, *, tenant: str) -> None:
+        self._database = database
+        self._tenant = tenant
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        async with self.transaction() as transaction:
+            return await transaction.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        async with self.transaction() as transaction:
+            return await transaction.fetchrow(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        async with self.transaction() as transaction:
+            return await transaction.execute(sql, *args)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[Transaction]:
+        async with self._database.transaction() as transaction:
+            await transaction.fetchrow(_BECOME, TENANT_ROLE, self._tenant)
+            yield transaction
+
+
+def seen_by(database: Database, tenant: str | None) -> Statements:
+    """The database as the tenant sees it; None sees all of it."""
+    return database if tenant is None else TenantDatabase(database, tenant=tenant)
+
+
+async def check_isolation(database: Database) -> None:
+    """Passes a database that isolates tenants, having made what is missing if it may.
+
+    Raises ConfigurationError with the statements an administrator has to run, where creating roles is refused.
+    """
+    try:
+        await database.execute("SELECT runwire_isolate_tenants()")
+        # Nobody's tenant: whatever is seen by it, tenants would see of each other.
+        row = await TenantDatabase(database, tenant="").fetchrow("SELECT count(*) AS seen FROM runs")
+    except (asyncpg.InsufficientPrivilegeError, ConstraintViolated) as error:
+        problem = (
+            f"PostgreSQL does not let this user take the role {TENANT_ROLE}, which isolates tenants; an administrator "
+            f"runs `CREATE ROLE {TENANT_ROLE} NOLOGIN; GRANT {TENANT_ROLE} TO <this user>;`, "
+            "or RUNWIRE_TENANTS=false says that there is one tenant"
+        )
+        raise ConfigurationError((problem,)) from error
+    if row is None or row["seen"]:
+        raise ConfigurationError((f"the role {TENANT_ROLE} sees runs of any tenant: it must not have BYPASSRLS",))

@@ -1,0 +1,25 @@
+"""Who calls, what they may do, whose runs they see: API keys, tokens, stream tickets, the gate of every route."""
+
+from runwire.server.auth.caller import ANYBODY, DEFAULT_TENANT, PUBLIC, STREAM, Access, Caller, Scope, check_run_id
+from runwire.server.auth.gate import Gate, Guarded, caller_of, check_guarded
+from runwire.server.auth.keys import KeyRing
+from runwire.server.auth.tickets import Tickets
+from runwire.server.auth.tokens import TokenVerifier
+
+__all__ = [
+    "ANYBODY",
+    "DEFAULT_TENANT",
+    "PUBLIC",
+    "STREAM",
+    "Access",
+    "Caller",
+    "Gate",
+    "Guarded",
+    "KeyRing",
+    "Scope",
+    "Tickets",
+    "TokenVerifier",
+    "caller_of",
+    "check_guarded",
+    "check_run_id",
+]

@@ -1,0 +1,84 @@
+"""Callers, scopes, and what a route asks of its callers. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from runwire.errors import NotPermitted
+
+DEFAULT_TENANT: Final = "default"
+# No colon: `<tenant>:<rest>` as a run id belongs to one tenant, whatever names there are.
+_TENANT: Final = re.compile(r"[A-Za-z0-9._@|-]{1,100}")
+
+
+class Scope(StrEnum):
+    """What a caller may do. Public API."""
+
+    START = "runs:start"
+    READ = "runs:read"
+    """Lists, views, events and streams: none of them has payload."""
+    STATE = "runs:state"
+    """A run's state, which has: who watches progress need not see it."""
+    CANCEL = "runs:cancel"
+    SIGNAL = "runs:signal"
+    """Often an approval, so neither starting nor cancelling implies it."""
+    APPEND = "runs:append"
+    OPS = "ops"
+    """Diagnoses, which name processes, sessions and locks of the service."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """What a route asks for: a scope, or nothing. `ticket`: a stream ticket will do."""
+
+    scope: Scope | None
+    ticket: bool = False
+
+
+PUBLIC: Final = Access(None)
+STREAM: Final = Access(Scope.READ, ticket=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who a request is from. `tenant` None: there are no tenants to tell apart. `expires_at`: epoch seconds."""
+
+    subject: str
+    tenant: str | None
+    scopes: frozenset[Scope]
+    expires_at: float | None = None
+
+    def check(self, scope: Scope) -> None:
+        """Raises NotPermitted when the caller lacks the scope."""
+        if scope not in self.scopes:
+            raise NotPermitted(f"This needs the scope {scope}.", scope=scope)
+
+
+ANYBODY: Final = Caller("anybody", None, frozenset(Scope))
+"""The caller where nobody is asked."""
+
+
+def known_scopes(words: Iterable[str]) -> frozenset[Scope]:
+    """The scopes among `words`; those of other services are left out."""
+    known = {scope.value for scope in Scope}
+    return frozenset(Scope(word) for word in words if word in known)
+
+
+def is_tenant(name: object) -> bool:
+    """Whether a tenant may be called so: 1 to 100 of `A-Za-z0-9._@|-`."""
+    return isinstance(name, str) and _TENANT.fullmatch(name) is not None
+
+
+def check_run_id(run_id: str, *, tenant: str) -> None:
+    """Passes a run id its tenant may choose: `<tenant>:...`, or for `default` one without a colon.
+
+    Every id belongs to one tenant, so none can take another's ids, or learn by trying which of them exist.
+    Raises NotPermitted (`run_id_reserved`).
+    """
+    named, colon, _ = run_id.partition(":")
+    if (named if colon else DEFAULT_TENANT) != tenant:
+        raise NotPermitted(f"A run id chosen by tenant {tenant} begins with `{tenant}:`.", code="run_id_reserved")

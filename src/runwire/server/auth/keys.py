@@ -1,0 +1,154 @@
+"""API keys: 256 random bits, of which only a hash is kept.
+
+A fast hash is right here: it makes passwords guessable because people choose them from few, and nobody can try the
+2**256 keys there are. A slow one would let anybody burn the service's CPU with wrong keys. The key's id salts the
+hash, so equal hashes tell nothing and a line cannot be moved to another id.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from runwire import clock
+from runwire.errors import ConfigurationError, Unauthenticated
+from runwire.server.auth.caller import DEFAULT_TENANT, Caller, Scope, is_tenant
+from runwire.telemetry.logs import LogEvent, get_logger
+
+PREFIX: Final = "rwk_"
+"""What keys begin with, for scanners of leaked secrets."""
+LOOK_S: Final = 1.0
+"""How often a keys file is looked at, at most."""
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyRecord:
+    """What is kept of a key."""
+
+    key_id: str
+    digest: str
+    tenant: str
+    scopes: frozenset[Scope]
+    expires_at: float | None
+    name: str
+
+    @property
+    def line(self) -> str:
+        """For `RUNWIRE_KEYS` or the keys file."""
+        facts = [f"tenant={self.tenant}", f"scopes={','.join(sorted(self.scopes))}"]
+        if self.expires_at is not None:
+            facts.append(f"expires={datetime.fromtimestamp(self.expires_at, UTC):%Y-%m-%dT%H:%M:%SZ}")
+        if self.name:
+            facts.append(f"name={self.name}")
+        return " ".join([self.key_id, f"sha256:{self.digest}", *facts])
+
+
+def new_key(
+    *, tenant: str, scopes: Iterable[Scope], expires_at: float | None = None, name: str = ""
+) -> tuple[str, KeyRecord]:
+    """A key, which is shown once, and what is kept of it. Raises ValueError for a tenant or name that cannot be."""
+    key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
+    record = KeyRecord(key_id, _digest(key_id, secret), tenant, frozenset(scopes), expires_at, name)
+    if name and name.split() != [name]:
+        raise ValueError("a key's name has no spaces")
+    if parse_line(record.line) != record:
+        raise ValueError("a key expires on a whole second")
+    return f"{PREFIX}{key_id}_{secret}", record
+
+
+def parse_line(line: str) -> KeyRecord:
+    """Raises ValueError, whose text says what is wrong and does not quote the line."""
+    key_id, _, rest = line.strip().partition(" ")
+    words = rest.split()
+    facts = dict(word.partition("=")[::2] for word in words[1:])
+    if not key_id.isalnum() or not words or not re.fullmatch(r"sha256:[0-9a-f]{64}", words[0]):
+        raise ValueError("a key's line begins with its id and `sha256:` with 64 hexadecimal digits")
+    if wrong := facts.keys() - {"tenant", "scopes", "expires", "name"}:
+        raise ValueError(f"there is no {', '.join(sorted(wrong))} in a key's line")
+    tenant = facts.get("tenant", DEFAULT_TENANT)
+    if not is_tenant(tenant):
+        raise ValueError("a tenant is 1 to 100 of A-Za-z0-9._@|-")
+    scopes = frozenset(Scope(word) for word in facts.get("scopes", "").split(",") if word)
+    expires = facts.get("expires")
+    expires_at = None if expires is None else datetime.fromisoformat(expires).timestamp()
+    return KeyRecord(key_id, words[0].removeprefix("sha256:"), tenant, scopes, expires_at, facts.get("name", ""))
+
+
+class KeyRing:
+    """The keys a service knows. A file is read again when it changes; one that cannot be read keeps the old keys."""
+
+    def __init__(self, lines: Iterable[str] = (), *, file: Path | None = None) -> None:
+        """Raises ConfigurationError naming every line that is wrong."""
+        self._fixed = _records(lines, at="RUNWIRE_KEYS")
+        self._file = file
+        self._from_file: dict[str, KeyRecord] = {}
+        self._read_as: tuple[int, int] | None = None
+        self._looked_at = 0.0
+        if file is not None:
+            self._read(file)
+
+    def caller(self, key: str) -> Caller:
+        """Raises Unauthenticated (`credentials_invalid`, `credentials_expired`)."""
+        self._look()
+        key_id, _, secret = key.removeprefix(PREFIX).partition("_")
+        record = self._fixed.get(key_id) or self._from_file.get(key_id)
+        right = hmac.compare_digest(_digest(key_id, secret), record.digest if record is not None else "0" * 64)
+        if record is None or not right:
+            raise Unauthenticated("The API key is not known.", code="credentials_invalid")
+        if record.expires_at is not None and clock.wall_us() / 1e6 >= record.expires_at:
+            raise Unauthenticated("The API key has expired.", code="credentials_expired")
+        return Caller(f"key:{key_id}", record.tenant, record.scopes, record.expires_at)
+
+    def _look(self) -> None:
+        now = clock.monotonic()
+        if self._file is None or now - self._looked_at < LOOK_S:
+            return
+        self._looked_at = now
+        try:
+            if _version(self._file) != self._read_as:
+                self._read(self._file)
+        except (ConfigurationError, OSError) as error:
+            _log.error(LogEvent.CREDENTIALS_UNREADABLE, source="keys_file", error_type=type(error).__name__)
+
+    def _read(self, file: Path) -> None:
+        try:
+            self._read_as = _version(file)
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeError) as error:
+            raise ConfigurationError((f"RUNWIRE_KEYS_FILE: {file} cannot be read: {type(error).__name__}",)) from error
+        self._from_file = _records(lines, at=str(file))
+
+
+def _records(lines: Iterable[str], *, at: str) -> dict[str, KeyRecord]:
+    records: dict[str, KeyRecord] = {}
+    problems = []
+    for number, line in enumerate(lines, 1):
+        if not line.strip() or line.lstrip().startswith("#"):
+            continue
+        try:
+            record = parse_line(line)
+        except ValueError as error:
+            problems.append(f"{at}, line {number}: {error}")
+        else:
+            records[record.key_id] = record
+    if problems:
+        raise ConfigurationError(tuple(problems))
+    return records
+
+
+def _version(file: Path) -> tuple[int, int]:
+    stat = file.stat()
+    return stat.st_mtime_ns, stat.st_size
+
+
+def _digest(key_id: str, secret: str) -> str:
+    return hashlib.sha256(f"runwire key\0{key_id}\0{secret}".encode(errors="replace")).hexdigest()

@@ -1,0 +1,58 @@
+"""Stream tickets: what an EventSource, which can send no header, shows instead of credentials.
+
+A ticket opens the stream of one run, for a short time, and nothing else. It may be used again until it expires,
+because an EventSource connects again by itself with the same URL. It stands in that URL, so it is short-lived and
+written to no log.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from typing import Final
+
+from runwire import clock
+from runwire.errors import Unauthenticated
+from runwire.server.auth.caller import Caller, Scope
+
+_PREFIX: Final = "rwt1"
+MAX_CHARS: Final = 512
+
+
+class Tickets:
+    """Issues and opens tickets. Services that share `key` open each other's."""
+
+    def __init__(self, key: bytes, *, lifetime_s: float) -> None:
+        # A key of its own, so that the secret may serve something else as well.
+        self._key = hmac.digest(key, b"runwire stream ticket 1", "sha256")
+        self._lifetime_s = lifetime_s
+
+    def issue(self, run_id: str, *, caller: Caller) -> tuple[str, int]:
+        """A ticket for the run's stream, and when it expires (epoch milliseconds): no later than the caller."""
+        expires_ms = clock.wall_us() // 1000 + round(self._lifetime_s * 1000)
+        if caller.expires_at is not None:
+            expires_ms = min(expires_ms, int(caller.expires_at * 1000))
+        tenant = "" if caller.tenant is None else caller.tenant
+        body = f"{_PREFIX}.{expires_ms}.{_encoded(tenant.encode())}"
+        return f"{body}.{self._mac(body, run_id)}", expires_ms
+
+    def caller(self, ticket: str, *, run_id: str) -> Caller:
+        """Who shows the ticket at the stream of `run_id`. Raises Unauthenticated (`credentials_invalid`,
+        `credentials_expired`).
+        """
+        body, _, mac = ticket.rpartition(".")
+        shape = body.split(".")
+        if len(ticket) > MAX_CHARS or not hmac.compare_digest(mac.encode(), self._mac(body, run_id).encode()):
+            raise Unauthenticated("The ticket is not for this stream.", code="credentials_invalid")
+        if clock.wall_us() // 1000 >= int(shape[1]):
+            raise Unauthenticated("The ticket has expired: ask for a new one.", code="credentials_expired")
+        tenant = base64.urlsafe_b64decode(shape[2] + "=" * (-len(shape[2]) % 4)).decode()
+        return Caller("ticket", tenant or None, frozenset({Scope.READ}))
+
+    def _mac(self, body: str, run_id: str) -> str:
+        return _encoded(hmac.digest(self._key, f"{body}\0{run_id}".encode(errors="replace"), hashlib.sha256))
+
+
+def _encoded(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")

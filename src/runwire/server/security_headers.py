@@ -1,0 +1,32 @@
+"""Headers that tell browsers to make little of an answer."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from aiohttp import web
+
+_ALWAYS: Final = {
+    "Server": "runwire",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
+}
+_CSP: Final = "Content-Security-Policy"
+# Of answers that are no page: shown as one, they may do nothing and be framed by nobody.
+_NO_PAGE: Final = "default-src 'none'; frame-ancestors 'none'"
+_ONLY_TLS: Final = "max-age=31536000"
+
+
+def security_headers(*, tls: bool) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
+    """What an application does before each answer; with `tls`, browsers are told to stay with it."""
+
+    async def add(_request: web.Request, response: web.StreamResponse) -> None:
+        response.headers.update(_ALWAYS)
+        response.headers.setdefault(_CSP, _NO_PAGE)
+        if tls:
+            response.headers["Strict-Transport-Security"] = _ONLY_TLS
+
+    return add
