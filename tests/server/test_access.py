@@ -48,6 +48,7 @@ def routes(**settings: Any) -> list[Route]:
         external=nothing,
         diagnostician=nothing,
         hubs=nothing,
+        replays=nothing,
         reader=nothing,
         gate=Gate(Tickets(b"x", lifetime_s=1)),
         spans=nothing,
