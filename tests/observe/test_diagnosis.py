@@ -107,6 +107,18 @@ async def test_appends_that_cannot_happen(database: str, cause: str) -> None:
         await other.close()
 
 
+async def test_a_database_that_takes_no_writes(database: str) -> None:
+    async with stages(database) as s:
+        await s.started_run("r")
+        await publish_all(s, "r")
+        name = await s.database.fetchval("SELECT current_database()")
+        await s.database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with stages(database) as later:
+        found = await diagnose(later, "r")
+        assert found.stage is Stage.APPEND_FAILING
+        assert "read-only" in found.summary
+
+
 async def test_an_outbox_nobody_publishes(database: str) -> None:
     async with stages(database) as s:
         await s.started_run("r")

@@ -77,7 +77,8 @@ class Diagnostician:
         error = await self._database.fetchrow(_SQL["last_error"], run_id)
         publishers = await self._database.fetch(_SQL["publisher_health"])
         locks = await self._database.fetch(_SQL["row_holders"])
-        cursor_is_free = await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
+        # A database that takes no writes lets nobody lock a row either, so that one is free.
+        cursor_is_free = run["read_only"] or await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
         in_flight = node if node is not None and node["type"] == "NodeStarted" else None
         evidence = _evidence(run, in_flight, error, publishers, locks)
         publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free)
