@@ -47,7 +47,9 @@ def test_a_line_cannot_be_given_another_id() -> None:
 
 
 @pytest.mark.parametrize(
-    "wrong", [KEY[:-1], KEY + "x", KEY.upper(), "rwk_", "rwk___", f"rwk_{RECORD.key_id}_", "rwk_é_é"]
+    "wrong",
+    [KEY[:-1], KEY + "x", KEY.upper(), "rwk_", "rwk___", f"rwk_{RECORD.key_id}_", "rwk_é_é"],
+    ids=["cut", "longer", "in capitals", "prefix alone", "nothing between", "no secret", "no ASCII"],
 )
 def test_what_is_not_the_very_key_is_refused(wrong: str) -> None:
     with pytest.raises(Unauthenticated) as refused:
