@@ -412,7 +412,7 @@ class Assembly:
         except ArchiveUnavailable as error:
             if "roles" in settings.model_fields_set:
                 raise ConfigurationError((f"the role archiver: {error}",)) from error
-            _log.warning(LogEvent.ARCHIVE_FAILED, code="not_installed")
+            _log.info(LogEvent.ARCHIVE_FAILED, code="not_installed")  # nobody asked for one
             return
         if not settings.archives:
             return
