@@ -19,7 +19,7 @@ from runwire.archive import ArchiveMetrics
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.retention import Archiver
-from runwire.archive.store import ColdStore, check_installed, open_store
+from runwire.archive.store import ColdStore, check_installed, folder_of, open_store
 from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.bus import BusReader, BusWriter
 from runwire.bus.memory import MemoryBus
@@ -438,7 +438,8 @@ class Assembly:
 
     def _check_archive(self) -> None:
         """A URL that is none is a wrong setting, to be heard of now; an archive that is away may come back."""
-        if self.settings.archive_url is not None:
+        url = self.settings.archive_url
+        if url is not None and folder_of(url) is None:  # a folder would be made by looking
             with contextlib.suppress(ArchiveUnavailable):
                 self._open_archive()
 
