@@ -418,7 +418,7 @@ class Assembly:
             return
         # A pool of its own: its statements are few and long.
         database = await self._ground.enter_async_context(
-            Database(self.database_url, pool_size=2, timeout_s=600.0, name="archive")
+            Database(self.settings.session_url or self.database_url, pool_size=2, timeout_s=600.0, name="archive")
         )
         worker = ArchiveWorker(
             lambda: Archiver(
