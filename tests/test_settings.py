@@ -200,15 +200,6 @@ def test_every_setting_says_what_it_is_for() -> None:
     assert [name for name, field in Settings.model_fields.items() if not field.description] == []
 
 
-# ------------------------------------------------------------------ a pooler
-
-
-def test_what_needs_a_session_goes_past_the_pooler() -> None:
-    assert load_settings(database_url=PG).session_url == PG
-    assert load_settings(database_url=PG, database_direct_url=PG + "-direct").session_url == PG + "-direct"
-    assert "database_direct_url needs database_url" in problems(database_direct_url=PG)[0]
-
-
 # ------------------------------------------------------------------ security
 
 SECRET = "s3cr3t-" * 8

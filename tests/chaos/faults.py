@@ -110,7 +110,7 @@ async def stalled_clients(scene: Scene) -> None:
             client.setblocking(False)  # the name of the method says what it sets
             with contextlib.suppress(OSError):
                 await asyncio.wait_for(asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port)), 2)
-                client.send(b"GET /api/agents/runs/golden-0/stream HTTP/1.1\r\nHost: test\r\n\r\n")
+                client.send(b"GET /api/agents/runs/golden-0/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
         await asyncio.sleep(scene.rng.uniform(1, 3))
 
 

@@ -45,7 +45,7 @@ class Caller:
         """The first answer that is no "not now". What is repeated must be safe to repeat."""
         text = json.dumps(body)
         request = (
-            f"POST {path} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}"
+            f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}"
             f"Content-Length: {len(text)}\r\n\r\n{text}"
         )
         while True:

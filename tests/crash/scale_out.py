@@ -149,7 +149,7 @@ async def _lag_of_a_run(run_id: str, *, port: int) -> float:
         if status != 202:
             raise ConnectionError(status)
         worst = 0.0
-        async with sent(port, f"GET {RUNS}/{run_id}/stream HTTP/1.0\r\nHost: test\r\n\r\n") as (head, stream):
+        async with sent(port, f"GET {RUNS}/{run_id}/stream HTTP/1.0\r\nHost: localhost\r\n\r\n") as (head, stream):
             if head.status != 200:
                 raise ConnectionError(head.status)
             while True:

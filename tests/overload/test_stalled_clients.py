@@ -74,7 +74,7 @@ def _stalled_clients(member: Member, count: int) -> Iterator[None]:
             client = held.enter_context(socket.socket())
             client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
             client.connect(("127.0.0.1", member.port))
-            client.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: runwire\r\n\r\n".encode())
+            client.sendall(f"GET {STREAM} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         yield
 
 

@@ -138,7 +138,7 @@ class Problem:
         )
 
 
-_PASSING: Final = (ArchiveUnavailable, AuthUnavailable, DatabaseUnavailable, StorageUnavailable, TooManyReplays)
+_PASSING: Final = (ArchiveUnavailable, DatabaseUnavailable, StorageUnavailable, TooManyReplays)
 """Errors that may be over the next time: the client is told when to come back."""
 
 
@@ -153,7 +153,7 @@ def problem_of(error: RunwireError) -> Problem:
 
 def _headers(error: RunwireError) -> dict[str, str]:
     match error:
-        case _ if isinstance(error, _PASSING):
+        case _ if isinstance(error, (*_PASSING, AuthUnavailable)):
             return {"Retry-After": str(RETRY_AFTER_S)}
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
