@@ -57,9 +57,10 @@ class NatsServer:
             self._process = None
 
     def freeze(self) -> None:
-        """It keeps its connections and answers nobody."""
+        """It keeps its connections and answers nobody, once this returns."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)
 
     def thaw(self) -> None:
         assert self._process is not None
