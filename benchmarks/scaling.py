@@ -135,7 +135,7 @@ async def _still(counts: list[int]) -> bool:
 async def _batches(port: int) -> int:
     """How many the publisher has published."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(b"GET /metrics HTTP/1.0\r\nHost: b\r\n\r\n")
+    writer.write(b"GET /metrics HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n")
     text = (await reader.read()).decode()
     writer.close()
     return int(float(text.partition("\nrunwire_publish_batch_events_count ")[2].split()[0]))
@@ -169,7 +169,7 @@ async def _load(log: EventLog, run_ids: list[str], *, rate: int, seconds: float)
 
 async def _read(port: int, run_id: str, counts: list[int]) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
-    writer.write(f"GET /api/agents/runs/{run_id}/stream?fromSeq=1 HTTP/1.0\r\nHost: b\r\n\r\n".encode())
+    writer.write(f"GET /api/agents/runs/{run_id}/stream?fromSeq=1 HTTP/1.0\r\nHost: 127.0.0.1\r\n\r\n".encode())
     try:
         await reader.readuntil(b"retry:")
         counts[0] += 1
