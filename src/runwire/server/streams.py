@@ -50,7 +50,7 @@ class StreamRoutes:
             async with attached as stream:
                 if isinstance(stream, NothingLeft):
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
-                if caller.expires_at is not None and isinstance(stream, Stream):  # a replay has its own, bounded time
+                if caller.expires_at is not None:
                     stream.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
                 return await _served(request, stream)
 
