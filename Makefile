@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-scaling audit \
+.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-scaling audit bench-telemetry \
 	drills drills-mutation drill-full chaos fuzz soak scale-out-test pictures trace-picture
 
 help: ## What there is to make
@@ -103,6 +103,9 @@ archive-bench: $(DEV) ## Measure this machine: a million events into the archive
 
 bench-scaling: $(DEV) ## What an event and a delivery cost each part of a deployment over NATS, and what that predicts
 	$(BIN)/python -m benchmarks.scaling
+
+bench-telemetry: $(RUNTIME) ## Measure what telemetry costs: CPU per event with it off, by part and on
+	$(BIN)/python -m benchmarks.telemetry --parts
 
 clean: ## Remove what was made here, the virtual environment too
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .coverage .coverage.* htmlcov dist build

@@ -329,6 +329,10 @@ class Pipeline(RuleBasedStateMachine):
         self.do(self.world.publishers[publisher].sweep())
 
     @rule(publisher=replica)
+    def idle_runs_are_parked(self, publisher: int) -> None:
+        self.do(self.world.publishers[publisher].park_idle())
+
+    @rule(publisher=replica)
     def sweep_and_publish(self, publisher: int) -> None:
         self.do(self.world.publishers[publisher].sweep())
         self._publish(publisher)

@@ -212,7 +212,15 @@ class World:
     # ------------------------------------------------------------------ parts
 
     def new_publisher(self) -> Publisher:
-        return Publisher(self.database, self.bus, metrics=self.metrics, spans=NO_SPANS, batch_events=40, rest_max_s=0.0)
+        return Publisher(
+            self.database,
+            self.bus,
+            metrics=self.metrics,
+            spans=NO_SPANS,
+            batch_events=40,
+            rest_max_s=0.0,
+            park_after_s=0.0,
+        )
 
     def new_run_id(self) -> str:
         return f"e{self.examples}-{len(self.runs)}"

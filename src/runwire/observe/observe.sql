@@ -4,25 +4,26 @@
 SELECT coalesce(sum(b.events), 0)::bigint AS events,
        (extract(epoch FROM clock_timestamp()) - min(e.ts_us) / 1e6)::float8 AS oldest_s
 FROM (SELECT o.run_id, o.run_day, o.next_seq, r.last_seq - o.next_seq + 1 AS events
-      FROM run_outbox AS o JOIN runs AS r USING (run_id)
-      WHERE r.last_seq >= o.next_seq) AS b
+      FROM run_outbox AS o JOIN runs AS r ON r.run_id = ANY (ARRAY[o.run_id])
+      WHERE NOT o.parked AND r.last_seq >= o.next_seq) AS b
 LEFT JOIN LATERAL (SELECT ts_us FROM run_events
                    WHERE run_day = b.run_day AND run_id = b.run_id AND seq >= b.next_seq
                    ORDER BY seq LIMIT 1) AS e ON true
 
 -- name: active
--- Open runs by state, from the partial indexes: closed runs cost nothing. The age of a started run leaves out the time
--- it waited, that of a waiting one is the time of this wait; NULL without any.
-SELECT 'pending' AS state, count(*) AS runs,
-       extract(epoch FROM now() - min(created_at))::float8 AS oldest_s
-FROM runs WHERE state = 'pending'
+-- Open runs by state, each count and each oldest from an index of its own: closed runs cost nothing, idle ones little.
+-- The age of a started run leaves out the time it waited, that of a waiting one is the time of this wait; NULL without
+-- any. (An index takes only what no time zone can change, so what a started run is ordered by is a time since 2000.)
+SELECT 'pending' AS state, (SELECT count(*) FROM runs WHERE state = 'pending') AS runs,
+       extract(epoch FROM now() - (SELECT min(created_at) FROM runs WHERE state = 'pending'))::float8 AS oldest_s
 UNION ALL
-SELECT 'started', count(*),
-       extract(epoch FROM now() - min(started_at + waited_s * interval '1 second'))::float8
-FROM runs WHERE state = 'started'
+SELECT 'started', (SELECT count(*) FROM runs WHERE state = 'started'),
+       extract(epoch FROM now() - timestamptz '2000-01-01 00:00:00+00'
+                          - (SELECT min(started_at - timestamptz '2000-01-01 00:00:00+00' + waited_s * interval '1 second')
+                             FROM runs WHERE state = 'started'))::float8
 UNION ALL
-SELECT 'waiting', count(*), extract(epoch FROM now() - min(waiting_since))::float8
-FROM runs WHERE state = 'waiting'
+SELECT 'waiting', (SELECT count(*) FROM runs WHERE state = 'waiting'),
+       extract(epoch FROM now() - (SELECT min(waiting_since) FROM runs WHERE state = 'waiting'))::float8
 
 -- name: archive_pending
 -- Seconds since the end of the run that ended first of those not proven to be in cold storage; none is pending where
@@ -53,13 +54,17 @@ FROM (SELECT count(*) AS n
 DELETE FROM publishers WHERE heartbeat_at < now() - interval '1 day'
 
 -- name: open_runs
--- A page of the runs that are not over or ended within the last minutes, to be audited: by id, from where the last
--- page ended.
-SELECT run_id, last_seq FROM runs
-WHERE run_id IN (SELECT run_id FROM run_outbox
-                 UNION SELECT run_id FROM runs WHERE finished_at > now() - interval '10 minutes')
-  AND run_id > $1
-ORDER BY run_id LIMIT $2
+-- A page of the open runs in which something happens, or the terminal event waits, in the order of their ids.
+SELECT r.run_id, r.last_seq
+FROM (SELECT run_id FROM run_outbox WHERE NOT parked AND run_id > $1 ORDER BY run_id LIMIT $2) AS o
+JOIN runs AS r ON r.run_id = ANY (ARRAY[o.run_id])
+ORDER BY r.run_id
+
+-- name: closed_runs
+-- A page of the runs that ended within the last ten minutes, from where the last page ended; `after` is of the last row.
+SELECT run_id, last_seq, finished_at AS after FROM runs
+WHERE finished_at > greatest($1::timestamptz, now() - interval '10 minutes')
+ORDER BY finished_at LIMIT $2
 
 -- name: all_runs
 -- A page of all runs, in the order of their ids.
@@ -71,18 +76,22 @@ SELECT run_id, last_seq FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2
 SELECT s.run_id, v.invariant
 FROM (
     SELECT r.run_id, r.state, r.last_seq, r.state IN ('finished', 'failed', 'cancelled') AS closed,
-           e.events, e.first_seq, e.newest_seq, e.terminals, e.terminal_seq, o.next_seq
+           e.events, e.first_seq, e.newest_seq, t.terminals, t.terminal_seq, o.next_seq
     FROM unnest($1::text[]) AS asked (run_id)
     JOIN runs AS r ON r.run_id = ANY (ARRAY[asked.run_id])
                   AND NOT EXISTS (SELECT FROM archived_runs AS a JOIN archive_batches AS b USING (batch_id)
                                   WHERE a.run_id = r.run_id AND b.state IN ('verified', 'dropped'))
     LEFT JOIN run_outbox AS o ON o.run_id = r.run_id
     CROSS JOIN LATERAL (
-        SELECT count(*) AS events, min(seq) AS first_seq, max(seq) AS newest_seq,
-               count(*) FILTER (WHERE type = 'RunFinished') AS terminals,
-               max(seq) FILTER (WHERE type = 'RunFinished') AS terminal_seq
+        -- From the primary key alone.
+        SELECT count(*) AS events, min(seq) AS first_seq, max(seq) AS newest_seq
         FROM run_events WHERE run_day = r.run_day AND run_id = r.run_id
     ) AS e
+    CROSS JOIN LATERAL (
+        -- From the index of terminal events.
+        SELECT count(*) AS terminals, max(seq) AS terminal_seq
+        FROM run_events WHERE run_day = r.run_day AND run_id = r.run_id AND type = 'RunFinished'
+    ) AS t
 ) AS s,
 LATERAL (VALUES
     ('density', s.events <> s.last_seq OR coalesce(s.newest_seq, 0) <> s.last_seq

@@ -92,6 +92,9 @@ WITH fresh AS MATERIALIZED (
 ), woken AS MATERIALIZED (
     SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs AS r
     WHERE state = 'waiting' AND NOT external AND agent = ANY ($1::text[])
+      -- Which those are is known without a look at all that wait.
+      AND run_id = ANY (ARRAY(SELECT run_id FROM run_signals
+                              UNION SELECT run_id FROM runs WHERE state = 'waiting' AND cancel_requested_at IS NOT NULL))
       AND (cancel_requested_at IS NOT NULL
            OR EXISTS (SELECT FROM run_signals AS s WHERE s.run_id = r.run_id AND s.name = r.waiting_for))
     LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -146,10 +149,15 @@ WHERE run_id = $1 AND fence = $2 AND state IN ('pending', 'started')
 -- name: take_expired_external
 -- Fences the external orchestrators whose lease has ended out, so that their runs can be failed. Who took one and died
 -- is followed by another when this lease ends.
+WITH started AS MATERIALIZED (
+    SELECT run_id FROM runs WHERE external AND state = 'started' AND lease_until < now()
+    ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
+), pending AS MATERIALIZED (
+    SELECT run_id FROM runs WHERE external AND state = 'pending' AND lease_until < now()
+    ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
+)
 UPDATE runs AS r SET fence = r.fence + 1, lease_owner = $1, lease_until = now() + interval '30 seconds'
-FROM (SELECT run_id FROM runs
-      WHERE external AND state IN ('pending', 'started') AND lease_until < now()
-      ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED) AS expired
+FROM (SELECT run_id FROM started UNION ALL SELECT run_id FROM pending) AS expired
 WHERE r.run_id = expired.run_id
 RETURNING r.run_id, r.agent, r.fence, r.last_seq, r.state::text AS state,
           extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s

@@ -32,10 +32,26 @@ FROM taken ORDER BY ord, seq
 -- name: unpublished
 -- Runs with events beyond their cursor, those that wait longest first. The safety sweep: whatever hint was lost, this
 -- finds it. Only those of this publisher's shards, where it has some.
-SELECT o.run_id FROM run_outbox AS o JOIN runs AS r USING (run_id)
-WHERE r.last_seq >= o.next_seq
+SELECT o.run_id FROM run_outbox AS o JOIN runs AS r ON r.run_id = ANY (ARRAY[o.run_id])
+WHERE NOT o.parked AND r.last_seq >= o.next_seq
   AND ($2::text IS NULL OR o.shard = ANY (ARRAY(SELECT shard FROM publisher_shards WHERE publisher_id = $2)))
 ORDER BY o.updated_at LIMIT $1
+
+-- name: park
+-- Parks open runs, at most $2 of them, that have been silent for $1 seconds and are published to their end. The row lock
+-- on the run keeps appends out meanwhile, and what was read before it is read again under it; the next append wakes them.
+WITH idle AS MATERIALIZED (
+    SELECT o.run_id, r.last_seq
+    FROM run_outbox AS o JOIN runs AS r ON r.run_id = ANY (ARRAY[o.run_id])
+    WHERE NOT o.parked AND o.updated_at < now() - $1::real * interval '1 second'
+      AND r.last_seq = o.next_seq - 1 AND r.state NOT IN ('finished', 'failed', 'cancelled')
+    LIMIT $2
+    FOR UPDATE OF r, o SKIP LOCKED
+), noted AS (
+    UPDATE runs AS r SET parked_seq = i.last_seq FROM idle AS i WHERE r.run_id = ANY (ARRAY[i.run_id])
+)
+UPDATE run_outbox AS o SET parked = true FROM idle AS i WHERE o.run_id = ANY (ARRAY[i.run_id])
+RETURNING o.run_id
 
 -- name: heartbeat
 -- Says that this publisher lives, and since when it fails with what; the observer alarms when nobody lives.

@@ -23,6 +23,8 @@ from runwire.telemetry.traceparent import sampled_trace_id
 _SQL = load_sql("runwire.publish", "publish.sql")
 _log = get_logger()
 
+PARK_AT_ONCE = 500
+
 SETTINGS = {
     # Look-ups by primary key stay the best plan however small the tables look when the statement is planned.
     "enable_seqscan": "off",
@@ -33,6 +35,14 @@ SETTINGS = {
     "synchronous_commit": "off",
     # A process that stands still amid a step holds the rows of its runs; somebody else is to publish them soon.
     "idle_in_transaction_session_timeout": "5s",
+}
+
+SWEEP_SETTINGS = {
+    # What is not parked is read as a whole, and each of its runs looked up by key: all runs are never read for it.
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    # What a crash of the server takes back here is found again by the next sweep.
+    "synchronous_commit": "off",
 }
 
 
@@ -57,9 +67,10 @@ class Publisher:
         batch_events: int = 1000,
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
+        park_after_s: float = 60.0,
     ) -> None:
         self._session = database.session("publish", settings=SETTINGS)
-        self._sweeper = database.session("publish sweep")
+        self._sweeper = database.session("publish sweep", settings=SWEEP_SETTINGS)
         self._bus = bus
         self._metrics = metrics
         self._spans = spans
@@ -69,6 +80,7 @@ class Publisher:
         self._step = asyncio.Lock()
         self._batch_events = batch_events
         self._batch_runs = batch_runs
+        self._park_after_s = park_after_s
         self._backlog = Backlog(rest_max_s=rest_max_s)
         self._in_flight: frozenset[str] = frozenset()
 
@@ -95,6 +107,13 @@ class Publisher:
         found = [row["run_id"] for row in rows if row["run_id"] not in self._in_flight]
         self.mark_dirty(found, by="poll")
         return len(found)
+
+    async def park_idle(self) -> int:
+        """Parks open runs in which nothing happens, some hundreds at a time. Returns how many.
+
+        Sweeps and the observer look at all runs that are not parked, so those should be alive. An append wakes a run.
+        """
+        return len(await self._sweeper.fetch(_SQL["park"], self._park_after_s, PARK_AT_ONCE))
 
     async def publish_pending(self) -> int:
         """One step: how many events went out. Raises BusUnavailable or DatabaseUnavailable; the runs stay dirty."""

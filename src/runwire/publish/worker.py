@@ -103,6 +103,7 @@ class PublishWorker:
                 self._heartbeat_due = monotonic() + self._heartbeat_s
             if monotonic() >= self._sweep_due:
                 await self._publisher.sweep()
+                await self._publisher.park_idle()
                 self._sweep_due = monotonic() + self._sweep_s
             published = await self._publisher.publish_pending()
         except (BusUnavailable, DatabaseUnavailable) as error:

@@ -45,6 +45,10 @@ def build_api_app(services: Services) -> web.Application:
     document = _document(openapi.api_document(settings))
     app.add_routes(
         [
+            # Those that are asked for most come first: the paths of runs are matched one after the other.
+            route(web.post, f"{run}/events", events.append, Scope.APPEND),
+            route(web.get, f"{run}/events", events.page, Scope.READ),
+            route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream, STREAM),
             route(web.post, RUNS, runs.start, Scope.START),
             route(web.get, RUNS, runs.list, Scope.READ),
             route(web.get, run, runs.view, Scope.READ),
@@ -53,10 +57,7 @@ def build_api_app(services: Services) -> web.Application:
             route(web.post, f"{run}/signal", runs.signal, Scope.SIGNAL),
             route(web.get, f"{run}/state", runs.state, Scope.STATE),
             route(web.get, f"{run}/diagnosis", runs.diagnosis, Scope.OPS),
-            route(web.get, f"{run}/events", events.page, Scope.READ),
-            route(web.post, f"{run}/events", events.append, Scope.APPEND),
             route(web.post, f"{run}/stream-ticket", tickets.issue, Scope.READ),
-            route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream, STREAM),
             route(web.get, _OPENAPI, document, PUBLIC if settings.pages else Access(Scope.OPS)),
         ]
     )

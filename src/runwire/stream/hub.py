@@ -20,15 +20,16 @@ from math import inf
 from typing import Final, Protocol
 
 from runwire.bus import BusReader, Published
-from runwire.clock import monotonic, wall_us
+from runwire.clock import monotonic
 from runwire.errors import CursorPastTail
 from runwire.model.event import EventType, StoredEvent, WireEncoder
+from runwire.stream.deliveries import Deliveries
 from runwire.stream.limits import Limits
 from runwire.stream.outlet import Outlet
 from runwire.stream.reader import LogReader, Position, Stretch
 from runwire.stream.ring import Ring, Slice
 from runwire.stream.sse import event_frame
-from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
+from runwire.telemetry.metrics import StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
 RECHECK_FIRST_S: Final = 0.1
@@ -70,6 +71,7 @@ class Hub:
         limits: Limits,
         on_behind: Callable[[Hub], None],
         spans: Spans = NO_SPANS,
+        deliveries: Deliveries | None = None,
     ) -> None:
         """`on_behind` is called when `stretch_behind` or `wants_end` has something to be served at once."""
         self.run_id = run_id
@@ -99,7 +101,7 @@ class Hub:
         self._following: dict[bool, dict[Follower, None]] = {True: {}, False: {}}
         self._ahead: dict[Follower, None] = {}
         self._metrics = metrics
-        self._delivered_live = metrics.events_delivered[DeliveryPath.LIVE]
+        self._deliveries = deliveries or Deliveries(metrics)
 
     # ------------------------------------------------------------------ attaching, in this order
 
@@ -350,12 +352,8 @@ class Hub:
         self.flushed_at = monotonic()
         if written:
             self.note_delivery(piece)
-            # After the last write, so that it is no flattery: the first client had it sooner.
-            now_us = wall_us()
-            self._delivered_live.inc(written * (piece.last - piece.first + 1))
-            lags = [(now_us - ts_us) / 1_000_000 for ts_us in self._unsent_ts_us]
-            self._metrics.delivery_lag.observe_many(lags, times=written)
-        self._unsent_ts_us.clear()
+            self._deliveries.add(self._unsent_ts_us, clients=written)
+        self._unsent_ts_us = []
 
     def note_delivery(self, piece: Slice) -> None:
         """The first delivery of a run by this process has a span: with it a trace reaches a client."""

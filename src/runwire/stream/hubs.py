@@ -15,6 +15,7 @@ from runwire.clock import monotonic
 from runwire.settings import Settings
 from runwire.stream.catch_up import CatchUp
 from runwire.stream.cursor import Cursor
+from runwire.stream.deliveries import Deliveries
 from runwire.stream.hub import End, Hub
 from runwire.stream.limits import Limits
 from runwire.stream.pacing import Pacing
@@ -67,6 +68,7 @@ class Hubs:
         self._limits = Limits.of(settings)
         self._catch_up = CatchUp(reader)
         self._pacing = Pacing(self._limits)
+        self._deliveries = Deliveries(metrics)
         self._tenancies: dict[str, _Tenancy] = {}
         self._open: dict[Stream, None] = {}
         self._none_open = asyncio.Event()
@@ -183,6 +185,7 @@ class Hubs:
             limits=self._limits,
             on_behind=self._catch_up.ask,
             spans=self._spans,
+            deliveries=self._deliveries,
         )
 
         async def opening() -> None:
@@ -196,6 +199,8 @@ class Hubs:
                 raise
 
         tenancy = _Tenancy(hub, asyncio.create_task(opening(), name=f"hub of {run_id}"))
+        # Whoever waits for it hears of a failure; those who left before need not.
+        tenancy.opened.add_done_callback(lambda opened: opened.cancelled() or opened.exception())
         self._tenancies[run_id] = tenancy
         return tenancy
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
 from runwire.db import Database, Row, Statements, load_sql, seen_by
-from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
+from runwire.errors import CursorExpired, CursorPastTail, DatabaseUnavailable, RunNotFound
 from runwire.model.event import StoredEvent
 from runwire.model.run import TERMINAL, RunState
 
@@ -73,17 +74,47 @@ class LogReader:
         self._whole_database = database
         self._database: Statements = seen_by(database, tenant)
         self._cold = cold
+        self._asked: dict[str, asyncio.Future[Position | DatabaseUnavailable | None]] = {}
+        self._answering: asyncio.Task[None] | None = None
 
     def on_behalf_of(self, tenant: str | None) -> LogReader:
         """The same for one tenant; for None, this one."""
         return self if tenant is None else LogReader(self._whole_database, cold=self._cold, tenant=tenant)
 
     async def position(self, run_id: str) -> Position:
-        """Raises RunNotFound."""
-        found = await self.positions([run_id])
-        if run_id not in found:
+        """The position as of some moment after the call. Raises RunNotFound.
+
+        What is asked while a statement is under way shares the next one: after a restart thousands of hubs ask at
+        once, and one connection each would be thousands of turns for the pool's ten.
+        """
+        waiter = self._asked.get(run_id)
+        if waiter is None:
+            waiter = self._asked[run_id] = asyncio.get_running_loop().create_future()
+            if self._answering is None:
+                self._answering = asyncio.create_task(self._answer(), name="positions")
+        found = await asyncio.shield(waiter)
+        if isinstance(found, DatabaseUnavailable):
+            raise DatabaseUnavailable(str(found)) from found
+        if found is None:
             raise RunNotFound(run_id)
-        return found[run_id]
+        return found
+
+    async def _answer(self) -> None:
+        try:
+            while self._asked:
+                asked, self._asked = self._asked, {}
+                found: Mapping[str, Position] = {}
+                failure: DatabaseUnavailable | None = None
+                try:
+                    found = await self.positions(list(asked))
+                except DatabaseUnavailable as error:
+                    failure = error
+                finally:
+                    for run_id, waiter in asked.items():
+                        if not waiter.done():
+                            waiter.set_result(failure or found.get(run_id))
+        finally:
+            self._answering = None
 
     async def positions(self, run_ids: Sequence[str]) -> Mapping[str, Position]:
         """By run id, in one statement; runs that do not exist are left out."""

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import random
 import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, Protocol, Self
 
 from opentelemetry import context as otel_context
 from opentelemetry import trace
-from opentelemetry.trace import Status, StatusCode
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from runwire.errors import RunwireError
 
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,47}")
+_UNSET: Final = Status(StatusCode.UNSET)
+_FAILED: Final = Status(StatusCode.ERROR)
 
 
 class Span(Protocol):
@@ -54,15 +63,14 @@ class RecordedSpan:
     def __init__(self, span: trace.Span) -> None:
         self._span = span
         self._discarded = False
-        at = span.get_span_context()
-        self.traceparent = f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags & 0x03:02x}"
+        self.traceparent = _traceparent(span.get_span_context())
 
     def set(self, key: str, value: AttributeValue) -> None:
         self._span.set_attribute(key, value)
 
     def fail(self, code: str) -> None:
         self._span.set_attribute("error.type", code)
-        self._span.set_status(Status(StatusCode.ERROR))
+        self._span.set_status(_FAILED)
 
     def discard(self) -> None:
         self._discarded = True
@@ -78,6 +86,106 @@ class RecordedSpan:
             self.fail(_error_type(error))
         if not self._discarded:  # one that never ends is never sent
             self._span.end()
+
+
+@dataclass(frozen=True, slots=True)
+class Recorder:
+    """Where spans go when they have ended, and whose they are."""
+
+    take: Callable[[ReadableSpan], None]
+    resource: Resource
+    scope: InstrumentationScope
+
+
+class _Current(trace.NonRecordingSpan):
+    """What libraries find as the current span: the parent of theirs, and a reason to make some."""
+
+    def is_recording(self) -> bool:
+        return True
+
+
+class BelowSampled:
+    """A span below one that is sampled, so there is nothing to decide: a third of what the SDK's own costs."""
+
+    __slots__ = (
+        "_attributes",
+        "_began_ns",
+        "_context",
+        "_discarded",
+        "_kind",
+        "_links",
+        "_name",
+        "_parent",
+        "_recorder",
+        "_status",
+        "_token",
+    )
+
+    def __init__(
+        self,
+        recorder: Recorder,
+        name: str,
+        *,
+        parent: SpanContext,
+        kind: SpanKind,
+        attributes: dict[str, AttributeValue],
+        links: tuple[Link, ...],
+        span_id: int | None = None,
+    ) -> None:
+        self._recorder = recorder
+        self._name = name
+        self._parent = parent
+        self._kind = kind
+        self._attributes = attributes
+        self._links = links
+        self._status = _UNSET
+        self._discarded = False
+        own_id = span_id or random.getrandbits(64) or 1  # ids must be unique, not secret
+        self._context = SpanContext(parent.trace_id, own_id, is_remote=False, trace_flags=parent.trace_flags)
+        self._began_ns = time.time_ns()
+
+    @property
+    def traceparent(self) -> str:
+        return _traceparent(self._context)
+
+    def set(self, key: str, value: AttributeValue) -> None:
+        self._attributes[key] = value
+
+    def fail(self, code: str) -> None:
+        self._attributes["error.type"] = code
+        self._status = _FAILED
+
+    def discard(self) -> None:
+        self._discarded = True
+
+    def __enter__(self) -> Self:
+        self._token = otel_context.attach(trace.set_span_in_context(_Current(self._context)))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        otel_context.detach(self._token)
+        if isinstance(error, Exception):
+            self.fail(_error_type(error))
+        if self._discarded:
+            return
+        recorder = self._recorder
+        recorder.take(
+            ReadableSpan(
+                self._name,
+                self._context,
+                self._parent,
+                recorder.resource,
+                self._attributes,
+                (),
+                self._links,
+                self._kind,
+                None,
+                self._status,
+                self._began_ns,
+                time.time_ns(),
+                recorder.scope,
+            )
+        )
 
 
 class NoSpan:
@@ -119,6 +227,10 @@ class UnsampledRequest(NoSpan):
 
 
 NO_SPAN: Final = NoSpan()
+
+
+def _traceparent(at: SpanContext) -> str:
+    return f"00-{at.trace_id:032x}-{at.span_id:016x}-{at.trace_flags & 0x03:02x}"
 
 
 def _error_type(error: Exception) -> str:

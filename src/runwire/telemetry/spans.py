@@ -12,6 +12,7 @@ import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import lru_cache
 from typing import Final
 
 from opentelemetry import context as otel_context
@@ -19,11 +20,21 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from runwire.telemetry.span import NO_SPAN, RecordedSpan, RunRequest, Span, UnsampledRequest
+from runwire.clock import monotonic
+from runwire.telemetry.span import (
+    NO_SPAN,
+    BelowSampled,
+    RecordedSpan,
+    Recorder,
+    RunRequest,
+    Span,
+    UnsampledRequest,
+)
 from runwire.telemetry.traceparent import TraceContext, mint_trace, parse_traceparent, sampled_trace_id, with_span
 
 DESTINATION: Final = "runwire.events"
 MAX_LINKS: Final = 8
+SENDS_PER_S: Final = 20
 LEASE_LOST: Final = "lease_lost"
 
 ROOT_IS_SAMPLED: Final = otel_context.create_key("runwire-root-is-sampled")
@@ -39,8 +50,11 @@ class Spans:
     Of the runs whose caller sends no traceparent, the share `ratio` is sampled. A caller that sends one decides.
     """
 
-    def __init__(self, tracer: trace.Tracer | None, *, ratio: float) -> None:
+    def __init__(self, tracer: trace.Tracer | None, *, ratio: float, recorder: Recorder | None = None) -> None:
+        """`tracer` makes the first span of a trace, `recorder` takes those below it."""
         self._tracer = tracer
+        self._recorder = recorder
+        self._sends = (0, 0)
         self._ratio = ratio if tracer is not None else 0.0
 
     def start_run_trace(self, traceparent: str | None) -> str:
@@ -112,7 +126,10 @@ class Spans:
         }
         with _chosen(span_id):
             span = self._tracer.start_span(
-                f"invoke_workflow {agent}", parent, attributes=attributes, start_time=from_us * 1000
+                f"invoke_workflow {agent}",
+                trace.set_span_in_context(trace.NonRecordingSpan(parent)),
+                attributes=attributes,
+                start_time=from_us * 1000,
             )
         span.set_status(Status(StatusCode.ERROR))
         span.end(until_us * 1000)
@@ -142,10 +159,11 @@ class Spans:
         """CLIENT `send runwire.events`: a batch of `count` events going to the bus.
 
         `traceparents` are those of the runs in it. The first sampled run is the parent, since some viewers drop
-        links; that one and seven more are linked.
+        links; that one and seven more are linked. At most `SENDS_PER_S` are made: a publisher under load puts
+        hundreds of batches on the bus a second, most of them with a sampled run in it.
         """
         sampled = [traceparent for traceparent in traceparents if sampled_trace_id(traceparent) is not None]
-        if not sampled or (parent := self._parent(sampled[0])) is None:
+        if not sampled or not self._may_send() or (parent := self._parent(sampled[0])) is None:
             return NO_SPAN
         return self._start(
             parent,
@@ -180,25 +198,27 @@ class Spans:
         attributes: dict[str, AttributeValue] = {"runwire.run_id": run_id, "runwire.after": after}
         return self._start(parent, "backfill", attributes=attributes)
 
+    def _may_send(self) -> bool:
+        second = int(monotonic())
+        sends = self._sends[1] if second == self._sends[0] else 0
+        self._sends = (second, sends + 1)
+        return sends < SENDS_PER_S
+
     def _draw(self) -> bool:
         return random.random() < self._ratio  # noqa: S311  # sampling is no secret
 
-    def _parent(self, traceparent: str | None) -> otel_context.Context | None:
+    def _parent(self, traceparent: str | None) -> SpanContext | None:
         """Where a span of this run belongs; None when it is not to be recorded."""
         if self._tracer is None or sampled_trace_id(traceparent) is None:
             return None
-        stored = parse_traceparent(traceparent)
-        if stored is None:
+        if traceparent is None or (remote := _parsed(traceparent)) is None:
             return None
-        remote = _remote(stored)
-        current = trace.get_current_span()
-        if current.get_span_context().trace_id == remote.trace_id:
-            return otel_context.get_current()
-        return trace.set_span_in_context(trace.NonRecordingSpan(remote))
+        current = trace.get_current_span().get_span_context()
+        return current if current.trace_id == remote.trace_id else remote
 
     def _start(
         self,
-        parent: otel_context.Context,
+        parent: SpanContext,
         name: str,
         *,
         attributes: dict[str, AttributeValue],
@@ -206,10 +226,12 @@ class Spans:
         links: tuple[Link, ...] = (),
         span_id: str | None = None,
     ) -> Span:
-        if self._tracer is None:
+        if self._recorder is None:
             return NO_SPAN
-        with _chosen(span_id):
-            return RecordedSpan(self._tracer.start_span(name, parent, kind, attributes, links))
+        chosen = None if span_id is None else int(span_id, 16)
+        return BelowSampled(
+            self._recorder, name, parent=parent, kind=kind, attributes=attributes, links=links, span_id=chosen
+        )
 
 
 NO_SPANS: Final = Spans(None, ratio=0.0)
@@ -235,9 +257,22 @@ def _remote(stored: TraceContext) -> SpanContext:
     )
 
 
+@lru_cache(maxsize=4096)
+def _parsed(traceparent: str) -> SpanContext | None:
+    """A stored traceparent as a parent from elsewhere, kept because a run's spans all ask for the same."""
+    stored = parse_traceparent(traceparent)
+    return None if stored is None else _remote(stored)
+
+
+@lru_cache(maxsize=4096)
+def _link(traceparent: str) -> Link | None:
+    """Kept: the runs of one batch are the runs of the next, and to make a link takes as long as to end a span."""
+    remote = _parsed(traceparent)
+    return None if remote is None else Link(remote)
+
+
 def _links(traceparents: Iterable[str | None]) -> tuple[Link, ...]:
-    contexts = (parse_traceparent(traceparent) for traceparent in traceparents)
-    return tuple(Link(_remote(context)) for context in contexts if context is not None)
+    return tuple(link for one in traceparents if one is not None and (link := _link(one)) is not None)
 
 
 def _workflow(agent: str, run_id: str, attempt: int, worker_id: str) -> dict[str, AttributeValue]:

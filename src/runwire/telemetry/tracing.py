@@ -25,9 +25,11 @@ from opentelemetry.sdk.trace.sampling import (
     SamplingResult,
     TraceIdRatioBased,
 )
+from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from runwire.telemetry.span import Recorder
 from runwire.telemetry.span_export import QUEUE_SPANS, BoundedSpanExport
 from runwire.telemetry.spans import CHOSEN_SPAN_ID, ROOT_IS_SAMPLED, Spans
 
@@ -64,7 +66,11 @@ class Tracing(Spans):
             self._export = BoundedSpanExport(exporter, dropped=dropped, queue_spans=queue_spans)
             self.provider.add_span_processor(self._export)
         self.tracer = self.provider.get_tracer("runwire", version)
-        super().__init__(self.tracer if exporter is not None else None, ratio=ratio)
+        recorder: Recorder | None = None
+        if self._export is not None:
+            scope = InstrumentationScope("runwire", version)
+            recorder = Recorder(self._export.on_end, self.provider.resource, scope)
+        super().__init__(self.tracer if recorder is not None else None, ratio=ratio, recorder=recorder)
 
     @property
     def recording(self) -> bool:

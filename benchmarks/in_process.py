@@ -98,7 +98,7 @@ async def append_throughput(log: EventLog, run_ids: Sequence[str], *, callers: i
     stop_at = time.perf_counter() + seconds
 
     async def call() -> None:
-        choose = random.Random(0).choice if callers == 1 else random.choice  # noqa: S311  # load, no secret
+        choose = random.Random(0).choice if callers == 1 else random.choice  # load, no secret
         while (asked := time.perf_counter()) < stop_at:
             await log.append(choose(run_ids), _EVENT, fence=1, source=Source.API)
             latencies.append(time.perf_counter() - asked)
@@ -137,7 +137,7 @@ async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: f
                 sent += 1
             await asyncio.sleep(0.001)  # shorter ones are a busy loop under uvloop
         await asyncio.gather(*waiters)
-        while len(lags) < sent:  # noqa: ASYNC110  # an event would cost every delivery a little
+        while len(lags) < sent:  # an event would cost every delivery a little
             await asyncio.sleep(0.01)
     cuts = statistics.quantiles(lags, n=100)
     return LagResult(rate, len(run_ids), cuts[49] * 1000, cuts[98] * 1000, max(lags) * 1000)

@@ -1,0 +1,119 @@
+"""The programs in C of a benchmark: compiled on the spot, spoken to by lines of JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shutil
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+SOURCES = Path(__file__).parent / "native"
+PATIENCE_S = 60
+
+
+@cache
+def program(name: str) -> Path:
+    """The path of `native/<name>.c`, compiled for this machine."""
+    compiler = shutil.which("cc") or shutil.which("gcc")
+    if compiler is None:
+        raise SystemExit("the load generator is written in C: install gcc, or clang as cc")
+    target = Path(tempfile.mkdtemp(prefix="runwire-bench-native-")) / name
+    subprocess.run([compiler, "-O2", "-o", str(target), str(SOURCES / f"{name}.c")], check=True)
+    return target
+
+
+class Conversation:
+    """A child process that answers commands on stdin by lines on stdout."""
+
+    def __init__(self, process: asyncio.subprocess.Process, name: str) -> None:
+        self.process = process
+        self._name = name
+
+    def say(self, command: str) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(command.encode() + b"\n")
+
+    async def answer(self) -> Any:
+        """The next line, decoded. Exits when the program has ended."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), PATIENCE_S + 30)
+        if not line:
+            raise SystemExit(f"{self._name} has ended with {await self.process.wait()}")
+        return json.loads(line)
+
+    async def ask(self, command: str) -> Any:
+        self.say(command)
+        return await self.answer()
+
+
+@asynccontextmanager
+async def conversation(name: str, *command: str | Path) -> AsyncIterator[Conversation]:
+    """A child process that ends with the block."""
+    process = await asyncio.create_subprocess_exec(
+        *map(str, command), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=1 << 20
+    )
+    try:
+        yield Conversation(process, name)
+    finally:
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 20)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+
+
+class Crowd:
+    """SSE clients, all connected. `connected` says how long that took."""
+
+    def __init__(self, talk: Conversation, connected: dict[str, Any]) -> None:
+        self._talk = talk
+        self.connected = connected
+
+    async def reset(self) -> None:
+        await self._talk.ask("reset")
+
+    def expect(self, deliveries: int) -> asyncio.Task[dict[str, Any]]:
+        """What came, once so many deliveries have since the last reset."""
+        self._talk.say(f"expect {deliveries}")
+        return asyncio.create_task(self._talk.answer())
+
+
+@asynccontextmanager
+async def crowd(
+    port: int,
+    *,
+    clients: int,
+    runs: int,
+    prefix: str,
+    after: int | None = None,
+    path: str = "/api/agents/runs/%s/stream",
+    mark: str = "data: {",
+) -> AsyncIterator[Crowd]:
+    """`clients` streams over runs `prefix`-0 to `prefix`-(runs - 1), with cursor `after` or none."""
+    cursor = [] if after is None else ["-a", str(after)]
+    arguments = ["-c", str(clients), "-r", str(runs), "-x", prefix, "-p", path, "-m", mark, "-t", str(PATIENCE_S)]
+    async with conversation("loadgen", program("loadgen"), "127.0.0.1", str(port), *arguments, *cursor) as talk:
+        yield Crowd(talk, await talk.answer())
+
+
+@asynccontextmanager
+async def floor(*, frame_bytes: int) -> AsyncIterator[tuple[int, Conversation]]:
+    """The port of the C server, and what tells it to emit."""
+    async with conversation("floor", program("floor"), "0", str(frame_bytes)) as talk:
+        yield int(await talk.answer()), talk
+
+
+async def post(port: int, *, producers: int, runs: int, prefix: str, batch: int, seconds: float) -> dict[str, Any]:
+    """What `producers` got done that append over HTTP, each a request at a time."""
+    arguments = ["-c", str(producers), "-r", str(runs), "-x", prefix, "-b", str(batch), "-t", str(seconds)]
+    async with conversation("poster", program("poster"), "127.0.0.1", str(port), *arguments) as talk:
+        found: dict[str, Any] = await talk.answer()
+        return found

@@ -1,0 +1,24 @@
+"""What is measured, a module each. A module has NAME, TITLE and `measure`, which is one round.
+
+`measure` gives rows by what they are of, each a dict of figures; the report takes the median of every figure over the
+rounds. `compare`, where there is one, adds to the medians what compares them.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from benchmarks.scenarios import append, end_to_end, fan_out, growth, http_append, idle_memory, publish_lag, storm
+from benchmarks.stand import Stand
+
+Rows = dict[str, dict[str, float]]
+
+
+class Scenario(Protocol):
+    NAME: str
+    TITLE: str
+
+    async def measure(self, stand: Stand) -> Rows: ...
+
+
+SCENARIOS = (append, publish_lag, end_to_end, fan_out, storm, http_append, idle_memory, growth)

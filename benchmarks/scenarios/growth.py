@@ -1,0 +1,57 @@
+"""Whether it stays as fast when the database grows: stored events, and open runs in which nothing happens."""
+
+from __future__ import annotations
+
+import asyncpg
+
+from benchmarks.history import add_history
+from benchmarks.in_process import append_throughput, log_only, make_runs, pipeline, publish_lag
+from benchmarks.stand import Stand
+
+NAME = "growth"
+TITLE = "The same with stored events and idle runs in the database"
+SIZES = ((0, 0), (1_000_000, 0), (10_000_000, 0), (10_000_000, 100_000))
+_run_ids: dict[str, list[str]] = {}
+
+
+def _name(events: int, idle: int) -> str:
+    return f"growth_{events // 1_000_000}m_{idle // 1000}k"
+
+
+async def measure(stand: Stand) -> dict[str, dict[str, float]]:
+    """Every size has a database of its own, filled in the first round."""
+    rows: dict[str, dict[str, float]] = {}
+    for events, idle in SIZES:
+        name = _name(events, idle)
+        dsn = await stand.database(name)
+        if name not in _run_ids:
+            _run_ids[name] = await make_runs(dsn, 1000)
+            await add_history(dsn, events=events, idle_runs=idle)
+            await _park(dsn)
+        run_ids = _run_ids[name]
+        async with log_only(dsn) as log:
+            await append_throughput(log, run_ids, callers=256, seconds=0.5)
+            await stand.settle(name)
+            appended = await append_throughput(log, run_ids, callers=256, seconds=stand.seconds)
+        async with pipeline(dsn) as stages:
+            stages.publisher.sweep_soon()
+        await stand.settle(name)
+        lag = await publish_lag(dsn, run_ids[:100], rate=2000, seconds=stand.seconds)
+        rows[f"{events:,} events, {idle:,} idle runs"] = {
+            "appends/s, 256 callers": appended.per_s,
+            "append p99 ms": appended.p99_ms,
+            "publish lag p50 ms": lag.p50_ms,
+            "publish lag p99 ms": lag.p99_ms,
+        }
+    return rows
+
+
+async def _park(dsn: str) -> None:
+    """As the publisher has done a few minutes after these runs fell silent."""
+    async with pipeline(dsn) as stages:
+        while await stages.publisher._publisher.park_idle():
+            pass
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("VACUUM (ANALYZE) run_outbox")
+    await connection.execute("VACUUM runs")
+    await connection.close()

@@ -1,0 +1,176 @@
+"""A whole runwire process to be measured: `serve` with every role, and a line of control for what happens in it.
+
+python -m benchmarks.serving DSN          answers {"port": ...}, then a line of JSON for every command:
+
+{"do": "runs", "prefix": ..., "count": ..., "events": n}    makes open runs with n events each, published
+{"do": "rate", "prefix": ..., "runs": ..., "rate": ..., "seconds": ...}     appends at a steady rate, an event a call
+{"do": "closed", "prefix": ..., "runs": ..., "callers": ..., "seconds": ...}    appends as fast as it goes
+{"do": "emit", "prefix": ..., "runs": ..., "events": ..., "joined": ...}    puts events on the bus, not in the log
+{"do": "stats"}         memory, CPU time, and the pages read for streams
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import resource
+import sys
+import time
+from collections import defaultdict
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from runwire.append import EventLog
+from runwire.assembly import Assembly
+from runwire.bus import BusReader, BusWriter, Published
+from runwire.db import Database
+from runwire.errors import StorageUnavailable
+from runwire.model.event import EventType, NewEvent, Source, StoredEvent
+from runwire.settings import Settings
+from runwire.stream import LogReader
+from runwire.telemetry.logs import configure_logging
+
+MAKE_RUNS = """
+WITH made AS (
+    INSERT INTO runs (run_id, agent, state, external, last_seq, fence, lease_owner, lease_until, lease_s, started_at,
+                      request_hash, input)
+    SELECT $1 || '-' || n, 'bench', 'started', true, $3, 1, 'external', now() + interval '1 hour', 3600, now(), '', ''
+    FROM generate_series(0, $2::int - 1) AS n
+    RETURNING run_id, run_day
+), marked AS (
+    INSERT INTO run_outbox (run_id, run_day, next_seq) SELECT run_id, run_day, $3::bigint + 1 FROM made
+)
+INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, fn)
+SELECT run_day, run_id, k, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+       (CASE WHEN k = 1 THEN 'RunStarted' ELSE 'DebugTrace' END)::event_type, 'api', CASE WHEN k > 1 THEN 'a.b' END
+FROM made, generate_series(1, $3::int) AS k
+"""
+
+
+def stamped() -> tuple[NewEvent]:
+    """An event that carries when it was appended, by the clock all processes of this machine share."""
+    return (NewEvent(EventType.DEBUG_TRACE, fn=f"t.{time.monotonic_ns() // 1000}"),)
+
+
+class Measured(Assembly):
+    """`serve`, with a hand on what is inside."""
+
+    log: EventLog
+    bus: BusWriter
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._emitted: dict[str, int] = defaultdict(lambda: 1)
+
+    def _buses(self, database: Database, *, alone: bool) -> tuple[BusWriter, BusReader]:
+        self.bus, reader = super()._buses(database, alone=alone)
+        return self.bus, reader
+
+    async def _start_api(self, database: Database, *, log: EventLog, **parts: Any) -> None:
+        self.log = log
+        await super()._start_api(database, log=log, **parts)
+
+    async def runs(self, prefix: str, count: int, events: int = 1) -> dict[str, Any]:
+        database = Database(self.settings.database_url or "")
+        async with database:
+            await database.execute(MAKE_RUNS, prefix, count, events)
+        return {}
+
+    async def rate(self, prefix: str, runs: int, rate: float, seconds: float) -> dict[str, Any]:
+        run_ids = [f"{prefix}-{n}" for n in range(runs)]
+        waiters: set[asyncio.Future[Any]] = set()
+        began = time.perf_counter()
+        sent = 0
+        while (now := time.perf_counter() - began) < seconds:
+            while sent < now * rate:
+                waiter = self.log.submit(run_ids[sent % runs], stamped(), fence=1, source=Source.API)
+                waiters.add(waiter)
+                waiter.add_done_callback(waiters.discard)
+                sent += 1
+            await asyncio.sleep(0.001)
+        if waiters:
+            await asyncio.wait(waiters)
+        return {"appended": sent}
+
+    async def closed(self, prefix: str, runs: int, callers: int, seconds: float) -> dict[str, Any]:
+        run_ids = [f"{prefix}-{n}" for n in range(runs)]
+        appended = 0
+        until = time.perf_counter() + seconds
+
+        async def call(nth: int) -> None:
+            nonlocal appended
+            while time.perf_counter() < until:
+                with suppress(StorageUnavailable):
+                    await self.log.append(run_ids[nth % runs], stamped(), fence=1, source=Source.API)
+                    appended += 1
+                nth += callers
+
+        began = time.perf_counter()
+        cpu = time.process_time()
+        await asyncio.gather(*(call(nth) for nth in range(callers)))
+        return {"appended": appended, "s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+
+    async def emit(self, prefix: str, runs: int, events: int, joined: int) -> dict[str, Any]:
+        """What reaches the hubs as if it had been published: the stream stage by itself."""
+        run_ids = [f"{prefix}-{n}" for n in range(runs)]
+        for _ in range(events // joined):
+            ts_us = time.time_ns() // 1000
+            messages = []
+            for run_id in run_ids:
+                first = self._emitted[run_id] + 1
+                self._emitted[run_id] += joined
+                new = tuple([StoredEvent(first + k, ts_us, "DebugTrace", None, "a.b") for k in range(joined)])
+                messages.append(Published(run_id, first, first + joined - 1, new))
+            await self.bus.publish(messages)
+            await asyncio.sleep(0)  # hubs flush
+            await asyncio.sleep(0)  # and sockets are looked after
+        return {}
+
+
+def counted_reads() -> list[int]:
+    """How many pages of events streams have read from PostgreSQL, counted from now on."""
+    reads = [0]
+    read = LogReader.events
+
+    async def events(self: LogReader, *args: Any, **kwargs: Any) -> Any:
+        reads[0] += 1
+        return await read(self, *args, **kwargs)
+
+    LogReader.events = events  # type: ignore[method-assign]
+    return reads
+
+
+def rss_bytes() -> int:
+    pages = int(Path("/proc/self/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+async def main(dsn: str) -> None:
+    configure_logging("warning", stream=sys.stderr)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    reads = counted_reads()
+    settings = Settings(
+        port=0, admin_port=0, database_url=dsn, bus="memory", **json.loads(os.environ.get("SETTINGS", "{}"))
+    )
+    loop = asyncio.get_running_loop()
+    commands = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
+    async with Measured(settings) as process:
+        print(json.dumps({"port": process.api_port, "admin_port": process.admin_port}), flush=True)
+        while line := await commands.readline():
+            command = json.loads(line)
+            what = command.pop("do")
+            if what == "stats":
+                found: dict[str, Any] = {"rss": rss_bytes(), "cpu_s": time.process_time(), "pages_read": reads[0]}
+            else:
+                found = await getattr(process, what)(**command)
+            print(json.dumps(found), flush=True)
+
+
+if __name__ == "__main__":
+    import uvloop
+
+    uvloop.run(main(sys.argv[1]))
