@@ -79,7 +79,7 @@ async def _measure(database: Database, folder: Path) -> None:
     store = open_store(str(folder))
     reader = LogReader(database, cold=ColdLog(database, lambda: store, metrics=metrics))
     replays = Replays(reader, limits=Limits.of(Settings()), metrics=Metrics(), at_most=1)
-    chosen = random.Random(7).sample(range(RUNS), SAMPLE)  # noqa: S311  # the same runs each time
+    chosen = random.Random(7).sample(range(RUNS), SAMPLE)  # the same runs each time
     rows = await database.fetch("SELECT run_id FROM runs ORDER BY run_id")
     sample = [rows[n]["run_id"] for n in chosen]
     hot = {run_id: await _replayed(replays, run_id) for run_id in sample}
@@ -101,7 +101,7 @@ async def _measure(database: Database, folder: Path) -> None:
     took: list[float] = []
     for run_id in sample:
         began = time.monotonic()
-        assert await _replayed(replays, run_id) == hot[run_id], run_id  # noqa: S101  # what this is about
+        assert await _replayed(replays, run_id) == hot[run_id], run_id  # what this is about
         took.append((time.monotonic() - began) * 1000)
     quantiles = statistics.quantiles(took, n=100)
     _say(f"  replay  {SAMPLE} random runs equal, byte for byte; p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms")
@@ -117,14 +117,14 @@ async def _replayed(replays: Replays, run_id: str) -> bytes:
         body.extend(data)
 
     async with replays.attach(run_id, cursor=Cursor(0), speed=float("inf")) as replay:
-        assert isinstance(replay, Replay)  # noqa: S101  # nothing of it was read yet
+        assert isinstance(replay, Replay)  # nothing of it was read yet
         await replay.run(Outlet(write, lambda: 0, lambda: False, chunked=False))
     return bytes(body)
 
 
 async def _sizes(database: Database, when: str) -> None:
     row = await database.fetchrow(_SIZES)
-    assert row is not None  # noqa: S101  # a SELECT without FROM has one row
+    assert row is not None  # a SELECT without FROM has one row
     events, runs, archived, whole = (int(size) / 1e6 for size in row)
     _say(f"{when:>8}  run_events {events:.1f} MB, runs {runs:.1f}, archived_runs {archived:.1f}, database {whole:.1f}")
 

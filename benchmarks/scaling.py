@@ -103,7 +103,7 @@ async def point(
 ) -> Point:
     counts = [0]
     readers = [asyncio.create_task(_read(api, run_ids[n % RUNS], counts)) for n in range(streams)]
-    while counts[0] < streams:  # noqa: ASYNC110  # each says something once it is attached
+    while counts[0] < streams:  # each says something once it is attached
         await asyncio.sleep(0.05)
     async with (
         Database(dsn) as database,
@@ -157,7 +157,7 @@ async def _load(log: EventLog, run_ids: list[str], *, rate: int, seconds: float)
     pending: set[asyncio.Future[object]] = set()
     while (now := time.monotonic() - began) < seconds:
         while sent < now * rate:
-            run_id = random.choice(run_ids)  # noqa: S311  # load, no secret
+            run_id = random.choice(run_ids)  # load, no secret
             task = asyncio.ensure_future(log.append(run_id, _EVENTS, fence=1, source=Source.API))
             pending.add(task)
             task.add_done_callback(pending.discard)
@@ -199,7 +199,7 @@ def _family(pid: int) -> list[int]:
 def _served(role: str, *, port: int, environment: dict[str, str]) -> tuple[subprocess.Popen[bytes], int]:
     """The process, and its admin port."""
     command = [sys.executable, "-m", "runwire", "serve", "--role", role, "--port", str(port), "--admin-port", "0"]
-    process = subprocess.Popen(  # noqa: S603  # our own words
+    process = subprocess.Popen(  # our own words
         command, env={**os.environ, **environment}, stdout=subprocess.PIPE
     )
     line = process.stdout.readline() if process.stdout is not None else b""
@@ -223,7 +223,7 @@ async def measure(*, seconds: float, folder: Path) -> dict[str, Any]:
         await migrate(postgres.dsn)
         run_ids = await make_runs(postgres.dsn, RUNS)
         nats_port, port = _free_port(), _free_port()
-        nats = subprocess.Popen(  # noqa: ASYNC220, S603  # returns at once; our own words
+        nats = subprocess.Popen(  # returns at once; our own words
             [nats_program, "-a", "127.0.0.1", "-p", str(nats_port)], stderr=subprocess.DEVNULL
         )
         stack.callback(nats.kill)
@@ -260,7 +260,7 @@ def main() -> None:
     options = parser.parse_args()
     configure_logging("warning")
     with tempfile.TemporaryDirectory(prefix="runwire-scaling-") as folder:
-        print(json.dumps(asyncio.run(measure(seconds=options.seconds, folder=Path(folder))), indent=1))  # noqa: T201
+        print(json.dumps(asyncio.run(measure(seconds=options.seconds, folder=Path(folder))), indent=1))
 
 
 if __name__ == "__main__":
