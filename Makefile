@@ -56,9 +56,9 @@ types: $(DEV) ## Types of the source and the tests
 contracts: $(DEV) ## Who may import whom
 	$(BIN)/lint-imports
 
-audit: $(DEV) ## Known vulnerabilities in what requirements.lock pins; needs the network, so `make test` leaves it out
+audit: $(DEV) ## Known vulnerabilities in what the locks pin; needs the network, so `make test` leaves it out
 	@$(INSTALL) 'pip-audit>=2.9'
-	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock
+	$(BIN)/pip-audit --strict --require-hashes --disable-pip --progress-spinner off -r requirements.lock -r requirements-image.lock
 
 format: $(DEV) ## Put the source into shape
 	$(BIN)/ruff check --fix

@@ -72,7 +72,7 @@ def test_everything_in_the_stack_agrees_with_everything_else() -> None:
         ("dashboards/sse.json", "${datasource}", "thanos", "sse.json: there is no datasource thanos"),
         ("Dockerfile", "FROM python:3.13.15-slim-bookworm AS", "FROM python:3.13-slim AS", "not one exact version"),
         ("Dockerfile", "USER 10001", "USER 0", "runs as root"),
-        (".dockerignore", "!requirements.lock\n", "", "requirements.lock is copied, and ignored"),
+        (".dockerignore", "!requirements-image.lock\n", "", "requirements-image.lock is copied, and ignored"),
     ],
 )  # fmt: skip
 def test_what_does_not_agree_is_told(path: str, old: str, new: str, told: str, tmp_path: Path) -> None:
