@@ -23,7 +23,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bench import make_runs
+from benchmarks.in_process import make_runs
 from runwire.append import EventLog
 from runwire.db import Database
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
