@@ -59,7 +59,7 @@ STATEMENTS: dict[str, tuple[str, str, tuple[object, ...]]] = {
     "closed_runs": ("observe", "closed_runs", (EPOCH, 500)),
     "all_runs": ("observe", "all_runs", ("", 500)),
     "audit": ("observe", "audit", (["old-1", "idle-1", "alive"],)),
-    "unpublished": ("publish", "unpublished", (10_000,)),
+    "unpublished": ("publish", "unpublished", (10_000, None)),
     "park": ("publish", "park", (60.0, 500)),
     "claim": ("orchestrate", "claim", (["x"], 10, "w", 30.0)),
     "take_expired_external": ("orchestrate", "take_expired_external", ("w", 10)),
