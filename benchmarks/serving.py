@@ -18,7 +18,6 @@ import resource
 import sys
 import time
 from collections import defaultdict
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from runwire.append import EventLog
 from runwire.assembly import Assembly
 from runwire.bus import BusReader, BusWriter, Published
 from runwire.db import Database
-from runwire.errors import StorageUnavailable
 from runwire.model.event import EventType, NewEvent, Source, StoredEvent
 from runwire.settings import Settings
 from runwire.stream import LogReader
@@ -64,8 +62,8 @@ class Measured(Assembly):
         super().__init__(settings)
         self._emitted: dict[str, int] = defaultdict(lambda: 1)
 
-    def _buses(self, database: Database, *, alone: bool) -> tuple[BusWriter, BusReader]:
-        self.bus, reader = super()._buses(database, alone=alone)
+    async def _buses(self, database: Database, **parts: Any) -> tuple[BusWriter, BusReader]:
+        self.bus, reader = await super()._buses(database, **parts)
         return self.bus, reader
 
     async def _start_api(self, database: Database, *, log: EventLog, **parts: Any) -> None:
@@ -102,9 +100,8 @@ class Measured(Assembly):
         async def call(nth: int) -> None:
             nonlocal appended
             while time.perf_counter() < until:
-                with suppress(StorageUnavailable):
-                    await self.log.append(run_ids[nth % runs], stamped(), fence=1, source=Source.API)
-                    appended += 1
+                await self.log.append(run_ids[nth % runs], stamped(), fence=1, source=Source.API)
+                appended += 1
                 nth += callers
 
         began = time.perf_counter()

@@ -209,6 +209,7 @@ int main(int argc, char **argv) {
     char line[256];
     size_t have = 0;
     uint64_t goal = 0, deadline = 0;
+    int expecting = 0;
     for (;;) {
         if (poll(in, 2, 100) < 0) fail("poll");
         if (in[1].revents) turn(0);
@@ -223,6 +224,7 @@ int main(int argc, char **argv) {
                 unsigned long wanted;
                 if (sscanf(line, "expect %lu", &wanted) == 1) {
                     goal = wanted;
+                    expecting = 1;
                     deadline = now_us() + (uint64_t)patience_s * 1000000u;
                 } else if (!strcmp(line, "reset")) {
                     deliveries = lag_count = lag_max = first_us = last_us = 0;
@@ -236,14 +238,14 @@ int main(int argc, char **argv) {
                 memmove(line, newline + 1, have + 1);
             }
         }
-        if (goal && (deliveries >= goal || now_us() > deadline)) {
+        if (expecting && (deliveries >= goal || now_us() > deadline)) {
             printf("{\"deliveries\": %lu, \"s\": %.6f, \"since_start_s\": %.6f, \"open\": %d, \"lags\": %lu, \"p50_ms\": %.4f, "
                    "\"p99_ms\": %.4f, \"max_ms\": %.4f, \"first_us\": %lu, \"last_us\": %lu}\n",
                    deliveries, (double)(last_us - first_us) / 1e6, (double)(last_us - began) / 1e6, left_connected, lag_count,
                    lag_count ? quantile(0.5) / 1000 : 0.0, lag_count ? quantile(0.99) / 1000 : 0.0, (double)lag_max / 1000,
                    first_us, last_us);
             fflush(stdout);
-            goal = 0;
+            expecting = 0;
         }
     }
 }

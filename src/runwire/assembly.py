@@ -467,12 +467,6 @@ class Assembly:
         else:
             ticket_key = await shared_secret(database, "stream tickets")
         self._replays = Replays(reader, limits=Limits.of(settings), metrics=metrics, at_most=settings.replays_max)
-        if settings.authenticates and settings.tenants:
-            await check_isolation(database)
-        if settings.ticket_secret is not None:
-            ticket_key = settings.ticket_secret.get_secret_value().encode()
-        else:
-            ticket_key = await shared_secret(database, "stream tickets")
         self._hubs = await self._front.enter_async_context(
             Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
         )
