@@ -88,7 +88,7 @@ async def test_the_eventsource_package_misses_nothing_through_a_restart(
 @asynccontextmanager
 async def _in_chromium(program: str, service: Service, url: str, folder: Path) -> AsyncIterator[Look]:
     async with page_in(program, profile=folder / "profile") as page:
-        await page.open(f"{service.process.url}/openapi.json")  # any page of the service's own origin
+        await page.open(f"{service.process.url}/")  # of the pages of this origin one that may connect to it
         await page.evaluate(f"{FOLLOW}({json.dumps(url)})")
         yield lambda: _seen_by(page)
 
