@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
+import structlog
 
 from runwire.cli import run_command
 from tied import tied
@@ -32,7 +34,14 @@ class Result:
 def ran(capsys: pytest.CaptureFixture[str], *args: str) -> Result:
     """What a command prints and ends with."""
     capsys.readouterr()
-    code = run_command(args)
+    configured, root = structlog.get_config(), logging.getLogger()
+    handlers, level = root.handlers, root.level
+    try:
+        code = run_command(args)
+    finally:  # a command has its process for itself
+        structlog.configure(**configured)
+        root.handlers = handlers
+        root.setLevel(level)
     printed = capsys.readouterr()
     return Result(int(code), printed.out, printed.err)
 

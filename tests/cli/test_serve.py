@@ -43,7 +43,9 @@ async def test_it_drains_and_ends_with_0_when_told(database: str, number: int) -
         serving.process.send_signal(number)
         result = await serving.ended()
     assert (result.code, result.err) == (0, "")
-    assert [line["event"] for line in result.lines][-2:] == ["server_draining", "server_stopped"]
+    said = [line["event"] for line in result.lines]
+    assert "server_draining" in said
+    assert said[-1] == "server_stopped"
 
 
 async def test_a_second_ctrl_c_ends_it_at_once(database: str) -> None:

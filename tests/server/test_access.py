@@ -252,8 +252,9 @@ async def test_an_id_of_before_there_were_tenants_is_a_conflict_that_does_not_sa
     connection = await asyncpg.connect(database)
     try:
         await connection.execute(
-            "INSERT INTO runs (run_id, tenant, agent, request_hash, input) "
-            "VALUES ('acme:old', 'default', 'golden', '', '')"
+            "WITH made AS (INSERT INTO runs (run_id, tenant, agent, request_hash, input) "
+            "VALUES ('acme:old', 'default', 'theirs', '', '') RETURNING run_id, run_day) "
+            "INSERT INTO run_outbox (run_id, run_day) SELECT run_id, run_day FROM made"
         )
     finally:
         await connection.close()

@@ -122,10 +122,11 @@ class Supervisor:
             "WORKER_ID": f"{settings.worker_id}-{place}"[-128:],
             "DATABASE_URL": self._dsn if settings.database_url is None else settings.database_url,
             "DATA_DIR": str(settings.data_dir),
-            "ROLES": ",".join(role.value for role in settings.roles),
             "AGENTS": ",".join(settings.agents),
             "SUPERVISOR": str(os.getpid()),
         }
+        if "roles" in settings.model_fields_set:  # what was asked for by name must be possible, what was not need not
+            own["ROLES"] = ",".join(role.value for role in settings.roles)
         return {**os.environ, **{f"RUNWIRE_{name}": value for name, value in own.items()}}
 
     async def _overdue(self) -> None:
