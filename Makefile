@@ -28,7 +28,6 @@ test: $(DEV) check ## Everything that has to be right: all checks, all tests, co
 	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) -m "not drill" $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
-	$(BIN)/python -m pytest -q -p no:randomly -m drill tests/drills
 
 drills: $(DEV) ## Break the real service under real Prometheus and Alertmanager, alert by alert
 	sh scripts/system-programs.sh
