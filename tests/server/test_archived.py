@@ -91,14 +91,21 @@ async def test_an_archive_that_does_not_answer_is_a_503_and_not_a_loss(api: Api,
     assert (await body(api, "old/events")).status_code == 200
 
 
-async def test_what_is_not_what_was_archived_is_not_shown(api: Api, here: Archive) -> None:
-    await run_of(here.database, "old")
-    await here.run()
-    data = bytearray(here.data_file().read_bytes())
-    data[len(data) // 2] ^= 1
-    here.data_file().write_bytes(data)
-    answer = await body(api, "old/events")
-    assert (answer.status_code, answer.json()["code"]) == (503, "archive_unavailable")
+class TestWithoutObserver:
+    """Whose audit would find what these tests break, and say so in the log."""
+
+    @pytest.fixture
+    def overrides(self, tmp_path: Path) -> dict[str, Any]:
+        return {"archive_url": str(tmp_path / "archive"), "roles": ("api", "worker", "publisher")}
+
+    async def test_what_is_not_what_was_archived_is_not_shown(self, api: Api, here: Archive) -> None:
+        await run_of(here.database, "old")
+        await here.run()
+        data = bytearray(here.data_file().read_bytes())
+        data[len(data) // 2] ^= 1
+        here.data_file().write_bytes(data)
+        answer = await body(api, "old/events")
+        assert (answer.status_code, answer.json()["code"]) == (503, "archive_unavailable")
 
 
 # ---------------------------------------------------------------------- replay
