@@ -88,22 +88,22 @@ async def _make_template(admin_dsn: str) -> None:
 @asynccontextmanager
 async def cloned_database(admin_dsn: str) -> AsyncIterator[str]:
     """The DSN of a new, migrated, empty database, which is gone afterwards, whoever is still connected."""
-    name = f"test_{uuid.uuid4().hex[:12]}"
-    async with _connected(admin_dsn) as admin:
-        await admin.execute(f'CREATE DATABASE "{name}" TEMPLATE "{TEMPLATE}" STRATEGY {STRATEGY}')
-    try:
-        yield with_database(admin_dsn, name)
-    finally:
-        async with _connected(admin_dsn) as admin:
-            await admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+    async with _new_database(admin_dsn, like=f'TEMPLATE "{TEMPLATE}" STRATEGY {STRATEGY}') as dsn:
+        yield dsn
 
 
 @asynccontextmanager
 async def empty_database(admin_dsn: str) -> AsyncIterator[str]:
     """The same with nothing in it, not even a schema."""
+    async with _new_database(admin_dsn) as dsn:
+        yield dsn
+
+
+@asynccontextmanager
+async def _new_database(admin_dsn: str, *, like: str = "") -> AsyncIterator[str]:
     name = f"test_{uuid.uuid4().hex[:12]}"
     async with _connected(admin_dsn) as admin:
-        await admin.execute(f'CREATE DATABASE "{name}"')
+        await admin.execute(f'CREATE DATABASE "{name}" {like}')
     try:
         yield with_database(admin_dsn, name)
     finally:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -12,20 +10,13 @@ from pathlib import Path
 from typing import Final
 
 from chaos.campaign import Report, Scale, campaign
-from chaos.report import commit, put, tell_from
+from chaos.report import arguments, commit, put, tell_from
 
 BEGIN: Final = "<!-- written by make chaos -->"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=10.0, help="how long faults go on")
-    parser.add_argument("--seed", type=int, default=int(time.time()), help="repeats the order of the faults")
-    parser.add_argument("--at-once", type=int, default=24, help="external runs kept going")
-    parser.add_argument("--report", action="store_true", help="write docs/reliability.md")
-    asked = parser.parse_args()
-    if os.geteuid() != 0:
-        parser.error("needs root: a file system that can be filled up has to be mounted")
+    asked = arguments("make chaos", about=__doc__, minutes=10, at_once=24)
     scale = Scale(
         seconds=asked.minutes * 60,
         at_once=asked.at_once,

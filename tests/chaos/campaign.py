@@ -7,7 +7,7 @@ import contextlib
 import random
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,7 @@ from chaos.load import Load, external_run, golden_run
 from chaos.postgres import Cluster, cluster
 from chaos.proxy import proxying
 from crash.fleet import Fleet, Member
+from crash.stored import stored_events
 from crash.subscriber import Subscriber
 from runwire.db import load_sql
 from runwire.db.migrate import migrate
@@ -37,7 +38,6 @@ ENVIRONMENT = {
     "RUNWIRE_DB_POOL_SIZE": "4",
     "RUNWIRE_OBSERVE_S": "2",
 }
-ANSWERS_S = 60.0
 QUIET_S = 120.0
 _AUDIT = load_sql("runwire.observe", "observe.sql")["audit"]
 
@@ -94,7 +94,7 @@ async def campaign(
         also.cancel()
         await asyncio.wait({also})
         await checked(scene.cluster.primary.dsn, report)
-        assert _unforeseen(scene.fleet) == []
+        assert scene.fleet.errors() == []
     report.took_s = time.monotonic() - began
     return report
 
@@ -139,7 +139,7 @@ async def _faults(scene: Scene, scale: Scale, *, report: Report, tell: Callable[
             if report.faults.total() >= len(scale.kinds) and time.monotonic() >= until:
                 break
             tell(f"fault {report.faults.total() + 1}, {report.load.events_acknowledged:,} events so far: {name}")
-            task = group.create_task(_done(FAULTS[name](scene)))
+            task = group.create_task(FAULTS[name](scene))
             under_way.add(task)
             task.add_done_callback(under_way.discard)
             report.faults[name] += 1
@@ -151,10 +151,6 @@ async def _faults(scene: Scene, scale: Scale, *, report: Report, tell: Callable[
 def _order(kinds: Sequence[str], rng: random.Random) -> Iterator[str]:
     while True:
         yield from rng.sample(kinds, len(kinds))
-
-
-async def _done(fault: Awaitable[None]) -> None:
-    await fault
 
 
 async def _load(scene: Scene, scale: Scale, *, seed: int, load: Load, calm: asyncio.Event) -> None:
@@ -223,29 +219,9 @@ async def checked(dsn: str, report: Report) -> None:
 
 
 async def _check_run(connection: asyncpg.Connection[asyncpg.Record], subscriber: Subscriber, report: Report) -> None:
-    rows = await connection.fetch(
-        "SELECT seq, ts_us / 1000 AS ts, type::text AS type, name, fn FROM run_events WHERE run_id = $1 ORDER BY seq",
-        subscriber.run_id,
-    )
-    stored = [
-        {
-            "runId": subscriber.run_id,
-            "seq": row["seq"],
-            "ts": row["ts"],
-            "type": row["type"],
-            "v": 1,
-            "source": "outbox",
-        }
-        | {key: row[key] for key in ("name", "fn") if row[key] is not None}
-        for row in rows
-    ]
+    stored = await stored_events(connection, subscriber.run_id)
     assert subscriber.events == stored, subscriber.run_id
     report.events += len(stored)
-    report.resumed += sum(row["fn"] == "orchestrator.resumed" for row in rows)
+    report.resumed += sum(event.get("fn") == "orchestrator.resumed" for event in stored)
     if (acknowledged := report.load.acknowledged.get(subscriber.run_id)) is not None:
-        assert [row["fn"] for row in rows if row["fn"]] == acknowledged, subscriber.run_id
-
-
-def _unforeseen(fleet: Fleet) -> list[dict[str, object]]:
-    """Errors in the log that no fault excuses: an error line is for what nobody foresaw."""
-    return fleet.errors()
+        assert [event["fn"] for event in stored if "fn" in event] == acknowledged, subscriber.run_id

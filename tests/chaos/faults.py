@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import random
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import asyncpg
 
@@ -181,7 +181,7 @@ async def clock_goes_back(scene: Scene) -> None:
     await asyncio.sleep(2)
 
 
-Fault = Callable[[Scene], Awaitable[None]]
+Fault = Callable[[Scene], Coroutine[Any, Any, None]]
 
 FAULTS: Final[Mapping[str, Fault]] = {
     fault.__name__.replace("_", " "): fault

@@ -34,7 +34,6 @@ class Proxy:
     def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
         self.port = 0
-        self.bytes_passed = 0
         self._toxic = CLEAN
         self._rng = random.Random(upstream_port)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
@@ -105,7 +104,6 @@ class Proxy:
                 if toxic.bytes_per_s:
                     await asyncio.sleep(len(data) / toxic.bytes_per_s)
                 sink.write(data)
-                self.bytes_passed += len(data)
                 await sink.drain()
             if sink.can_write_eof():
                 sink.write_eof()

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
-import os
 import statistics
 import tempfile
 import time
@@ -17,7 +15,7 @@ import asyncpg
 
 from chaos.campaign import Report, Scale, campaign
 from chaos.faults import FAULTS, Scene
-from chaos.report import commit, put, tell_from
+from chaos.report import arguments, commit, put, tell_from
 from crash.fleet import Member
 
 SAMPLE_S: Final = 5.0
@@ -68,7 +66,7 @@ class Watch:
             await asyncio.sleep(SAMPLE_S)
             for member in scene.fleet.members:
                 if member.running:
-                    self._note(f"resident memory of {member.name}", _memory_mib(member))
+                    self._note(f"resident memory of {member.name}", member.memory_kib / 1024)
                     self._note(f"file descriptors of {member.name}", _descriptors(member))
             try:
                 await self._database(scene.cluster.primary.dsn)
@@ -118,18 +116,12 @@ def _limit(name: str) -> Flat:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="make soak", description=__doc__)
-    parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("--seed", type=int, default=int(time.time()))
-    parser.add_argument("--report", action="store_true", help="write docs/reliability.md")
-    asked = parser.parse_args()
-    if os.geteuid() != 0:
-        parser.error("needs root: a file system that can be filled up has to be mounted")
+    asked = arguments("make soak", about=__doc__, minutes=30, at_once=12)
     scale = Scale(
         seconds=asked.minutes * 60,
         kinds=PROCESSES_GO_ON,
         gap_s=(4, 10),
-        at_once=12,
+        at_once=asked.at_once,
         events=500,
         batch=25,
         pause_s=0.4,
@@ -161,11 +153,6 @@ def _told(report: Report, watch: Watch, *, minutes: float, seed: int) -> Iterato
         first, middle, last = watch.thirds(name)
         unit = _limit(name).unit
         yield f"| {name} | {first:.1f} | {middle:.1f} | {last:.1f} {unit} | {'no' if name in grown else 'yes'} |"
-
-
-def _memory_mib(member: Member) -> float:
-    status = Path(f"/proc/{member.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) / 1024
 
 
 def _descriptors(member: Member) -> float:

@@ -16,6 +16,8 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from tied import tied
 from waiting import eventually
 
@@ -88,6 +90,19 @@ class Member:
             return any(line.get("event") == "server_started" for line in self.lines()[self._said_before :])
 
         await eventually(started, within_s=within_s)
+
+    async def metric(self, name: str) -> float:
+        """The value of a metric of this process; with labels in the name that of a series, without them their sum."""
+        async with httpx.AsyncClient(timeout=30) as http:
+            scrape = (await http.get(f"http://127.0.0.1:{self.admin_port}/metrics")).text
+        series = [line.rsplit(" ", 1) for line in scrape.splitlines()]
+        return sum(float(value) for key, value in series if key == name or key.startswith(name + "{"))
+
+    @property
+    def memory_kib(self) -> int:
+        """What of the process is resident."""
+        status = Path(f"/proc/{self.pid}/status").read_text()
+        return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
 
     def kill(self) -> None:
         """SIGKILL, and gone when this returns."""

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
-import httpx
 import pytest
 
 from crash.chaos import Chaos
 from crash.fleet import QUICK_TAKEOVER, Fleet, Member, fleet_of
+from crash.stored import stored_events
 from crash.subscriber import Moods, Subscriber, Tally
 from crash.wire import posted
 from waiting import eventually
@@ -210,13 +210,7 @@ async def _walks_and_streams(dsn: str, member: Member) -> bool:
         )
     finally:
         await connection.close()
-    return bool(walks) and await _open_streams(member) >= 1
-
-
-async def _open_streams(member: Member) -> float:
-    async with httpx.AsyncClient() as http:
-        scrape = (await http.get(f"http://127.0.0.1:{member.admin_port}/metrics")).text
-    return next(float(line.split()[1]) for line in scrape.splitlines() if line.startswith("runwire_sse_connections "))
+    return bool(walks) and await member.metric("runwire_sse_connections") >= 1
 
 
 async def _check_against_database(dsn: str, subscribers: Sequence[Subscriber], *, runs: int) -> int:
@@ -237,22 +231,11 @@ async def _check_against_database(dsn: str, subscribers: Sequence[Subscriber], *
         assert {row["state"] for row in stored} == {"finished"}
         resumed = 0
         for subscriber in subscribers:
-            rows = await connection.fetch(
-                "SELECT seq, ts_us / 1000 AS ts, type::text AS type, name, fn FROM run_events "
-                "WHERE run_id = $1 ORDER BY seq",
-                subscriber.run_id,
-            )
-            assert [_on_wire(subscriber.run_id, row) for row in rows] == subscriber.events
+            assert await stored_events(connection, subscriber.run_id) == subscriber.events
             resumed += _check_golden(subscriber.events)
         return resumed
     finally:
         await connection.close()
-
-
-def _on_wire(run_id: str, row: asyncpg.Record) -> dict[str, Any]:
-    labels = {key: row[key] for key in ("name", "fn") if row[key] is not None}
-    shown = {key: row[key] for key in ("seq", "ts", "type")}
-    return {"runId": run_id, **shown, "v": 1, "source": "outbox", **labels}
 
 
 def _check_golden(events: Sequence[dict[str, Any]]) -> int:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
 import runwire
 from crash.fleet import Member, free_port
+from scripts import script
 from telemetry.tables import code, table
 
 ROOT = Path(__file__).parents[2]
@@ -21,15 +20,6 @@ AGENT = Path(__file__).parent / "agent.py"
 DISTRIBUTIONS = {code(row[0]) for row in table("Metrics") if row[1] == "histogram"}
 
 Look = Callable[[], Awaitable[dict[str, Any]]]
-
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 render_datadog = script("render_datadog")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 from pathlib import Path
-from types import ModuleType
 from urllib.parse import urlsplit
 
 import pytest
@@ -16,22 +14,12 @@ from runwire.observe.metrics import Invariant
 from runwire.server.docs_site import DocsSite
 from runwire.server.openapi_operations import API_OPERATIONS
 from runwire.settings import Settings
+from scripts import script
 from telemetry.tables import code, table
 
-
-def _script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-render_docs = _script("render_docs")
+render_docs = script("render_docs")
 PAGES = [pytest.param(page, id=str(page.relative_to(ROOT))) for page in pages()]
 METRICS = {code(row[0]) for row in table("Metrics")}
-LOG_EVENTS = {code(row[0]) for row in table("Logs")}
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -46,13 +46,13 @@ async def test_a_thousand_stalled_clients_cost_bounded_memory_and_are_closed_whi
     ) as fleet:
         member = fleet.members[0]
         await _check_whole_stream(member)
-        before_kib = _memory_kib(member)
+        before_kib = member.memory_kib
         with _stalled_clients(member, CLIENTS):
-            await eventually(lambda: _scraped(member, "runwire_sse_connects_total", CLIENTS), within_s=60)
+            await eventually(lambda: _reached(member, "runwire_sse_connects_total"), within_s=60)
             await _check_whole_stream(member)
-            assert _memory_kib(member) - before_kib < CLIENTS * KIB_PER_CLIENT
+            assert member.memory_kib - before_kib < CLIENTS * KIB_PER_CLIENT
             slow = 'runwire_sse_disconnects_total{reason="slow"}'
-            await eventually(lambda: _scraped(member, slow, CLIENTS), within_s=60)
+            await eventually(lambda: _reached(member, slow), within_s=60)
             await _check_whole_stream(member)
         assert fleet.errors() == []
 
@@ -86,13 +86,6 @@ async def _check_whole_stream(member: Member) -> None:
     assert body.count("\ndata: {") == EVENTS + 1
 
 
-async def _scraped(member: Member, series: str, at_least: int) -> bool:
-    async with httpx.AsyncClient(timeout=30) as http:
-        text = (await http.get(f"http://127.0.0.1:{member.admin_port}/metrics")).text
-    return sum(float(line.rsplit(" ", 1)[1]) for line in text.splitlines() if line.startswith(series)) >= at_least
-
-
-def _memory_kib(member: Member) -> int:
-    """The resident memory of the process."""
-    status = Path(f"/proc/{member.pid}/status").read_text()
-    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
+async def _reached(member: Member, metric: str) -> bool:
+    """Whether every client counts."""
+    return await member.metric(metric) >= CLIENTS

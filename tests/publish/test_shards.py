@@ -254,3 +254,18 @@ async def test_under_load_one_of_three_dies_and_every_run_goes_on_in_order_withi
         repeats = sum(len(bus.seqs(run_id)) - last for run_id, last in appended.items())
         assert repeats <= 200, "at most what the dead one had in hand"
         assert await owners(s) == {None: 128}
+
+
+async def test_runs_are_divided_in_the_order_they_came_in(database: str) -> None:
+    """The order is who waits longest: a publisher that forgot it would let runs starve."""
+    async with stages(database) as s:
+        shards = Shards(s.database, publisher_id="a")
+        shards.owned = frozenset(range(64))
+        run_ids = [f"r{n}" for n in range(200)]
+        ours, others = shards.divide(run_ids)
+        assert ours == [run_id for run_id in run_ids if shard_of(run_id) < 64]
+        assert others == [run_id for run_id in run_ids if shard_of(run_id) >= 64]
+        assert min(len(ours), len(others)) > 0
+        shards.owned = frozenset(range(128))
+        assert shards.divide(run_ids) == (run_ids, [])
+        await shards.aclose()

@@ -95,8 +95,8 @@ class Publisher:
         Returns those of them that are other publishers' to publish.
         """
         others: list[str] = []
-        if self._shards is not None and (others := self._shards.of_others(run_ids := tuple(run_ids))):
-            run_ids = set(run_ids).difference(others)
+        if self._shards is not None:
+            run_ids, others = self._shards.divide(run_ids)
         if self._backlog.add(run_ids):
             self._metrics.outbox_wakeups[by].inc()
         return others
@@ -127,8 +127,8 @@ class Publisher:
 
     async def _publish_pending(self) -> int:
         run_ids = self._backlog.take(self._batch_runs)
-        if self._shards is not None and (others := self._shards.of_others(run_ids)):
-            run_ids = [run_id for run_id in run_ids if run_id not in set(others)]
+        if self._shards is not None:
+            run_ids, _ = self._shards.divide(run_ids)
         if not run_ids:
             return 0
         self._in_flight = frozenset(run_ids)

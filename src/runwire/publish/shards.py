@@ -52,11 +52,15 @@ class Shards:
         self._wake = asyncio.Event()
         self._restless = True
 
-    def of_others(self, run_ids: Iterable[str]) -> list[str]:
-        """Those of the runs that are not this publisher's."""
+    def divide(self, run_ids: Iterable[str]) -> tuple[list[str], list[str]]:
+        """The runs that are this publisher's, and those that are others', each in their order."""
         if self.owned == _ALL:
-            return []
-        return [run_id for run_id in run_ids if shard_of(run_id) not in self.owned]
+            return list(run_ids), []
+        ours: list[str] = []
+        others: list[str] = []
+        for run_id in run_ids:
+            (ours if shard_of(run_id) in self.owned else others).append(run_id)
+        return ours, others
 
     def wake(self) -> None:
         """Others have joined, left or released: the next step comes now."""
