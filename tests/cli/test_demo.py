@@ -40,6 +40,18 @@ async def test_it_explores_a_site_and_prints_the_map(site: Site, tmp_path: Path)
     assert "Traceback" not in result.err
 
 
+async def test_it_needs_none_of_the_optional_libraries(site: Site, tmp_path: Path) -> None:
+    absent = tmp_path / "absent"
+    absent.mkdir()
+    for name in ("obstore", "nats", "jwt", "yaml", "grafana_foundation_sdk"):
+        (absent / f"{name}.py").write_text(f"raise ModuleNotFoundError('no {name} here', name='{name}')\n")
+    where = ("--site", site.origin + "/", "--data-dir", str(tmp_path / "data"))
+    async with started("demo", *where, PYTHONPATH=str(absent)) as demo:
+        result = await demo.ended(within_s=60)
+    assert result.code == 0, result.err
+    assert "finished" in result.out
+
+
 async def test_as_json_every_line_parses_and_the_last_is_the_summary(site: Site, tmp_path: Path) -> None:
     async with started("demo", "--json", "--site", site.origin + "/", "--data-dir", str(tmp_path)) as demo:
         result = await demo.ended(within_s=60)

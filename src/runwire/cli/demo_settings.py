@@ -50,12 +50,12 @@ def demo_folder(chosen: Path | None = None) -> Iterator[Path]:
 
 
 def demo_settings(folder: Path) -> Settings:
-    """Every role in this process, every run traced, the usual ports where they are free."""
+    """Every role a short life has work for in this process, every run traced, the usual ports where they are free."""
     usual = load_settings().model_copy(update=_OPEN)
     own = {
         "database_url": None,
         "bus": "memory",
-        "roles": tuple(Role),
+        "roles": tuple(role for role in Role if role is not Role.ARCHIVER),
         "data_dir": folder,
         "trace_sample_ratio": 1.0,
         "port": usual.port if _is_free(usual.host, usual.port) else 0,
