@@ -1,15 +1,16 @@
-"""What every test may ask for: a database of its own. And what no test may leave behind: tasks."""
+"""What every test may ask for: a database of its own. And what no test may leave behind: tasks, and its logging."""
 
 from __future__ import annotations
 
 import asyncio
 import inspect
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
 
+from logging_state import logging_as_it_was
 from postgres import RunServer, cloned_database
 
 SERVER = pytest.StashKey[RunServer]()
@@ -45,6 +46,13 @@ async def database(postgres_dsn: str) -> AsyncIterator[str]:
     """The DSN of a migrated, empty database that only this test uses."""
     async with cloned_database(postgres_dsn) as dsn:
         yield dsn
+
+
+@pytest.fixture(autouse=True)
+def own_logging() -> Iterator[None]:
+    """Logging that a test configures, or that it starts a process's parts with, is gone with it."""
+    with logging_as_it_was():
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -18,6 +18,9 @@ from chaos.proxy import Proxy, Toxic
 from crash.fleet import Fleet, Member
 
 
+STARTS_MAX: Final = 20
+
+
 @dataclass(frozen=True, slots=True)
 class Scene:
     """What can be harmed. `to_database` and `to_api` are the proxies by the member behind or before them."""
@@ -44,7 +47,16 @@ async def kill(scene: Scene) -> None:
     async with scene.running:
         member.kill()
         await asyncio.sleep(scene.rng.uniform(0, 0.5))
-        await member.start(within_s=60)
+        await _started_again(member)
+
+
+async def _started_again(member: Member) -> None:
+    """As by an init system, which does not give up when PostgreSQL has no connection left for it."""
+    for _ in range(STARTS_MAX - 1):
+        with contextlib.suppress(RuntimeError):
+            return await member.start(within_s=60)
+        await asyncio.sleep(0.5)
+    return await member.start(within_s=60)
 
 
 async def freeze(scene: Scene) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import sys
 from collections.abc import AsyncIterator
@@ -13,8 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-import structlog
 
+from logging_state import logging_as_it_was
 from runwire.cli import run_command
 from tied import tied
 
@@ -34,14 +33,8 @@ class Result:
 def ran(capsys: pytest.CaptureFixture[str], *args: str) -> Result:
     """What a command prints and ends with."""
     capsys.readouterr()
-    configured, root = structlog.get_config(), logging.getLogger()
-    handlers, level = root.handlers, root.level
-    try:
+    with logging_as_it_was():  # a command has its process for itself
         code = run_command(args)
-    finally:  # a command has its process for itself
-        structlog.configure(**configured)
-        root.handlers = handlers
-        root.setLevel(level)
     printed = capsys.readouterr()
     return Result(int(code), printed.out, printed.err)
 

@@ -155,8 +155,7 @@ async def test_a_bus_that_is_down(database: str) -> None:
         worker = PublishWorker(publisher)
         worker.mark_dirty(["r"])
         await worker.step()
-        worker._heartbeat_due = 0
-        await worker.step()
+        await worker.look()
         found = await diagnose(s, "r")
         assert found.stage is Stage.BUS_DOWN
         assert found.evidence["publishers"][0]["failingWith"] == "bus_unavailable"

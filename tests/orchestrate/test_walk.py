@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrate.agents_for_tests import Count, Gate, asking, fail, looping, one_node
 from pipeline import Stages, stages
@@ -332,8 +333,10 @@ async def test_a_worker_that_lost_its_lease_appends_nothing_more_and_stops_its_n
         await gate.entered.wait()
         await s.database.execute("UPDATE runs SET fence = fence + 1")
         before = await s.events(run_id)
-        await lost.heartbeat()
-        await settled(lost)
+        with capture_logs() as lines:
+            await lost.heartbeat()
+            await settled(lost)
+        assert [(line["event"], line["run_id"]) for line in lines] == [("lease_lost", run_id)]
         assert gate.cancelled
         assert await s.events(run_id) == before
         assert (await s.control.view(run_id)).state == "started"

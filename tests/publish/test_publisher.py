@@ -15,7 +15,7 @@ from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.publish import Publisher
-from runwire.publish.publisher import SETTINGS
+from runwire.publish.publisher import SETTINGS, SWEEP_SETTINGS
 from waiting import eventually
 
 
@@ -219,6 +219,30 @@ async def test_finished_runs_never_starve_new_ones(database: str) -> None:
             plan = "\n".join(row[0] for row in await tx.fetch("EXPLAIN EXECUTE c ('{new}', 10, 'p')"))
         assert "Seq Scan on run_events" not in plan
         await publisher.aclose()
+
+
+@pytest.mark.parametrize("statement", ["unpublished", "park"])
+async def test_a_sweep_looks_runs_up_by_key_though_the_database_believes_there_are_few(
+    database: str, statement: str
+) -> None:
+    """After a start the statistics are those of an empty database, and comparing each with each looked cheap."""
+    async with stages(database) as s:
+        await s.database.execute("ANALYZE")
+        await s.database.execute(
+            "WITH made AS (INSERT INTO runs (run_id, agent, state, last_seq, started_at, request_hash, input) "
+            "SELECT 'run-' || n, 'x', 'started', 2, now(), '', '' FROM generate_series(1, 300) AS n "
+            "RETURNING run_id, run_day) "
+            "INSERT INTO run_outbox (run_id, run_day, next_seq) SELECT run_id, run_day, 3 FROM made"
+        )
+        sql = load_sql("runwire.publish", "publish.sql")[statement]
+        arguments = {"unpublished": "(int, text) AS", "park": "(real, int) AS"}[statement]
+        given = {"unpublished": "(10000, 'p')", "park": "(60, 500)"}[statement]
+        async with s.database.transaction() as tx:
+            for name, value in SWEEP_SETTINGS.items():
+                await tx.execute(f"SET LOCAL {name} = '{value}'")
+            await tx.execute(f"PREPARE s {arguments} {sql}")
+            plan = "\n".join(row[0] for row in await tx.fetch(f"EXPLAIN (ANALYZE) EXECUTE s {given}"))
+        assert "Seq Scan on runs" not in plan, plan
 
 
 async def test_the_lag_is_measured_by_the_databases_clock(database: str) -> None:

@@ -23,13 +23,9 @@ Lines = Callable[[], list[dict[str, Any]]]
 
 @pytest.fixture
 def stream() -> Iterator[io.StringIO]:
-    root = logging.getLogger()
     otel = logging.getLogger("opentelemetry")
-    handlers, level, otel_level = root.handlers[:], root.level, otel.level
+    otel_level = otel.level
     yield io.StringIO()
-    structlog.reset_defaults()
-    root.handlers[:] = handlers
-    root.setLevel(level)
     otel.setLevel(otel_level)
 
 

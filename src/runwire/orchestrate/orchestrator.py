@@ -91,7 +91,8 @@ class Walk:
         self._node: asyncio.Task[str | Wait | None] | None = None
         self._cancelled = asyncio.Event()
         self._draining = False
-        self._lost = False
+        self.lost = False
+        """Whether it was told that the run is somebody else's."""
         self._failed_with = ""
         self._first_node = claim.last_seq == 0
 
@@ -104,7 +105,7 @@ class Walk:
 
     def lose(self) -> None:
         """The run is somebody else's by now, who tells of this turn; what remains is to cancel it."""
-        self._lost = True
+        self.lost = True
 
     def drain(self) -> None:
         """Stops at the next checkpoint, leaving the run as it is for another worker."""
@@ -129,7 +130,7 @@ class Walk:
             try:
                 reached = await self._walk()
             except asyncio.CancelledError:
-                if self._lost:
+                if self.lost:
                     span.discard()
                 else:
                     span.set("runwire.outcome", "handed_over")

@@ -123,8 +123,7 @@ class Worker:
             if walk is None or walk.claim.fence != held[row["run_id"]]:
                 continue
             if row["lost"]:
-                walk.lose()
-                self._tasks[row["run_id"]].cancel()
+                self._lose(walk)
             elif row["cancel_requested"]:
                 walk.cancel()
 
@@ -132,13 +131,18 @@ class Worker:
         agent = self._agents.get(claim.agent)
         if agent is None:  # the claim asks for this worker's agents only
             raise AssertionError(claim.agent)
-        previous = self._tasks.get(claim.run_id)
+        previous = self._walks.get(claim.run_id)
         if previous is not None:  # its lease ended while it was walked here: that walk is fenced out
-            self._walks[claim.run_id].lose()
-            previous.cancel()
+            self._lose(previous)
         walk = Walk(claim, agent, self._log, metrics=self._metrics, spans=self._spans)
         self._walks[claim.run_id] = walk
         self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")
+
+    def _lose(self, walk: Walk) -> None:
+        if not walk.lost:
+            _log.warning(LogEvent.LEASE_LOST, run_id=walk.claim.run_id, fence=walk.claim.fence)
+        walk.lose()
+        self._tasks[walk.claim.run_id].cancel()
 
     async def _walk(self, walk: Walk) -> None:
         run_id = walk.claim.run_id
@@ -146,7 +150,8 @@ class Worker:
         try:
             reached = await walk.run()
         except (FenceLost, RunClosed):  # closed: whoever took the run over has brought it to its end
-            _log.warning(LogEvent.LEASE_LOST, run_id=run_id, fence=walk.claim.fence)
+            if not walk.lost:
+                _log.warning(LogEvent.LEASE_LOST, run_id=run_id, fence=walk.claim.fence)
             return
         except RunwireError as error:
             # The log refused what this walk believes: its belief is wrong, so another starts from what is stored.

@@ -38,7 +38,9 @@ SETTINGS = {
 }
 
 SWEEP_SETTINGS = {
-    # What is not parked is read as a whole, and each of its runs looked up by key: all runs are never read for it.
+    # What is not parked is read as a whole, and each of its runs looked up by key: all runs are never read for it,
+    # however few the database believes there are.
+    "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     # What a crash of the server takes back here is found again by the next sweep.
@@ -83,6 +85,7 @@ class Publisher:
         self._park_after_s = park_after_s
         self._backlog = Backlog(rest_max_s=rest_max_s)
         self._in_flight: frozenset[str] = frozenset()
+        self._taken_meanwhile: set[str] | None = None
 
     @property
     def backlog_runs(self) -> int:
@@ -103,8 +106,13 @@ class Publisher:
 
     async def sweep(self) -> int:
         """Asks the database which runs have unpublished events, for when every hint was lost. Returns how many."""
-        rows = await self._sweeper.fetch(_SQL["unpublished"], 10_000, self._holder)
-        found = [row["run_id"] for row in rows if row["run_id"] not in self._in_flight]
+        # What is being published, or was while the database looked, is no news.
+        taken = self._taken_meanwhile = set(self._in_flight)
+        try:
+            rows = await self._sweeper.fetch(_SQL["unpublished"], 10_000, self._holder)
+        finally:
+            self._taken_meanwhile = None
+        found = [row["run_id"] for row in rows if row["run_id"] not in taken]
         self.mark_dirty(found, by="poll")
         return len(found)
 
@@ -132,6 +140,8 @@ class Publisher:
         if not run_ids:
             return 0
         self._in_flight = frozenset(run_ids)
+        if self._taken_meanwhile is not None:
+            self._taken_meanwhile |= self._in_flight
         try:
             published = await self._publish(run_ids)
         except BusUnavailable:

@@ -23,7 +23,8 @@ _LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before 
 class PublishWorker:
     """Runs a publisher until stopped. Wake it with `mark_dirty`; every `sweep_s` it looks for itself.
 
-    Every `heartbeat_s` it says that it lives, however rarely it sweeps.
+    Every `heartbeat_s` it says that it lives. It looks beside its publishing, on a connection of its own, so that no
+    event waits for that.
     """
 
     def __init__(
@@ -42,6 +43,7 @@ class PublishWorker:
         self._backoff_max_s = backoff_max_s
         self._heartbeat_s = heartbeat_s
         self._wake = asyncio.Event()
+        self._look = asyncio.Event()
         self._stopping = False
         self._sweep_due = 0.0
         self._heartbeat_due = 0.0
@@ -55,9 +57,9 @@ class PublishWorker:
         return others
 
     def sweep_soon(self) -> None:
-        """For when hints may have been lost: the next step looks for unpublished events first."""
+        """For when hints may have been lost: looks for unpublished events now."""
         self._sweep_due = 0.0
-        self._wake.set()
+        self._look.set()
 
     def stop(self) -> None:
         """Lets the loop publish what it knows of, then end."""
@@ -67,7 +69,7 @@ class PublishWorker:
     async def run(self) -> None:
         try:
             with suppressed():  # `send runwire.events` stands in for what each statement would cost
-                async with self._leased():
+                async with self._leased(), self._looking():
                     while True:
                         if await self.step() == 0:
                             if self._stopping and self._did_its_best():
@@ -95,16 +97,28 @@ class PublishWorker:
             yield
             leasing.cancel()
 
+    @asynccontextmanager
+    async def _looking(self) -> AsyncIterator[None]:
+        """Inside, it looks around. A loop that fails ends the block."""
+        async with asyncio.TaskGroup() as group:
+            looking = group.create_task(self._keep_looking(), name="publisher looks")
+            yield
+            looking.cancel()
+
+    async def look(self) -> None:
+        """Says that it lives, and looks for what nobody told it of, each when that is due. Raises DatabaseUnavailable."""
+        if monotonic() >= self._heartbeat_due:
+            await self._publisher.heartbeat(failing=self._failing)
+            self._heartbeat_due = monotonic() + self._heartbeat_s
+        if monotonic() >= self._sweep_due:
+            self._sweep_due = monotonic() + self._sweep_s
+            if await self._publisher.sweep():
+                self._wake.set()
+            await self._publisher.park_idle()
+
     async def step(self) -> int:
-        """One step: sweeps when that is due, then publishes. How many events went out; 0 after a failure, too."""
+        """One step of publishing: how many events went out; 0 after a failure, too."""
         try:
-            if monotonic() >= self._heartbeat_due:
-                await self._publisher.heartbeat(failing=self._failing)
-                self._heartbeat_due = monotonic() + self._heartbeat_s
-            if monotonic() >= self._sweep_due:
-                await self._publisher.sweep()
-                await self._publisher.park_idle()
-                self._sweep_due = monotonic() + self._sweep_s
             published = await self._publisher.publish_pending()
         except (BusUnavailable, DatabaseUnavailable) as error:
             self._failures += 1
@@ -116,6 +130,22 @@ class PublishWorker:
             self._failing = None
         return published
 
+    async def _keep_looking(self) -> None:
+        failures = 0
+        while True:
+            self._look.clear()
+            try:
+                await self.look()
+            except DatabaseUnavailable as error:
+                failures += 1
+                _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="sweep", code=error.code)
+                await asyncio.sleep(self._pause_s(failures))
+                continue
+            failures = 0
+            due = min(self._sweep_due, self._heartbeat_due)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), max(0.0, due - monotonic()))
+
     def _did_its_best(self) -> bool:
         """Before it stops: nothing is left, or what is left cannot be published now. Another publisher will find it."""
         if self._failures and self._failing == DatabaseUnavailable.code:
@@ -123,13 +153,15 @@ class PublishWorker:
         return self._publisher.backlog_runs == 0 or self._failures > _LAST_TRIES
 
     async def _sleep(self) -> None:
-        """Until there is work, or the sweep is due; after failures, a jittered pause no wake-up shortens."""
+        """Until there is work, or what failed has rested; after failures, a jittered pause no wake-up shortens."""
         if self._failures:
-            ceiling = min(_BACKOFF_FIRST_S * 2.0 ** min(self._failures, 16), self._backoff_max_s)
-            await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311  # jitter needs no secrecy
+            await asyncio.sleep(self._pause_s(self._failures))
             return
         self._wake.clear()
         if self._publisher.backlog_runs == 0:
-            due = min(self._sweep_due, self._heartbeat_due)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), max(0.0, due - monotonic()))
+                await asyncio.wait_for(self._wake.wait(), min(self._sweep_s, self._heartbeat_s))
+
+    def _pause_s(self, failures: int) -> float:
+        ceiling = min(_BACKOFF_FIRST_S * 2.0 ** min(failures, 16), self._backoff_max_s)
+        return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
