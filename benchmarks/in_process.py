@@ -110,15 +110,27 @@ async def append_throughput(log: EventLog, run_ids: Sequence[str], *, callers: i
     return AppendResult(callers, len(latencies) / took, cuts[49] * 1000, cuts[98] * 1000)
 
 
-async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: float) -> LagResult:
-    """Open loop at `rate` events a second: from the append call to the bus delivering the event."""
+async def publish_lag(
+    dsn: str, run_ids: Sequence[str], *, rate: int, seconds: float, warm_s: float = 0.5
+) -> LagResult:
+    """Open loop at `rate` events a second: from the append call to the bus delivering the event.
+
+    What comes in the first `warm_s`, while connections are opened and statements prepared, is not counted.
+    """
     lags: list[float] = []
+    counts_from = float("inf")
+    delivered = 0
     called: dict[str, list[float]] = {run_id: [] for run_id in run_ids}
 
     def deliver(message: Published) -> None:
+        nonlocal delivered
+        delivered += len(message.events or ())
         now = time.perf_counter()
         waiting = called[message.run_id]
-        lags.extend([now - waiting.pop(0) for _ in message.events or ()])
+        for _ in message.events or ():
+            asked = waiting.pop(0)
+            if asked >= counts_from:
+                lags.append(now - asked)
 
     async with pipeline(dsn) as stages, AsyncExitStack() as leaving:
         subscriptions = [stages.bus.subscribe(run_id, deliver) for run_id in run_ids]
@@ -126,8 +138,9 @@ async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: f
             await leaving.enter_async_context(subscription)
         waiters: set[asyncio.Future[object]] = set()
         began = time.perf_counter()
+        counts_from = began + warm_s
         sent = 0
-        while (now := time.perf_counter() - began) < seconds:
+        while (now := time.perf_counter() - began) < warm_s + seconds:
             while sent < now * rate:
                 run_id = run_ids[sent % len(run_ids)]
                 called[run_id].append(time.perf_counter())
@@ -137,7 +150,7 @@ async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: f
                 sent += 1
             await asyncio.sleep(0.001)  # shorter ones are a busy loop under uvloop
         await asyncio.gather(*waiters)
-        while len(lags) < sent:  # an event would cost every delivery a little
+        while delivered < sent:  # an event would cost every delivery a little
             await asyncio.sleep(0.01)
     cuts = statistics.quantiles(lags, n=100)
     return LagResult(rate, len(run_ids), cuts[49] * 1000, cuts[98] * 1000, max(lags) * 1000)

@@ -24,6 +24,7 @@ from typing import Any
 from runwire.append import EventLog
 from runwire.assembly import Assembly
 from runwire.bus import BusReader, BusWriter, Published
+from runwire.cli.serve import spare_garbage_collector
 from runwire.db import Database
 from runwire.model.event import EventType, NewEvent, Source, StoredEvent
 from runwire.settings import Settings
@@ -156,6 +157,7 @@ async def main(dsn: str) -> None:
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
     async with Measured(settings) as process:
+        spare_garbage_collector()
         print(json.dumps({"port": process.api_port, "admin_port": process.admin_port}), flush=True)
         while line := await commands.readline():
             command = json.loads(line)
