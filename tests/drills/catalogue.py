@@ -15,7 +15,7 @@ JOINED: Final = {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "obs
 PLANS: Final[Mapping[str, Plan]] = {
     "streams and runs": Plan(JOINED, alone=True),
     "outbox": Plan(JOINED),
-    "processes and log": Plan(SPLIT),
+    "processes and log": Plan(SPLIT, own_server=True),
 }
 """Each a service of its own, so that faults of one do not show in another."""
 
@@ -241,5 +241,24 @@ DRILLS: Final[tuple[Drill, ...]] = (
         runbook="appendslofastburn",
         fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
         also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled"),
+    ),
+    Drill(
+        "PostgreSQL is stopped",
+        stage="processes and log",
+        turn=4,
+        fault=faults.database_stopped,
+        what="PostgreSQL is shut down under all processes.",
+        recovery="Start PostgreSQL, and nothing else.",
+        runbook="schema-health",
+        fires=("ObserverStale", "AppendSloFastBurn", "AppendSloSlowBurn"),
+        also=(
+            "PublisherDown",
+            "OldestEventUnpublished",
+            "OutboxBacklog",
+            "RunStalled",
+            *LAGS,
+            *PUBLISH_BURNS,
+            *RUN_BURNS,
+        ),
     ),
 )

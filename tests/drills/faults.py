@@ -71,6 +71,19 @@ async def process_frozen(stage: Stage) -> AsyncIterator[None]:
     await stage.member("worker-0").start()
 
 
+# ---------------------------------------------------------------------- database
+
+
+async def database_stopped(stage: Stage) -> AsyncIterator[None]:
+    """PostgreSQL is shut down under all processes, while runs are appended to."""
+    assert stage.server is not None
+    runs = await _external_runs(stage, "stopped", 4)
+    async with _appending(stage, runs):
+        await stage.server.stop()
+        yield
+        assert await stage.server.start() == stage.database
+
+
 # ---------------------------------------------------------------------- outbox
 
 
