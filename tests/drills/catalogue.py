@@ -15,7 +15,7 @@ JOINED: Final = {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "obs
 PLANS: Final[Mapping[str, Plan]] = {
     "streams and runs": Plan(JOINED, alone=True),
     "outbox": Plan(JOINED),
-    "processes and log": Plan(SPLIT),
+    "processes and log": Plan(SPLIT, own_server=True),
 }
 """Each a service of its own, so that faults of one do not show in another."""
 
@@ -134,8 +134,8 @@ DRILLS: Final[tuple[Drill, ...]] = (
         stage="streams and runs",
         turn=1,
         fault=faults.second_publisher,
-        what="A publisher that knows no shards, as one of an older version, says that every run is its own.",
-        recovery="Stop it; here, delete its row.",
+        what="A publisher of an older version, which knows no shards, runs beside the one there is.",
+        recovery="Stop it.",
         runbook="extrapublisher",
         fires=("ExtraPublisher",),
     ),
@@ -241,5 +241,24 @@ DRILLS: Final[tuple[Drill, ...]] = (
         runbook="appendslofastburn",
         fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
         also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled"),
+    ),
+    Drill(
+        "PostgreSQL is stopped",
+        stage="processes and log",
+        turn=4,
+        fault=faults.database_stopped,
+        what="PostgreSQL is shut down under all processes.",
+        recovery="Start PostgreSQL, and nothing else.",
+        runbook="schema-health",
+        fires=("ObserverStale", "AppendSloFastBurn", "AppendSloSlowBurn"),
+        also=(
+            "PublisherDown",
+            "OldestEventUnpublished",
+            "OutboxBacklog",
+            "RunStalled",
+            *LAGS,
+            *PUBLISH_BURNS,
+            *RUN_BURNS,
+        ),
     ),
 )

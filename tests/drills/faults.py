@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
+import tarfile
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ import asyncpg
 import runwire
 from docs.pages import RUNBOOK, blocks
 from drills.rules import RUN_LIMIT_S, left_out
-from drills.stage import Stage
+from drills.stage import TESTS, Stage
 from runwire.errors import RunwireError
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, debug_trace
 from runwire.model.run import RunState
@@ -24,6 +25,8 @@ from waiting import eventually
 
 STEPS: Final = {block.title: block.text for block in blocks(RUNBOOK, "sql")}
 """The runbook's statements, as they stand there."""
+BEFORE_SHARDS: Final = TESTS / "upgrade" / "releases" / "0002.tar.xz"
+"""The source of the last release whose publishers know no shards."""
 Fault: TypeAlias = Callable[[Stage], AsyncIterator[None]]
 TRACE: Final = debug_trace("drill.step")
 PATIENCE_S: Final = 120.0
@@ -51,10 +54,13 @@ async def publisher_killed(stage: Stage) -> AsyncIterator[float]:
 
 
 async def second_publisher(stage: Stage) -> AsyncIterator[None]:
-    """All that shows of a publisher of an older version: a heartbeat, and no word of shards."""
-    await stage.sql("INSERT INTO publishers (publisher_id, heartbeat_at) VALUES ('old:1', now() + interval '1 hour')")
+    """A process of the release before shards, as a deploy leaves it that was never ended: it publishes any run."""
+    with tarfile.open(BEFORE_SHARDS) as release:
+        release.extractall(stage.folder / "before-shards", filter="data")  # ours, and filtered
+    source = stage.folder / "before-shards" / "src"
+    await stage.add("publisher-old", "publisher", PYTHONPATH=f"{source}:{TESTS}")
     yield
-    await stage.sql("DELETE FROM publishers WHERE publisher_id = 'old:1'")
+    await stage.remove("publisher-old")
 
 
 async def observer_killed(stage: Stage) -> AsyncIterator[None]:
@@ -69,6 +75,19 @@ async def process_frozen(stage: Stage) -> AsyncIterator[None]:
         yield
         stage.member("worker-0").kill()
     await stage.member("worker-0").start()
+
+
+# ---------------------------------------------------------------------- database
+
+
+async def database_stopped(stage: Stage) -> AsyncIterator[None]:
+    """PostgreSQL is shut down under all processes, while runs are appended to."""
+    assert stage.server is not None
+    runs = await _external_runs(stage, "stopped", 4)
+    async with _appending(stage, runs):
+        await stage.server.stop()
+        yield
+        assert await stage.server.start() == stage.database
 
 
 # ---------------------------------------------------------------------- outbox

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import tempfile
 from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +20,9 @@ from drills.collector import Collector
 from drills.pager import Pager, pager
 from drills.programs import Alertmanager, Prometheus, alertmanager, prometheus
 from drills.rules import BURN_SCALE, SCALE, is_burn_rate, routing, rules
-from postgres import cloned_database
+from postgres import SETTINGS, cloned_database
+from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
+from runwire.db.migrate import migrate
 from runwire.errors import RunwireError
 
 AT_ONCE: Final = 20
@@ -40,11 +43,13 @@ class Plan:
     """Roles by process. `alone`: one Prometheus has all rules; else a second one, faster, has the burn rates.
 
     Without `burn_rates` nobody has those: they look at hours, which a stage that has just begun has not seen.
+    `own_server`: its PostgreSQL is nobody else's, so that it can be stopped.
     """
 
     processes: Mapping[str, tuple[str, ...]]
     alone: bool = False
     burn_rates: bool = True
+    own_server: bool = False
     scale: float = SCALE
     quick: bool = True
 
@@ -72,6 +77,8 @@ class Stage:
     watching: list[Prometheus]
     clients: contextlib.AsyncExitStack
     collector: Collector
+    server: EmbeddedPostgres | None = None
+    """The stage's own, where the plan says so; it comes back at the same DSN."""
     without: frozenset[str] = frozenset()
     """Alerts whose rules are left out."""
 
@@ -151,7 +158,8 @@ class Stage:
 async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[str] = ()) -> AsyncIterator[Stage]:
     """Everything up and scraped. `without`: alerts whose rules are left out. Nothing runs on afterwards."""
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(cloned_database(admin_dsn))
+        own = await stack.enter_async_context(_own_server()) if plan.own_server else None
+        database = own.dsn if own is not None else await stack.enter_async_context(cloned_database(admin_dsn))
         session = await stack.enter_async_context(aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=10)))
         taker = await stack.enter_async_context(pager())
         configuration = routing(scale=plan.scale, webhook=taker.url)
@@ -162,7 +170,9 @@ async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[s
         await collector.start()
         stack.push_async_callback(collector.stop)
         clients = contextlib.AsyncExitStack()
-        made = Stage(database, folder, plan, {}, session, taker, alerting, [], clients, collector, frozenset(without))
+        made = Stage(
+            database, folder, plan, {}, session, taker, alerting, [], clients, collector, own, frozenset(without)
+        )
         try:
             await asyncio.gather(*(made.add(name, *roles) for name, roles in plan.processes.items()))
             everything = plan.alone and plan.burn_rates
@@ -182,6 +192,18 @@ async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[s
         finally:
             for place in made.places.values():
                 place.member.discard()
+
+
+@asynccontextmanager
+async def _own_server() -> AsyncIterator[EmbeddedPostgres]:
+    """Migrated and empty. May be stopped and started inside the block."""
+    with tempfile.TemporaryDirectory(prefix="runwire-drill-") as folder:
+        server = EmbeddedPostgres(EmbeddedOptions(Path(folder) / "postgres", settings=SETTINGS))
+        try:
+            await migrate(await server.start())
+            yield server
+        finally:
+            await server.stop()
 
 
 @asynccontextmanager

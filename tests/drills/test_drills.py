@@ -11,6 +11,7 @@ from drills.baseline import HEALTHY_S
 from drills.campaign import BASELINE, Campaign
 from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
+from drills.mutation import campaigns, missed_s
 from drills.pressure import BUSY
 from drills.rules import alert_names, left_out, rules
 
@@ -37,6 +38,31 @@ def test_a_rule_that_is_left_out_still_says_when_its_condition_holds_and_to_nobo
         assert some[left_out(name)]["expr"] == everything[name]["expr"]
         assert some[left_out(name)]["labels"]["severity"] == "none"
     assert len(some) == len(everything)
+
+
+def test_no_drill_misses_two_rules_in_one_campaign_and_each_misses_each_once() -> None:
+    alerts = {alert for drill in DRILLS for alert in drill.fires}
+    found = campaigns(alerts)
+    assert sorted(alert for campaign in found for alert in campaign) == sorted(alerts)
+    for campaign in found:
+        for drill in DRILLS:
+            assert len({*drill.fires, *drill.mutes} & set(campaign)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("reason", "seconds"),
+    [
+        ("AssertionError: TargetDown not firing, though its condition held after 3.2 s; heard of nothing", 3.2),
+        ("TargetDown not firing; heard of nothing", None),
+        ("OtherDown not firing, though its condition held after 3.2 s; heard of nothing", None),
+        ("TargetDown not firing, though its condition held after 3.2 s; heard of nothing\nnot muted: ['X']", None),
+        ("nothing: it went well", None),
+    ],
+)
+def test_a_drill_counts_as_failed_for_want_of_a_rule_when_it_says_so_and_nothing_else(
+    reason: str, seconds: float | None
+) -> None:
+    assert missed_s("TargetDown", reason) == seconds
 
 
 def _rules(without: list[str]) -> list[dict[str, Any]]:

@@ -3,27 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+import contextlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Any, Final
 
 import pytest
 
+from nats_server import nats_server
 from orchestrate.agents_for_tests import Count, Gate, asking, fail, one_node
 from pipeline import RecordingBus, Stages, raw, stages
 from runwire.agents.golden import golden
+from runwire.bus.nats import NatsBusWriter, NatsOptions
 from runwire.errors import RunNotFound
-from runwire.model.event import Source, debug_trace, node_started
-from runwire.observe import Diagnosis, Diagnostician, Stage
+from runwire.model.event import Source, debug_trace
+from runwire.observe import Diagnosis, Diagnostician, Limits, Stage
 from runwire.orchestrate import StartRequest
 from runwire.publish import PublishWorker
 from waiting import eventually
 
+SOON: Final = Limits(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
+"""What takes longer than these counts as stuck. How long a publisher and a lock are given stays as it is."""
 
-async def age_events(s: Stages, seconds: int) -> None:
-    await s.database.execute("UPDATE run_events SET ts_us = ts_us - $1::bigint * 1000000", seconds)
 
-
-async def diagnose(s: Stages, run_id: str) -> Diagnosis:
-    found = await Diagnostician(s.database, s.agents).diagnose(run_id)
+async def diagnose(s: Stages, run_id: str, *, limits: Limits | None = None) -> Diagnosis:
+    found = await Diagnostician(s.database, s.agents, limits=limits or Limits()).diagnose(run_id)
     assert found.next_step.text
     assert found.healthy == (found.stage in (Stage.CLIENT_SIDE, Stage.WAITING))
     return found
@@ -37,15 +42,46 @@ async def publish_all(s: Stages, run_id: str, bus: Any = None) -> None:
     await worker.run()
 
 
+async def diagnosed(s: Stages, run_id: str, stage: Stage, words: str = "", *, limits: Limits = SOON) -> Diagnosis:
+    """The first diagnosis that finds the stage, with those words in its summary or its next step."""
+
+    async def found() -> Diagnosis | None:
+        seen = await diagnose(s, run_id, limits=limits)
+        assert seen.stage is stage, seen
+        return seen if words in seen.summary + seen.next_step.text else None
+
+    seen = await eventually(found, within_s=30)
+    assert seen is not None
+    return seen
+
+
+@asynccontextmanager
+async def publishing(s: Stages, bus: Any, **settings: Any) -> AsyncIterator[PublishWorker]:
+    """Inside, a publisher runs, and has looked for what is unpublished; nobody hints at what comes later."""
+    publisher = s.publisher(bus, publisher_id="p1")
+    worker = PublishWorker(publisher, **settings)
+    await worker.step()
+    task = asyncio.create_task(worker.run())
+    try:
+        yield worker
+    finally:
+        worker.stop()
+        await asyncio.wait_for(task, 30)
+        await publisher.aclose()
+
+
 async def test_a_run_nobody_claims(database: str) -> None:
     async with stages(database, golden) as s:
-        run_id = (await s.control.start(StartRequest())).run_id
+        run_id = (await s.control.start(StartRequest(input={"delay_ms": 0}))).run_id
         assert (await diagnose(s, run_id)).stage is Stage.CLIENT_SIDE  # a moment ago: that is no fault
-        await s.database.execute("UPDATE runs SET created_at = now() - interval '9 s'")
-        found = await diagnose(s, run_id)
-        assert found.stage is Stage.NEVER_CLAIMED
-        assert found.evidence["ageSeconds"] >= 9
+        found = await diagnosed(s, run_id, Stage.NEVER_CLAIMED)
+        assert found.evidence["ageSeconds"] >= SOON.unclaimed_s
         assert found.next_step.command == "runwire serve --role worker"
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: worker.active == 0, within_s=30)
+        await publish_all(s, run_id)
+        assert (await diagnose(s, run_id)).stage is Stage.CLIENT_SIDE
 
 
 async def test_a_run_whose_worker_died(database: str) -> None:
@@ -67,16 +103,24 @@ async def test_a_run_whose_worker_died(database: str) -> None:
 
 
 async def test_a_node_that_hangs(database: str) -> None:
-    async with stages(database) as s:
-        fence = await s.started_run("r")
-        await s.log.append("r", [node_started("Ask")], fence=fence, source=Source.API)
-        await publish_all(s, "r")
-        assert (await diagnose(s, "r")).stage is Stage.CLIENT_SIDE
-        await age_events(s, 120)
-        found = await diagnose(s, "r")
-        assert found.stage is Stage.NODE_HUNG
-        assert found.evidence["nodeInFlight"]["name"] == "Ask"
-        assert found.next_step.command == "runwire run cancel r"
+    gate = Gate()
+
+    async def does_not_listen(_ctx: Any, _state: Count) -> None:
+        while not gate.open.is_set():  # told to end at its timeout, it goes on
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.pass_through()
+
+    async with stages(database, one_node(does_not_listen, timeout_s=0.1)) as s:
+        run_id = (await s.control.start(StartRequest(agent="one"))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: gate.cancelled, within_s=30)
+        assert (await diagnose(s, run_id, limits=Limits(unpublished_s=60, grace_s=60))).stage is Stage.CLIENT_SIDE
+        found = await diagnosed(s, run_id, Stage.NODE_HUNG, limits=Limits(unpublished_s=60, grace_s=0.05))
+        assert found.evidence["nodeInFlight"]["name"] == "Work"
+        assert found.next_step.command == f"runwire run cancel {run_id}"
+        gate.open.set()
+        await eventually(lambda: worker.active == 0, within_s=30)
 
 
 @pytest.mark.parametrize("cause", ["locked", "no partition"])
@@ -119,47 +163,60 @@ async def test_a_database_that_takes_no_writes(database: str) -> None:
         assert "read-only" in found.summary
 
 
-async def test_an_outbox_nobody_publishes(database: str) -> None:
+@pytest.mark.parametrize("publisher", ["that never ran", "that was killed"])
+async def test_an_outbox_nobody_publishes(database: str, publisher: str) -> None:
     async with stages(database) as s:
+        if publisher == "that was killed":
+            killed = s.publisher(RecordingBus(), publisher_id="p1")
+            await PublishWorker(killed).step()
+            await killed.aclose()  # without a word, as SIGKILL has it
         await s.started_run("r")
-        await age_events(s, 7)
-        found = await diagnose(s, "r")
-        assert found.stage is Stage.OUTBOX_STUCK
-        assert "no publisher is alive" in found.summary
-        assert found.evidence["unpublishedSeconds"] >= 7
+        found = await diagnosed(s, "r", Stage.OUTBOX_STUCK, "no publisher is alive", limits=replace(SOON, alive_s=0.2))
+        assert found.evidence["unpublishedSeconds"] >= SOON.unpublished_s
+        assert found.next_step.command == "runwire serve --role publisher"
+        async with publishing(s, RecordingBus()):
+            await diagnosed(s, "r", Stage.CLIENT_SIDE)
 
 
 async def test_an_outbox_row_that_somebody_holds(database: str) -> None:
-    async with stages(database) as s:
-        await s.started_run("r")
-        await age_events(s, 7)
-        publisher = s.publisher(RecordingBus(), publisher_id="p1")
-        await publisher.heartbeat()
+    async with stages(database) as s, publishing(s, RecordingBus(), sweep_s=0.05):
+        fence = await s.started_run("r")
+        await diagnosed(s, "r", Stage.CLIENT_SIDE)
         holder = await raw(database)
         await holder.execute("BEGIN")
         await holder.execute("SELECT FROM run_outbox FOR UPDATE")
-        found = await diagnose(s, "r")
-        assert found.stage is Stage.OUTBOX_STUCK
-        assert "locked" in found.summary
+        await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
+        found = await diagnosed(s, "r", Stage.OUTBOX_STUCK, "locked")
+        assert "pg_stat_activity" in (found.next_step.command or "")
         await holder.execute("ROLLBACK")
-        assert "Nudge" in (await diagnose(s, "r")).next_step.text
         await holder.close()
-        await publisher.aclose()
+        await diagnosed(s, "r", Stage.CLIENT_SIDE)
+
+
+async def test_a_publisher_that_no_hint_reached(database: str) -> None:
+    async with stages(database) as s, publishing(s, RecordingBus(), sweep_s=3600.0) as worker:
+        await s.started_run("r")  # committed, and nobody told the publisher, which does not look by itself
+        await diagnosed(s, "r", Stage.OUTBOX_STUCK, "Nudge")
+        worker.mark_dirty(["r"])
+        await diagnosed(s, "r", Stage.CLIENT_SIDE)
 
 
 async def test_a_bus_that_is_down(database: str) -> None:
-    async with stages(database) as s:
-        await s.started_run("r")
-        await age_events(s, 7)
-        publisher = s.publisher(RecordingBus(refuse=lambda _message: True), publisher_id="p1")
-        worker = PublishWorker(publisher)
-        worker.mark_dirty(["r"])
-        await worker.step()
-        await worker.look()
-        found = await diagnose(s, "r")
-        assert found.stage is Stage.BUS_DOWN
-        assert found.evidence["publishers"][0]["failingWith"] == "bus_unavailable"
-        await publisher.aclose()
+    async with nats_server() as server, stages(database) as s:
+        bus = NatsBusWriter(NatsOptions((server.url,)))
+        link = asyncio.create_task(bus.link.run())
+        await asyncio.wait_for(bus.link.connected.wait(), 30)
+        async with publishing(s, bus, sweep_s=0.05, heartbeat_s=0.05, backoff_max_s=0.2):
+            fence = await s.started_run("r")
+            await diagnosed(s, "r", Stage.CLIENT_SIDE)
+            server.stop()
+            await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
+            found = await diagnosed(s, "r", Stage.BUS_DOWN)
+            assert found.evidence["publishers"][0]["failingWith"] == "bus_unavailable"
+            await server.start()
+            await diagnosed(s, "r", Stage.CLIENT_SIDE)
+        link.cancel()
+        await asyncio.gather(link, return_exceptions=True)
 
 
 async def test_a_run_that_waits_for_its_signal_is_healthy(database: str) -> None:

@@ -1,8 +1,8 @@
 """Observe: watches the pipeline from outside of it, so that what watches outlives what it watches."""
 
 from runwire.observe.audit import ArchiveAudit
-from runwire.observe.diagnosis import Diagnosis, Diagnostician, Stage
+from runwire.observe.diagnosis import Diagnosis, Diagnostician, Limits, Stage
 from runwire.observe.metrics import ObserverMetrics
 from runwire.observe.observer import Observer
 
-__all__ = ["ArchiveAudit", "Diagnosis", "Diagnostician", "Observer", "ObserverMetrics", "Stage"]
+__all__ = ["ArchiveAudit", "Diagnosis", "Diagnostician", "Limits", "Observer", "ObserverMetrics", "Stage"]

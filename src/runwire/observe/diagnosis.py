@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Final
 
@@ -15,16 +16,24 @@ from runwire.telemetry.traceparent import sampled_trace_id
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 
-UNCLAIMED_S: Final = 5.0
-"""A pending run older than this should have been claimed: workers look every second."""
-UNPUBLISHED_S: Final = 5.0
-"""An event unpublished for longer is a page; see alerts/thresholds.yaml."""
-ALIVE_S: Final = 15.0
-"""A publisher not heard of for longer is dead."""
-GRACE_S: Final = 5.0
-"""What a node may take beyond its timeout until its worker has cut it."""
-LOCK_S: Final = 1.0
-"""An append that waits longer for a lock does not wait for another append."""
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Seconds beyond which something is wrong; whatever ends by itself ends sooner."""
+
+    unclaimed_s: float = 5.0
+    """A pending run older than this should have been claimed: workers look every second."""
+    unpublished_s: float = 5.0
+    """An event unpublished for longer is a page; see alerts/thresholds.yaml."""
+    alive_s: float = 15.0
+    """A publisher not heard of for longer is dead."""
+    grace_s: float = 5.0
+    """What a node may take beyond its timeout until its worker has cut it."""
+    lock_s: float = 1.0
+    """An append that waits longer for a lock does not wait for another append."""
+
+
+LIMITS: Final = Limits()
 
 
 class Stage(StrEnum):
@@ -61,9 +70,10 @@ class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
 class Diagnostician:
     """`diagnose` costs a handful of look-ups by key; it may be asked at any time, and changes nothing."""
 
-    def __init__(self, database: Database, agents: Agents) -> None:
+    def __init__(self, database: Database, agents: Agents, *, limits: Limits = LIMITS) -> None:
         self._database = database
         self._agents = agents
+        self._limits = limits
 
     async def diagnose(self, run_id: str, *, tenant: str | None = None) -> Diagnosis:
         """Raises RunNotFound and DatabaseUnavailable (which is a diagnosis, too).
@@ -81,7 +91,7 @@ class Diagnostician:
         cursor_is_free = run["read_only"] or await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
         in_flight = node if node is not None and node["type"] == "NodeStarted" else None
         evidence = _evidence(run, in_flight, error, publishers, locks)
-        publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free)
+        publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free, limits=self._limits)
         stage, summary, step = publishing or self._walking_problem(run, in_flight, locks) or _no_problem(run)
         healthy = stage in (Stage.CLIENT_SIDE, Stage.WAITING)
         return Diagnosis(run_id, stage, healthy, summary, evidence, step)
@@ -90,13 +100,17 @@ class Diagnostician:
         state = RunState(run["state"])
         if state.terminal or state is RunState.WAITING:
             return None
-        return _append_problem(run, locks) or self._owner_problem(run) or self._node_problem(run, node)
+        return (
+            _append_problem(run, locks, lock_s=self._limits.lock_s)
+            or self._owner_problem(run)
+            or self._node_problem(run, node)
+        )
 
     def _owner_problem(self, run: Row) -> _Finding | None:
         lease_left = run["lease_left_s"]
         start_worker = "runwire serve --role worker"
         if run["state"] == RunState.PENDING and lease_left is None:
-            if run["age_s"] < UNCLAIMED_S:
+            if run["age_s"] < self._limits.unclaimed_s:
                 return None
             known = run["agent"] in self._agents.names
             why = "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
@@ -115,7 +129,10 @@ class Diagnostician:
         return None
 
     def _node_problem(self, run: Row, node: Row | None) -> _Finding | None:
-        if node is None or node["age_s"] <= (limit := self._limit_s(run["agent"], node["name"])) + GRACE_S:
+        if node is None:
+            return None
+        limit = self._limit_s(run["agent"], node["name"])
+        if node["age_s"] <= limit + self._limits.grace_s:
             return None
         cancel = f"runwire run cancel {run['run_id']}"
         return (
@@ -137,8 +154,8 @@ class Diagnostician:
 _Finding = tuple[Stage, str, NextStep]
 
 
-def _append_problem(run: Row, locks: list[Row]) -> _Finding | None:
-    blocked = [lock for lock in locks if lock["waits"].startswith("runwire append") and lock["waited_s"] > LOCK_S]
+def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | None:
+    blocked = [lock for lock in locks if lock["waits"].startswith("runwire append") and lock["waited_s"] > lock_s]
     if run["read_only"]:
         return (
             Stage.APPEND_FAILING,
@@ -163,12 +180,14 @@ def _append_problem(run: Row, locks: list[Row]) -> _Finding | None:
     return None
 
 
-def _publishing_problem(run: Row, publishers: list[Row], locks: list[Row], *, cursor_is_free: bool) -> _Finding | None:
+def _publishing_problem(
+    run: Row, publishers: list[Row], locks: list[Row], *, cursor_is_free: bool, limits: Limits
+) -> _Finding | None:
     waited = run["unpublished_age_s"]
-    if waited is None or waited < UNPUBLISHED_S:
+    if waited is None or waited < limits.unpublished_s:
         return None
     behind = f"Event {run['published_seq'] + 1} has been unpublished for {waited:.0f} s"
-    alive = [row for row in publishers if row["heartbeat_age_s"] <= ALIVE_S]
+    alive = [row for row in publishers if row["heartbeat_age_s"] <= limits.alive_s]
     if not alive:
         return (
             Stage.OUTBOX_STUCK,
