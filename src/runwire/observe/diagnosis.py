@@ -9,22 +9,12 @@ import msgspec
 
 from runwire.db import Database, Row, load_sql, seen_by
 from runwire.errors import RunNotFound
-from runwire.model.graph import DEFAULT_TIMEOUT_S, Agents
+from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.telemetry.traceparent import sampled_trace_id
+from runwire.thresholds import EXTERNAL_NODE_S, LOCK_WAIT_S, NODE_GRACE_S, PUBLISHER_DEAD_S, UNCLAIMED_S, UNPUBLISHED_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
-
-UNCLAIMED_S: Final = 5.0
-"""A pending run older than this should have been claimed: workers look every second."""
-UNPUBLISHED_S: Final = 5.0
-"""An event unpublished for longer is a page; see alerts/thresholds.yaml."""
-ALIVE_S: Final = 15.0
-"""A publisher not heard of for longer is dead."""
-GRACE_S: Final = 5.0
-"""What a node may take beyond its timeout until its worker has cut it."""
-LOCK_S: Final = 1.0
-"""An append that waits longer for a lock does not wait for another append."""
 
 
 class Stage(StrEnum):
@@ -115,7 +105,7 @@ class Diagnostician:
         return None
 
     def _node_problem(self, run: Row, node: Row | None) -> _Finding | None:
-        if node is None or node["age_s"] <= (limit := self._limit_s(run["agent"], node["name"])) + GRACE_S:
+        if node is None or node["age_s"] <= (limit := self._limit_s(run["agent"], node["name"])) + NODE_GRACE_S:
             return None
         cancel = f"runwire run cancel {run['run_id']}"
         return (
@@ -129,7 +119,7 @@ class Diagnostician:
         agent = self._agents.get(agent_name)
         node = agent.nodes.get(node_name) if agent is not None else None
         if node is None:
-            return 6 * DEFAULT_TIMEOUT_S  # an external orchestrator's: nothing is declared here
+            return EXTERNAL_NODE_S  # an external orchestrator's: nothing is declared here
         pauses = sum(min(node.backoff_s * 2.0**n, 60.0) for n in range(node.retries))
         return node.timeout_s * (node.retries + 1) + pauses
 
@@ -138,7 +128,7 @@ _Finding = tuple[Stage, str, NextStep]
 
 
 def _append_problem(run: Row, locks: list[Row]) -> _Finding | None:
-    blocked = [lock for lock in locks if lock["waits"].startswith("runwire append") and lock["waited_s"] > LOCK_S]
+    blocked = [lock for lock in locks if lock["waits"].startswith("runwire append") and lock["waited_s"] > LOCK_WAIT_S]
     if run["read_only"]:
         return (
             Stage.APPEND_FAILING,
@@ -168,7 +158,7 @@ def _publishing_problem(run: Row, publishers: list[Row], locks: list[Row], *, cu
     if waited is None or waited < UNPUBLISHED_S:
         return None
     behind = f"Event {run['published_seq'] + 1} has been unpublished for {waited:.0f} s"
-    alive = [row for row in publishers if row["heartbeat_age_s"] <= ALIVE_S]
+    alive = [row for row in publishers if row["heartbeat_age_s"] <= PUBLISHER_DEAD_S]
     if not alive:
         return (
             Stage.OUTBOX_STUCK,

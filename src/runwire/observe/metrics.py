@@ -9,6 +9,7 @@ from prometheus_client import Counter, Gauge
 
 from runwire.clock import monotonic
 from runwire.telemetry.exposition import Exposition
+from runwire.thresholds import PUBLISHER_DEAD_S
 
 
 class Invariant(StrEnum):
@@ -65,7 +66,7 @@ class ObserverMetrics:
         self.publisher_heartbeat_age = age(
             out.gauge("publisher_heartbeat_age_seconds", "Time since any publisher was last heard of.")
         )
-        self.publishers: Gauge = out.gauge("publishers", "Publishers heard of in the last 15 s.")
+        self.publishers: Gauge = out.gauge("publishers", f"Publishers heard of in the last {PUBLISHER_DEAD_S:g} s.")
         self.publishers_per_shard: Gauge = out.gauge(
             "publishers_per_shard_max", "Publishers that say they publish the same runs, where there are most."
         )

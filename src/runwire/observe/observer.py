@@ -13,6 +13,7 @@ from runwire.observe.audit import ArchiveAudit, Audit
 from runwire.observe.metrics import ObserverMetrics
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.thresholds import PUBLISHER_DEAD_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 _log = get_logger()
@@ -27,7 +28,7 @@ class Observer:
         metrics: ObserverMetrics,
         *,
         period_s: float = 5.0,
-        alive_s: float = 15.0,
+        alive_s: float = PUBLISHER_DEAD_S,
         archives: bool = False,
         archive_audit: ArchiveAudit | None = None,
     ) -> None:
