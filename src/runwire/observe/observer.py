@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Final
 
 from runwire.clock import monotonic
@@ -42,7 +41,7 @@ class Observer:
         self._heard_at = monotonic()
 
     async def observe(self) -> None:
-        """One step: every gauge, then the audit. Raises DatabaseUnavailable; counts then stay, and ages soon do."""
+        """One step: every gauge, then the audit. Raises DatabaseUnavailable; gauges then stay, until they are stale."""
         metrics = self._metrics
         backlog = await self._database.fetchrow(_SQL["backlog"])
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
@@ -65,10 +64,10 @@ class Observer:
             metrics.run_oldest_age[row["state"]].set(row["oldest_s"])
         await self._audit.step()
         await self._database.execute(_SQL["forget_publishers"])
-        metrics.last_success.set(time.time())
+        metrics.looked()
 
     async def run(self) -> None:
-        """Observes until cancelled; while the database is away the last success grows old, and that is an alert."""
+        """Observes until cancelled; while the database is away the last success grows old, which is an alert."""
         with suppressed():
             while True:
                 try:
