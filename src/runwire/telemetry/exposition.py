@@ -10,6 +10,7 @@ from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from runwire.telemetry.histogram import Histogram, HistogramFamily
+from runwire.telemetry.text_format import TextFormat
 
 PREFIX: Final = "runwire_"
 
@@ -40,6 +41,7 @@ class Exposition:
         disable_created_metrics()  # type: ignore[no-untyped-call]
         self.registry = CollectorRegistry(auto_describe=True)
         self._histograms: list[HistogramFamily] = []
+        self._formats = {openmetrics: TextFormat(openmetrics=openmetrics) for openmetrics in (False, True)}
 
     def counter(self, name: str, documentation: str) -> Counter:
         return Counter(PREFIX + name, documentation, registry=self.registry)
@@ -90,8 +92,9 @@ class Exposition:
 
     def render(self, accept: str) -> tuple[bytes, str]:
         """The body and Content-Type of a scrape: OpenMetrics, with exemplars, when `accept` asks for it."""
-        encode, content_type = choose_encoder(accept)
-        exemplars = content_type.startswith("application/openmetrics-text")
-        rendered = "".join(family.render(exemplars=exemplars) for family in self._histograms)
+        _, content_type = choose_encoder(accept)
+        openmetrics = content_type.startswith("application/openmetrics-text")
+        rendered = [family.render(exemplars=openmetrics) for family in self._histograms]
         # The registry comes last: in OpenMetrics it ends with the `# EOF` line.
-        return rendered.encode() + encode(self.registry), content_type
+        rendered.append(self._formats[openmetrics].render(self.registry))
+        return "".join(rendered).encode(), content_type
