@@ -67,9 +67,9 @@ format: $(DEV) ## Put the source into shape
 	$(BIN)/ruff format
 
 docs: $(DEV) ## Write the parts of docs/ that are made from the code
+	$(BIN)/runwire ops render
 	$(BIN)/python scripts/render_docs.py
 	$(BIN)/python scripts/render_datadog.py
-	$(BIN)/runwire ops render
 
 chaos: $(DEV) ## Every kind of fault under load, for MINUTES=10; REPORT=1 writes docs/reliability.md
 	sh scripts/system-programs.sh

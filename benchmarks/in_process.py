@@ -110,9 +110,7 @@ async def append_throughput(log: EventLog, run_ids: Sequence[str], *, callers: i
     return AppendResult(callers, len(latencies) / took, cuts[49] * 1000, cuts[98] * 1000)
 
 
-async def publish_lag(
-    dsn: str, run_ids: Sequence[str], *, rate: int, seconds: float, warm_s: float = 0.5
-) -> LagResult:
+async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: float, warm_s: float = 0.5) -> LagResult:
     """Open loop at `rate` events a second: from the append call to the bus delivering the event.
 
     What comes in the first `warm_s`, while connections are opened and statements prepared, is not counted.

@@ -63,7 +63,7 @@ class Stages:
 
     def worker(self, *, worker_id: str = "w1", spans: Spans = NO_SPANS, **settings: Any) -> Worker:
         return Worker(
-            self.database,
+            settings.pop("database", self.database),
             self.log,
             self.agents,
             metrics=self.metrics,

@@ -479,7 +479,7 @@ class Assembly:
         )
         services = Services(
             control=control,
-            external=ExternalRuns(log, metrics=metrics),
+            external=ExternalRuns(database, log, metrics=metrics, spans=spans),
             diagnostician=Diagnostician(database, agents),
             hubs=self._hubs,
             replays=self._replays,

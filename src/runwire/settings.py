@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runwire.dsn import redact_dsn
 from runwire.errors import ConfigurationError
+from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 _ENV = "RUNWIRE_"
 _ADDRESSES = ("database_url", "database_direct_url", "bus")
@@ -111,7 +112,10 @@ class Settings(BaseSettings):
     publish_batch_runs: int = Field(200, ge=1, le=5_000, description="Runs one publish step may lock.")
     publish_sweep_s: float = Field(1.0, gt=0, le=60, description="Period of the safety sweep for unpublished events.")
     publish_heartbeat_s: float = Field(
-        2.0, gt=0, le=5, description="Period at which a publisher says that it lives; one is missed after 15 s."
+        2.0,
+        gt=0,
+        le=5,
+        description=f"Period at which a publisher says that it lives; one is missed after {PUBLISHER_DEAD_S:g} s.",
     )
     publish_lease_s: float = Field(
         4.0, ge=0.5, le=60, description="How long a publisher that stands still keeps its part of the runs."
@@ -120,7 +124,10 @@ class Settings(BaseSettings):
 
     # observe
     observe_s: float = Field(
-        5.0, gt=0, le=10, description="Period of the observer's look at the database; it is stale after 30 s."
+        5.0,
+        gt=0,
+        le=10,
+        description=f"Period of the observer's look at the database; it is stale after {OBSERVER_STALE_S:g} s.",
     )
 
     # archive

@@ -40,7 +40,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(stack: Stack, folder: Path, *, database: str, spans_to: str) -> AsyncIterator[Watched]:
-    """The four roles, the seed, Prometheus, Alertmanager and the pager, ready; Grafana, Tempo and the collector, which
+    """The five roles, the seed, Prometheus, Alertmanager and the pager, ready; Grafana, Tempo and the collector, which
     cannot be had here, are away, and so are their targets. Nothing runs on afterwards.
     """
     places = {f"{name}:9464": f"127.0.0.1:{free_port()}" for name in stack.roles}
@@ -93,6 +93,7 @@ def _member(stack: Stack, name: str, *, folder: Path, admin: str, database: str,
     environment = {
         **{key: value for key, value in service["environment"].items() if "$" not in value},
         "RUNWIRE_DATABASE_URL": database,
+        "RUNWIRE_ARCHIVE_URL": str(folder / "archive"),
         "OTEL_EXPORTER_OTLP_ENDPOINT": spans,
     }
     arguments = ["--admin-port", admin.rpartition(":")[2], *service["command"]]

@@ -9,11 +9,18 @@ import pytest
 
 from pipeline import RecordingBus, Stages, raw, stages
 from runwire.append import Change
+from runwire.db import Database
 from runwire.errors import DatabaseUnavailable
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.observe import Observer, ObserverMetrics
 from runwire.observe.audit import Audit
+from runwire.telemetry.exposition import Exposition
+from telemetry.tables import code, table
+
+OBSERVED = {
+    code(row[0]).removeprefix("runwire_").removesuffix("_total") for row in table("Metrics") if row[5] == "observer"
+}
 
 
 class Watched:
@@ -114,12 +121,61 @@ async def test_ages_grow_between_two_looks_until_the_next_is_overdue(
         now += 4
         assert ages() == pytest.approx([age + 4 for age in seen])
         assert w.value("run_oldest_age_seconds", state="waiting") == 0
-        now += 60  # nobody has looked for a minute, twelve times the period
+        now += 20  # nobody has looked for nearly five times the period
         assert ages() == pytest.approx([age + 10 for age in seen])
         await w.stages.database.execute("UPDATE run_outbox SET next_seq = 2")
         await w.observer.observe()
         now += 4
         assert w.value("outbox_oldest_age_seconds") == 0
+
+
+async def test_an_observer_that_is_cut_off_does_not_outvote_one_that_looks(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1000.0
+    monkeypatch.setattr("runwire.observe.metrics.monotonic", lambda: now)
+    async with watched(database) as w:
+        here, there = w.metrics, ObserverMetrics(Exposition())
+        await w.stages.started_run("a")
+        await w.stages.database.execute("UPDATE run_events SET ts_us = ts_us - 20000000")
+        await w.observer.observe()
+        async with Database(database, pool_size=2) as elsewhere:
+            cut_off = Observer(elsewhere, there)
+            await cut_off.observe()
+        assert highest("outbox_backlog_events", here, there) == 1
+        publisher = w.stages.publisher(RecordingBus())
+        await publisher.sweep()
+        await publisher.publish_pending()
+        await publisher.aclose()
+        with pytest.raises(DatabaseUnavailable):
+            await cut_off.observe()
+        now += 29
+        await w.observer.observe()
+        assert highest("outbox_backlog_events", here, there) == 1  # it may only be slow
+        now += 2
+        for name in ("outbox_backlog_events", "outbox_oldest_age_seconds"):
+            assert highest(name, here, there) == highest(name, here) == 0
+        left = {name for name in exported(there) if not name.startswith("invariant_violations")}
+        assert left == {"observer_last_success_timestamp_seconds"}
+        async with Database(database, pool_size=2) as elsewhere:
+            await Observer(elsewhere, there).observe()
+        assert exported(there).keys() == exported(here).keys()
+
+
+def highest(name: str, *scraped: ObserverMetrics) -> float:
+    """What `max by (job)` makes of what these processes export."""
+    return max(found[name] for metrics in scraped if name in (found := exported(metrics)))
+
+
+def exported(metrics: ObserverMetrics) -> dict[str, float]:
+    """The highest sample of each name that only an observer exports."""
+    found: dict[str, float] = {}
+    for family in metrics.out.registry.collect():
+        for sample in family.samples:
+            name = sample.name.removeprefix("runwire_")
+            if name.removesuffix("_total") in OBSERVED:
+                found[name] = max(sample.value, found.get(name, 0.0))
+    return found
 
 
 async def test_an_event_on_its_way_when_the_observer_looked_does_not_seem_to_be_stuck(

@@ -124,6 +124,10 @@ WATCHING: Final = [
     Case("ObserverStale", "when it stopped looking", gauge(SEEN, 0), True, JOB),
     Case("ObserverStale", "when there is none", {}, True),
     Case("ObserverStale", "while it looks", gauge(SEEN, "0+15x60"), False),
+    Case("ObserverStale", "when one of two is cut off", gauge(SEEN, 0) | {
+        f'{SEEN}{{job="runwire", instance="b"}}': "0+15x60"}, False),
+    Case("ObserverStale", "when both are, and export nothing else", gauge(SEEN, 0) | {
+        f'{SEEN}{{job="runwire", instance="b"}}': "0+15x20 300x40", **gauge(BACKLOG, "0x20 _x40")}, True, JOB),
     Case("TelemetryDropped", "when spans are given up", counter(DROPPED, 1, 'signal="traces"'), True,
          JOB | {"signal": "traces"}),
     Case("TelemetryDropped", "long after the last one", gauge(DROPPED, 7, 'signal="traces"'), False),

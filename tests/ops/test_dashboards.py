@@ -12,12 +12,13 @@ from typing import Any
 
 import pytest
 import yaml
+from msgspec.structs import replace
 
 from docs.pages import RUNBOOK, headings
 from runwire.ops import dashboards
 from runwire.ops.render import recording_groups
 from runwire.ops.rules import Recording
-from runwire.ops.thresholds import Severity, load
+from runwire.ops.thresholds import Severity, Threshold, Thresholds, load
 
 ROOT = Path(__file__).parents[2]
 THRESHOLDS = load(ROOT)
@@ -26,8 +27,8 @@ VARIABLES = {"$__rate_interval": "1m", "$__range": "1h", "$job": "runwire", "$in
 needs_promtool = pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
 
 
-def panels() -> Iterator[tuple[str, dict[str, Any]]]:
-    for name, board in BOARDS.items():
+def panels(boards: dict[str, Any] = BOARDS) -> Iterator[tuple[str, dict[str, Any]]]:
+    for name, board in boards.items():
         for panel in board["panels"]:
             if panel["type"] != "row":
                 yield f"{name}: {panel['title']}", panel
@@ -98,6 +99,53 @@ def test_lines_of_the_publish_lag_are_the_limits_of_its_alerts() -> None:
     limits = [THRESHOLDS.value("publish_lag", severity) for severity in Severity]
     shown = [steps(panel) for where, panel in panels() if where.endswith(": Publish lag")]
     assert shown == [limits, limits]
+
+
+def test_every_step_of_colour_comes_from_the_thresholds_or_says_whether_there_is_one_at_all() -> None:
+    """Other numbers in the file, other steps: one that stays is written in the code."""
+    others = _with_other_numbers(THRESHOLDS)
+    changed = {name: json.loads(text) for name, text in dashboards.rendered(others).items()}
+    stayed = []
+    for (where, panel), (_, other) in zip(panels(), panels(changed), strict=True):
+        steps_of_both = zip(_coloured(panel), _coloured(other), strict=True)
+        stayed += [(where, now) for now, then in steps_of_both if now == then]
+    presence = [where for where, step in stayed if step == 1]
+    assert sorted(presence) == ["infrastructure: Processes up", "outbox: Publishers", "overview: Firing alerts"]
+    assert stayed == [(where, 1) for where in presence]
+
+
+def _coloured(panel: dict[str, Any]) -> list[float]:
+    found = panel["fieldConfig"]["defaults"].get("thresholds", {}).get("steps", ())
+    return [step["value"] for step in found if step["value"] is not None]
+
+
+def _with_other_numbers(thresholds: Thresholds) -> Thresholds:
+    def other(levels: dict[str, Threshold]) -> dict[str, Threshold]:
+        return {
+            name: replace(
+                one, levels={sev: replace(level, value=level.value * 1.5 + 0.01) for sev, level in one.levels.items()}
+            )
+            for name, one in levels.items()
+        }
+
+    slos = thresholds.slos
+    return replace(
+        thresholds,
+        thresholds=other(thresholds.thresholds),
+        watching=other(thresholds.watching),
+        shown=other(thresholds.shown),
+        slos=replace(
+            slos,
+            objectives={
+                name: replace(one, within_s=one.within_s and one.within_s * 1.5)
+                for name, one in slos.objectives.items()
+            },
+            burn_rates={
+                name: replace(burn, pairs=tuple(replace(pair, factor=pair.factor * 1.5) for pair in burn.pairs))
+                for name, burn in slos.burn_rates.items()
+            },
+        ),
+    )
 
 
 def test_an_axis_reaches_the_limits_that_are_drawn_on_it() -> None:

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from cli.command import ran
 from docs.pages import RUNBOOK, headings
 from runwire.errors import ConfigurationError
+from runwire.ops.judgements import MODULE, judgements
 from runwire.ops.render import render
-from runwire.ops.thresholds import load
+from runwire.ops.thresholds import Thresholds, load
 from telemetry.tables import code, table
 
 ROOT = Path(__file__).parents[2]
@@ -48,15 +52,55 @@ def test_nothing_has_drifted() -> None:
     assert render(ROOT, check=True) == []
 
 
+def copied_module(to: Path) -> Path:
+    (to / MODULE).parent.mkdir(parents=True)
+    return Path(shutil.copy(ROOT / MODULE, to / MODULE))
+
+
+def test_what_the_service_judges_by_is_in_the_file_of_thresholds_and_nowhere_else() -> None:
+    """In what observes and diagnoses no number is compared with, given a name or taken as a default."""
+    for path in sorted((ROOT / "src" / "runwire" / "observe").glob("*.py")):
+        assert [f"{path.name}:{node.lineno}: {node.value!r}" for node in judged_by(path)] == []
+    document = yaml.safe_load((ROOT / "alerts" / "thresholds.yaml").read_text())
+    document["diagnosis"]["lock_wait"]["value"] = 7.5
+    document["thresholds"]["publisher_heartbeat"]["levels"]["page"]["value"] = 17
+    text = judgements(msgspec.convert({**document, "scale": 1.0}, Thresholds))
+    assert "LOCK_WAIT_S: Final = 7.5\n" in text
+    assert "PUBLISHER_DEAD_S: Final = 17.0\n" in text
+
+
+PERIODS = {"period_s", "budget_events"}
+"""Defaults of settings: how often and how much is looked at, which judges nothing."""
+
+
+def judged_by(path: Path) -> Iterator[ast.Constant]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        found: list[ast.AST | None] = []
+        if isinstance(node, ast.Compare):
+            found = [node.left, *node.comparators]
+        elif isinstance(node, ast.arguments):
+            pairs = zip((*node.args[len(node.args) - len(node.defaults) :], *node.kwonlyargs),
+                        (*node.defaults, *node.kw_defaults), strict=True)  # fmt: skip
+            found = [default for argument, default in pairs if argument.arg not in PERIODS]
+        elif isinstance(node, ast.AnnAssign | ast.Assign):
+            name = node.target if isinstance(node, ast.AnnAssign) else node.targets[0]
+            found = [node.value] if isinstance(name, ast.Name) and name.id.endswith("_S") else []
+        for one in found:
+            if isinstance(one, ast.Constant) and isinstance(one.value, int | float) and one.value not in (0, True):
+                yield one
+
+
 def test_the_command_tells_of_drift_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     shutil.copytree(ROOT / "alerts", tmp_path / "alerts")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(ROOT / "dashboards", tmp_path / "dashboards")
+    module = copied_module(tmp_path)
     rules = tmp_path / "alerts" / "alert-rules.yaml"
     rules.write_text(rules.read_text().replace("> 5", "> 6"))
     changed = rules.read_text()
+    module.write_text(module.read_text().replace("5", "6"))
     result = ran(capsys, "ops", "render", "--check", "--root", str(tmp_path))
-    assert (result.code, result.err) == (1, "alerts/alert-rules.yaml: differs\n")
+    assert (result.code, result.err) == (1, f"alerts/alert-rules.yaml: differs\n{MODULE}: differs\n")
     assert rules.read_text() == changed
     assert ran(capsys, "ops", "render", "--root", str(tmp_path)).code == 0
     assert rules.read_text() == (ROOT / "alerts" / "alert-rules.yaml").read_text()

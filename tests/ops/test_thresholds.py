@@ -12,6 +12,7 @@ import yaml
 
 from runwire.errors import ConfigurationError
 from runwire.ops.durations import spoken
+from runwire.ops.judgements import MODULE
 from runwire.ops.render import render
 from runwire.ops.tables import with_table
 from runwire.ops.thresholds import FILE, Severity, load
@@ -39,12 +40,15 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (set_at("thresholds/publish_lag/levels/warning/value", 0.7), "publish_lag: each level must be above"),
         (set_at("thresholds/publish_lag/unit", "milliseconds"), "publish_lag: unit is a base unit"),
-        (set_at("thresholds/outbox_backlog/shown_in", "minutes"), "outbox_backlog: shown_in is for seconds"),
+        (set_at("thresholds/outbox_backlog/shown_in", "minutes"), "outbox_backlog: shown_in is for seconds and ratios"),
         (set_at("thresholds/outbox_backlog/levels/page/window", None), "outbox_backlog: `what` names a window"),
         (set_at("watching/publish_lag", GOOD["thresholds"]["publish_lag"]), "publish_lag: named twice"),
         (set_at("slos/burn_rates/fast/pairs/0/short", "30d"), "slos.burn_rates.fast: the short window 30d"),
         (set_at("slos/objectives/publish/within_s", None), "slos.objectives.publish: within_s is missing"),
         (set_at("slos/objectives/run", None), "slos.objectives: run missing"),
+        (set_at("shown/failed_runs/shown_in", "minutes"), "failed_runs: shown_in is for seconds and ratios"),
+        (set_at("shown/target_down", GOOD["watching"]["target_down"]), "target_down: named twice"),
+        (set_at("diagnosis/lock_wait", None), "diagnosis: lock_wait missing"),
         (set_at("routing/page", None), "routing: page missing"),
         (set_at("thresholds/oldest_unpublished/page_at_once/value", 4), "each level must be above"),
         (set_at("thresholds/oldest_unpublished/page_at_once/for", "1m"), "page_at_once waits for nothing"),
@@ -90,6 +94,8 @@ def test_a_scale_divides_what_scales_and_nothing_else() -> None:
 def test_a_rendered_file_that_is_no_longer_wanted_goes(tmp_path: Path) -> None:
     for folder in ("alerts", "docs", "dashboards"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
+    (tmp_path / MODULE).parent.mkdir(parents=True)
+    shutil.copy(ROOT / MODULE, tmp_path / MODULE)
     stray = tmp_path / "alerts" / "old-rules.yaml"
     stray.write_text((ROOT / "alerts" / "alert-rules.yaml").read_text())
     (tmp_path / "dashboards" / "sse.json").unlink()

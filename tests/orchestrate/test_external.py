@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
+from opentelemetry.trace import SpanKind
 
 from pipeline import Stages, raw, stages
 from runwire.agents.golden import golden
@@ -22,6 +24,8 @@ from runwire.errors import (
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, NewEvent, debug_trace, node_finished, node_started
 from runwire.model.run import RunState
 from runwire.orchestrate import ExternalRuns, LeaseReaper, StartRequest
+from runwire.telemetry.traceparent import mint_trace, with_span
+from runwire.telemetry.tracing import Tracing
 from waiting import eventually
 
 TAKE = load_sql("runwire.orchestrate", "orchestrate.sql")["take_expired_external"]
@@ -32,7 +36,7 @@ async def begun(s: Stages, run_id: str = "r", *, lease_s: float = 30.0) -> tuple
     """An external run with RunStarted, and its fence."""
     started = await s.control.start(StartRequest(agent="theirs", run_id=run_id, external=True, lease_s=lease_s))
     assert started.fence is not None
-    external = ExternalRuns(s.log, metrics=s.metrics)
+    external = ExternalRuns(s.database, s.log, metrics=s.metrics)
     await external.append(run_id, [RUN_STARTED], fence=started.fence)
     return external, started.fence
 
@@ -73,6 +77,66 @@ async def test_a_run_is_told_from_its_first_event_to_its_outcome(database: str) 
         assert s.metrics.runs_finished["external", "finished"]._value.get() == 1
 
 
+@pytest.mark.parametrize("outcome", [RunState.FINISHED, RunState.FAILED, RunState.CANCELLED])
+async def test_the_duration_of_a_run_is_observed_when_its_orchestrator_ends_it(
+    database: str, outcome: RunState
+) -> None:
+    async with stages(database) as s:
+        external, fence = await begun(s)
+        await s.database.execute("UPDATE runs SET created_at = created_at - interval '100 s'")
+        await external.append("r", [RUN_FINISHED], fence=fence, outcome=outcome)
+        counts = {kind: histogram.count for kind, histogram in s.metrics.run_duration.items()}
+        assert counts == {kind: int(kind == outcome) for kind in ("finished", "failed", "cancelled")}
+        assert 100 <= s.metrics.run_duration[outcome].sum < 160
+        with pytest.raises(RunClosed):
+            await external.append("r", [RUN_FINISHED], fence=fence, outcome=outcome)
+        assert s.metrics.run_duration[outcome].count == 1
+
+
+async def test_an_append_of_a_sampled_run_has_a_span_of_its_own_below_its_request(database: str) -> None:
+    exporter = InMemorySpanExporter()
+    tracing = Tracing(exporter, dropped=lambda _: None, ratio=0.0)
+    run, elsewhere, mistaken = mint_trace(sampled=True), mint_trace(sampled=True), "not a traceparent"
+    within_the_run = with_span(str(run), "00f067aa0ba902b7")
+    async with stages(database) as s:
+        external = ExternalRuns(s.database, s.log, metrics=s.metrics, spans=tracing)
+        asked = StartRequest(agent="theirs", run_id="r", external=True, traceparent=str(run), sampled=True)
+        fence = (await s.control.start(asked)).fence or 0
+        await external.append("r", [RUN_STARTED, node_started("A")], fence=fence, requested_by=within_the_run)
+        await external.append("r", [], fence=fence, requested_by=within_the_run)  # a heartbeat creates nothing
+        await external.append("r", [debug_trace("x")], fence=fence, requested_by=str(elsewhere))
+        for requested_by in (None, mistaken, str(mint_trace(sampled=False))):
+            await external.append("r", [debug_trace("x")], fence=fence, requested_by=requested_by)
+        with pytest.raises(FenceLost):
+            await external.append("r", [debug_trace("x")], fence=fence + 1)
+        await s.control.start(StartRequest(agent="theirs", run_id="quiet", external=True, traceparent=None))
+        await external.append("quiet", [RUN_STARTED], fence=1, requested_by=str(elsewhere))
+    assert tracing.flush(within_s=5)
+    spans = exporter.get_finished_spans()
+    tracing.shutdown()
+    assert {(span.name, span.kind, span.context.trace_id) for span in spans} == {
+        ("create runwire.events", SpanKind.PRODUCER, int(run.trace_id, 16))
+    }
+    found = [
+        (
+            f"{span.parent.span_id:016x}" if span.parent else "",
+            [f"{link.context.trace_id:032x}" for link in span.links],
+            (span.attributes or {})["messaging.batch.message_count"],
+            (span.attributes or {}).get("error.type"),
+        )
+        for span in spans
+    ]
+    below_start: tuple[str, list[str], int, None] = (run.span_id, [], 1, None)
+    assert found == [
+        ("00f067aa0ba902b7", [], 2, None),
+        (run.span_id, [elsewhere.trace_id], 1, None),
+        below_start,
+        below_start,
+        below_start,
+        (run.span_id, [], 1, "fence_stale"),
+    ]
+
+
 @pytest.mark.parametrize("outcome", [RunState.FAILED, RunState.CANCELLED])
 async def test_a_run_ends_as_its_orchestrator_says(database: str, outcome: RunState) -> None:
     async with stages(database) as s:
@@ -83,7 +147,7 @@ async def test_a_run_ends_as_its_orchestrator_says(database: str, outcome: RunSt
 
 async def test_the_first_event_is_run_started_and_there_is_only_one(database: str) -> None:
     async with stages(database) as s:
-        external = ExternalRuns(s.log, metrics=s.metrics)
+        external = ExternalRuns(s.database, s.log, metrics=s.metrics)
         fence = (await s.control.start(StartRequest(run_id="r", external=True))).fence or 0
         with pytest.raises(IllegalAppend):
             await external.append("r", [node_started("A")], fence=fence)
@@ -137,7 +201,7 @@ async def test_a_stale_or_invented_fence_appends_nothing(database: str) -> None:
 async def test_a_run_of_our_own_workers_takes_nothing_from_outside(database: str) -> None:
     async with stages(database, golden) as s:
         await s.control.start(StartRequest(run_id="r"))
-        external = ExternalRuns(s.log, metrics=s.metrics)
+        external = ExternalRuns(s.database, s.log, metrics=s.metrics)
         for fence in (0, 1):
             with pytest.raises(NotExternal):
                 await external.append("r", [RUN_STARTED], fence=fence)

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 
 from pipeline import Stages, stages
 from runwire.append import Change, Checkpoint
-from runwire.db import load_sql
+from runwire.db import Database, load_sql
 from runwire.errors import FenceLost
 from runwire.model.event import RUN_STARTED, Source, debug_trace, node_finished
 from runwire.model.graph import END, Agent, Context, Wait
@@ -44,16 +44,22 @@ def steps() -> Agent[dict[str, Any]]:
 
 
 class Gate:
-    """An agent of one node, which is `entered` and goes on when it may."""
+    """An agent of one node, which is `entered` and goes on when it may; and of one more, `then`, which does nothing."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, then: str = END) -> None:
         self.entered, self.may_go_on = asyncio.Event(), asyncio.Event()
         self.agent: Agent[dict[str, Any]] = Agent("steps", start="Only", state=dict[str, Any])
 
-        @self.agent.node(to=END)
+        @self.agent.node(to=then)
         async def only(_ctx: Context, _state: dict[str, Any]) -> None:
             self.entered.set()
             await self.may_go_on.wait()
+
+        if then != END:
+
+            @self.agent.node(name=then, to=END)
+            async def after(_ctx: Context, _state: dict[str, Any]) -> None:
+                pass
 
 
 class Recorder:
@@ -175,6 +181,30 @@ async def test_a_turn_that_is_cut_short_by_a_stop_was_handed_over(database: str,
         assert outcomes(recorder) == [("w1", "handed_over"), ("w2", "finished")]
         first, second = recorder.turns()
         assert linked_to(second) == [span_id(first)]
+
+
+@pytest.mark.parametrize("within_s", [0.0, 10.0], ids=["cut short", "between two nodes"])
+async def test_a_turn_that_cannot_be_handed_over_is_told_of_once_by_who_goes_on(
+    database: str, recorder: Recorder, within_s: float
+) -> None:
+    """The database is away when the worker stops: the lease stays the worker's, as if it had died."""
+    gate = Gate(then="After")
+    async with stages(database, gate.agent) as s:
+        await started(s, sampled=True)
+        async with Database(database, pool_size=2) as away:
+            worker = s.worker(worker_id="w1", spans=recorder.tracing, database=away)
+            working = asyncio.create_task(worker.run())
+            await gate.entered.wait()
+        draining = asyncio.create_task(worker.drain(within_s=within_s))
+        if within_s:
+            gate.may_go_on.set()
+        await draining
+        await working
+        gate.may_go_on.set()
+        assert recorder.turns() == []
+        await s.database.execute("UPDATE runs SET lease_until = now() - interval '1 second'")
+        await walked(s, recorder, worker_id="w2")
+        assert outcomes(recorder) == [("w1", "lost"), ("w2", "finished")]
 
 
 async def test_a_run_that_is_not_sampled_stores_no_span(database: str, recorder: Recorder) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 from pipeline import RecordingBus, stages
+from runwire.archive import ArchiveMetrics
 from runwire.bus.memory import MemoryBus
 from runwire.observe import Observer, ObserverMetrics
 from runwire.settings import Settings
@@ -24,6 +25,7 @@ def samples(metrics: Metrics) -> int:
 async def test_a_scrape_has_under_a_thousand_samples_with_a_thousand_streams_of_two_hundred_runs(database: str) -> None:
     metrics = Metrics(MORE_THAN_ARE_NAMED)
     observed = ObserverMetrics(metrics.out)
+    ArchiveMetrics(metrics.out)
     async with stages(database) as s:
         await asyncio.gather(*(s.started_run(f"r{n}") for n in range(RUNS)))
         publisher = s.publisher(RecordingBus())

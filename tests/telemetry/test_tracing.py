@@ -177,7 +177,7 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
     with (
         tracing.invoke_workflow(run, agent="golden", run_id="r", attempt=2, earlier=SPAN) as workflow,
         tracing.invoke_node(run, node="Ping", run_id="r"),
-        tracing.create_events(run, run_id="r", count=3),
+        tracing.create_events(run, run_id="r", count=3, requested_by=SAMPLED),
     ):
         pass
     with tracing.send_events([UNSAMPLED, run, None, run], count=4):
@@ -209,6 +209,8 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
     assert parent_id(spans["create runwire.events"]) == ids(spans["invoke_node Ping"])[36:52]
     (earlier,) = spans["invoke_workflow golden"].links
     assert f"{earlier.context.span_id:016x}" == SPAN
+    (asked,) = spans["create runwire.events"].links
+    assert f"{asked.context.trace_id:032x}" == TRACE
     for name in ("send runwire.events", "process runwire.events"):
         (link,) = spans[name].links
         assert f"{link.context.span_id:016x}" == parent_id(spans[name]) == run[36:52]

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 import runwire
 from runwire.model.event import Event
-from runwire.telemetry.traceparent import mint_trace
+from runwire.telemetry.traceparent import mint_trace, with_span
 from traces.backend import SentSpan, TraceBackend
 from traces.shape import named, only, orphans, told_twice, undocumented
 from traces.traced_fleet import told, traced_fleet
@@ -97,6 +98,38 @@ async def test_a_run_is_one_trace_from_its_request_to_its_first_delivery_through
     for line in lines.values():
         assert line["trace_id"] == caller.trace_id
         assert ids[line["span_id"]] == turn.name
+
+
+async def test_a_run_of_an_external_orchestrator_is_one_trace_from_its_requests_to_its_first_delivery(
+    database: str, tmp_path: Path, traces: TraceBackend
+) -> None:
+    caller = mint_trace(sampled=True)
+    step = "00f067aa0ba902b7"
+    async with traced_fleet("api", "publisher", database=database, logs=tmp_path, to=traces) as fleet:
+        runs = f"{fleet.members[0].url}/api/agents/runs"
+        async with aiohttp.ClientSession(raise_for_status=True) as session:
+            start = {"agent": "theirs", "runId": "r", "external": True}
+            async with session.post(runs, json=start, headers={"traceparent": str(caller)}) as accepted:
+                fence = {"Runwire-Fence": str((await accepted.json())["fence"])}
+            first = {"events": [{"type": "RunStarted"}, {"type": "NodeStarted", "name": "Import"}]}
+            await session.post(f"{runs}/r/events", json=first, headers=fence)
+            last = {"events": [{"type": "RunFinished"}], "outcome": "finished"}
+            within = {"traceparent": with_span(str(caller), step)}
+            await session.post(f"{runs}/r/events", json=last, headers=fence | within)
+        async with runwire.Client(fleet.members[0].url) as client:
+            assert [event.seq async for event in client.stream("r")] == [1, 2, 3]
+        await told(fleet)
+    spans = traces.spans()
+    assert {span.trace_id for span in spans} == {caller.trace_id}
+    assert undocumented(spans) == []
+    request = only(spans, "POST /api/agents/runs")
+    created = named(spans, "create runwire.events")
+    assert [(span.parent_id, span.role, span.attributes[MESSAGES]) for span in created] == [
+        (request.span_id, "api", 2), (step, "api", 1),
+    ]  # fmt: skip
+    assert sum(span.attributes[MESSAGES] for span in named(spans, "send runwire.events")) == 3
+    assert only(spans, "process runwire.events").parent_id == request.span_id
+    assert [span for span in orphans(spans, caller=caller.span_id) if span != "create runwire.events"] == []
 
 
 async def test_a_node_that_fails_is_red_and_so_is_its_run(database: str, tmp_path: Path, traces: TraceBackend) -> None:

@@ -10,27 +10,23 @@ import msgspec
 
 from runwire.db import Database, Row, load_sql, seen_by
 from runwire.errors import RunNotFound
-from runwire.model.graph import DEFAULT_TIMEOUT_S, Agents
+from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.telemetry.traceparent import sampled_trace_id
+from runwire.thresholds import EXTERNAL_NODE_S, LOCK_WAIT_S, NODE_GRACE_S, PUBLISHER_DEAD_S, UNCLAIMED_S, UNPUBLISHED_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Seconds beyond which something is wrong; whatever ends by itself ends sooner."""
+    """Seconds beyond which something is wrong, as in alerts/thresholds.yaml; whatever ends by itself ends sooner."""
 
-    unclaimed_s: float = 5.0
-    """A pending run older than this should have been claimed: workers look every second."""
-    unpublished_s: float = 5.0
-    """An event unpublished for longer is a page; see alerts/thresholds.yaml."""
-    alive_s: float = 15.0
-    """A publisher not heard of for longer is dead."""
-    grace_s: float = 5.0
-    """What a node may take beyond its timeout until its worker has cut it."""
-    lock_s: float = 1.0
-    """An append that waits longer for a lock does not wait for another append."""
+    unclaimed_s: float = UNCLAIMED_S
+    unpublished_s: float = UNPUBLISHED_S
+    alive_s: float = PUBLISHER_DEAD_S
+    grace_s: float = NODE_GRACE_S
+    lock_s: float = LOCK_WAIT_S
 
 
 LIMITS: Final = Limits()
@@ -146,7 +142,7 @@ class Diagnostician:
         agent = self._agents.get(agent_name)
         node = agent.nodes.get(node_name) if agent is not None else None
         if node is None:
-            return 6 * DEFAULT_TIMEOUT_S  # an external orchestrator's: nothing is declared here
+            return EXTERNAL_NODE_S  # an external orchestrator's: nothing is declared here
         pauses = sum(min(node.backoff_s * 2.0**n, 60.0) for n in range(node.retries))
         return node.timeout_s * (node.retries + 1) + pauses
 

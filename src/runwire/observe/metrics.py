@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -9,6 +10,7 @@ from prometheus_client import Counter, Gauge
 
 from runwire.clock import monotonic
 from runwire.telemetry.exposition import Exposition
+from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 
 class Invariant(StrEnum):
@@ -52,29 +54,48 @@ class Age:
 
 
 class ObserverMetrics:
-    """The group of a process with the role `observer`, which looks every `period_s`."""
+    """The group of a process with the role `observer`, which looks every `period_s`.
+
+    Gauges of one that has not looked at everything for OBSERVER_STALE_S are not exported: beside another observer,
+    which does look, what this one saw last would win where the highest counts.
+    """
 
     def __init__(self, out: Exposition, *, period_s: float = 5.0) -> None:
+        self.out = out
+        self._looked_at = monotonic()
+        known = self._known
+
         def age(gauge: Gauge) -> Age:
             return Age(gauge, period_s=period_s)
 
-        self.backlog_events: Gauge = out.gauge("outbox_backlog_events", "Events in the log that are not published.")
+        self.backlog_events: Gauge = out.gauge(
+            "outbox_backlog_events", "Events in the log that are not published.", known=known
+        )
         self.oldest_age = age(
-            out.gauge("outbox_oldest_age_seconds", "Age of the oldest event that is not published; 0 without one.")
+            out.gauge(
+                "outbox_oldest_age_seconds",
+                "Age of the oldest event that is not published; 0 without one.",
+                known=known,
+            )
         )
         self.publisher_heartbeat_age = age(
-            out.gauge("publisher_heartbeat_age_seconds", "Time since any publisher was last heard of.")
+            out.gauge("publisher_heartbeat_age_seconds", "Time since any publisher was last heard of.", known=known)
         )
-        self.publishers: Gauge = out.gauge("publishers", "Publishers heard of in the last 15 s.")
+        self.publishers: Gauge = out.gauge(
+            "publishers", f"Publishers heard of in the last {PUBLISHER_DEAD_S:g} s.", known=known
+        )
         self.publishers_per_shard: Gauge = out.gauge(
-            "publishers_per_shard_max", "Publishers that say they publish the same runs, where there are most."
+            "publishers_per_shard_max",
+            "Publishers that say they publish the same runs, where there are most.",
+            known=known,
         )
         self.runs_active: Mapping[str, Gauge] = out.gauges(
-            "runs_active", "Runs that are not over, by state.", state=ActiveState
+            "runs_active", "Runs that are not over, by state.", known=known, state=ActiveState
         )
         run_oldest_age = out.gauges(
             "run_oldest_age_seconds",
             "Age of the oldest run in a state: since its start call, since RunStarted without its waits, in this wait.",
+            known=known,
             state=ActiveState,
         )
         self.run_oldest_age: Mapping[str, Age] = {state: age(gauge) for state, gauge in run_oldest_age.items()}
@@ -82,12 +103,24 @@ class ObserverMetrics:
             "invariant_violations", "Runs found to break an invariant, each counted once.", invariant=Invariant
         )
         self.violating_runs: Mapping[str, Gauge] = out.gauges(
-            "invariant_violating_runs", "Runs that break an invariant as of the last look at them.", invariant=Invariant
+            "invariant_violating_runs",
+            "Runs that break an invariant as of the last look at them.",
+            known=known,
+            invariant=Invariant,
         )
         self.archive_oldest_pending: Gauge = out.gauge(
             "archive_oldest_pending_seconds",
             "Time since the end of the run that ended first of those not archived; 0 without one, or an archive.",
+            known=known,
         )
         self.last_success: Gauge = out.gauge(
             "observer_last_success_timestamp_seconds", "When the observer last looked at everything."
         )
+
+    def looked(self) -> None:
+        """The observer has looked at everything, just now."""
+        self._looked_at = monotonic()
+        self.last_success.set(time.time())
+
+    def _known(self) -> bool:
+        return monotonic() - self._looked_at <= OBSERVER_STALE_S

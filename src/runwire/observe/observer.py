@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Final
 
 from runwire.clock import monotonic
@@ -13,6 +12,7 @@ from runwire.observe.audit import ArchiveAudit, Audit
 from runwire.observe.metrics import ObserverMetrics
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.thresholds import PUBLISHER_DEAD_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 _log = get_logger()
@@ -27,7 +27,7 @@ class Observer:
         metrics: ObserverMetrics,
         *,
         period_s: float = 5.0,
-        alive_s: float = 15.0,
+        alive_s: float = PUBLISHER_DEAD_S,
         archives: bool = False,
         archive_audit: ArchiveAudit | None = None,
     ) -> None:
@@ -41,7 +41,7 @@ class Observer:
         self._heard_at = monotonic()
 
     async def observe(self) -> None:
-        """One step: every gauge, then the audit. Raises DatabaseUnavailable; counts then stay, and ages soon do."""
+        """One step: every gauge, then the audit. Raises DatabaseUnavailable; gauges then stay, until they are stale."""
         metrics = self._metrics
         backlog = await self._database.fetchrow(_SQL["backlog"])
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
@@ -64,10 +64,10 @@ class Observer:
             metrics.run_oldest_age[row["state"]].set(row["oldest_s"])
         await self._audit.step()
         await self._database.execute(_SQL["forget_publishers"])
-        metrics.last_success.set(time.time())
+        metrics.looked()
 
     async def run(self) -> None:
-        """Observes until cancelled; while the database is away the last success grows old, and that is an alert."""
+        """Observes until cancelled; while the database is away the last success grows old, which is an alert."""
         with suppressed():
             while True:
                 try:

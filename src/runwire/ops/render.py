@@ -10,6 +10,7 @@ from typing import Final
 
 from runwire.ops import dashboards
 from runwire.ops.alertmanager import alertmanager
+from runwire.ops.judgements import MODULE, judgements
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.rules import Group, rule_file
 from runwire.ops.slo_rules import slo_alerts, slo_recordings
@@ -40,13 +41,15 @@ def render(
 ) -> list[Drift]:
     """What differed, and unless `check` is given no longer does.
 
-    `root` is the source tree. `out` renders elsewhere, without the runbook. `scale` divides all durations; `webhook`
-    gets Alertmanager's messages. Raises ConfigurationError when the thresholds or the runbook are not as they must be.
+    `root` is the source tree. `out` renders elsewhere, without the runbook and what the service judges by. `scale`
+    divides all durations; `webhook` gets Alertmanager's messages. Raises ConfigurationError when the thresholds or the
+    runbook are not as they must be.
     """
     thresholds = load(root, scale=scale)
     wanted = rendered(thresholds, webhook=webhook)
     if out is None:
         wanted[RUNBOOK] = _runbook(root, thresholds)
+        wanted[MODULE] = judgements(thresholds)
     target = out or root
     drifts = list(_drifts(target, wanted))
     if not check:
@@ -56,7 +59,7 @@ def render(
 
 
 def rendered(thresholds: Thresholds, *, webhook: str | None = None) -> dict[Path, str]:
-    """The text of each file but the runbook, by its path in the tree."""
+    """The text of each file that watches, by its path in the tree."""
     alerts = Path("alerts")
     return {
         alerts / "recording-rules.yaml": dump(rule_file(recording_groups(thresholds), thresholds)),

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from runwire.errors import ConfigurationError
 from runwire.ops import durations
 from runwire.ops.slo_rules import alert_name
-from runwire.ops.thresholds import Severity, Threshold, Thresholds
+from runwire.ops.thresholds import Severity, Threshold, Thresholds, Unit, amount
 
 
 def runbook_tables(thresholds: Thresholds) -> dict[str, str]:
@@ -15,6 +15,11 @@ def runbook_tables(thresholds: Thresholds) -> dict[str, str]:
     return {
         "thresholds": _levels(thresholds.thresholds.values()),
         "watching": _levels(thresholds.watching.values()),
+        "shown": _levels(thresholds.shown.values()),
+        "diagnosis": _table(
+            ["what", "a fault from", "why"],
+            ([one.what, amount(one.value, Unit.SECONDS), one.why] for one in thresholds.diagnosis.values()),
+        ),
         "slos": _slos(thresholds),
     }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
@@ -37,9 +38,12 @@ class Unit(StrEnum):
     MILLISECONDS = "milliseconds"
     MINUTES = "minutes"
     DAYS = "days"
+    RATIO = "ratio"
+    PERCENT = "percent"
 
 
 _SECONDS_IN: Final = {Unit.SECONDS: 1.0, Unit.MILLISECONDS: 0.001, Unit.MINUTES: 60.0, Unit.DAYS: 86400.0}
+_SHOWN_IN: Final = {Unit.SECONDS: frozenset(_SECONDS_IN), Unit.RATIO: frozenset({Unit.PERCENT})}
 _SHORT: Final = {
     Unit.COUNT: "",
     Unit.EVENTS: " events",
@@ -47,6 +51,8 @@ _SHORT: Final = {
     Unit.MILLISECONDS: " ms",
     Unit.MINUTES: " min",
     Unit.DAYS: " days",
+    Unit.RATIO: "",
+    Unit.PERCENT: " %",
 }
 
 
@@ -108,6 +114,14 @@ class Threshold(Strict, frozen=True):
         return "" if self.page_at_once is None else amount(self.page_at_once.value, self.unit, self.shown_in)
 
 
+class Judgement(Strict, frozen=True):
+    """Seconds from which on the service takes something for a fault by itself."""
+
+    what: Annotated[str, Meta(min_length=3)]
+    value: Annotated[float, Meta(gt=0)]
+    why: Sentence
+
+
 class Objective(Strict, frozen=True):
     what: Annotated[str, Meta(min_length=3)]
     objective: Annotated[float, Meta(gt=0, lt=1)]
@@ -148,13 +162,15 @@ class Thresholds(Strict, frozen=True):
     links: Links
     thresholds: Annotated[dict[str, Threshold], Meta(min_length=1)]
     watching: dict[str, Threshold]
+    shown: dict[str, Threshold]
+    diagnosis: dict[Literal["unclaimed", "node_grace", "external_node", "lock_wait"], Judgement]
     slos: Slos
     routing: dict[Literal["page", "at_once", "ticket", "watchdog"], Rhythm]
     scale: Annotated[float, Meta(gt=0)] = 1.0
 
     def named(self, name: str) -> Threshold:
-        """The threshold of that name, of the pipeline or of the watching. Raises ConfigurationError without one."""
-        found = self.thresholds.get(name) or self.watching.get(name)
+        """The threshold of that name, whichever part has it. Raises ConfigurationError without one."""
+        found = self.thresholds.get(name) or self.watching.get(name) or self.shown.get(name)
         if found is None:
             raise ConfigurationError((f"{FILE}: threshold {name!r} is missing, and a rule or panel is made from it",))
         return found
@@ -212,6 +228,8 @@ def amount(value: float, unit: Unit, shown_in: Unit | None = None) -> str:
     shown = shown_in or unit
     if unit is Unit.SECONDS:
         value = value / _SECONDS_IN[shown]
+    elif shown is Unit.PERCENT:
+        value = value * 100
     return f"{value:.10g}{_SHORT[shown]}"
 
 
@@ -224,9 +242,10 @@ def said_seconds(value: float) -> str:
 
 def _inconsistent(read: Thresholds) -> Iterator[str]:
     """What the types cannot say."""
-    for name, threshold in {**read.thresholds, **read.watching}.items():
+    named = [*read.thresholds.items(), *read.watching.items(), *read.shown.items()]
+    for name, threshold in named:
         yield from (f"{name}: {problem}" for problem in _threshold_problems(threshold))
-    if shared := sorted(read.thresholds.keys() & read.watching.keys()):
+    if shared := sorted(name for name, count in Counter(name for name, _ in named).items() if count > 1):
         yield f"{', '.join(shared)}: named twice"
     for speed, burn in read.slos.burn_rates.items():
         for pair in burn.pairs:
@@ -236,6 +255,7 @@ def _inconsistent(read: Thresholds) -> Iterator[str]:
         if name != "append" and objective.within_s is None:
             yield f"slos.objectives.{name}: within_s is missing"
     for where, present, wanted in (
+        ("diagnosis", set(read.diagnosis), {"unclaimed", "node_grace", "external_node", "lock_wait"}),
         ("slos.objectives", set(read.slos.objectives), {"publish", "append", "deliver", "run"}),
         ("slos.burn_rates", set(read.slos.burn_rates), {"fast", "slow"}),
         ("routing", set(read.routing), {"page", "at_once", "ticket", "watchdog"}),
@@ -256,9 +276,9 @@ def _threshold_problems(threshold: Threshold) -> Iterator[str]:
     values = [level.value for level in levels]
     if values != sorted(set(values)):
         yield f"each level must be above the one before it, not {', '.join(f'{value:g}' for value in values)}"
-    if threshold.unit not in (Unit.COUNT, Unit.EVENTS, Unit.SECONDS):
-        yield f"unit is a base unit (count, events, seconds), not {threshold.unit.value}; see shown_in"
-    elif threshold.shown_in is not None and threshold.unit is not Unit.SECONDS:
-        yield f"shown_in is for seconds, not for {threshold.unit.value}"
+    if threshold.unit not in (Unit.COUNT, Unit.EVENTS, Unit.SECONDS, Unit.RATIO):
+        yield f"unit is a base unit (count, events, seconds, ratio), not {threshold.unit.value}; see shown_in"
+    elif threshold.shown_in is not None and threshold.shown_in not in _SHOWN_IN.get(threshold.unit, ()):
+        yield f"shown_in is for seconds and ratios, not {threshold.shown_in.value} for {threshold.unit.value}"
     if "{window}" in threshold.what and not any(level.window for level in levels):
         yield "`what` names a window, and no level has one"

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from runwire.append import Appended, Change, EventLog
 from runwire.db import Database, load_sql
@@ -13,17 +15,25 @@ from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, 
 from runwire.model.run import RunState
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.spans import NO_SPANS, Spans
+from runwire.telemetry.traceparent import sampled_trace_id
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
 _log = get_logger()
 
 
+TRACES_KEPT: Final = 4096
+
+
 class ExternalRuns:
     """Appends for external orchestrators."""
 
-    def __init__(self, log: EventLog, *, metrics: Metrics) -> None:
+    def __init__(self, database: Database, log: EventLog, *, metrics: Metrics, spans: Spans = NO_SPANS) -> None:
+        self._database = database
         self._log = log
         self._metrics = metrics
+        self._spans = spans
+        self._traces: dict[str, str | None] = {}
 
     async def append(
         self,
@@ -33,22 +43,51 @@ class ExternalRuns:
         fence: int,
         if_seq: int | None = None,
         outcome: RunState | None = None,
+        requested_by: str | None = None,
     ) -> Appended:
         """Stores the batch, all or nothing, and renews the lease; an empty one is a heartbeat.
 
-        The first event of a run is RunStarted; `outcome` goes with RunFinished. Raises what `EventLog.append` raises,
-        NotExternal for a run that a worker of ours walks among it.
+        The first event of a run is RunStarted; `outcome` goes with RunFinished. `requested_by` is the request's
+        traceparent. Raises what `EventLog.append` raises, NotExternal for a run that a worker of ours walks among it.
         """
         starts = bool(events) and events[0].type is EventType.RUN_STARTED
         change = Change(outcome) if outcome else Change(RunState.STARTED) if starts else None
         if starts and outcome:
             raise IllegalBatch(run_id, "RunStarted and RunFinished go in two appends")
-        appended = await self._log.append(run_id, events, fence=fence, source=Source.API, if_seq=if_seq, change=change)
+        traceparent = await self._trace_of(run_id) if events and self._spans.recording else None
+        with self._spans.create_events(traceparent, run_id=run_id, count=len(events), requested_by=requested_by):
+            appended = await self._log.append(
+                run_id, events, fence=fence, source=Source.API, if_seq=if_seq, change=change
+            )
         if starts:
             self._metrics.runs_started["external"].inc()
         if outcome:
             self._metrics.runs_finished["external", outcome.value].inc()
+            await self._observe_duration(run_id, outcome)
         return appended
+
+    async def _trace_of(self, run_id: str) -> str | None:
+        """The run's traceparent, looked up once; None where it is not to be had: no append waits for its span."""
+        if run_id in self._traces:
+            return self._traces[run_id]
+        try:
+            row = await self._database.fetchrow(_SQL["trace"], run_id)
+        except DatabaseUnavailable:
+            return None
+        if row is None:
+            return None
+        if len(self._traces) >= TRACES_KEPT:
+            del self._traces[next(iter(self._traces))]
+        self._traces[run_id] = row["traceparent"]
+        return self._traces[run_id]
+
+    async def _observe_duration(self, run_id: str, outcome: RunState) -> None:
+        """The end is durable and told: that nobody could say how long the run took is no failure of it."""
+        self._traces.pop(run_id, None)
+        with contextlib.suppress(DatabaseUnavailable):
+            row = await self._database.fetchrow(_SQL["duration"], run_id)
+            if row is not None:
+                self._metrics.run_duration[outcome.value].observe(row["took_s"], sampled_trace_id(row["traceparent"]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -146,6 +146,14 @@ FROM held JOIN runs AS r USING (run_id)
 UPDATE runs SET lease_until = now() - interval '1 millisecond', lease_owner = NULL
 WHERE run_id = $1 AND fence = $2 AND state IN ('pending', 'started')
 
+-- name: trace
+SELECT traceparent FROM runs WHERE run_id = $1
+
+-- name: duration
+-- How long a run took that is over, from its start call; one that an external orchestrator walks never waits.
+SELECT extract(epoch FROM finished_at - created_at)::float8 AS took_s, traceparent FROM runs
+WHERE run_id = $1 AND finished_at IS NOT NULL
+
 -- name: take_expired_external
 -- Fences the external orchestrators whose lease has ended out, so that their runs can be failed. Who took one and died
 -- is followed by another when this lease ends.

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 import traceback
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,7 @@ from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.run_log import RunLog
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.span import Span
 from runwire.telemetry.spans import Spans
 from runwire.telemetry.traceparent import sampled_trace_id
 
@@ -70,8 +71,19 @@ class _Tried:
 class Walk:
     """One worker's walk through one run. `cancel` reaches the node that is running; `drain` stops before the next."""
 
-    def __init__(self, claim: Claim, agent: Agent[Any], log: EventLog, *, metrics: Metrics, spans: Spans) -> None:
+    def __init__(
+        self,
+        claim: Claim,
+        agent: Agent[Any],
+        log: EventLog,
+        *,
+        metrics: Metrics,
+        spans: Spans,
+        hand_over: Callable[[Walk], Awaitable[bool]],
+    ) -> None:
+        """`hand_over` gives the lease back; whether it did."""
         self.claim = claim
+        self._hand_over = hand_over
         self._agent = agent
         self._log = RunLog(
             log,
@@ -133,18 +145,29 @@ class Walk:
                 if self.lost:
                     span.discard()
                 else:
-                    span.set("runwire.outcome", "handed_over")
+                    await self._let_go(span)
                 raise
             except Exception:
                 span.discard()  # it leaves its lease to end: whoever has the run then tells of this turn
                 raise
             else:
-                span.set("runwire.outcome", "handed_over" if reached is None else reached.value)
+                if reached is None:
+                    await self._let_go(span)
+                    return None
+                span.set("runwire.outcome", reached.value)
                 if reached is RunState.FAILED:
                     span.fail(self._failed_with)
                 return reached
             finally:
                 await self._log.aclose()
+
+    async def _let_go(self, span: Span) -> None:
+        """Who keeps its lease, because the database is away, leaves it to whoever goes on to tell of this turn."""
+        await self._log.aclose()
+        if await self._hand_over(self):
+            span.set("runwire.outcome", "handed_over")
+        else:
+            span.discard()
 
     def _tell_of_lost_turn(self) -> None:
         """A worker that was killed sends its span no more: who goes on does it."""

@@ -134,7 +134,7 @@ class Worker:
         previous = self._walks.get(claim.run_id)
         if previous is not None:  # its lease ended while it was walked here: that walk is fenced out
             self._lose(previous)
-        walk = Walk(claim, agent, self._log, metrics=self._metrics, spans=self._spans)
+        walk = Walk(claim, agent, self._log, metrics=self._metrics, spans=self._spans, hand_over=self._release)
         self._walks[claim.run_id] = walk
         self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")
 
@@ -162,20 +162,25 @@ class Worker:
             _log.error(LogEvent.TASK_FAILED, task="walk", run_id=run_id, error_type=type(error).__name__)
             return
         finally:
-            if self._walks.get(run_id) is walk:
-                del self._walks[run_id]
-                del self._tasks[run_id]
+            self._forget(walk)
             if len(self._walks) == self._concurrency - 1 or reached is RunState.WAITING:
                 self._wake.set()  # there is room again, or a signal was there before the run waited for it
-        if reached is None:
-            await self._release(walk)
 
-    async def _release(self, walk: Walk) -> None:
+    def _forget(self, walk: Walk) -> None:
+        run_id = walk.claim.run_id
+        if self._walks.get(run_id) is walk:
+            del self._walks[run_id]
+            del self._tasks[run_id]
+
+    async def _release(self, walk: Walk) -> bool:
+        """Whether the run may be claimed at once; otherwise its lease ends by itself."""
+        self._forget(walk)  # no heartbeat renews what is given back
         try:
-            await self._database.execute(_SQL["release"], walk.claim.run_id, walk.claim.fence)
+            released = await self._database.execute(_SQL["release"], walk.claim.run_id, walk.claim.fence)
         except DatabaseUnavailable:
-            return  # its lease will end by itself
+            return False
         self._on_claimable(walk.claim.agent)
+        return released != "UPDATE 0"
 
     async def _claim_or_wait_out(self) -> int:
         try:
@@ -198,4 +203,5 @@ class Worker:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(self._release(walk) for walk in walks))
+        # Each has let go of its run, but for those that were cancelled before they began.
+        await asyncio.gather(*(self._release(walk) for walk in walks if walk in self._walks.values()))

@@ -43,6 +43,7 @@ class EventRoutes:
             fence=fence,
             if_seq=body.if_seq,
             outcome=None if body.outcome is None else RunState(body.outcome),
+            requested_by=request.headers.get("traceparent"),
         )
         return json_response(
             EventsAppended(

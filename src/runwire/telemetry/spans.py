@@ -144,14 +144,34 @@ class Spans:
             attributes={"runwire.node": node, "runwire.run_id": run_id, "runwire.attempt": attempt},
         )
 
-    def create_events(self, traceparent: str | None, *, run_id: str, count: int) -> Span:
-        """PRODUCER `create runwire.events`: an append of `count` events."""
+    @property
+    def recording(self) -> bool:
+        """Whether any span goes anywhere."""
+        return self._tracer is not None
+
+    def create_events(
+        self, traceparent: str | None, *, run_id: str, count: int, requested_by: str | None = None
+    ) -> Span:
+        """PRODUCER `create runwire.events`: an append of `count` events.
+
+        `requested_by` is the traceparent of the request that asked for it: its span is the parent where it belongs to
+        the run's trace, and linked where it belongs to another.
+        """
         if (parent := self._parent(traceparent)) is None:
             return NO_SPAN
+        request = parse_traceparent(requested_by)
+        links: tuple[Link, ...] = ()
+        if request is not None and int(request.trace_id, 16) != parent.trace_id:
+            links = (Link(_remote(request)),) if request.sampled else ()
+        elif request is not None:
+            parent = SpanContext(
+                parent.trace_id, int(request.span_id, 16), is_remote=True, trace_flags=parent.trace_flags
+            )
         return self._start(
             parent,
             f"create {DESTINATION}",
             kind=SpanKind.PRODUCER,
+            links=links,
             attributes=_messaging("create", count) | {"runwire.run_id": run_id},
         )
 

@@ -72,11 +72,6 @@ class Tracing(Spans):
             recorder = Recorder(self._export.on_end, self.provider.resource, scope)
         super().__init__(self.tracer if recorder is not None else None, ratio=ratio, recorder=recorder)
 
-    @property
-    def recording(self) -> bool:
-        """Whether spans go anywhere."""
-        return self._export is not None
-
     def flush(self, *, within_s: float = 1.0) -> bool:
         """Whether every span that has ended was exported, or given up, within the time."""
         return self._export is None or self._export.force_flush(round(within_s * 1000))

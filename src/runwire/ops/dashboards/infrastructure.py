@@ -8,9 +8,7 @@ from runwire.ops.dashboards.panels import (
     GREEN,
     INSTANCE,
     JOB,
-    ORANGE,
     RED,
-    YELLOW,
     Limit,
     Query,
     lines,
@@ -26,7 +24,7 @@ from runwire.ops.thresholds import Thresholds
 def board(thresholds: Thresholds) -> Board:
     runbook = thresholds.links.runbook
     stale = Limit.of(thresholds, "observer_stale", runbook=f"{runbook}#observerstale")
-    dropped = Limit(((0.000001, YELLOW),), f"{runbook}#telemetrydropped")
+    dropped = Limit.above(thresholds, "telemetry_dropped", runbook=f"{runbook}#telemetrydropped")
     behind = Limit.of(thresholds, "retention", runbook=f"{runbook}#retentionbehind")
     observer_age = f"time() - max by (job) (runwire_observer_last_success_timestamp_seconds{{{JOB}}})"
     stats = (
@@ -36,7 +34,7 @@ def board(thresholds: Thresholds) -> Board:
             f"sum(up{{{INSTANCE}}})",
             unit="none",
             base=RED,
-            limit=Limit(((1, GREEN),), f"{runbook}#targetdown"),
+            limit=Limit.any(GREEN, runbook=f"{runbook}#targetdown"),
         ),
         number(
             "Observer age",
@@ -50,14 +48,14 @@ def board(thresholds: Thresholds) -> Board:
             "How late the loop woke a timer. High: something blocks it, or CPU is short.",
             quantile(0.99, "runwire_event_loop_lag_seconds"),
             unit="s",
-            limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#failure-patterns"),
+            limit=Limit.of(thresholds, "event_loop_lag", runbook=f"{runbook}#failure-patterns"),
         ),
         number(
             "Pool wait p99",
             "Wait for a database connection. High: the pool is too small, or PostgreSQL is slow.",
             quantile(0.99, "runwire_db_pool_wait_seconds"),
             unit="s",
-            limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#schema-health"),
+            limit=Limit.of(thresholds, "pool_wait", runbook=f"{runbook}#schema-health"),
         ),
         number(
             "CPU",

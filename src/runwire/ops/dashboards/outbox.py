@@ -45,7 +45,7 @@ def board(thresholds: Thresholds) -> Board:
             f"sum(max by (job) (runwire_publishers{{{JOB}}}))",
             unit="none",
             base=RED,
-            limit=Limit(((1, GREEN),), f"{runbook}#publisher-heartbeat"),
+            limit=Limit.any(GREEN, runbook=f"{runbook}#publisher-heartbeat"),
         ),
         number(
             "Publishers per shard",
@@ -53,7 +53,7 @@ def board(thresholds: Thresholds) -> Board:
             f"max(runwire_publishers_per_shard_max{{{JOB}}})",
             unit="none",
             base=GREEN,
-            limit=Limit(((2, ORANGE),), f"{runbook}#more-than-one-publisher"),
+            limit=Limit.above(thresholds, "extra_publishers", usual=1, runbook=f"{runbook}#more-than-one-publisher"),
         ),
         number(
             "Backlog",

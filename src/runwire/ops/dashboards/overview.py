@@ -38,20 +38,21 @@ def board(thresholds: Thresholds) -> Board:
     lag = Limit.of(thresholds, "publish_lag", runbook=f"{runbook}#publish-lag")
     backlog = Limit.of(thresholds, "outbox_backlog", runbook=f"{runbook}#outbox-backlog")
     oldest = Limit.of(thresholds, "oldest_unpublished", runbook=f"{runbook}#oldest-unpublished-event")
+    budget = Limit.left(thresholds, "budget_spent", runbook=f"{runbook}#alerts")
     stats = (
         number(
             "Firing alerts",
             "Alerts that fire now, but for the watchdog. The table below names them.",
             f"count({_FIRING}) or vector(0)",
             unit="none",
-            limit=Limit(((1, RED),), f"{runbook}#alerts"),
+            limit=Limit.any(RED, runbook=f"{runbook}#alerts"),
         ),
         number(
             "Violations",
             "Runs whose log, cursor or state breaks an invariant, as of the observer's last look.",
             f"sum(max by (job, invariant) (runwire_invariant_violating_runs{{{JOB}}}))",
             unit="none",
-            limit=Limit(((1, RED),), f"{runbook}#sequence-gap"),
+            limit=Limit.above(thresholds, "invariant", runbook=f"{runbook}#sequence-gap"),
         ),
         number(
             "Lag p95",
@@ -93,7 +94,7 @@ def board(thresholds: Thresholds) -> Board:
             f"Error budget of {thresholds.slos.window} that the worst objective has left.",
             f"min({BUDGET_LEFT}{{{JOB}}})",
             unit="percentunit",
-            limit=Limit(((0, ORANGE), (0.25, YELLOW), (0.5, GREEN)), f"{runbook}#alerts"),
+            limit=budget,
             base=RED,
             decimals=0,
         ),
@@ -123,7 +124,7 @@ def board(thresholds: Thresholds) -> Board:
                         _FIRING,
                         runbook=runbook,
                     ),
-                    _budget(thresholds),
+                    _budget(thresholds, budget),
                     _burn(thresholds),
                 ),
                 widths=(10, 5, 9),
@@ -172,7 +173,7 @@ def board(thresholds: Thresholds) -> Board:
     )
 
 
-def _budget(thresholds: Thresholds) -> Panel:
+def _budget(thresholds: Thresholds, budget: Limit) -> Panel:
     said = "; ".join(
         f"{name}: {one.objective * 100:g} % {one.title()}" for name, one in thresholds.slos.objectives.items()
     )
@@ -181,7 +182,7 @@ def _budget(thresholds: Thresholds) -> Panel:
         f"What each objective may still fail within {thresholds.slos.window}. {said}.",
         Query(f"{BUDGET_LEFT}{{{JOB}}}", "{{slo}}"),
         unit="percentunit",
-        steps=((None, RED), (0.0, ORANGE), (0.25, YELLOW), (0.5, GREEN)),
+        steps=((None, RED), *budget.steps),
         highest=1,
     )
 

@@ -27,6 +27,8 @@ GREEN, YELLOW, ORANGE, RED = "green", "yellow", "orange", "red"
 BLUE, PURPLE, LIGHT, GREY = "blue", "purple", "super-light-blue", "#8e8e8e"
 LEVEL_COLORS: Final = {Severity.WARNING: YELLOW, Severity.CRITICAL: ORANGE, Severity.PAGE: RED}
 Steps = Sequence[tuple[float | None, str]]
+_JUST: Final = 1e-6
+"""Grafana colours from a step on, alerts fire above it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,27 @@ class Limit:
         levels = thresholds.named(name).levels
         steps = [(thresholds.value(name, s), LEVEL_COLORS[s]) for s in Severity if s in levels]
         return Limit(steps, runbook)
+
+    @staticmethod
+    def above(thresholds: Thresholds, name: str, *, runbook: str, usual: float = 0) -> Limit:
+        """For limits that are themselves well, such as 0: coloured from just above. `usual` is added to each."""
+        limit = Limit.of(thresholds, name, runbook=runbook)
+        return Limit([((value or 0) + usual + _JUST, color) for value, color in limit.steps], runbook)
+
+    @staticmethod
+    def left(thresholds: Thresholds, name: str, *, runbook: str) -> Limit:
+        """For a share of which the thresholds say how much may be spent: green while little is, worse as less is left.
+        Below the lowest step it has the worst level's colour.
+        """
+        levels = [severity for severity in reversed(Severity) if severity in thresholds.named(name).levels]
+        colors = [*(LEVEL_COLORS[severity] for severity in levels[1:]), GREEN]
+        left = (1 - thresholds.value(name, severity) for severity in levels)
+        return Limit(list(zip(left, colors, strict=True)), runbook)
+
+    @staticmethod
+    def any(color: str, *, runbook: str) -> Limit:
+        """Coloured where there is one at all, which is no threshold."""
+        return Limit(((1, color),), runbook)
 
 
 def rate(metric: str, *, by: str = "", where: str = "") -> str:

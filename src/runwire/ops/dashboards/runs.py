@@ -59,7 +59,7 @@ def board(thresholds: Thresholds) -> Board:
             "Share of the runs that ended within the time shown.",
             f"{failed} / ({finished} > 0)",
             unit="percentunit",
-            limit=Limit(((0.05, YELLOW), (0.25, ORANGE)), f"{runbook}#failure-patterns"),
+            limit=Limit.of(thresholds, "failed_runs", runbook=f"{runbook}#failure-patterns"),
             decimals=1,
         ),
     )

@@ -1,0 +1,25 @@
+"""What the service judges by, in seconds: from alerts/thresholds.yaml, by `runwire ops render`."""
+
+from typing import Final
+
+UNPUBLISHED_S: Final = 5.0
+"""Oldest unpublished event. The sweep finds any event within 1 s; five of them in a row have missed this one."""
+
+PUBLISHER_DEAD_S: Final = 15.0
+"""Publisher heartbeat age. It beats every 2 s. Nothing is published while it is away."""
+
+OBSERVER_STALE_S: Final = 30.0
+"""Time since the observer looked at everything. It looks every 5 s. Without it nobody hears of a gap or of a dead
+publisher."""
+
+UNCLAIMED_S: Final = 5.0
+"""A pending run that no worker has claimed. Workers look every second."""
+
+NODE_GRACE_S: Final = 5.0
+"""A node beyond its timeout. Its worker cuts it then, and needs a moment to."""
+
+EXTERNAL_NODE_S: Final = 60.0
+"""An external orchestrator's node. It declares no timeout; six times the usual one."""
+
+LOCK_WAIT_S: Final = 1.0
+"""An append that waits for a lock. It does not wait for another append for so long."""
