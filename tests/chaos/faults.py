@@ -17,7 +17,6 @@ from chaos.postgres import CONNECTIONS_MAX, Cluster
 from chaos.proxy import Proxy, Toxic
 from crash.fleet import Fleet, Member
 
-
 STARTS_MAX: Final = 20
 
 

@@ -106,7 +106,10 @@ class PublishWorker:
             looking.cancel()
 
     async def look(self) -> None:
-        """Says that it lives, and looks for what nobody told it of, each when that is due. Raises DatabaseUnavailable."""
+        """Says that it lives, and looks for what nobody told it of, each when that is due.
+
+        Raises DatabaseUnavailable.
+        """
         if monotonic() >= self._heartbeat_due:
             await self._publisher.heartbeat(failing=self._failing)
             self._heartbeat_due = monotonic() + self._heartbeat_s
