@@ -21,6 +21,7 @@ from benchmarks.databases import new_database
 from benchmarks.telemetry import sinks
 from benchmarks.telemetry.parts import VARIANTS, Telemetry
 from benchmarks.telemetry.work import Pipeline, pipeline
+from runwire.cli.serve import spare_garbage_collector
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.telemetry.logs import configure_logging
 
@@ -50,6 +51,7 @@ async def measure(
             dsn = await new_database(postgres.dsn, variant)
             stages = await up.enter_async_context(pipeline(variant, dsn, telemetry, clients=clients))
             made[variant] = telemetry, stages
+        spare_garbage_collector()  # as `serve` does
         for n in range(-1, rounds):
             for workload in WORKLOADS:
                 for variant in random.sample(variants, len(variants)):
@@ -94,8 +96,8 @@ def report(figures: Figures, console: Console) -> bool:
 
 async def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.telemetry", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--size", type=float, default=1.0, help="of a turn, times 240 runs or 10,000 appends")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--size", type=float, default=0.5, help="of a turn, times 240 runs or 10,000 appends")
     parser.add_argument("--parts", action="store_true", help="what metrics, logs and traces cost by themselves, too")
     parser.add_argument("--json", type=Path, help="write every figure of every round here")
     options = parser.parse_args()
