@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _told(report: Report, *, seed: int, minutes: float) -> Iterator[str]:
-    tally, load = report.load.tally, report.load
+    tally, load, probes = report.load.tally, report.load, report.probes
     yield f"Commit `{commit()}`, seed {seed}, faults for {minutes:g} minutes, {report.took_s / 60:.1f} minutes in all."
     yield ""
     yield "| | |"
@@ -46,13 +46,22 @@ def _told(report: Report, *, seed: int, minutes: float) -> Iterator[str]:
     yield f"| calls without an answer, repeated | {load.unanswered:,} |"
     yield f"| calls answered 503 or 429, repeated | {load.refused:,} |"
     yield f"| streams opened, with a cursor, cut off | {tally.connects:,}, {tally.resumes:,}, {tally.cut:,} |"
+    yield f"| stream tickets given | {load.tickets:,} |"
     yield "| events lost, duplicated, out of order | 0, 0, 0 |"
     yield "| acknowledged appends lost | 0 |"
+    yield f"| attempts to cross: refused, without an answer | {probes.refused:,}, {probes.unavailable:,} |"
+    yield f"| lists looked at, runs on them | {probes.lists:,}, {probes.runs_listed:,} |"
+    yield f"| reads and calls across tenants | {len(probes.crossed)} |"
     yield ""
     yield "| fault | times |"
     yield "|---|---|"
     for name, times in sorted(report.faults.items()):
         yield f"| {name} | {times} |"
+    yield ""
+    yield "| who tried to cross | times |"
+    yield "|---|---|"
+    for who, times in sorted(probes.tried.items()):
+        yield f"| {who} | {times:,} |"
 
 
 if __name__ == "__main__":

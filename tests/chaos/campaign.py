@@ -16,15 +16,18 @@ from typing import Any
 import asyncpg
 
 from chaos.clock import Clock
-from chaos.faults import FAULTS, Scene
+from chaos.faults import FAULTS, NO_DATABASE, Scene
+from chaos.intruders import Intruders, Probes
 from chaos.load import Load, external_run, golden_run
 from chaos.postgres import Cluster, cluster
 from chaos.proxy import proxying
+from chaos.tenants import Realm
 from crash.fleet import Fleet, Member
 from crash.stored import stored_events
 from crash.subscriber import Subscriber
 from runwire.db import load_sql
 from runwire.db.migrate import migrate
+from runwire.server.auth import DEFAULT_TENANT
 from waiting import eventually
 
 PLACES = ("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1", "observer-0")
@@ -39,6 +42,10 @@ ENVIRONMENT = {
     "RUNWIRE_OBSERVE_S": "2",
 }
 QUIET_S = 120.0
+INTRUDERS = 4
+INTRUDER_PAUSE_S = 0.1
+IN_THE_CALM = 6
+"""Runs of each tenant at which everything is tried once more when all is quiet."""
 _AUDIT = load_sql("runwire.observe", "observe.sql")["audit"]
 
 
@@ -66,6 +73,7 @@ class Report:
     took_s: float = 0.0
     resumed: int = 0
     load: Load = field(default_factory=Load)
+    probes: Probes = field(default_factory=Probes)
 
 
 async def campaign(
@@ -83,20 +91,64 @@ async def campaign(
     began = time.monotonic()
     report = Report()
     async with _scene(folder, random.Random(seed)) as scene:
-        calm = asyncio.Event()
-        also = asyncio.create_task(beside(scene) if beside else asyncio.sleep(0))
-        async with asyncio.TaskGroup() as everything:
-            everything.create_task(_load(scene, scale, seed=seed, load=report.load, calm=calm))
-            await _faults(scene, scale, report=report, tell=tell)
-            calm.set()
-            tell("quiet: every run goes to its end")
-            everything.create_task(_within(QUIET_S, lambda: _finished(report.load), scene))
-        also.cancel()
-        await asyncio.wait({also})
-        await checked(scene.cluster.primary.dsn, report)
-        assert scene.fleet.errors() == []
+        intruders = _intruders(scene, report, seed=seed)
+        try:
+            await _under_way(scene, scale, report=report, seed=seed, tell=tell, beside=beside, intruders=intruders)
+            await checked(scene.cluster.primary.dsn, report)
+            await _calm(intruders, scene, report)
+        finally:
+            assert report.probes.crossed == [], _crossings(report.probes)
+        assert [line for line in scene.fleet.errors() if not line["event"].startswith(NO_DATABASE)] == []
     report.took_s = time.monotonic() - began
     return report
+
+
+async def _under_way(
+    scene: Scene,
+    scale: Scale,
+    *,
+    report: Report,
+    seed: int,
+    tell: Callable[[str], None],
+    beside: Callable[[Scene], Coroutine[Any, Any, None]] | None,
+    intruders: Intruders,
+) -> None:
+    """Load, faults and intruders, until every run has ended."""
+    calm = asyncio.Event()
+    also = [asyncio.create_task(beside(scene) if beside else asyncio.sleep(0))]
+    async with asyncio.TaskGroup() as everything:
+        also += [everything.create_task(intruders.run(pause_s=INTRUDER_PAUSE_S)) for _ in range(INTRUDERS)]
+        load = everything.create_task(_load(scene, scale, seed=seed, load=report.load, calm=calm))
+        await _faults(scene, scale, report=report, tell=tell)
+        calm.set()
+        tell("quiet: every run goes to its end")
+        everything.create_task(_within(QUIET_S, lambda: _finished(report.load), scene))
+        await load
+        for task in also:
+            task.cancel()
+    await asyncio.wait(also)
+
+
+def _intruders(scene: Scene, report: Report, *, seed: int) -> Intruders:
+    """They call half of the time past what harms the way to the APIs, so that a refusal is rarely a silence."""
+    ports = [*scene.fleet.ports, *(proxy.port for proxy in scene.to_api.values())]
+    return Intruders(
+        scene.realm, ports=ports, run_ids=report.load.run_ids, rng=random.Random(seed), probes=report.probes
+    )
+
+
+async def _calm(intruders: Intruders, scene: Scene, report: Report) -> None:
+    """Everything is tried at some runs of each tenant; and each is shown all of its runs."""
+    for tenant in scene.realm.tenants:
+        runs = [run_id for run_id in report.load.run_ids if tenant.owns(run_id)]
+        for run_id in scene.rng.sample(runs, min(IN_THE_CALM, len(runs))):
+            await intruders.in_the_calm(run_id)
+        assert await intruders.listed(tenant) == set(runs)
+
+
+def _crossings(probes: Probes) -> str:
+    some = "\n".join(probes.crossed[:20])
+    return f"{len(probes.crossed)} of {probes.tried.total()} attempts crossed to another tenant's, such as\n{some}"
 
 
 @asynccontextmanager
@@ -106,6 +158,7 @@ async def _scene(folder: Path, rng: random.Random) -> AsyncIterator[Scene]:
     async with AsyncExitStack() as held:
         database: Cluster = await held.enter_async_context(cluster(environment=clock.environment))
         await migrate(database.primary.dsn)
+        realm = Realm(folder)
         members: list[Member] = []
         held.callback(_discard, members)
         to_database, to_api = {}, {}
@@ -115,14 +168,14 @@ async def _scene(folder: Path, rng: random.Random) -> AsyncIterator[Scene]:
             member = Member(
                 place,
                 logs=folder,
-                environment=ENVIRONMENT | {"RUNWIRE_DATABASE_URL": dsn},
+                environment={**ENVIRONMENT, **realm.environment, "RUNWIRE_DATABASE_URL": dsn},
                 arguments=("--role", place.partition("-")[0]),
             )
             members.append(member)
             if member.port:
                 to_api[place] = await held.enter_async_context(proxying(member.port))
         await asyncio.gather(*(member.start(within_s=90) for member in members))
-        yield Scene(Fleet(members), database, to_database, to_api, clock, rng, asyncio.Lock())
+        yield Scene(Fleet(members), database, to_database, to_api, clock, realm, rng, asyncio.Lock())
 
 
 def _discard(members: Sequence[Member]) -> None:
@@ -155,7 +208,7 @@ def _order(kinds: Sequence[str], rng: random.Random) -> Iterator[str]:
 
 async def _load(scene: Scene, scale: Scale, *, seed: int, load: Load, calm: asyncio.Event) -> None:
     """Keeps `at_once` external runs going and starts golden ones, until it is calm; returns when all have ended."""
-    ports = [proxy.port for proxy in scene.to_api.values()]
+    ports, tenants = [proxy.port for proxy in scene.to_api.values()], scene.realm.tenants
     async with asyncio.TaskGroup() as runs:
 
         async def one_after_the_other(place: int) -> None:
@@ -163,6 +216,7 @@ async def _load(scene: Scene, scale: Scale, *, seed: int, load: Load, calm: asyn
             while not calm.is_set():
                 await external_run(
                     f"ext-{place}-{turn}",
+                    tenant=tenants[place % len(tenants)],
                     ports=ports,
                     seed=seed * 1_000_003 + place * 1009 + turn,
                     load=load,
@@ -176,7 +230,10 @@ async def _load(scene: Scene, scale: Scale, *, seed: int, load: Load, calm: asyn
             runs.create_task(one_after_the_other(place))
         number = 0
         while not calm.is_set():
-            runs.create_task(golden_run(f"golden-{number}", ports=ports, seed=seed + number, load=load, delay_ms=300))
+            tenant = tenants[number % len(tenants)]
+            runs.create_task(
+                golden_run(f"golden-{number}", tenant=tenant, ports=ports, seed=seed + number, load=load, delay_ms=300)
+            )
             number += 1
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(calm.wait(), scale.golden_every_s)
@@ -206,10 +263,11 @@ async def checked(dsn: str, report: Report) -> None:
             return bool(await connection.fetchval("SELECT count(*) = 0 FROM run_outbox"))
 
         await eventually(all_published, within_s=60)
-        runs = await connection.fetch("SELECT run_id, state::text AS state, last_seq FROM runs")
+        runs = await connection.fetch("SELECT run_id, tenant, state::text AS state, last_seq FROM runs")
         report.runs = len(runs)
         assert {row["run_id"] for row in runs} == {subscriber.run_id for subscriber in report.load.subscribers}
         assert {row["state"] for row in runs} == {"finished"}
+        assert all((row["run_id"].rpartition(":")[0] or DEFAULT_TENANT) == row["tenant"] for row in runs)
         broken = await connection.fetch(_AUDIT, [row["run_id"] for row in runs])
         assert broken == [], broken
         for subscriber in report.load.subscribers:

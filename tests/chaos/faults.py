@@ -15,9 +15,11 @@ import asyncpg
 from chaos.clock import Clock
 from chaos.postgres import CONNECTIONS_MAX, Cluster
 from chaos.proxy import Proxy, Toxic
+from chaos.tenants import RUNS, Realm
 from crash.fleet import Fleet, Member
 
-STARTS_MAX: Final = 20
+NO_DATABASE: Final = "runwire: cannot connect to PostgreSQL"
+"""What a process says that ends because of it as it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,7 @@ class Scene:
     to_database: Mapping[str, Proxy]
     to_api: Mapping[str, Proxy]
     clock: Clock
+    realm: Realm
     rng: random.Random
     running: asyncio.Lock
     """Held by what needs the database's servers for itself, or every process alive."""
@@ -41,21 +44,19 @@ class Scene:
 
 
 async def kill(scene: Scene) -> None:
-    """SIGKILL to a process; an init system starts it again."""
+    """SIGKILL to a process; an init system starts it again, and again while there is no database to be had."""
     member = scene.any_member()
     async with scene.running:
         member.kill()
-        await asyncio.sleep(scene.rng.uniform(0, 0.5))
-        await _started_again(member)
-
-
-async def _started_again(member: Member) -> None:
-    """As by an init system, which does not give up when PostgreSQL has no connection left for it."""
-    for _ in range(STARTS_MAX - 1):
-        with contextlib.suppress(RuntimeError):
-            return await member.start(within_s=60)
-        await asyncio.sleep(0.5)
-    return await member.start(within_s=60)
+        for starts_left in reversed(range(20)):
+            await asyncio.sleep(scene.rng.uniform(0, 0.5))
+            try:
+                await member.start(within_s=60)
+            except RuntimeError:
+                if not starts_left or NO_DATABASE not in member.lines()[-1]["event"]:
+                    raise
+            else:
+                return
 
 
 async def freeze(scene: Scene) -> None:
@@ -113,7 +114,8 @@ async def mute_clients(scene: Scene) -> None:
 
 async def stalled_clients(scene: Scene) -> None:
     """Fifty clients that ask for streams and read nothing."""
-    port = scene.rng.choice(scene.fleet.ports)
+    port, tenant = scene.rng.choice(scene.fleet.ports), scene.realm.tenants[0]
+    request = f"GET {RUNS}/{tenant.run_id('golden-0')}/stream HTTP/1.1\r\nHost: localhost\r\n{tenant.header}\r\n"
     with contextlib.ExitStack() as held:
         for _ in range(50):
             client = held.enter_context(socket.socket())
@@ -121,7 +123,7 @@ async def stalled_clients(scene: Scene) -> None:
             client.setblocking(False)  # the name of the method says what it sets
             with contextlib.suppress(OSError):
                 await asyncio.wait_for(asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", port)), 2)
-                client.send(b"GET /api/agents/runs/golden-0/stream HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                client.send(request.encode("ascii"))
         await asyncio.sleep(scene.rng.uniform(1, 3))
 
 

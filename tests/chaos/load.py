@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from crash.subscriber import Moods, Subscriber, Tally
+from chaos.tenants import RUNS, BearerShown, Tenant, TicketShown
+from crash.subscriber import Credentials, Moods, Subscriber, Tally
 from crash.wire import sent
 
-RUNS = "/api/agents/runs"
 ANSWER_S = 20.0
 WATCHERS = Moods(drop=0.15, reread=0.05, pause_s=0.4)
 
@@ -23,10 +23,17 @@ class Load:
 
     tally: Tally = field(default_factory=Tally)
     subscribers: list[Subscriber] = field(default_factory=list)
+    run_ids: list[str] = field(default_factory=list)
     acknowledged: dict[str, list[str]] = field(default_factory=dict)
     """Of each external run the fn of every event whose append was answered, in order."""
     unanswered: int = 0
     refused: int = 0
+    tabs: list[TicketShown] = field(default_factory=list)
+
+    @property
+    def tickets(self) -> int:
+        """How many were asked for and given."""
+        return sum(tab.renewed for tab in self.tabs)
 
     @property
     def events_acknowledged(self) -> int:
@@ -34,9 +41,10 @@ class Load:
 
 
 class Caller:
-    """Calls the API until it answers: any of its ports, as behind a load balancer."""
+    """Calls the API until it answers: any of its ports, as behind a load balancer. No tenant: nobody asks for one."""
 
-    def __init__(self, ports: Sequence[int], rng: random.Random, load: Load) -> None:
+    def __init__(self, tenant: Tenant | None, ports: Sequence[int], rng: random.Random, load: Load) -> None:
+        self._tenant = tenant
         self._ports = ports
         self._rng = rng
         self._load = load
@@ -44,11 +52,11 @@ class Caller:
     async def post(self, path: str, body: object, *, headers: str = "") -> tuple[int, dict[str, Any]]:
         """The first answer that is no "not now". What is repeated must be safe to repeat."""
         text = json.dumps(body)
-        request = (
-            f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}"
-            f"Content-Length: {len(text)}\r\n\r\n{text}"
-        )
         while True:
+            request = (
+                f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\nContent-Type: application/json\r\n"
+                f"{self._tenant.header if self._tenant else ''}{headers}Content-Length: {len(text)}\r\n\r\n{text}"
+            )
             try:
                 async with asyncio.timeout(ANSWER_S), sent(self._rng.choice(self._ports), request) as (head, reader):
                     answer = json.loads(await reader.readexactly(int(head.headers["content-length"])))
@@ -62,32 +70,51 @@ class Caller:
             await asyncio.sleep(self._rng.uniform(0.05, 0.4))
 
 
-async def golden_run(name: str, *, ports: Sequence[int], seed: int, load: Load, delay_ms: int) -> None:
+async def golden_run(
+    name: str, *, ports: Sequence[int], seed: int, load: Load, delay_ms: int, tenant: Tenant | None = None
+) -> None:
     """Starts a golden run and follows it to its end."""
     rng = random.Random(seed)
-    status, answer = await Caller(ports, rng, load).post(RUNS, {"runId": name, "input": {"delay_ms": delay_ms}})
+    run_id = tenant.run_id(name) if tenant else name
+    body = {"runId": run_id, "input": {"delay_ms": delay_ms}}
+    status, answer = await Caller(tenant, ports, rng, load).post(RUNS, body)
     assert status == 202, answer
-    await followed(name, ports=ports, rng=rng, load=load)
+    await followed(run_id, tenant=tenant, ports=ports, rng=rng, load=load)
 
 
-async def followed(name: str, *, ports: Sequence[int], rng: random.Random, load: Load) -> None:
-    subscriber = Subscriber(name, ports, rng, load.tally, WATCHERS)
+async def followed(run_id: str, *, tenant: Tenant | None, ports: Sequence[int], rng: random.Random, load: Load) -> None:
+    """Follows the run as a program does, or as a page."""
+    credentials: Credentials | None = BearerShown(tenant) if tenant else None
+    if tenant and rng.random() < 0.5:
+        credentials = tab = TicketShown(run_id, tenant, ports, rng)
+        load.tabs.append(tab)
+    subscriber = Subscriber(run_id, ports, rng, load.tally, WATCHERS, credentials)
     load.subscribers.append(subscriber)
+    load.run_ids.append(run_id)
     await subscriber.run()
 
 
 async def external_run(
-    name: str, *, ports: Sequence[int], seed: int, load: Load, events: int, batch: int, pause_s: float
+    name: str,
+    *,
+    ports: Sequence[int],
+    seed: int,
+    load: Load,
+    events: int,
+    batch: int,
+    pause_s: float,
+    tenant: Tenant | None = None,
 ) -> None:
     """Starts a run, appends `events` to it in batches with `ifSeq`, ends it, and follows it meanwhile."""
     rng = random.Random(seed)
-    caller = Caller(ports, rng, load)
-    status, answer = await caller.post(RUNS, {"runId": name, "external": True, "leaseSeconds": 600})
+    run_id = tenant.run_id(name) if tenant else name
+    caller = Caller(tenant, ports, rng, load)
+    status, answer = await caller.post(RUNS, {"runId": run_id, "external": True, "leaseSeconds": 600})
     assert status == 202, answer
     async with asyncio.TaskGroup() as both:
-        both.create_task(followed(name, ports=ports, rng=random.Random(seed + 1), load=load))
+        both.create_task(followed(run_id, tenant=tenant, ports=ports, rng=random.Random(seed + 1), load=load))
         both.create_task(
-            _Orchestrator(name, caller, fence=answer["fence"], load=load).run(
+            _Orchestrator(run_id, caller, fence=answer["fence"], load=load).run(
                 events=events, batch=batch, pause_s=pause_s, rng=rng
             )
         )
@@ -96,12 +123,12 @@ async def external_run(
 class _Orchestrator:
     """Appends what it has not appended yet, and knows after a lost answer whether the batch was stored."""
 
-    def __init__(self, name: str, caller: Caller, *, fence: int, load: Load) -> None:
-        self._path = f"{RUNS}/{name}/events"
+    def __init__(self, run_id: str, caller: Caller, *, fence: int, load: Load) -> None:
+        self._path = f"{RUNS}/{run_id}/events"
         self._caller = caller
         self._headers = f"Runwire-Fence: {fence}\r\n"
         self._at = 0
-        self._acknowledged = load.acknowledged.setdefault(name, [])
+        self._acknowledged = load.acknowledged.setdefault(run_id, [])
 
     async def run(self, *, events: int, batch: int, pause_s: float, rng: random.Random) -> None:
         await self._append([{"type": "RunStarted"}])

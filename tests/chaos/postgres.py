@@ -34,6 +34,8 @@ SETTINGS: Mapping[str, str] = {
     "checkpoint_timeout": "30s",
     "wal_level": "replica",
     "hot_standby": "on",
+    "wal_sender_timeout": "0",  # is by the wall clock: a standby that is being made would be cut off when that jumps
+    "wal_receiver_timeout": "0",
     "tcp_keepalives_idle": "5",
     "jit": "off",
     "timezone": "'UTC'",

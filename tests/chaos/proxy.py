@@ -7,7 +7,7 @@ import contextlib
 import random
 import socket
 import struct
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
@@ -25,7 +25,14 @@ class Toxic:
     mute: bool = False
 
 
-CLEAN = Toxic()
+def together(toxics: Sequence[Toxic]) -> Toxic:
+    """What bytes suffer that suffer all of them."""
+    return Toxic(
+        sum(toxic.latency_s for toxic in toxics),
+        sum(toxic.jitter_s for toxic in toxics),
+        min((toxic.bytes_per_s for toxic in toxics if toxic.bytes_per_s), default=0.0),
+        any(toxic.mute for toxic in toxics),
+    )
 
 
 class Proxy:
@@ -34,19 +41,24 @@ class Proxy:
     def __init__(self, upstream_port: int) -> None:
         self.upstream_port = upstream_port
         self.port = 0
-        self._toxic = CLEAN
+        self._toxics: list[Toxic] = []
+        self._toxic = together(())
         self._rng = random.Random(upstream_port)
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._handlers: set[asyncio.Task[None]] = set()
 
     @contextmanager
     def toxic(self, toxic: Toxic) -> Iterator[None]:
-        """Inside the block all bytes suffer it. Connections that lost bytes to a mute are reset afterwards."""
-        before, self._toxic = self._toxic, toxic
+        """Inside the block all bytes suffer it, beside what else there is. Connections that lost bytes to a mute are
+        reset afterwards: nothing ever follows what was lost.
+        """
+        self._toxics.append(toxic)
+        self._toxic = together(self._toxics)
         try:
             yield
         finally:
-            self._toxic = before
+            self._toxics.remove(toxic)
+            self._toxic = together(self._toxics)
             if toxic.mute:
                 self.reset()
 

@@ -8,7 +8,7 @@ import random
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from crash.wire import Block, Body, Head, sent
 
@@ -47,6 +47,22 @@ class Moods:
     """It waits as long as `retry:` says, as an EventSource does, and where it is refused it knocks next door."""
 
 
+class Credentials(Protocol):
+    """What a subscriber shows a service that asks who it is."""
+
+    async def shown(self) -> tuple[str, str]:
+        """Header lines, each with its CRLF, and a parameter of the query; either may be empty.
+
+        Raises OSError or EOFError where there is nothing to show at the moment.
+        """
+        ...
+
+    @property
+    def expired(self) -> bool:
+        """Whether what was shown last may be refused by now."""
+        ...
+
+
 @dataclass(slots=True)
 class Subscriber:
     """`run` returns when the run's log is complete here, and raises AssertionError at the first defect."""
@@ -56,6 +72,7 @@ class Subscriber:
     rng: random.Random
     tally: Tally
     moods: Moods = Moods()
+    credentials: Credentials | None = None
     events: list[dict[str, Any]] = field(default_factory=list)
     end: dict[str, Any] | None = None
     _cursor: int = 0
@@ -98,12 +115,11 @@ class Subscriber:
         self.tally.resumes += self._cursor > 0
         connected = False
         try:
-            async with (
-                asyncio.timeout(self.rng.uniform(0.05, 3.0) if dropping else None),
-                sent(self.rng.choice(self.ports), self._request()) as (head, reader),
-            ):
-                connected = True
-                await self._read(head, reader)
+            async with asyncio.timeout(self.rng.uniform(0.05, 3.0) if dropping else None):
+                header, parameter = ("", "") if self.credentials is None else await self.credentials.shown()
+                async with sent(self.rng.choice(self.ports), self._request(header, parameter)) as (head, reader):
+                    connected = True
+                    await self._read(head, reader)
         except TimeoutError:  # also an OSError: it comes first
             self.tally.dropped += 1
         except (OSError, EOFError):
@@ -115,15 +131,17 @@ class Subscriber:
             self._gone_at = time.monotonic()
         return connected
 
-    def _request(self) -> str:
+    def _request(self, header: str = "", parameter: str = "") -> str:
         cursor, how = self._cursor, self.rng.random()
-        query = header = ""
+        parameters = [parameter] if parameter else []
         if how < 0.5:
-            header = f"Last-Event-ID: {cursor}\r\n"
+            header += f"Last-Event-ID: {cursor}\r\n"
         elif how < 0.8:
-            query = f"?fromSeq={cursor}"
+            parameters.append(f"fromSeq={cursor}")
         elif cursor > 0:  # as a native EventSource, which repeats the URL it began with: the header wins
-            query, header = f"?fromSeq={self.rng.randrange(cursor)}", f"Last-Event-ID: {cursor}\r\n"
+            parameters.append(f"fromSeq={self.rng.randrange(cursor)}")
+            header += f"Last-Event-ID: {cursor}\r\n"
+        query = f"?{'&'.join(parameters)}" if parameters else ""
         version = "1.0" if self.rng.random() < self.moods.http_1_0 else "1.1"
         return (
             f"GET /api/agents/runs/{self.run_id}/stream{query} HTTP/{version}\r\nHost: localhost\r\n"
@@ -136,7 +154,7 @@ class Subscriber:
             assert self._cursor == len(self.events), f"{self.run_id}: 204 at {self._cursor} of {len(self.events)}"
             self.end = {}
             return
-        if head.status == 503:
+        if head.status == 503 or (head.status == 401 and self.credentials is not None and self.credentials.expired):
             raise ConnectionError
         assert head.status == 200, f"{self.run_id}: {head.status} at {self._cursor}"
         assert HEADERS.items() <= head.headers.items(), head.headers
