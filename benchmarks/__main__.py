@@ -45,6 +45,9 @@ async def main() -> None:
                     compare(rows)
                 report.medians[scenario.NAME] = rows
                 console.print(markdown(scenario.TITLE, rows), markup=False, soft_wrap=True)
+                if notes := getattr(scenario, "notes", None):
+                    report.notes[scenario.NAME] = notes()
+                    console.print("\n".join(f"- {note}" for note in notes()), markup=False, soft_wrap=True)
                 if options.json:
                     options.json.write_text(json.dumps(report.as_json(), indent=1))
 

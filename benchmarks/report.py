@@ -20,6 +20,7 @@ class Report:
     titles: dict[str, str] = field(default_factory=dict)
     rounds: dict[str, list[Rows]] = field(default_factory=dict)
     medians: dict[str, Rows] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, title: str, rows: Rows) -> None:
         self.titles[name] = title
@@ -28,7 +29,7 @@ class Report:
         self.machine.setdefault("load after rounds", {}).setdefault(name, []).append(round(load, 2))
 
     def as_json(self) -> dict[str, Any]:
-        return {"machine": self.machine, "medians": self.medians, "rounds": self.rounds}
+        return {"machine": self.machine, "notes": self.notes, "medians": self.medians, "rounds": self.rounds}
 
 
 def machine() -> dict[str, Any]:

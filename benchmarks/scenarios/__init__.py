@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from benchmarks.scenarios import append, end_to_end, fan_out, growth, http_append, idle_memory, publish_lag, storm
+from benchmarks.scenarios import (
+    append,
+    end_to_end,
+    fan_out,
+    growth,
+    http_append,
+    idle_memory,
+    peers,
+    publish_lag,
+    storm,
+)
 from benchmarks.stand import Stand
 
 Rows = dict[str, dict[str, float]]
@@ -21,4 +31,4 @@ class Scenario(Protocol):
     async def measure(self, stand: Stand) -> Rows: ...
 
 
-SCENARIOS = (append, publish_lag, end_to_end, fan_out, storm, http_append, idle_memory, growth)
+SCENARIOS = (append, publish_lag, end_to_end, fan_out, storm, http_append, peers, idle_memory, growth)
