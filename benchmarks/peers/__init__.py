@@ -19,7 +19,7 @@ class Throughput:
 
 
 class Started(Protocol):
-    """A server under way. Clients read `path`, with a run for %s, from `port`; a line that begins with `mark` is an event."""
+    """A server under way: clients read `path`, a run for %s, from `port`; a line beginning with `mark` is an event."""
 
     port: int
     path: str
