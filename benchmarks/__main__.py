@@ -28,7 +28,7 @@ async def main() -> None:
     options = parser.parse_args()
     configure_logging("warning", stream=sys.stderr)
     console = Console()
-    report = Report(machine())
+    report = Report({**machine(), "seconds": options.seconds})
     with tempfile.TemporaryDirectory(prefix="runwire-bench-") as folder:
         # Larger than the embedded default, as a server of its own would have it; 10 million events want more of both.
         settings = {"shared_buffers": "1GB", "max_wal_size": "8GB"}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -33,7 +34,16 @@ class Report:
 
 
 def machine() -> dict[str, Any]:
-    return {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    """What the figures are of, and how it was set."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {
+        "cpus": os.cpu_count(),
+        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "fsync": "on",
+        **({"commit": commit.stdout.strip()} if commit.returncode == 0 else {}),
+    }
 
 
 def medians(rounds: Sequence[Rows]) -> Rows:
@@ -49,12 +59,13 @@ def markdown(title: str, rows: Rows) -> str:
     columns = list(dict.fromkeys(name for figures in rows.values() for name in figures))
     lines = [f"\n{title}\n", "| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for what, figures in rows.items():
-        cells = [_shown(figures[name]) if name in figures else "" for name in columns]
+        cells = [shown(figures[name]) if name in figures else "" for name in columns]
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """A figure as it reads best."""
     if value == 0:
         return "0"
     if abs(value) >= 100:

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from benchmarks.scenarios import (
     append,
+    between_processes,
     end_to_end,
     fan_out,
     growth,
@@ -31,4 +32,15 @@ class Scenario(Protocol):
     async def measure(self, stand: Stand) -> Rows: ...
 
 
-SCENARIOS = (append, publish_lag, end_to_end, fan_out, storm, http_append, peers, idle_memory, growth)
+SCENARIOS = (
+    append,
+    publish_lag,
+    between_processes,
+    end_to_end,
+    fan_out,
+    storm,
+    http_append,
+    peers,
+    idle_memory,
+    growth,
+)

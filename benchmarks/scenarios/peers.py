@@ -92,7 +92,7 @@ async def _all(stand: Stand) -> AsyncIterator[dict[str, Started]]:
 
 
 async def _fan_out(stand: Stand, server: Started, *, runs: int, clients: int, callers: int) -> float:
-    """Deliveries a second. A first, short turn says how many events fill the time."""
+    """Deliveries a second. First turns say how many events fill the time; the first is enough where it fills it."""
     prefix = stand.prefix()
     await server.runs(prefix, runs)
     per_event = clients // runs
@@ -100,17 +100,20 @@ async def _fan_out(stand: Stand, server: Started, *, runs: int, clients: int, ca
         server.port, clients=clients, runs=runs, prefix=prefix, path=server.path, mark=server.mark
     ) as listening:
 
-        async def turn(events: int) -> float:
+        async def turn(events: int) -> tuple[float, float]:
             await listening.reset()
             await server.count(prefix, runs, callers=callers, events=events)
             found = await listening.expect(events * per_event)
             if found["deliveries"] != events * per_event:
                 raise SystemExit(f"{server}: {found['deliveries']} of {events * per_event} deliveries came: {found}")
-            return float(found["deliveries"] / found["s"])
+            return float(found["deliveries"] / found["s"]), float(found["s"])
 
-        await turn(max(callers, FEWEST))
-        speed = await turn(max(callers, runs, 2 * FEWEST))
-        return await turn(min(MOST, max(callers, FEWEST, round(speed * stand.seconds / per_event))))
+        speed, took = await turn(max(runs, FEWEST))
+        for _ in range(2):
+            if took > stand.seconds:
+                break
+            speed, took = await turn(min(MOST, max(runs, FEWEST, round(speed * stand.seconds / per_event))))
+        return speed
 
 
 async def _appends(stand: Stand, servers: dict[str, Started], rows: Rows) -> None:
