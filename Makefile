@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-scaling audit bench-telemetry \
+.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-report bench-scaling audit bench-telemetry \
 	drills drills-mutation drill-full chaos fuzz soak scale-out-test pictures trace-picture
 
 help: ## What there is to make
@@ -97,8 +97,11 @@ scale-out-test: $(DEV) ## Two thousand clients of three API, two worker and two 
 	sh scripts/system-programs.sh
 	$(BIN)/python -m pytest -q -p no:randomly tests/crash/full_scale_out.py
 
-bench: $(RUNTIME) ## Measure this machine: appends beside pgbench, publish lag
+bench: $(DEV) ## Measure this machine: everything docs/performance.md names, beside what else it can do
 	$(BIN)/python -m benchmarks
+
+bench-report: $(RUNTIME) ## Write docs/performance.md's tables and pictures from benchmarks/results/
+	$(BIN)/python -m benchmarks.rendering
 
 archive-bench: $(DEV) ## Measure this machine: a million events into the archive, and out of PostgreSQL
 	$(BIN)/python -m benchmarks.archive

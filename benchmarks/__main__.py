@@ -28,7 +28,7 @@ async def main() -> None:
     options = parser.parse_args()
     configure_logging("warning", stream=sys.stderr)
     console = Console()
-    report = Report(machine())
+    report = Report({**machine(), "seconds": options.seconds})
     with tempfile.TemporaryDirectory(prefix="runwire-bench-") as folder:
         # Larger than the embedded default, as a server of its own would have it; 10 million events want more of both.
         settings = {"shared_buffers": "1GB", "max_wal_size": "8GB"}
@@ -45,6 +45,9 @@ async def main() -> None:
                     compare(rows)
                 report.medians[scenario.NAME] = rows
                 console.print(markdown(scenario.TITLE, rows), markup=False, soft_wrap=True)
+                if notes := getattr(scenario, "notes", None):
+                    report.notes[scenario.NAME] = notes()
+                    console.print("\n".join(f"- {note}" for note in notes()), markup=False, soft_wrap=True)
                 if options.json:
                     options.json.write_text(json.dumps(report.as_json(), indent=1))
 

@@ -111,9 +111,21 @@ async def floor(*, frame_bytes: int) -> AsyncIterator[tuple[int, Conversation]]:
         yield int(await talk.answer()), talk
 
 
-async def post(port: int, *, producers: int, runs: int, prefix: str, batch: int, seconds: float) -> dict[str, Any]:
-    """What `producers` got done that append over HTTP, each a request at a time."""
-    arguments = ["-c", str(producers), "-r", str(runs), "-x", prefix, "-b", str(batch), "-t", str(seconds)]
+async def post(
+    port: int,
+    *,
+    producers: int,
+    runs: int,
+    prefix: str,
+    batch: int,
+    seconds: float,
+    path: str = "/api/agents/runs/%s/events",
+    body: str | None = None,
+    content_type: str = "application/json",
+) -> dict[str, Any]:
+    """What `producers` got done that append over HTTP, each a request at a time; `body` instead of runwire's events."""
+    arguments = ["-c", str(producers), "-r", str(runs), "-x", prefix, "-b", str(batch), "-t", str(seconds), "-p", path]
+    arguments += [] if body is None else ["-d", body, "-y", content_type]
     async with conversation("poster", program("poster"), "127.0.0.1", str(port), *arguments) as talk:
         found: dict[str, Any] = await talk.answer()
         return found

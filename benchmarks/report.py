@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import statistics
+import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -20,6 +21,7 @@ class Report:
     titles: dict[str, str] = field(default_factory=dict)
     rounds: dict[str, list[Rows]] = field(default_factory=dict)
     medians: dict[str, Rows] = field(default_factory=dict)
+    notes: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, name: str, title: str, rows: Rows) -> None:
         self.titles[name] = title
@@ -28,11 +30,20 @@ class Report:
         self.machine.setdefault("load after rounds", {}).setdefault(name, []).append(round(load, 2))
 
     def as_json(self) -> dict[str, Any]:
-        return {"machine": self.machine, "medians": self.medians, "rounds": self.rounds}
+        return {"machine": self.machine, "notes": self.notes, "medians": self.medians, "rounds": self.rounds}
 
 
 def machine() -> dict[str, Any]:
-    return {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    """What the figures are of, and how it was set."""
+    commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
+    return {
+        "cpus": os.cpu_count(),
+        "memory GiB": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
+        "python": platform.python_version(),
+        "system": platform.platform(),
+        "fsync": "on",
+        **({"commit": commit.stdout.strip()} if commit.returncode == 0 else {}),
+    }
 
 
 def medians(rounds: Sequence[Rows]) -> Rows:
@@ -48,12 +59,13 @@ def markdown(title: str, rows: Rows) -> str:
     columns = list(dict.fromkeys(name for figures in rows.values() for name in figures))
     lines = [f"\n{title}\n", "| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for what, figures in rows.items():
-        cells = [_shown(figures[name]) if name in figures else "" for name in columns]
+        cells = [shown(figures[name]) if name in figures else "" for name in columns]
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
-def _shown(value: float) -> str:
+def shown(value: float) -> str:
+    """A figure as it reads best."""
     if value == 0:
         return "0"
     if abs(value) >= 100:

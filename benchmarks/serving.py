@@ -5,6 +5,7 @@ python -m benchmarks.serving DSN          answers {"port": ...}, then a line of 
 {"do": "runs", "prefix": ..., "count": ..., "events": n}    makes open runs with n events each, published
 {"do": "rate", "prefix": ..., "runs": ..., "rate": ..., "seconds": ...}     appends at a steady rate, an event a call
 {"do": "closed", "prefix": ..., "runs": ..., "callers": ..., "seconds": ...}    appends as fast as it goes
+{"do": "count", "prefix": ..., "runs": ..., "callers": ..., "events": ...}      the same, until so many are appended
 {"do": "emit", "prefix": ..., "runs": ..., "events": ..., "joined": ...}    puts events on the bus, not in the log
 {"do": "stats"}         memory, CPU time, and the pages read for streams
 """
@@ -109,6 +110,16 @@ class Measured(Assembly):
         cpu = time.process_time()
         await asyncio.gather(*(call(nth) for nth in range(callers)))
         return {"appended": appended, "s": time.perf_counter() - began, "cpu_s": time.process_time() - cpu}
+
+    async def count(self, prefix: str, runs: int, callers: int, events: int) -> dict[str, Any]:
+        left = iter(range(events))
+
+        async def call() -> None:
+            for n in left:
+                await self.log.append(f"{prefix}-{n % runs}", stamped(), fence=1, source=Source.API)
+
+        await asyncio.gather(*(call() for _ in range(callers)))
+        return {}
 
     async def emit(self, prefix: str, runs: int, events: int, joined: int) -> dict[str, Any]:
         """What reaches the hubs as if it had been published: the stream stage by itself."""

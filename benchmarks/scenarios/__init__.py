@@ -10,11 +10,13 @@ from typing import Protocol
 
 from benchmarks.scenarios import (
     append,
+    between_processes,
     end_to_end,
     fan_out,
     growth,
     http_append,
     idle_memory,
+    peers,
     publish_lag,
     scrape,
     storm,
@@ -31,4 +33,16 @@ class Scenario(Protocol):
     async def measure(self, stand: Stand) -> Rows: ...
 
 
-SCENARIOS = (append, publish_lag, end_to_end, fan_out, storm, http_append, idle_memory, scrape, growth)
+SCENARIOS = (
+    append,
+    publish_lag,
+    between_processes,
+    end_to_end,
+    fan_out,
+    storm,
+    http_append,
+    peers,
+    idle_memory,
+    scrape,
+    growth,
+)
