@@ -76,6 +76,7 @@ async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamRe
         await response.prepare(request)
         # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
         await response.write(stream.prelude)
+        response.headers.clear()  # they are out, and would be kept for as long as the stream: 2 KiB
     except ConnectionError:  # the client left before its stream began, which is no failure of ours
         return response
     transport = request.transport

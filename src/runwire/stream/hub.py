@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
 from typing import Final, Protocol
@@ -91,7 +91,7 @@ class Hub:
         self._undelivered = True
         self._encoder = WireEncoder(run_id)
         self._ring = Ring(limits.ring_events)
-        self._subscription = AsyncExitStack()
+        self._subscription: AbstractAsyncContextManager[None] | None = None
         self._recheck_s = RECHECK_FIRST_S
         self._saw_terminal = False
         self._flush_due = False
@@ -107,7 +107,9 @@ class Hub:
 
     async def subscribe(self) -> None:
         """From here on the bus calls `deliver`."""
-        await self._subscription.enter_async_context(self._bus.subscribe(self.run_id, self.deliver))
+        subscription = self._bus.subscribe(self.run_id, self.deliver)
+        await subscription.__aenter__()
+        self._subscription = subscription
 
     async def locate(self) -> None:
         """Reads where the run is. Raises RunNotFound."""
@@ -131,7 +133,8 @@ class Hub:
         for read in tuple(self._reads.values()):
             read.cancel()
         await asyncio.gather(*self._reads.values(), return_exceptions=True)
-        await self._subscription.aclose()
+        if self._subscription is not None:
+            await self._subscription.__aexit__(None, None, None)
 
     # ------------------------------------------------------------------ what is known
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import ExitStack
+from contextlib import AbstractContextManager
 
 from runwire.clock import monotonic
 from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseUnavailable
@@ -43,7 +43,7 @@ class Stream:
         self._metrics = metrics
         self._limits = limits
         self._spans = spans
-        self._stored_part = ExitStack()
+        self._stored_part: AbstractContextManager[object] | None = None
         self._prelude = prelude(cursor, retry_ms=limits.retry_ms)
         self._opened_at = self._wrote_at = monotonic()
         self._rotate_at = self._opened_at + limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load
@@ -81,7 +81,8 @@ class Stream:
         self._wrote_at = monotonic()
         hub = self._hub
         try:
-            self._stored_part.enter_context(self._spans.backfill(hub.traceparent, run_id=hub.run_id, after=self.cursor))
+            self._stored_part = self._spans.backfill(hub.traceparent, run_id=hub.run_id, after=self.cursor)
+            self._stored_part.__enter__()
             self.reason = await self._until_over()
         except (ArchiveUnavailable, DatabaseUnavailable, CursorExpired):
             self.reason = DisconnectReason.ERROR
@@ -89,7 +90,7 @@ class Stream:
             self.reason = DisconnectReason.ERROR
             raise
         finally:
-            self._stored_part.close()
+            self._end_stored_part()
             self._hub.unfollow(self)
             self._pacing.forget(self)
         if not outlet.closing() and self.reason is not DisconnectReason.CLIENT:
@@ -167,10 +168,15 @@ class Stream:
     def _note_backfill(self) -> None:
         """Once, when the stream first reached the tail: catching up later on is not its stored part."""
         if self._backfilled is not None:
-            self._stored_part.close()
+            self._end_stored_part()
             self._metrics.sse_backfill.observe(self._backfilled)
             self._metrics.sse_backfill_duration.observe(monotonic() - self._opened_at)
             self._backfilled = None
+
+    def _end_stored_part(self) -> None:
+        part, self._stored_part = self._stored_part, None
+        if part is not None:
+            part.__exit__(None, None, None)
 
     def _last_words(self) -> bytes:
         end = self._hub.end
