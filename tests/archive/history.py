@@ -28,7 +28,13 @@ def day(days_ago: int) -> dt.date:
 
 
 async def run_of(
-    database: Database, run_id: str, *, days_ago: int = LONG_AGO, events: int = 13, state: str = "finished"
+    database: Database,
+    run_id: str,
+    *,
+    days_ago: int = LONG_AGO,
+    events: int = 13,
+    state: str = "finished",
+    tenant: str = "default",
 ) -> list[StoredEvent]:
     """A run with so many events, which ended so long ago, or (in state `started`) goes on. Returns its log."""
     seeded = random.Random(run_id)
@@ -50,8 +56,8 @@ async def run_of(
     async with database.transaction() as at_once:  # an observer may be looking on
         await at_once.execute(
             "INSERT INTO runs (run_id, run_day, agent, state, last_seq, created_at, started_at, finished_at,"
-            " waiting_for, request_hash, input)"
-            " VALUES ($1, $2, 'elsewhere', $3::text::run_state, $4, $5, $5, $6, $7, '', '')",
+            " waiting_for, request_hash, input, tenant)"
+            " VALUES ($1, $2, 'elsewhere', $3::text::run_state, $4, $5, $5, $6, $7, '', '', $8)",
             run_id,
             created.date(),
             state,
@@ -59,6 +65,7 @@ async def run_of(
             created,
             dt.datetime.fromtimestamp(at_us / 1e6, dt.UTC) if over else None,
             "approval" if state == "waiting" else None,
+            tenant,
         )
         await at_once.execute(
             "INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)"

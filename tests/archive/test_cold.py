@@ -11,9 +11,10 @@ import pytest
 from archive.history import archive, run_of
 from runwire.archive import ColdStore, cold, open_store
 from runwire.archive.cold import ColdLog
-from runwire.archive.format import FRAME_EVENTS
+from runwire.archive.format import FRAME_EVENTS, packed, unpacked
+from runwire.archive.ledger import Ledger
 from runwire.archive.metrics import Failure
-from runwire.errors import ArchiveUnavailable
+from runwire.errors import ArchiveCorrupt, ArchiveUnavailable
 
 
 class Counting(ColdStore):
@@ -109,3 +110,23 @@ async def test_a_run_that_was_never_archived_is_nobodys_here(database: str, tmp_
         reading = ColdLog(here.database, lambda: here.store, metrics=here.metrics)
         assert await reading.events("young", after=0, upto=13, limit=100) is None
         assert await reading.events("nobody", after=0, upto=1, limit=100) is None
+
+
+async def test_a_frame_with_fewer_events_than_it_should_have_is_not_a_short_page(database: str, tmp_path: Path) -> None:
+    """A reader that is given no event after its cursor, and told that there are more, would ask for ever."""
+    async with archive(database, tmp_path) as here:
+        log = await run_of(here.database, "long", events=2 * FRAME_EVENTS)
+        await here.run()
+        place = await Ledger(here.database).place("long")
+        assert place is not None
+        first = here.data_file().read_bytes()[: place.frames[0]]
+        whole = unpacked(first, run_id="long", first=1)
+        short = packed(whole.header, whole.lines[:500])
+        await here.database.execute(
+            "UPDATE archived_runs SET frames = ARRAY[$1::int, frames[2]] WHERE run_id = 'long'", len(short)
+        )
+        here.data_file().write_bytes(short + here.data_file().read_bytes()[place.frames[0] :])
+        reading = ColdLog(here.database, lambda: here.store, metrics=here.metrics)
+        for after in (0, 500):
+            with pytest.raises(ArchiveCorrupt):
+                await reading.events("long", after=after, upto=len(log), limit=100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import random
 
 import pytest
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from runwire.archive.format import (
     FORMAT,
+    FRAME_EVENTS,
     FRAME_RAW_MAX,
     Chain,
     LoggedEvent,
@@ -24,6 +26,7 @@ from runwire.archive.format import (
 from runwire.errors import ArchiveCorrupt
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.:-]{0,20}", fullmatch=True)
+FNS = st.from_regex(r"[A-Za-z_][A-Za-z0-9_]{0,9}([.:][A-Za-z0-9_]{1,9}){0,7}", fullmatch=True)
 
 
 def header(*, run_id: str = "r", first: int = 1) -> RunHeader:
@@ -40,7 +43,7 @@ def logs(draw: st.DrawFn) -> list[LoggedEvent]:
             kind,
             draw(st.sampled_from(["api", "worker"])),
             None if kind == "DebugTrace" else draw(NAMES),
-            draw(NAMES) if kind == "DebugTrace" else None,
+            draw(FNS) if kind == "DebugTrace" else None,
         )
         for seq, kind in enumerate(kinds, start=1)
     ]
@@ -92,6 +95,13 @@ def test_the_chain_can_be_computed_by_anybody() -> None:
         packed(header(), lines_of([LoggedEvent(2, 5, "DebugTrace", "worker", None, "a")])),
         packed(header(), [b'{"seq":1}']),
         packed(header(), [b"\xff"]),
+        packed(header(), [b'{"seq":1,"tsUs":5,"type":"RunStarted","source":"worker","v":1,"x":' + b"[" * 100_000]),
+        packed(header(), [b'{"seq":1,"tsUs":5,"type":"RunBroken","source":"worker","v":1}']),
+        packed(header(), [b'{"seq":1,"tsUs":5,"type":"DebugTrace","source":"worker","v":1,"fn":"a\\n\\nid: 9"}']),
+        packed(header(), [b'{"seq":1,"tsUs":5,"type":"DebugTrace","source":"worker","v":1,"fn":"a\\",\\"seq\\":7"}']),
+        packed(header(), [b'{"seq":1,"tsUs":5,"type":"NodeStarted","source":"worker","v":1,"name":"a b"}']),
+        packed(header(), [b'{"seq":1,"tsUs":-5,"type":"RunStarted","source":"worker","v":1}']),
+        packed(header(), [b'{"seq":1,"tsUs":5,"type":"RunStarted","source":"worker","v":2}']),
         packed(header(), lines_of([LoggedEvent(1, 5, "RunStarted", "worker", None, None)])) * 2,
     ],
 )
@@ -101,13 +111,38 @@ def test_what_is_not_the_frame_asked_for_is_refused(data: bytes) -> None:
 
 
 def test_a_frame_that_unpacks_to_too_much_is_not_unpacked() -> None:
-    bomb: bytes = zstd().compress(b"\n" * (FRAME_RAW_MAX * 50))
+    z = zstd()
+    bomb: bytes = z.compress(b"\n" * (FRAME_RAW_MAX * 50), options={z.CompressionParameter.window_log: 17})
     assert len(bomb) < 10_000
     with pytest.raises(ArchiveCorrupt, match="does not end"):
         unpacked(bomb, run_id="r", first=1)
 
 
-@pytest.mark.parametrize("data", [b"", b"{}", b"[]", b'{"format": "other"}', b"\xff"])
+def test_a_frame_that_asks_for_much_memory_is_not_unpacked() -> None:
+    """A few bytes are enough to ask for a window of 128 MiB."""
+    z = zstd()
+    parameters = {z.CompressionParameter.window_log: 27, z.CompressionParameter.compression_level: 1}
+    compressor = z.ZstdCompressor(options=parameters)
+    greedy: bytes = compressor.compress(b"x") + compressor.flush()
+    with pytest.raises(ArchiveCorrupt, match="ZstdError"):
+        unpacked(greedy, run_id="r", first=1)
+
+
+def test_the_largest_frame_there_can_be_is_unpacked() -> None:
+    """With events as long as the log takes, of which none is like another."""
+    varied = random.Random(1)
+    log = [
+        LoggedEvent(seq, 2**62, "DebugTrace", "worker", None, ":".join(varied.randbytes(15).hex() for _ in range(8)))
+        for seq in range(1, FRAME_EVENTS + 1)
+    ]
+    log = [event._replace(fn="a" + str(event.fn)) for event in log]
+    assert unpacked(packed(header(), lines_of(log)), run_id="r", first=1).events == log
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{}", b"[]", b'{"format": "other"}', b"\xff", b'{"format": "\xff"}', b'{"x":' + b"[" * 100_000],
+)
 def test_what_is_no_manifest_is_refused(data: bytes) -> None:
     with pytest.raises(ArchiveCorrupt):
         decoded_manifest(data)

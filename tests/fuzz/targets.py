@@ -9,6 +9,7 @@ from typing import Final
 
 import msgspec
 
+from fuzz import cold, credentials
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import InvalidRequest
 from runwire.orchestrate.control import decoded_cursor
@@ -79,7 +80,9 @@ def forwarded_for(data: bytes) -> None:
 
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
-    target.__name__: target for target in (cursor, list_cursor, body, event_stream, traceparent, forwarded_for)
+    **{target.__name__: target for target in (cursor, list_cursor, body, event_stream, traceparent, forwarded_for)},
+    **credentials.TARGETS,
+    **cold.TARGETS,
 }
 
 SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
@@ -93,4 +96,6 @@ SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "event_stream": (b"retry: 2000\n\nid: 3\ndata: {}\n\n: heartbeat\r\n\r\nevent: end\ndata: x\n\n",),
     "traceparent": (b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",),
     "forwarded_for": (b"203.0.113.7, 10.2.3.4", b"::ffff:1.2.3.4, unknown"),
+    **credentials.SEEDS,
+    **cold.SEEDS,
 }

@@ -14,8 +14,10 @@ from runwire.assembly import Assembly
 from runwire.db import Database
 from runwire.model.event import Source, StoredEvent, WireEncoder
 from server.calls import RUNS, Api
+from server.issuer import Issuer
 from waiting import eventually
 
+ISSUER = Issuer()
 OTHERS = ("api", "worker", "publisher", "observer")
 
 
@@ -106,6 +108,60 @@ class TestWithoutObserver:
         here.data_file().write_bytes(data)
         answer = await body(api, "old/events")
         assert (answer.status_code, answer.json()["code"]) == (503, "archive_unavailable")
+
+
+class TestTenants:
+    @pytest.fixture
+    def overrides(self, tmp_path: Path) -> dict[str, Any]:
+        return ISSUER.settings(tmp_path, archive_url=str(tmp_path / "archive"), roles=OTHERS)
+
+    async def test_an_archived_run_is_its_tenants_own_and_to_another_it_is_not_there(
+        self, api: Api, here: Archive
+    ) -> None:
+        """Also when its owner has just read it, so that its frames are in memory."""
+        log = await run_of(here.database, "acme:old", events=1234, tenant="acme")
+        await here.database.execute(
+            "INSERT INTO run_checkpoints (run_id, seq, next_node, state) VALUES ('acme:old', 1234, 'END', '{\"a\":1}')"
+        )
+        await here.run()
+        assert await here.partitions() == []
+        by_owner = {"Authorization": f"Bearer {ISSUER.token(tenant='acme')}"}
+        by_other = {"Authorization": f"Bearer {ISSUER.token(tenant='evil')}"}
+        reads = {
+            "/events": frames(log[:1], "acme:old").split("data: ")[1].strip(),
+            "/events?fromSeq=1100&limit=50": '"seq":1150',
+            "/stream": frames(log, "acme:old"),
+            "/stream?fromSeq=1000": frames(log[1000:], "acme:old"),
+            "/stream?replay=1&speed=max": frames(log, "acme:old", source=Source.REPLAYER),
+            "/stream?replay=1&speed=max&fromSeq=1200": frames(log[1200:], "acme:old", source=Source.REPLAYER),
+            "/state": '"state":{"a":1}',
+        }
+        for path, shown in reads.items():
+            before = await body(api, f"acme:old{path}", **by_other)
+            own = await body(api, f"acme:old{path}", **by_owner)
+            assert (own.status_code, shown in own.text) == (200, True), path
+            after = await body(api, f"acme:old{path}", **by_other)
+            unknown = await body(api, f"acme:new{path}", **by_other)
+            for answer in (before, after):
+                assert (answer.status_code, answer.json()["code"]) == (404, "run_not_found"), path
+                assert answer.text.replace("acme:old", "acme:new") == unknown.text, path
+        page = await body(api, "acme:old/events", **by_owner)
+        known = {"If-None-Match": page.headers["ETag"]}
+        assert (await body(api, "acme:old/events", **by_owner, **known)).status_code == 304
+        assert (await body(api, "acme:old/events", **by_other, **known)).status_code == 404
+        assert (await body(api, "acme:old/stream?fromSeq=1234", **by_other)).status_code == 404, "nor 204 at its end"
+
+    async def test_a_ticket_opens_an_archived_run_for_its_tenant_only(self, api: Api, here: Archive) -> None:
+        log = await run_of(here.database, "acme:old", tenant="acme")
+        await here.run()
+        path = f"{RUNS}/acme:old/stream-ticket"
+        asked = [
+            await api.http.post(path, headers={"Authorization": f"Bearer {ISSUER.token(tenant=tenant)}"})
+            for tenant in ("evil", "acme")
+        ]
+        assert [answer.status_code for answer in asked] == [404, 200]
+        ticket = asked[1].json()["ticket"]
+        assert frames(log, "acme:old") in (await body(api, f"acme:old/stream?ticket={ticket}")).text
 
 
 # ---------------------------------------------------------------------- replay

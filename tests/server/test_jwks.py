@@ -16,7 +16,7 @@ from jwt.algorithms import RSAAlgorithm
 
 from runwire import clock
 from runwire.errors import AuthUnavailable, ConfigurationError, Unauthenticated
-from runwire.server.auth import TokenVerifier
+from runwire.server.auth import Tickets, TokenVerifier
 from runwire.server.auth.build import gate_of
 from runwire.server.auth.jwks import MAX_BYTES, JwkSet, fetched, jwk_set, public_keys
 from runwire.settings import Settings
@@ -208,3 +208,15 @@ async def test_leeway_is_for_clocks_that_differ(tmp_path: Path) -> None:
     caller = await verifier(**settings).caller(token)
     assert caller.expires_at is not None
     assert caller.expires_at > clock.wall_us() / 1e6
+
+
+@pytest.mark.parametrize("exp", [10**400, 1e308, 253_402_300_800, str(10**20)])
+async def test_an_expiry_beyond_every_calendar_is_the_last_one_there_is(tmp_path: Path, exp: object) -> None:
+    """What is reckoned with it, such as when a ticket ends, stays a number."""
+    settings = ONE.settings(tmp_path)
+    for name in ("jwt_issuer", "jwt_audience"):
+        del settings[name]
+    caller = await verifier(**settings).caller(ONE.token(exp=exp))
+    assert caller.expires_at == 253_402_300_799
+    _, ends_ms = Tickets(b"k" * 32, lifetime_s=60).issue("r", caller=caller)
+    assert ends_ms < clock.wall_us() / 1000 + 61_000

@@ -14,7 +14,7 @@ from runwire.assembly import Assembly
 from runwire.errors import Unauthenticated
 from runwire.server.auth import ANYBODY, Caller, Scope, Tickets
 from runwire.settings import Settings
-from server.calls import RUNS, Api, streaming
+from server.calls import RUNS, Api, exchanged, streaming
 from server.conftest import LogLines
 from server.issuer import Issuer
 from server.test_access import GUARDED, asked, bearer, caller
@@ -53,6 +53,18 @@ async def test_a_ticket_opens_the_stream_it_is_for_without_any_header(service: A
         old, _ = Tickets(KEY, lifetime_s=-1).issue("acme:r", caller=READER)
         late = await api.http.get(f"{RUNS}/acme:r/stream", params={"ticket": old})
         assert (late.status_code, late.json()["code"]) == (401, "credentials_expired")
+
+
+async def test_a_ticket_of_bytes_that_are_no_text_is_refused_like_any_other(service: Assembly) -> None:
+    port = int(service.url.rpartition(":")[2])
+    for ticket in (b"\xff", b"a.\xff", b"%ff", b"a.%ff", b"a.\xed\xb2\x80"):
+        request = (
+            b"GET /api/agents/runs/acme:r/stream?ticket=%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        )
+        answer = await exchanged(port, request % ticket)
+        assert answer.split(b" ")[1] in (b"400", b"401"), (ticket, answer)
+    with pytest.raises(Unauthenticated):
+        Tickets(KEY, lifetime_s=60).caller("a.\udcff", run_id="acme:r")
 
 
 async def test_a_ticket_is_for_one_run_and_one_route(service: Assembly, api: Api) -> None:

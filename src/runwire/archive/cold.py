@@ -85,12 +85,15 @@ class ColdLog:
             if self._store is None:
                 self._store = await asyncio.to_thread(self._open_store)
             data = await self._store.read(place.path, start=start, length=place.frames[number])
-        frame = unpacked(data, run_id=place.run_id, first=number * FRAME_EVENTS + 1)
+        before = number * FRAME_EVENTS
+        frame = unpacked(data, run_id=place.run_id, first=before + 1)
+        whole = len(frame.events) == min(FRAME_EVENTS, place.events - before)
         if len(place.frames) == 1:
             chain = Chain(place.run_id)
             chain.add(frame.lines)
-            if chain.link != place.chain:
-                raise ArchiveCorrupt(f"the log of run {place.run_id!r} is not what was archived")
+            whole = whole and chain.link == place.chain
+        if not whole:
+            raise ArchiveCorrupt(f"the log of run {place.run_id!r} is not what was archived")
         return [event.stored() for event in frame.events]
 
     def _read_done(self, key: tuple[str, int], read: asyncio.Task[list[StoredEvent]]) -> None:

@@ -10,12 +10,12 @@ import datetime as dt
 import hashlib
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Final, NamedTuple
 
 import msgspec
 
 from runwire.errors import ArchiveCorrupt
-from runwire.model.event import VERSION, StoredEvent
+from runwire.model.event import VERSION, EventType, Fn, NodeName, Source, StoredEvent
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -25,7 +25,10 @@ FRAME_EVENTS: Final = 1000
 """A page of the API is in two frames at most."""
 FRAME_RAW_MAX: Final = 1 << 20
 """Bytes of a frame unpacked: its lines are shorter than 600 bytes. What unpacks to more is not ours."""
+WINDOW_LOG_MAX: Final = 20
+"""The same for what unpacking needs: a few bytes can ask for a window of gigabytes."""
 LEVEL: Final = 9
+_INT64_MAX: Final = (1 << 63) - 1
 
 
 def zstd() -> ModuleType:
@@ -76,6 +79,18 @@ class _Line(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=
     fn: str | None = None
 
 
+class _EventLine(_Line, frozen=True, rename="camel", gc=False):
+    """A line as it is read: whoever could write to the archive must not thereby write to clients' streams."""
+
+    seq: Annotated[int, msgspec.Meta(ge=1, le=_INT64_MAX)]
+    ts_us: Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)]
+    type: EventType
+    source: Source
+    v: Annotated[int, msgspec.Meta(ge=VERSION, le=VERSION)] = msgspec.field()
+    name: NodeName | None = None
+    fn: Fn | None = None
+
+
 class RunEntry(msgspec.Struct, frozen=True, array_like=True):
     """A run in a manifest: where its frames begin, the bytes of each, its events, its chain in hex."""
 
@@ -104,7 +119,7 @@ class Manifest(msgspec.Struct, frozen=True, rename="camel"):
 
 _encoder: Final = msgspec.json.Encoder()
 _headers: Final = msgspec.json.Decoder(RunHeader)
-_lines: Final = msgspec.json.Decoder(_Line)
+_lines: Final = msgspec.json.Decoder(_EventLine)
 _manifests: Final = msgspec.json.Decoder(Manifest)
 
 
@@ -151,14 +166,14 @@ def unpacked(data: bytes, *, run_id: str, first: int) -> Frame:
     """The frame of `run_id` that begins at event `first`. Raises ArchiveCorrupt when `data` is anything else."""
     z = zstd()
     try:
-        unpacker = z.ZstdDecompressor()
+        unpacker = z.ZstdDecompressor(options={z.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
         raw = unpacker.decompress(data, max_length=FRAME_RAW_MAX)
         if not unpacker.eof or unpacker.unused_data:
             raise ArchiveCorrupt(f"a frame of run {run_id!r} does not end where it should")
         head, *lines, rest = raw.split(b"\n")
         header = _headers.decode(head)
         decoded = [_lines.decode(line) for line in lines]
-    except (z.ZstdError, msgspec.DecodeError, ValueError) as error:
+    except (z.ZstdError, ValueError, RecursionError) as error:
         raise ArchiveCorrupt(f"a frame of run {run_id!r} cannot be read: {type(error).__name__}") from error
     events = [LoggedEvent(e.seq, e.ts_us, e.type, e.source, e.name, e.fn) for e in decoded]
     dense = [event.seq for event in events] == list(range(first, first + len(events)))
@@ -175,7 +190,7 @@ def decoded_manifest(data: bytes) -> Manifest:
     """Raises ArchiveCorrupt."""
     try:
         manifest = _manifests.decode(data)
-    except msgspec.DecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ArchiveCorrupt(f"a manifest cannot be read: {type(error).__name__}") from error
     if manifest.format != FORMAT:
         raise ArchiveCorrupt(f"a manifest has the format {manifest.format!r}, not {FORMAT!r}")

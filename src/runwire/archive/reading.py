@@ -66,6 +66,8 @@ class _Carving:
     def take(self, piece: bytes) -> None:
         self._sha256.update(piece)
         self._size += len(piece)
+        if self._size > self._batch.size:  # however much more there is: none of it is kept
+            raise ArchiveCorrupt(f"the file of batch {self._batch.batch_id} is longer than what was written")
         self._buffer += piece
 
     def complete(self) -> list[tuple[Place, bytes]]:

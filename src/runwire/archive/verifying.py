@@ -50,7 +50,7 @@ class Verifier:
         return Verified(runs, events, batch.size, hot_runs)
 
     async def _check_manifest(self, batch: Batch, places: Sequence[Place]) -> None:
-        manifest = decoded_manifest(b"".join([piece async for piece in self._store.read_all(batch.manifest_path)]))
+        manifest = decoded_manifest(await self._manifest(batch, at_most=_manifest_bytes(places)))
         says = (manifest.batch_id, manifest.run_day, manifest.bytes, manifest.sha256, manifest.runs, manifest.events)
         known = (
             batch.batch_id,
@@ -63,6 +63,14 @@ class Verifier:
         if says != known or manifest.index != tuple(map(entry_of, places)):
             raise ArchiveCorrupt(f"the manifest of batch {batch.batch_id} does not fit the database")
 
+    async def _manifest(self, batch: Batch, *, at_most: int) -> bytes:
+        data = bytearray()
+        async for piece in self._store.read_all(batch.manifest_path):
+            data += piece
+            if len(data) > at_most:
+                raise ArchiveCorrupt(f"the manifest of batch {batch.batch_id} is longer than what was written")
+        return bytes(data)
+
     async def _compare_with_log(self, batch: Batch, places: Sequence[Place]) -> int:
         """How many of the runs have rows in the log. Raises ArchiveCorrupt when rows are others than archived."""
         chains: dict[str, Chain] = {}
@@ -73,6 +81,11 @@ class Verifier:
             if place.run_id in chains and chains[place.run_id].link != place.chain:
                 raise ArchiveCorrupt(f"the log of run {place.run_id!r} is not what was archived")
         return len(chains)
+
+
+def _manifest_bytes(places: Sequence[Place]) -> int:
+    """More than the manifest of these runs can have: whatever lies in its place, no more of it is read."""
+    return 8192 + sum(256 + len(place.run_id) + 16 * len(place.frames) for place in places)
 
 
 def _add(chains: dict[str, Chain], parts: Sequence[tuple[str, Sequence[LoggedEvent]]]) -> None:

@@ -43,7 +43,7 @@ class Tickets:
         """
         body, _, mac = ticket.rpartition(".")
         shape = body.split(".")
-        if len(ticket) > MAX_CHARS or not hmac.compare_digest(mac.encode(), self._mac(body, run_id).encode()):
+        if len(ticket) > MAX_CHARS or not hmac.compare_digest(_bytes(mac), _bytes(self._mac(body, run_id))):
             raise Unauthenticated("The ticket is not for this stream.", code="credentials_invalid")
         if clock.wall_us() // 1000 >= int(shape[1]):
             raise Unauthenticated("The ticket has expired: ask for a new one.", code="credentials_expired")
@@ -51,7 +51,12 @@ class Tickets:
         return Caller("ticket", tenant or None, frozenset({Scope.READ}))
 
     def _mac(self, body: str, run_id: str) -> str:
-        return _encoded(hmac.digest(self._key, f"{body}\0{run_id}".encode(errors="replace"), hashlib.sha256))
+        return _encoded(hmac.digest(self._key, _bytes(f"{body}\0{run_id}"), hashlib.sha256))
+
+
+def _bytes(text: str) -> bytes:
+    """Of what came in a URL, which need not be UTF-8; then it is nothing that was issued."""
+    return text.encode(errors="replace")
 
 
 def _encoded(data: bytes) -> str:

@@ -21,6 +21,8 @@ except ImportError:  # the extra `auth` is not installed: API keys do without
 
 SHARED_SECRET: Final = "HS256"  # noqa: S105  # the name of an algorithm
 PUBLIC_KEYS: Final = ("RS256", "ES256")
+LATEST: Final = 253_402_300_799
+"""The end of the year 9999 (epoch seconds): a token that says it expires later expires then."""
 
 
 class KeySource(Protocol):
@@ -113,7 +115,8 @@ class TokenVerifier:
         if not isinstance(tenant, str) or not is_tenant(tenant):
             raise _invalid("The token names no tenant.")
         scopes = known_scopes(_words(claims.get(rules.scope_claim)))
-        return Caller(f"token:{claims.get('sub', '')}", tenant, scopes, float(claims["exp"]) + rules.leeway_s)
+        expires_at = min(int(claims["exp"]), LATEST) + rules.leeway_s
+        return Caller(f"token:{claims.get('sub', '')}", tenant, scopes, expires_at)
 
 
 def token_rules(settings: Settings) -> TokenRules:
