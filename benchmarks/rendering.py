@@ -1,7 +1,7 @@
 """`make bench-report`: tables and pictures of docs/performance.md, from the figures in benchmarks/results/.
 
-Every block between `<!-- bench-NAME:begin -->` and `<!-- bench-NAME:end -->` is written anew from benchmarks/results/NAME.json, which
-`python -m benchmarks --json` writes.
+Every block between `<!-- bench-NAME:begin -->` and `<!-- bench-NAME:end -->` is written anew from
+benchmarks/results/NAME.json, which `python -m benchmarks --json` writes.
 """
 
 from __future__ import annotations
