@@ -76,7 +76,7 @@ def svg(title: str, axis: str, groups: Sequence[Group], *, target: str) -> str:
 def _ticks(low: float, high: float) -> list[float]:
     """Powers of ten, and what lies between where there are few."""
     decades = range(math.floor(low), math.ceil(high) + 1)
-    steps = (1, 2, 5) if high - low < 2 else (1,)
+    steps = (1, 1.5, 2, 3, 5, 7) if high - low < 1.2 else (1, 2, 5) if high - low < 2 else (1,)
     return [step * 10.0**decade for decade in decades for step in steps if low <= math.log10(step) + decade <= high]
 
 

@@ -45,9 +45,10 @@ def _scenario(name: str, scenario: str, figures: dict[str, Any]) -> list[str | N
     picture = None
     if groups:
         path = PICTURES / f"bench-{name}-{scenario}.svg"
-        title = f"{scenario}: runwire and what it is compared with"
-        axis = "times as good as the other, logarithmic: right of the line runwire is ahead"
-        path.write_text(svg(title, axis, groups, target="as good"))
+        others = list(dict.fromkeys(other for group in groups for other in group.ratios))
+        title = f"{scenario}: runwire beside {', '.join(others)}"
+        axis = "times as good, logarithmic; right of the line runwire is ahead"
+        path.write_text(svg(title, axis, groups, target=others[0] if len(others) == 1 else "as good"))
         picture = f"![How many times as good as the others]({path.relative_to(PAGE.parent)})\n"
     return [
         f"{_circumstances(figures['machine'], scenario, rounds)}\n",

@@ -27,7 +27,7 @@ FAN_OUTS = ((1, 1000, 1), (1, 1000, 32), (1, 5000, 1), (1, 5000, 32), (1000, 500
 CALLERS = (1, 32, 256)
 RUNS = 1000
 RATES = (200, 2000)
-FEWEST, MOST = 5, 20_000
+FEWEST, MOST = 3, 20_000
 
 Rows = dict[str, dict[str, float]]
 
