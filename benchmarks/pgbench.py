@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import shutil
+import statistics
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,8 @@ FROM minted;
 class PgbenchResult:
     clients: int
     per_s: float
-    latency_ms: float
+    p50_ms: float
+    p99_ms: float
 
 
 async def pgbench(dsn: str, *, clients: int, runs: int, seconds: int) -> PgbenchResult:
@@ -39,18 +41,21 @@ async def pgbench(dsn: str, *, clients: int, runs: int, seconds: int) -> Pgbench
         raise SystemExit("pgbench is not installed: apt-get install postgresql-contrib, or postgresql-client")
     parts = urlsplit(dsn)
     query = parse_qs(parts.query)
-    with tempfile.NamedTemporaryFile("w", suffix=".sql") as script:
-        script.write(SCRIPT.format(runs=runs))
-        script.flush()
+    with tempfile.TemporaryDirectory() as folder:
+        script, log = Path(folder) / "append.sql", Path(folder) / "log"
+        script.write_text(SCRIPT.format(runs=runs))
         process = await asyncio.create_subprocess_exec(
-            binary, "-n", "-M", "prepared", "-f", script.name, "-c", str(clients), "-j", "2", "-T", str(seconds),
+            binary, "-n", "-M", "prepared", "-f", str(script), "-c", str(clients), "-j", "2", "-T", str(seconds),
+            "-l", "--log-prefix", str(log),
             "-h", parts.hostname or query["host"][0], "-p", str(parts.port or query.get("port", ["5432"])[0]),
             "-U", parts.username or "postgres", Path(parts.path).name,
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
         )  # fmt: skip
         output = (await process.communicate())[0].decode()
+        # The third column of each line is the transaction's latency in us.
+        latencies = [int(line.split()[2]) for file in Path(folder).glob("log*") for line in file.open()]
     tps = re.search(r"tps = ([\d.]+)", output)
-    latency = re.search(r"latency average = ([\d.]+)", output)
-    if process.returncode != 0 or tps is None or latency is None:
+    if process.returncode != 0 or tps is None:
         raise SystemExit(f"pgbench failed:\n{output}")
-    return PgbenchResult(clients, float(tps[1]), float(latency[1]))
+    cuts = statistics.quantiles(latencies, n=100)
+    return PgbenchResult(clients, float(tps[1]), cuts[49] / 1000, cuts[98] / 1000)

@@ -22,7 +22,7 @@ async def measure(stand: Stand) -> dict[str, dict[str, float]]:
     for clients in CLIENTS:
         await stand.settle(NAME)
         found = await pgbench(dsn, clients=clients, runs=RUNS, seconds=round(stand.seconds))
-        rows[f"pgbench, {clients} clients"] = {"events/s": found.per_s, "p50 ms": found.latency_ms}
+        rows[f"pgbench, {clients} clients"] = {"events/s": found.per_s, "p50 ms": found.p50_ms, "p99 ms": found.p99_ms}
     for callers in CALLERS:
         async with log_only(dsn) as log:
             await append_throughput(log, _run_ids, callers=callers, seconds=0.5)  # warms plans and connections

@@ -25,7 +25,7 @@ VARIABLES: Final = {
     "instance": ".+",
     "datasource": "prometheus",
 }
-WITHOUT_DATA: Final[Mapping[str, str]] = {"overview: Firing alerts": "Nothing fires while nothing is wrong."}
+WITHOUT_DATA: Final[Mapping[str, str]] = {"overview: What fires": "Nothing fires while nothing is wrong."}
 """Panels, as `dashboard: title`, that show nothing while all is well, and why."""
 
 

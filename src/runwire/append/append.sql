@@ -80,6 +80,26 @@ WITH clock AS (
 )
 SELECT i, base, cancel FROM minted
 
+-- name: append_one
+-- As `append_plain`, for one event of one run: what a caller gets who is alone.
+WITH minted AS (
+    UPDATE runs SET
+        last_seq = last_seq + 1,
+        lease_until = CASE WHEN external AND lease_until < now() + lease_s * 0.9 * interval '1 second'
+                               THEN now() + lease_s * interval '1 second'
+                           ELSE lease_until END
+    WHERE run_id = $1 AND fence = $2 AND (external OR $4::text <> 'api')
+      AND state NOT IN ('finished', 'failed', 'cancelled')
+      AND ($3::bigint IS NULL OR last_seq = $3)
+    RETURNING run_id, run_day, last_seq, cancel_requested_at IS NOT NULL AS cancel
+), written AS (
+    INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
+    SELECT run_day, run_id, last_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
+           $5::text::event_type, $4::text::event_source, $6::text, $7::text
+    FROM minted
+)
+SELECT 0 AS i, last_seq - 1 AS base, cancel FROM minted
+
 -- name: refused
 -- Why appends were refused: the runs as they are now.
 SELECT run_id, state::text AS state, last_seq, fence, external FROM runs WHERE run_id = ANY ($1::text[])

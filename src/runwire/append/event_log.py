@@ -186,7 +186,9 @@ class _Lane:
     async def _store(self, groups: list[Group]) -> None:
         started = monotonic()
         plain = not any(group.last.change or group.last.checkpoint for group in groups)
-        if plain:
+        if plain and len(groups) == 1 and groups[0].count == 1:
+            rows = await self._session.fetch(_SQL["append_one"], *_single_arguments(groups[0]))
+        elif plain:
             rows = await self._session.fetch(_SQL["append_plain"], *_arguments(groups))
         else:
             rows = await self._session.fetch(_SQL["append"], *_arguments(groups), *_extra_arguments(groups))
@@ -293,6 +295,12 @@ def _arguments(groups: list[Group]) -> tuple[list[object], ...]:
         [group.encoded() for group in groups],
         [head.source.value for head in heads],
     )
+
+
+def _single_arguments(group: Group) -> tuple[object, ...]:
+    head = group.head
+    (event,) = [event for request in group.requests for event in request.events]
+    return (head.run_id, head.fence, head.if_seq, head.source.value, event.type.value, event.name, event.fn)
 
 
 def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
