@@ -24,6 +24,7 @@ from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.bus import BusReader, BusWriter
 from runwire.bus.memory import MemoryBus
 from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
+from runwire.clock import set_within
 from runwire.db import Database, Listener
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
@@ -328,8 +329,7 @@ class Assembly:
         for role, link in links.items():
             if role in settings.roles:
                 self._run(self._ground, f"bus of {role.value}", link.run())
-                with contextlib.suppress(TimeoutError):  # a bus that is away is waited for by who needs it
-                    await asyncio.wait_for(link.connected.wait(), options.timeout_s)
+                await set_within(link.connected, options.timeout_s)  # one that is away is waited for by who needs it
         return writer, reader
 
     def _recheck_streams(self) -> None:

@@ -47,7 +47,7 @@ async def test_an_error_nobody_foresaw_reaches_the_caller_and_the_lane_goes_on(d
     async with stages(database) as s:
         fence = await s.started_run("r")
         good = [lane._session for lane in s.log._lanes]
-        break_lanes(s, at=_SQL["append_plain"], error=RuntimeError("a bug"))
+        break_lanes(s, at=_SQL["append_one"], error=RuntimeError("a bug"))
         with structlog.testing.capture_logs() as lines, pytest.raises(StorageUnavailable):
             await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
         assert [line["error_type"] for line in lines if line["event"] == "append_failed"] == ["RuntimeError"]

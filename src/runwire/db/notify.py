@@ -10,6 +10,7 @@ import asyncpg
 import structlog
 from tenacity import AsyncRetrying, wait_random_exponential
 
+from runwire.clock import set_within
 from runwire.db.database import Connection, Session
 from runwire.errors import DatabaseUnavailable
 
@@ -93,8 +94,7 @@ class Listener:
     async def _watch(self, connection: Connection, lost: asyncio.Event) -> None:
         """Returns when the connection is gone; a silent one is asked now and then, since TCP may not tell."""
         while not connection.is_closed() and not lost.is_set():
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(lost.wait(), timeout=self._check_s)
+            if await set_within(lost, self._check_s):
                 return
             try:
                 await connection.execute("SELECT 1", timeout=min(self._check_s, 5.0))

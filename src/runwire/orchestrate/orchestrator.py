@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 
 from runwire.append import Change, Checkpoint, EventLog
-from runwire.clock import monotonic
+from runwire.clock import monotonic, set_within
 from runwire.errors import GraphError, NodeFailed, RunwireError
 from runwire.model.event import (
     RUN_FINISHED,
@@ -347,8 +347,7 @@ class Walk:
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:
         pause_s = min(node.backoff_s * 2.0 ** (attempt - 1), 60.0) * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._cancelled.wait(), pause_s)
+        await set_within(self._cancelled, pause_s)
 
     async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
         await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))

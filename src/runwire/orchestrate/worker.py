@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
 from runwire.append import EventLog
+from runwire.clock import set_within
 from runwire.db import Database, load_sql
 from runwire.errors import DatabaseUnavailable, FenceLost, RunClosed, RunwireError
 from runwire.model.graph import Agents
@@ -82,8 +82,7 @@ class Worker:
                     heartbeat.result()
                 self._wake.clear()
                 if await self._claim_or_wait_out() < _CLAIM_MAX:
-                    with contextlib.suppress(TimeoutError):
-                        await asyncio.wait_for(self._wake.wait(), self._poll_s)
+                    await set_within(self._wake, self._poll_s)
             await self._drained.wait()
         finally:
             try:

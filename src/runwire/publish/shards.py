@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
+from runwire.clock import set_within
 from runwire.db import Database, load_sql
 from runwire.errors import DatabaseUnavailable
 from runwire.publish.assignment import SHARDS, next_step, shard_of
@@ -106,8 +106,7 @@ class Shards:
                         on_taken()
                 except DatabaseUnavailable as error:
                     _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="lease shards", code=error.code)
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._wake.wait(), _RESTLESS_S if self._restless else self._lease_s / 8)
+                await set_within(self._wake, _RESTLESS_S if self._restless else self._lease_s / 8)
                 self._wake.clear()
 
     async def aclose(self) -> None:

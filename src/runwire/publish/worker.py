@@ -8,7 +8,7 @@ import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from runwire.clock import monotonic
+from runwire.clock import monotonic, set_within
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 from runwire.publish.publisher import Publisher
 from runwire.publish.shards import Shards
@@ -146,8 +146,7 @@ class PublishWorker:
                 continue
             failures = 0
             due = min(self._sweep_due, self._heartbeat_due)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._look.wait(), max(0.0, due - monotonic()))
+            await set_within(self._look, due - monotonic())
 
     def _did_its_best(self) -> bool:
         """Before it stops: nothing is left, or what is left cannot be published now. Another publisher will find it."""
@@ -162,8 +161,7 @@ class PublishWorker:
             return
         self._wake.clear()
         if self._publisher.backlog_runs == 0:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._wake.wait(), min(self._sweep_s, self._heartbeat_s))
+            await set_within(self._wake, min(self._sweep_s, self._heartbeat_s))
 
     def _pause_s(self, failures: int) -> float:
         ceiling = min(_BACKOFF_FIRST_S * 2.0 ** min(failures, 16), self._backoff_max_s)

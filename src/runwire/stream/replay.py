@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from math import inf
 from typing import Final
 
-from runwire.clock import monotonic
+from runwire.clock import monotonic, set_within
 from runwire.errors import (
     ArchiveUnavailable,
     CursorExpired,
@@ -199,8 +199,7 @@ class Replay:
                 self._write(HEARTBEAT)
                 continue
             until = now + _LOOK_S if full else min(due, beat, rotate_at)
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._asked_to_end.wait(), timeout=max(until - now, 0.0))
+            await set_within(self._asked_to_end, until - now)
 
     async def _read(self) -> tuple[StoredEvent, ...]:
         position = self._position
