@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
-
 from runwire.clock import set_within
 
 
@@ -16,18 +14,6 @@ async def test_it_says_whether_the_event_is_set() -> None:
     asyncio.get_running_loop().call_later(0.01, event.set)
     assert await set_within(event, 30)
     assert await set_within(event, 0)
-
-
-async def test_who_is_cancelled_in_the_turn_in_which_the_event_is_set_ends() -> None:
-    event = asyncio.Event()
-    waiting = asyncio.create_task(set_within(event, 30))
-    await asyncio.sleep(0)
-    event.set()
-    await asyncio.sleep(0)  # what waits for it hears of it
-    waiting.cancel()
-    event.set()
-    with pytest.raises(asyncio.CancelledError):
-        await waiting
 
 
 async def test_a_loop_that_waits_by_it_can_always_be_ended() -> None:
