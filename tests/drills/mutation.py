@@ -24,6 +24,8 @@ from drills.drill import GRACE_S, Drill
 from drills.report import commit, write_section
 from drills.rules import ROOT, alert_names
 
+CUT = "[truncated; full report in element text]"
+"""What pytest's report puts after a single line that is too long for it."""
 TEST = "tests/drills/test_drills.py::test_a_fault_is_told_of_and_so_is_its_end"
 
 
@@ -79,7 +81,8 @@ def verdicts(alerts: Collection[str]) -> Iterator[Verdict]:
 
 def missed_s(alert: str, reason: str) -> float | None:
     """Seconds until the alert's condition held, when a drill failed with this and no further problem; else None."""
-    problems = [line for line in reason.removeprefix("AssertionError: ").splitlines() if line.strip()]
+    told = reason.removeprefix("AssertionError: ").removesuffix(CUT)
+    problems = [line for line in told.splitlines() if line.strip()]
     missed = rf"{alert} not firing, though its condition held after (\d+\.\d) s;"
     found = re.match(missed, problems[0]) if len(problems) == 1 else None
     return float(found[1]) if found else None

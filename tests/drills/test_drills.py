@@ -11,7 +11,7 @@ from drills.baseline import HEALTHY_S
 from drills.campaign import BASELINE, Campaign
 from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
-from drills.mutation import campaigns, missed_s
+from drills.mutation import CUT, campaigns, missed_s
 from drills.pressure import BUSY
 from drills.rules import alert_names, left_out, rules
 
@@ -53,6 +53,8 @@ def test_no_drill_misses_two_rules_in_one_campaign_and_each_misses_each_once() -
     ("reason", "seconds"),
     [
         ("AssertionError: TargetDown not firing, though its condition held after 3.2 s; heard of nothing", 3.2),
+        ("TargetDown not firing, though its condition held after 3.2 s; heard o...\n" + CUT, 3.2),
+        ("TargetDown not firing, though its condition held after 3.2 s; he...\n[+1 more line; full report]", None),
         ("TargetDown not firing; heard of nothing", None),
         ("OtherDown not firing, though its condition held after 3.2 s; heard of nothing", None),
         ("TargetDown not firing, though its condition held after 3.2 s; heard of nothing\nnot muted: ['X']", None),
