@@ -41,6 +41,7 @@ class Wire:
         self._user, self._database = parts.username, parts.path
         self._server: asyncio.Server | None = None
         self._writers: list[asyncio.StreamWriter] = []
+        self._clients: list[asyncio.StreamWriter] = []
         self.silent = False
         self.connects = 0
 
@@ -58,6 +59,11 @@ class Wire:
             await self._server.wait_closed()
             await eventually(lambda: not [task for task in asyncio.all_tasks() if task.get_name() == "wire"])
 
+    def say(self, data: bytes) -> None:
+        """Clients hear this from the server, which never said it."""
+        for writer in self._clients:
+            writer.write(data)
+
     async def _join(self, near: asyncio.StreamReader, near_out: asyncio.StreamWriter) -> None:
         self.connects += 1
         task = asyncio.current_task()
@@ -65,6 +71,7 @@ class Wire:
         task.set_name("wire")
         far, far_out = await asyncio.open_unix_connection(self._socket)
         self._writers += [near_out, far_out]
+        self._clients.append(near_out)
         await asyncio.gather(self._carry(near, far_out), self._carry(far, near_out))
 
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:

@@ -70,6 +70,18 @@ async def test_a_listener_whose_server_went_silent_connects_again_once(database:
         await sender.close()
 
 
+async def test_a_listener_whose_connection_makes_no_sense_any_more_connects_again(database: str) -> None:
+    """As after an answer of which a part was lost."""
+    wire = Wire(database)
+    async with wire.open() as dsn:
+        listener = Listener(dsn, {"c": lambda _payload: None}, check_s=0.1)
+        async with running(listener.run()):
+            await asyncio.wait_for(listener.connected.wait(), 10)
+            wire.say(b"T\x00\x00\x00\x06\x00\x01")
+            await eventually(lambda: wire.connects == 2)
+            await asyncio.wait_for(listener.connected.wait(), 10)
+
+
 async def test_a_listener_that_cannot_listen_leaves_no_connection_open(database: str) -> None:
     """It connects, then LISTEN fails, again and again."""
     listener = Listener(database, {"c" * 5000 + "\x00": lambda _payload: None})

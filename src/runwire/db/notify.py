@@ -29,6 +29,8 @@ PAYLOAD_MAX = 7900
 """Bytes of one payload; PostgreSQL takes fewer than 8000."""
 
 _LAST_WORDS_S = 2.0
+# What a connection fails with, InternalClientError when it was cut amid an answer.
+_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
 
 _log = structlog.get_logger()
 
@@ -98,14 +100,14 @@ class Listener:
                 return
             try:
                 await connection.execute("SELECT 1", timeout=min(self._check_s, 5.0))
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            except _LOST:
                 return
 
 
 def _is_db_error(state: object) -> bool:
     outcome = getattr(state, "outcome", None)
     error = outcome.exception() if outcome is not None else None
-    return isinstance(error, (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError))
+    return isinstance(error, _LOST)
 
 
 def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:
