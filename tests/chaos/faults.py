@@ -18,7 +18,7 @@ from chaos.proxy import Proxy, Toxic
 from chaos.tenants import RUNS, Realm
 from crash.fleet import Fleet, Member
 
-NO_DATABASE: Final = "runwire: cannot connect to PostgreSQL"
+NO_DATABASE: Final = ("runwire: cannot connect to PostgreSQL", "runwire: PostgreSQL: ")
 """What a process says that ends because of it as it starts."""
 
 
@@ -53,7 +53,7 @@ async def kill(scene: Scene) -> None:
             try:
                 await member.start(within_s=60)
             except RuntimeError:
-                if not starts_left or NO_DATABASE not in member.lines()[-1]["event"]:
+                if not starts_left or not member.lines()[-1]["event"].startswith(NO_DATABASE):
                     raise
             else:
                 return
