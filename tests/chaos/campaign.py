@@ -98,7 +98,8 @@ async def campaign(
             await _calm(intruders, scene, report)
         finally:
             assert report.probes.crossed == [], _crossings(report.probes)
-        assert [line for line in scene.fleet.errors() if not line["event"].startswith(NO_DATABASE)] == []
+        errors = [line for line in scene.fleet.errors() if not line["event"].startswith(NO_DATABASE)]
+        assert errors == [], "\n".join(map(str, errors[:10]))
     report.took_s = time.monotonic() - began
     return report
 
