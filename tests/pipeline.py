@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ from runwire.model.event import RUN_STARTED, Source
 from runwire.model.graph import Agent, Agents
 from runwire.model.run import RunState
 from runwire.orchestrate import RunControl, StartRequest, Worker
-from runwire.publish import Publisher
+from runwire.publish import Publisher, PublishWorker
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -103,3 +104,14 @@ async def stages(dsn: str, *agents: Agent[Any], **log_settings: Any) -> AsyncIte
 async def raw(dsn: str) -> asyncpg.Connection[asyncpg.Record]:
     """A plain connection, for looking at the tables or standing in their way."""
     return await asyncpg.connect(dsn)
+
+
+@asynccontextmanager
+async def running(worker: PublishWorker, *, ends_within_s: float = 10) -> AsyncIterator[asyncio.Task[None]]:
+    """Inside, the publisher's loop runs; at the end it stops as it does in a process."""
+    task = asyncio.create_task(worker.run())
+    try:
+        yield task
+    finally:
+        worker.stop()
+        await asyncio.wait_for(task, ends_within_s)

@@ -12,7 +12,7 @@ import pytest
 
 from archive.history import archive, run_of
 from docs.pages import RUNBOOK, Block, blocks, pages
-from pipeline import RecordingBus, Stages, stages
+from pipeline import RecordingBus, Stages, running, stages
 from runwire.append import Change
 from runwire.db.notify import RUNS_CLAIMABLE, RUNS_DIRTY
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
@@ -228,29 +228,24 @@ async def test_an_unpublished_backlog_is_found_with_its_age(pipeline: Stages, sh
 
 async def test_a_publisher_shows_that_it_lives(pipeline: Stages, shell: Connection) -> None:
     assert await shell.fetch(step("publishers")) == []
-    worker = PublishWorker(pipeline.publisher(RecordingBus()), sweep_s=0.05)
-    running = asyncio.create_task(worker.run())
-    (row,) = await eventually(lambda: shell.fetch(step("publishers")))
-    assert row["quiet_for"].total_seconds() < 5
-    worker.stop()
-    await running
+    async with running(PublishWorker(pipeline.publisher(RecordingBus()), sweep_s=0.05)):
+        (row,) = await eventually(lambda: shell.fetch(step("publishers")))
+        assert row["quiet_for"].total_seconds() < 5
     assert await shell.fetch(step("publishers")) == []
 
 
 async def test_a_publisher_that_cannot_publish_says_so(pipeline: Stages, shell: Connection) -> None:
     await healthy(pipeline)
     await pipeline.log.append("open", [debug_trace("a")], fence=1, source=Source.API)
-    worker = PublishWorker(pipeline.publisher(RecordingBus(refuse=lambda _message: True)), sweep_s=0.05)
-    running = asyncio.create_task(worker.run())
 
     async def failing() -> str | None:
         rows = await shell.fetch(step("publishers"))
         return rows[0]["failing_code"] if rows else None
 
-    assert await eventually(failing) == "bus_unavailable"
-    assert await found(shell, "unpublished backlog") == ["open"]
-    worker.stop()
-    await running
+    refusing = RecordingBus(refuse=lambda _message: True)
+    async with running(PublishWorker(pipeline.publisher(refusing), sweep_s=0.05)):
+        assert await eventually(failing) == "bus_unavailable"
+        assert await found(shell, "unpublished backlog") == ["open"]
 
 
 async def test_who_holds_a_lock_and_who_sits_in_an_old_transaction_is_named(

@@ -13,7 +13,7 @@ import pytest
 
 from nats_server import nats_server
 from orchestrate.agents_for_tests import Count, Gate, asking, fail, one_node
-from pipeline import RecordingBus, Stages, raw, stages
+from pipeline import RecordingBus, Stages, raw, running, stages
 from runwire.agents.golden import golden
 from runwire.bus.nats import NatsBusWriter, NatsOptions
 from runwire.errors import RunNotFound
@@ -58,16 +58,10 @@ async def diagnosed(s: Stages, run_id: str, stage: Stage, words: str = "", *, li
 @asynccontextmanager
 async def publishing(s: Stages, bus: Any, **settings: Any) -> AsyncIterator[PublishWorker]:
     """Inside, a publisher runs, and has looked for what is unpublished; nobody hints at what comes later."""
-    publisher = s.publisher(bus, publisher_id="p1")
-    worker = PublishWorker(publisher, **settings)
-    await worker.step()
-    task = asyncio.create_task(worker.run())
-    try:
+    worker = PublishWorker(s.publisher(bus, publisher_id="p1"), **settings)
+    await worker.look()
+    async with running(worker, ends_within_s=30):
         yield worker
-    finally:
-        worker.stop()
-        await asyncio.wait_for(task, 30)
-        await publisher.aclose()
 
 
 async def test_a_run_nobody_claims(database: str) -> None:

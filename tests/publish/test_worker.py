@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from itertools import pairwise
 
-from pipeline import RecordingBus, stages
+from pipeline import RecordingBus, running, stages
 from runwire.clock import monotonic
 from runwire.publish import PublishWorker
 from waiting import eventually
@@ -15,29 +13,14 @@ from waiting import eventually
 
 async def test_a_publisher_that_sweeps_rarely_says_that_it_lives_all_the_same(database: str) -> None:
     async with stages(database) as pipeline:
-        worker = PublishWorker(pipeline.publisher(RecordingBus()), sweep_s=60, heartbeat_s=0.05)
-        task = asyncio.create_task(worker.run())
-        try:
-            beats = set()
+        beats = set()
 
-            async def three_beats() -> bool:
-                beats.update(await pipeline.database.fetch("SELECT heartbeat_at FROM publishers"))
-                return len(beats) >= 3
+        async def three_beats() -> bool:
+            beats.update(await pipeline.database.fetch("SELECT heartbeat_at FROM publishers"))
+            return len(beats) >= 3
 
+        async with running(PublishWorker(pipeline.publisher(RecordingBus()), sweep_s=60, heartbeat_s=0.05)):
             await eventually(three_beats)
-        finally:
-            worker.stop()
-            await task
-
-
-@asynccontextmanager
-async def running(worker: PublishWorker) -> AsyncIterator[asyncio.Task[None]]:
-    task = asyncio.create_task(worker.run())
-    try:
-        yield task
-    finally:
-        worker.stop()
-        await asyncio.wait_for(task, 10)
 
 
 async def test_what_is_marked_dirty_goes_out_without_waiting_for_a_sweep(database: str) -> None:

@@ -293,7 +293,7 @@ def _here(
     from runwire.telemetry.logs import configure_logging
 
     settings = load_settings(archive_url=archive, data_dir=data_dir)
-    configure_logging("warning", "console", stream=sys.stderr, for_good=False)
+    configure_logging("warning", "console", stream=sys.stderr)
     if opens and settings.archive is None:
         raise ConfigurationError(
             ("RUNWIRE_ARCHIVE_URL: where is the archive? (a folder, s3://..., gs://..., az://...)",)

@@ -138,8 +138,7 @@ class Worker:
         self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")
 
     def _lose(self, walk: Walk) -> None:
-        if not walk.lost:
-            _log.warning(LogEvent.LEASE_LOST, run_id=walk.claim.run_id, fence=walk.claim.fence)
+        _tell_lost(walk)
         walk.lose()
         self._tasks[walk.claim.run_id].cancel()
 
@@ -149,8 +148,7 @@ class Worker:
         try:
             reached = await walk.run()
         except (FenceLost, RunClosed):  # closed: whoever took the run over has brought it to its end
-            if not walk.lost:
-                _log.warning(LogEvent.LEASE_LOST, run_id=run_id, fence=walk.claim.fence)
+            _tell_lost(walk)
             return
         except RunwireError as error:
             # The log refused what this walk believes: its belief is wrong, so another starts from what is stored.
@@ -204,3 +202,9 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         # Each has let go of its run, but for those that were cancelled before they began.
         await asyncio.gather(*(self._release(walk) for walk in walks if walk in self._walks.values()))
+
+
+def _tell_lost(walk: Walk) -> None:
+    """Once, however the worker came to know."""
+    if not walk.lost:
+        _log.warning(LogEvent.LEASE_LOST, run_id=walk.claim.run_id, fence=walk.claim.fence)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
+from typing import Any
 
 from runwire.clock import monotonic, set_within
 from runwire.errors import BusUnavailable, DatabaseUnavailable
@@ -69,7 +70,7 @@ class PublishWorker:
     async def run(self) -> None:
         try:
             with suppressed():  # `send runwire.events` stands in for what each statement would cost
-                async with self._leased(), self._looking():
+                async with self._leased(), _beside(self._keep_looking(), name="publisher looks"):
                     while True:
                         if await self.step() == 0:
                             if self._stopping and self._did_its_best():
@@ -84,26 +85,15 @@ class PublishWorker:
 
     @asynccontextmanager
     async def _leased(self) -> AsyncIterator[None]:
-        """Inside, shards are leased; the first ones before anything is published. A loop that fails ends the block."""
+        """Inside, shards are leased; the first ones before anything is published."""
         if self._shards is None:
             yield
             return
         with contextlib.suppress(DatabaseUnavailable):
             await self._shards.step(let_go=self._publisher.let_go)
-        async with asyncio.TaskGroup() as group:
-            leasing = group.create_task(
-                self._shards.run(let_go=self._publisher.let_go, on_taken=self.sweep_soon), name="shards"
-            )
+        leasing = self._shards.run(let_go=self._publisher.let_go, on_taken=self.sweep_soon)
+        async with _beside(leasing, name="shards"):
             yield
-            leasing.cancel()
-
-    @asynccontextmanager
-    async def _looking(self) -> AsyncIterator[None]:
-        """Inside, it looks around. A loop that fails ends the block."""
-        async with asyncio.TaskGroup() as group:
-            looking = group.create_task(self._keep_looking(), name="publisher looks")
-            yield
-            looking.cancel()
 
     async def look(self) -> None:
         """Says that it lives, and looks for what nobody told it of, each when that is due.
@@ -166,3 +156,12 @@ class PublishWorker:
     def _pause_s(self, failures: int) -> float:
         ceiling = min(_BACKOFF_FIRST_S * 2.0 ** min(failures, 16), self._backoff_max_s)
         return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
+
+
+@asynccontextmanager
+async def _beside(loop: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
+    """Inside, the loop runs. One that fails ends the block, and the block's end ends it."""
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(loop, name=name)
+        yield
+        task.cancel()

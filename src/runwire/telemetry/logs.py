@@ -82,13 +82,12 @@ def configure_logging(
     *,
     stream: IO[str] | None = None,
     dropped: Callable[[], object] | None = None,
-    for_good: bool = True,
 ) -> None:
     """Sends this process's lines, and those of its libraries, of at least `level` to `stream` (stdout unless given).
 
     A line that cannot be written (the reader is gone, the disk is full) is dropped and `dropped` called, or whoever
     `count_dropped_lines` named: logging never fails the work. Loggers keep the configuration of their first use, so
-    call this once, before any; with `for_good` off they look it up at every line, and it can be changed.
+    call this once, before any.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
     out = _Sink(stream if stream is not None else sys.stdout, dropped or _tell_counter)
@@ -96,7 +95,7 @@ def configure_logging(
         processors=[_console_line],
         wrapper_class=_json_logger(threshold) if format == "json" else structlog.make_filtering_bound_logger(threshold),
         logger_factory=lambda *_: out,
-        cache_logger_on_first_use=for_good,
+        cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
     root.handlers = [_LibraryHandler()]
