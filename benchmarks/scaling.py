@@ -12,7 +12,6 @@ import json
 import os
 import random
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.in_process import make_runs
+from benchmarks.processes import free_port
 from runwire.append import EventLog
 from runwire.db import Database
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
@@ -208,12 +208,6 @@ def _served(role: str, *, port: int, environment: dict[str, str]) -> tuple[subpr
     return process, int(json.loads(line)["admin_port"])
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def measure(*, seconds: float, folder: Path) -> dict[str, Any]:
     nats_program = shutil.which("nats-server", path=f"{os.environ['PATH']}:/usr/sbin")
     if nats_program is None:
@@ -222,7 +216,7 @@ async def measure(*, seconds: float, folder: Path) -> dict[str, Any]:
         postgres = await stack.enter_async_context(EmbeddedPostgres(EmbeddedOptions(folder / "postgres")))
         await migrate(postgres.dsn)
         run_ids = await make_runs(postgres.dsn, RUNS)
-        nats_port, port = _free_port(), _free_port()
+        nats_port, port = free_port(), free_port()
         nats = subprocess.Popen(  # returns at once; our own words
             [nats_program, "-a", "127.0.0.1", "-p", str(nats_port)], stderr=subprocess.DEVNULL
         )

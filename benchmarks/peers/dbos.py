@@ -9,15 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.peers import Peer, Started, Throughput
-from benchmarks.peers.processes import free_port, python_environment, tied
+from benchmarks.peers.packages import python_missing, python_module
+from benchmarks.processes import free_port, tied
 from benchmarks.programs import Conversation, conversation
-
-REPOSITORY = Path(__file__).parents[2]
-
-
-def install() -> str | None:
-    environment = python_environment()
-    return environment if isinstance(environment, str) else None
 
 
 class Dbos:
@@ -47,10 +41,8 @@ class Dbos:
 
 @asynccontextmanager
 async def start(_folder: Path, dsn: str) -> AsyncIterator[Started]:
-    python = python_environment()
-    assert isinstance(python, Path)
     port = free_port()
-    command = tied("env", f"PYTHONPATH={REPOSITORY}", python, "-m", "benchmarks.peers.dbos_app", dsn, str(port))
+    command = tied(*python_module("benchmarks.peers.dbos_app", dsn, str(port)))
     async with conversation("DBOS", *command) as talk:
         await talk.answer()
         yield Dbos(port, talk)
@@ -61,6 +53,6 @@ PEER = Peer(
     "dbos 3.4.0 (PyPI), `write_stream` in workflows, in a database of the same PostgreSQL, fsync on, a pool of 40, "
     "notifications coalesced over 1 ms instead of its 10; SSE by hand: aiohttp and uvloop, one `read_stream` a run, a "
     "queue a client",
-    install,
+    python_missing,
     start,
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import resource
 import statistics
 import sys
 from collections.abc import AsyncIterator
@@ -75,8 +74,6 @@ async def closed(prefix: str, runs: int, callers: int, seconds: float) -> dict[s
 
 
 async def main(dsn: str, port: int) -> None:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     config: DBOSConfig = {
         "name": "bench",
         "system_database_url": dsn,

@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.peers import Peer, Started, Throughput, load
-from benchmarks.peers.lines import http_answered, lines
-from benchmarks.peers.processes import HERE, free_port, listening, npm_packages
+from benchmarks.peers.lines import OverLines, http_post
+from benchmarks.peers.packages import HERE, npm_packages
+from benchmarks.processes import free_port, listening
 from benchmarks.programs import post
 
 
@@ -19,12 +20,12 @@ def install() -> str | None:
     return folder if isinstance(folder, str) else None
 
 
-class DurableStreams:
+class DurableStreams(OverLines):
     path = "/v1/stream/%s?offset=now&live=sse"
     mark = 'data:{"runId"'  # control events are lines of JSON too
 
     def __init__(self, port: int) -> None:
-        self.port = port
+        self.port = self.append_port = port
 
     async def runs(self, prefix: str, count: int) -> None:
         slots = asyncio.Semaphore(32)
@@ -42,14 +43,6 @@ class DurableStreams:
 
         await asyncio.gather(*(make(n) for n in range(count)))
 
-    async def count(self, prefix: str, runs: int, *, callers: int, events: int) -> None:
-        async with lines(self.port, callers, encode=self._post, whole=http_answered) as append:
-            await load.count(append, prefix, runs, callers=callers, events=events)
-
-    async def rate(self, prefix: str, runs: int, *, rate: float, seconds: float) -> int:
-        async with lines(self.port, 64, encode=self._post, whole=http_answered) as append:
-            return await load.rate(append, prefix, runs, per_s=rate, seconds=seconds)
-
     async def throughput(self, prefix: str, runs: int, *, callers: int, seconds: float) -> Throughput | None:
         event = load.event(prefix, 1) + "\n"
         found = await post(
@@ -65,11 +58,8 @@ class DurableStreams:
         )
         return Throughput(found["events"] / found["s"], found["p50_ms"], found["p99_ms"])
 
-    def _post(self, run_id: str, event: str) -> bytes:
-        return (
-            f"POST /v1/stream/{run_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n"
-            f"Content-Length: {len(event) + 1}\r\n\r\n{event}\n"
-        ).encode()
+    def encode(self, run_id: str, event: str) -> bytes:
+        return http_post(f"/v1/stream/{run_id}", event + "\n", content_type="text/plain")
 
 
 @asynccontextmanager

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import cast
+
+from benchmarks.peers import load
 
 Encode = Callable[[str, str], bytes]
 """Of a run and an event: the bytes of the request."""
@@ -54,9 +56,7 @@ class Line(asyncio.Protocol):
 
 
 @asynccontextmanager
-async def lines(
-    port: int, count: int, *, encode: Encode, whole: Callable[[bytes], bool]
-) -> AsyncIterator[Callable[[str, str], object]]:
+async def lines(port: int, count: int, *, encode: Encode, whole: Callable[[bytes], bool]) -> AsyncIterator[load.Append]:
     """What appends over `count` connections. Whoever finds none free waits for one."""
     loop = asyncio.get_running_loop()
     free: asyncio.LifoQueue[Line] = asyncio.LifoQueue()
@@ -87,3 +87,33 @@ def http_answered(got: bytes) -> bool:
         raise RuntimeError(got.decode(errors="replace"))
     _, stated, length = head.lower().partition(b"content-length:")
     return len(body) >= int(length.split(b"\r\n")[0]) if stated else True  # a 204 says none
+
+
+def http_post(path: str, body: str, *, content_type: str) -> bytes:
+    return (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: {content_type}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    ).encode()
+
+
+class OverLines:
+    """The part of a peer that appends: over connections to `append_port`, one append under way on each."""
+
+    append_port: int
+
+    def encode(self, run_id: str, event: str) -> bytes:
+        raise NotImplementedError
+
+    def answered(self, got: bytes) -> bool:
+        return http_answered(got)
+
+    async def count(self, prefix: str, runs: int, *, callers: int, events: int) -> None:
+        async with self._lines(callers) as append:
+            await load.count(append, prefix, runs, callers=callers, events=events)
+
+    async def rate(self, prefix: str, runs: int, *, rate: float, seconds: float) -> int:
+        async with self._lines(64) as append:
+            return await load.rate(append, prefix, runs, per_s=rate, seconds=seconds)
+
+    def _lines(self, count: int) -> AbstractAsyncContextManager[load.Append]:
+        return lines(self.append_port, count, encode=self.encode, whole=self.answered)

@@ -7,9 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from benchmarks.peers import Peer, Started, Throughput, load
-from benchmarks.peers.lines import http_answered, lines
-from benchmarks.peers.processes import found, free_port, listening, system_program
+from benchmarks.peers import Peer, Started, Throughput
+from benchmarks.peers.lines import OverLines, http_post
+from benchmarks.processes import found, free_port, listening, system_program
 
 PACKAGES = "nginx libnginx-mod-nchan"
 MODULES = (
@@ -60,32 +60,21 @@ def _without_module() -> str | None:
     return None if any(module.exists() for module in MODULES) else f"Nchan is not installed: apt-get install {PACKAGES}"
 
 
-class Nchan:
+class Nchan(OverLines):
     path = "/sub/%s"
     mark = "data: {"
 
     def __init__(self, port: int) -> None:
-        self.port = port
+        self.port = self.append_port = port
 
     async def runs(self, prefix: str, count: int) -> None:
         """Channels are made by whoever comes first."""
 
-    async def count(self, prefix: str, runs: int, *, callers: int, events: int) -> None:
-        async with lines(self.port, callers, encode=self._post, whole=http_answered) as append:
-            await load.count(append, prefix, runs, callers=callers, events=events)
-
-    async def rate(self, prefix: str, runs: int, *, rate: float, seconds: float) -> int:
-        async with lines(self.port, 64, encode=self._post, whole=http_answered) as append:
-            return await load.rate(append, prefix, runs, per_s=rate, seconds=seconds)
-
     async def throughput(self, prefix: str, runs: int, *, callers: int, seconds: float) -> Throughput | None:  # noqa: ARG002
         return None
 
-    def _post(self, run_id: str, event: str) -> bytes:
-        return (
-            f"POST /pub/{run_id} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(event)}\r\n\r\n{event}"
-        ).encode()
+    def encode(self, run_id: str, event: str) -> bytes:
+        return http_post(f"/pub/{run_id}", event, content_type="application/json")
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import resource
 import sys
 from collections.abc import AsyncIterator
 
@@ -14,8 +13,6 @@ from benchmarks.peers.sse import serve
 
 
 async def main(redis_port: int, port: int) -> None:
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     # A blocked XREAD has its connection to itself.
     redis = Redis(host="127.0.0.1", port=redis_port, decode_responses=True, max_connections=8192, protocol=2)
 

@@ -8,49 +8,35 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from benchmarks.peers import Peer, Started, Throughput, load
-from benchmarks.peers.lines import lines
-from benchmarks.peers.processes import found, free_port, listening, python_environment, system_program, tied
-
-REPOSITORY = Path(__file__).parents[2]
+from benchmarks.peers.lines import OverLines
+from benchmarks.peers.packages import python_missing, python_module
+from benchmarks.processes import found, free_port, listening, system_program, tied
 
 
 def install() -> str | None:
-    environment = python_environment()
-    return system_program("redis-server", package="redis-server") or (
-        environment if isinstance(environment, str) else None
-    )
+    return system_program("redis-server", package="redis-server") or python_missing()
 
 
-def answered(got: bytes) -> bool:
-    """Whether it is the whole answer to XADD, a bulk string; RuntimeError when it is an error."""
-    if got.startswith(b"-"):
-        raise RuntimeError(got.decode())
-    return got.count(b"\r\n") == 2
-
-
-def xadd(run_id: str, event: str) -> bytes:
-    words = ("XADD", run_id, "*", "e", event)
-    return "".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]).encode()
-
-
-class RedisStreams:
+class RedisStreams(OverLines):
     path = "/stream/%s"
     mark = "data: {"
 
     def __init__(self, redis_port: int, port: int) -> None:
         self.port = port
-        self._redis_port = redis_port
+        self.append_port = redis_port
+
+    def encode(self, run_id: str, event: str) -> bytes:
+        words = ("XADD", run_id, "*", "e", event)
+        return "".join([f"*{len(words)}\r\n", *(f"${len(word)}\r\n{word}\r\n" for word in words)]).encode()
+
+    def answered(self, got: bytes) -> bool:
+        """Whether it is the whole answer to XADD, a bulk string; RuntimeError when it is an error."""
+        if got.startswith(b"-"):
+            raise RuntimeError(got.decode())
+        return got.count(b"\r\n") == 2
 
     async def runs(self, prefix: str, count: int) -> None:
         """Streams are made by the first append."""
-
-    async def count(self, prefix: str, runs: int, *, callers: int, events: int) -> None:
-        async with lines(self._redis_port, callers, encode=xadd, whole=answered) as append:
-            await load.count(append, prefix, runs, callers=callers, events=events)
-
-    async def rate(self, prefix: str, runs: int, *, rate: float, seconds: float) -> int:
-        async with lines(self._redis_port, 64, encode=xadd, whole=answered) as append:
-            return await load.rate(append, prefix, runs, per_s=rate, seconds=seconds)
 
     async def throughput(self, prefix: str, runs: int, *, callers: int, seconds: float) -> Throughput | None:
         short = await self._benchmark(prefix, runs, callers=callers, events=callers * 30)
@@ -60,7 +46,7 @@ class RedisStreams:
         """By redis-benchmark, as pgbench does it for PostgreSQL."""
         process = await asyncio.create_subprocess_exec(
             *tied(
-                found("redis-benchmark"), "-p", str(self._redis_port), "-c", str(callers), "-n", str(events),
+                found("redis-benchmark"), "-p", str(self.append_port), "-c", str(callers), "-n", str(events),
                 "-r", str(runs), "--csv", "XADD", f"{prefix}-__rand_int__", "*", "e", load.event(prefix, 1),
             ),
             stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
@@ -75,8 +61,6 @@ class RedisStreams:
 
 @asynccontextmanager
 async def start(folder: Path, _dsn: str) -> AsyncIterator[Started]:
-    python = python_environment()
-    assert isinstance(python, Path)
     redis_port, port = free_port(), free_port()
     configuration = folder / "redis.conf"
     configuration.write_text(
@@ -86,10 +70,9 @@ async def start(folder: Path, _dsn: str) -> AsyncIterator[Started]:
     async with (
         listening(redis_port, found("redis-server"), configuration, log=folder / "redis.log"),
         listening(
-            port, "env", f"PYTHONPATH={REPOSITORY}", python, "-m", "benchmarks.peers.redis_sse", str(redis_port),
-            str(port), log=folder / "sse.log",
+            port, *python_module("benchmarks.peers.redis_sse", str(redis_port), str(port)), log=folder / "sse.log"
         ),
-    ):  # fmt: skip
+    ):
         yield RedisStreams(redis_port, port)
 
 

@@ -7,6 +7,7 @@ Run by the interpreter of the peers' own environment.
 from __future__ import annotations
 
 import asyncio
+import resource
 from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
@@ -55,7 +56,9 @@ class Streams:
 
 
 async def serve(follow: Follow, port: int) -> web.AppRunner:
-    """Listens. `/stream/<run>` is a run as it happens."""
+    """Listens, with as many files open as it may have. `/stream/<run>` is a run as it happens."""
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
     application = web.Application()
     application.router.add_get("/stream/{run_id}", Streams(follow).stream)
     runner = web.AppRunner(application, access_log=None, handler_cancellation=True)

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from benchmarks.peers.processes import found, free_port, listening, system_program, tied
+from benchmarks.processes import found, free_port, listening, system_program, tied
 from benchmarks.programs import crowd
 from benchmarks.serving import MAKE_RUNS, stamped
 from benchmarks.stand import Stand
