@@ -42,7 +42,6 @@ async def _there_and_back(writer: NatsBusWriter, reader: NatsBusReader) -> Findi
     async with reader.subscribe(run_id, lambda _message: came.set()):
         began = monotonic()
         await writer.publish([Published(run_id, 1, 1, None)])
-        async with asyncio.timeout(CONNECT_WITHIN_S):
-            await came.wait()
+        await asyncio.wait_for(came.wait(), CONNECT_WITHIN_S)
         took_ms = (monotonic() - began) * 1000
     return Finding("bus", ok=True, seen=f"NATS {writer.link.server_version}, a message took {took_ms:.1f} ms")

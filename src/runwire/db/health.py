@@ -141,8 +141,7 @@ async def _notifications(dsn: str, sender: Connection) -> Finding:
         began = monotonic()
         await sender.execute("SELECT pg_notify($1, '')", channel)
         try:
-            async with asyncio.timeout(NOTIFY_WITHIN_S):
-                await heard.wait()
+            await asyncio.wait_for(heard.wait(), NOTIFY_WITHIN_S)
         except TimeoutError:
             remedy = "a pooler in transaction mode (PgBouncer) passes no notifications: set RUNWIRE_DATABASE_DIRECT_URL"
             return Finding("notifications", ok=False, seen=f"none within {NOTIFY_WITHIN_S:g} s", remedy=remedy)
