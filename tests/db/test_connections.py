@@ -32,7 +32,10 @@ async def kill(dsn: str, name: str) -> int:
 
 
 class Wire:
-    """A way to the server that can go silent, as a network does: nothing is closed, nothing arrives."""
+    """A way to the server that can go silent, as a network does: nothing is closed, nothing arrives.
+
+    While it `flows` not, what was said arrives later.
+    """
 
     def __init__(self, dsn: str) -> None:
         parts = urlsplit(dsn)
@@ -43,6 +46,8 @@ class Wire:
         self._writers: list[asyncio.StreamWriter] = []
         self._clients: list[asyncio.StreamWriter] = []
         self.silent = False
+        self.flows = asyncio.Event()
+        self.flows.set()
         self.connects = 0
 
     @asynccontextmanager
@@ -77,6 +82,7 @@ class Wire:
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65_536):
+                await self.flows.wait()
                 if not self.silent:
                     sink.write(data)
         sink.close()
@@ -262,6 +268,27 @@ async def test_a_full_pool_is_unavailable_after_its_time_not_for_ever(database: 
         assert db.in_use == 1
         with pytest.raises(DatabaseUnavailable):
             await db.fetch("SELECT 1")
+
+
+async def test_a_transaction_that_did_not_come_about_in_time_does_not_go_back_to_the_pool(database: str) -> None:
+    wire, complaints = Wire(database), list[Any]()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, told: complaints.append(told["message"]))
+    async with wire.open() as dsn, Database(dsn, timeout_s=0.3) as db:
+        assert await db.fetchval("SELECT 7") == 7
+        wire.flows.clear()
+
+        async def flow_again() -> None:
+            await eventually(lambda: wire.connects >= 2)  # somebody comes to have the statement cancelled, or anew
+            wire.flows.set()
+
+        again = asyncio.create_task(flow_again())
+        with pytest.raises(DatabaseUnavailable):
+            async with db.transaction():
+                pass
+        assert db.in_use == 0
+        assert await db.fetchval("SELECT 7") == 7
+        await again
+    assert complaints == []
 
 
 async def test_a_pool_that_closes_gives_those_who_ask_an_error_of_ours(database: str) -> None:

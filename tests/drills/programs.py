@@ -9,7 +9,6 @@ import signal
 import subprocess
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,8 +22,6 @@ from waiting import eventually
 NEEDED: Final = ("prometheus", "prometheus-alertmanager", "promtool", "amtool")
 TICK: Final = "250ms"
 """Scrapes and evaluations."""
-GAP_S: Final = 1.0
-"""Between two evaluations in which an alert fired it is taken to fire, too: four ticks."""
 
 
 def missing() -> list[str]:
@@ -103,13 +100,6 @@ class Prometheus(Web):
         stamps = [float(stamp) for one in series for stamp, _ in one["values"] if float(stamp) >= since]
         return min(stamps, default=None)
 
-    async def fires_throughout(self, alert: str, since: float, until: float) -> bool:
-        """Whether an alert fired all the time between two, by the clock of the epoch, as far as was looked."""
-        series = await self.query(f'ALERTS{{alertname="{alert}",alertstate="firing"}}[1h]')
-        stamps = sorted(float(stamp) for one in series for stamp, _ in one["values"])
-        inside = [since, *(stamp for stamp in stamps if since < stamp < until), until]
-        return all(later - earlier < GAP_S for earlier, later in pairwise(inside))
-
     def _write(self) -> None:
         groups = [
             {"targets": [f"127.0.0.1:{port}"], "labels": {"instance": instance, "role": role}}
@@ -123,8 +113,11 @@ class Prometheus(Web):
 class Alertmanager(Web):
     async def inhibited(self) -> set[str]:
         """Names of alerts that another one mutes at this moment."""
-        alerts = await self.get("/api/v2/alerts")
-        return {one["labels"]["alertname"] for one in alerts if one["status"]["inhibitedBy"]}
+        return {one["labels"]["alertname"] for one in await self.alerts() if one["status"]["inhibitedBy"]}
+
+    async def alerts(self) -> list[dict[str, Any]]:
+        """Alerts it takes to go on, muted or not."""
+        return list(await self.get("/api/v2/alerts"))
 
 
 @asynccontextmanager
@@ -153,7 +146,7 @@ async def prometheus(
             "--storage.tsdb.path=data",
             f"--web.listen-address=127.0.0.1:{port}",
             "--web.enable-lifecycle",
-            "--rules.alert.resend-delay=1s",
+            "--rules.alert.resend-delay=3s",
             "--rules.alert.for-grace-period=0s",
             "--enable-feature=exemplar-storage",
             "--log.level=warn",

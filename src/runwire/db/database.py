@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Self, TypeAlias
@@ -61,7 +62,12 @@ def translated_errors() -> Iterator[None]:
     except asyncpg.DataError as error:
         raise ConstraintViolated(type(error).__name__) from error
     except _TRANSIENT as error:
-        raise DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}") from error
+        raise DatabaseUnavailable(f"PostgreSQL: {_kind(error)}") from error
+
+
+def _kind(error: BaseException) -> str:
+    """`too many connections` of TooManyConnectionsError: never the server's words, which may name who asked."""
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", type(error).__name__.removesuffix("Error")).lower()
 
 
 class Transaction:
@@ -82,17 +88,32 @@ class Transaction:
 
 @asynccontextmanager
 async def _transaction(connection: Connection) -> AsyncIterator[Transaction]:
-    """Commits at the end of the block, rolls back when it raises. One that is cancelled is left to whoever drops the
-    connection: ROLLBACK would wait for the statement that was cancelled, as long as the server likes.
+    """Commits at the end of the block, rolls back when it raises.
+
+    Where neither was answered, or the block was cancelled, nobody knows what the connection is in the middle of, and it
+    is cut. A cancelled block does not try to roll back: ROLLBACK would wait for the statement that was cancelled, as
+    long as the server likes.
     """
-    transaction = connection.transaction()
-    await transaction.start()
+    transaction, over = connection.transaction(), False
     try:
-        yield Transaction(connection)
-    except Exception:
-        await transaction.rollback()
-        raise
-    await transaction.commit()
+        await transaction.start()
+        try:
+            yield Transaction(connection)
+        except Exception:
+            await transaction.rollback()
+            over = True
+            raise
+        await transaction.commit()
+        over = True
+    finally:
+        if not over:
+            _cut(connection)
+
+
+def _cut(connection: Connection) -> None:
+    """Ends a connection at once, and with it what it was doing; it may have ended already."""
+    with contextlib.suppress(asyncpg.InterfaceError):  # what a pool lent is no longer ours once it has ended
+        connection.terminate()
 
 
 async def _leave_as_it_is(_connection: object) -> None:
@@ -161,7 +182,7 @@ class Session:
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            connection.terminate()
+            _cut(connection)
 
 
 class Database:
@@ -274,5 +295,5 @@ class Database:
                     yield connection  # type: ignore[misc]  # the pool's proxy is used as the connection it stands for
                 except asyncio.CancelledError:
                     # Else the pool waits until the statement is cancelled, too, and its time-out hides that we were.
-                    connection.terminate()
+                    _cut(connection)
                     raise
