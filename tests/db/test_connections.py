@@ -234,15 +234,21 @@ async def test_a_broken_constraint_is_told_by_its_name(database: str) -> None:
         await session.aclose()
 
 
-@pytest.mark.parametrize("change", [{"path": "/no_such_database"}, {"netloc": "nobody_at_all@"}])
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        ({"path": "/no_such_database"}, "invalid catalog name"),
+        ({"netloc": "nobody_at_all@"}, "invalid authorization specification"),
+    ],
+)
 async def test_a_connection_that_is_refused_is_a_database_that_cannot_be_had(
-    database: str, change: dict[str, Any]
+    database: str, change: dict[str, Any], why: str
 ) -> None:
     dsn = urlsplit(database)._replace(**change).geturl()
     async with Database(dsn) as db:
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailable, match=f"^PostgreSQL: {why}$"):
             await db.fetch("SELECT 1")
-        with pytest.raises(DatabaseUnavailable):
+        with pytest.raises(DatabaseUnavailable, match=f"^PostgreSQL: {why}$"):
             await db.session("test").fetch("SELECT 1")
 
 

@@ -110,7 +110,7 @@ async def _transaction(connection: Connection) -> AsyncIterator[Transaction]:
             _cut(connection)
 
 
-def _cut(connection: Connection) -> None:
+def _cut(connection: Connection | asyncpg.pool.PoolConnectionProxy[Row]) -> None:
     """Ends a connection at once, and with it what it was doing; it may have ended already."""
     with contextlib.suppress(asyncpg.InterfaceError):  # what a pool lent is no longer ours once it has ended
         connection.terminate()
