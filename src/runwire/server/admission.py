@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from ipaddress import ip_address
 from math import ceil
@@ -81,9 +80,15 @@ class Admission:
         if len(self._even_at) > CLIENTS_MAX:
             self._even_at.popitem(last=False)
 
-    @contextmanager
-    def stream(self, run_id: str, client: str) -> Iterator[None]:
-        """Inside the block the stream has its place. Raises Overloaded (`too_many_streams`, `too_many_own_streams`)."""
+    def stream(self, run_id: str, client: str) -> _Place:
+        """Inside a block with it the stream has its place.
+
+        Entering it raises Overloaded (`too_many_streams`, `too_many_own_streams`).
+        """
+        return _Place(self, run_id, client)
+
+    def take_place(self, run_id: str, client: str) -> None:
+        """Counts a stream in. Raises Overloaded."""
         limits = self._limits
         if _full(self._streams, limits.streams):
             raise _no_place("too_many_streams", f"This process may have {limits.streams} streams.")
@@ -94,12 +99,12 @@ class Admission:
         self._streams += 1
         _raise(self._by_run, run_id)
         _raise(self._by_client, client)
-        try:
-            yield
-        finally:
-            self._streams -= 1
-            _lower(self._by_run, run_id)
-            _lower(self._by_client, client)
+
+    def give_up_place(self, run_id: str, client: str) -> None:
+        """Counts it out."""
+        self._streams -= 1
+        _lower(self._by_run, run_id)
+        _lower(self._by_client, client)
 
     def middleware(self, proxies: tuple[Network, ...]) -> Middleware:
         """Holds every request to its client's rate, and counts what is refused, here or by a handler."""
@@ -117,6 +122,23 @@ class Admission:
                 raise
 
         return admitted
+
+
+class _Place:
+    """Held for as long as a stream is open: by hand, since what `contextmanager` makes takes half a KiB more."""
+
+    __slots__ = ("_admission", "_client", "_run_id")
+
+    def __init__(self, admission: Admission, run_id: str, client: str) -> None:
+        self._admission = admission
+        self._run_id = run_id
+        self._client = client
+
+    def __enter__(self) -> None:
+        self._admission.take_place(self._run_id, self._client)
+
+    def __exit__(self, *_: object) -> None:
+        self._admission.give_up_place(self._run_id, self._client)
 
 
 CLIENT: Final = web.RequestKey("client", str)

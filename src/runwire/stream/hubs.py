@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from math import inf
 from types import TracebackType
@@ -129,8 +129,11 @@ class Hubs:
             stream.start_with(first)
             if cursor.resumed:
                 self._note_reconnect(run_id, client)
-            with self._counted(stream, resumed=cursor.resumed):
+            self._opened(stream, resumed=cursor.resumed)
+            try:
                 yield stream
+            finally:
+                self._closed(stream)
         finally:
             del tenancy.streams[stream]
             if not tenancy.streams:
@@ -215,25 +218,22 @@ class Hubs:
 
     # ------------------------------------------------------------------ counting
 
-    @contextmanager
-    def _counted(self, stream: Stream, *, resumed: bool) -> Iterator[None]:
-        metrics = self._metrics
+    def _opened(self, stream: Stream, *, resumed: bool) -> None:
         self._open[stream] = None
         self._none_open.clear()
-        metrics.sse_connections.inc()
-        metrics.sse_connects[ConnectKind.RESUME if resumed else ConnectKind.NEW].inc()
+        self._metrics.sse_connections.inc()
+        self._metrics.sse_connects[ConnectKind.RESUME if resumed else ConnectKind.NEW].inc()
         _log.debug(LogEvent.STREAM_OPENED, run_id=stream.run_id, cursor=stream.cursor)
         if self._draining:
             stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
-        try:
-            yield
-        finally:
-            del self._open[stream]
-            if not self._open:
-                self._none_open.set()
-            metrics.sse_connections.dec()
-            metrics.sse_disconnects[stream.reason].inc()
-            _log.debug(LogEvent.STREAM_CLOSED, run_id=stream.run_id, reason=stream.reason.value)
+
+    def _closed(self, stream: Stream) -> None:
+        del self._open[stream]
+        if not self._open:
+            self._none_open.set()
+        self._metrics.sse_connections.dec()
+        self._metrics.sse_disconnects[stream.reason].inc()
+        _log.debug(LogEvent.STREAM_CLOSED, run_id=stream.run_id, reason=stream.reason.value)
 
     def _note_reconnect(self, run_id: str, client: str | None) -> None:
         now = monotonic()
