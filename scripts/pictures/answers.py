@@ -77,7 +77,7 @@ async def _annotations(board: dict[str, Any], prometheus: Prometheus, shown: Sho
         found = await _over(prometheus, f"count({shown.filled(one['expr'])})", shown)
         stamps = [float(at) for series in found["result"] for at, _ in series["values"]]
         began = None
-        for at, following in zip(stamps, [*stamps[1:], None], strict=True):
+        for at, following in zip(stamps, [*stamps, None][1:], strict=True):
             began = at if began is None else began
             if following is None or following - at > 2 * STEP_S:
                 regions.append({"start": began, "end": at, "color": one["iconColor"]})
