@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import json
 import shutil
 import subprocess
@@ -23,7 +24,9 @@ def program(name: str) -> Path:
     compiler = shutil.which("cc") or shutil.which("gcc")
     if compiler is None:
         raise SystemExit("the load generator is written in C: install gcc, or clang as cc")
-    target = Path(tempfile.mkdtemp(prefix="runwire-bench-native-")) / name
+    folder = tempfile.mkdtemp(prefix="runwire-bench-native-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    target = Path(folder) / name
     subprocess.run([compiler, "-O2", "-o", str(target), str(SOURCES / f"{name}.c")], check=True)
     return target
 
