@@ -9,6 +9,11 @@ import asyncpg
 from benchmarks.history import add_history
 from benchmarks.in_process import append_throughput, log_only, make_runs, pipeline, publish_lag
 from benchmarks.stand import Stand
+from runwire.bus.memory import MemoryBus
+from runwire.db import Database
+from runwire.publish import Publisher
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.spans import NO_SPANS
 
 NAME = "growth"
 TITLE = "The same with stored events and idle runs in the database"
@@ -63,9 +68,11 @@ async def _publish(dsn: str) -> None:
 
 async def _park(dsn: str) -> None:
     """As the publisher has done a few minutes after these runs fell silent."""
-    async with pipeline(dsn) as stages:
-        while await stages.publisher._publisher.park_idle():
+    async with Database(dsn) as database:
+        publisher = Publisher(database, MemoryBus(), metrics=Metrics({}), spans=NO_SPANS)
+        while await publisher.park_idle():
             pass
+        await publisher.aclose()
     connection = await asyncpg.connect(dsn)
     await connection.execute("VACUUM (ANALYZE) run_outbox")
     await connection.execute("VACUUM runs")
