@@ -10,6 +10,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
+
 from runwire.append import Change, EventLog
 from runwire.bus import Published
 from runwire.bus.memory import MemoryBus
@@ -22,7 +24,11 @@ from runwire.publish import Publisher, PublishWorker
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS
 
-_EVENT = (debug_trace("a.b"),)
+EVENT = (debug_trace("a.b"),)
+_WAITING = (
+    "SELECT EXISTS (SELECT FROM run_outbox AS o JOIN runs AS r USING (run_id)"
+    " WHERE NOT o.parked AND o.next_seq <= r.last_seq)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,14 @@ async def make_runs(dsn: str, count: int, *, prefix: str = "bench") -> list[str]
     return run_ids
 
 
+async def published(dsn: str) -> None:
+    """Returns when all that is stored has been put on the bus."""
+    connection = await asyncpg.connect(dsn)
+    while await connection.fetchval(_WAITING):
+        await asyncio.sleep(0.05)
+    await connection.close()
+
+
 async def append_throughput(log: EventLog, run_ids: Sequence[str], *, callers: int, seconds: float) -> AppendResult:
     """Closed loop: each caller appends one event at a time, to runs by chance."""
     latencies: list[float] = []
@@ -100,7 +114,7 @@ async def append_throughput(log: EventLog, run_ids: Sequence[str], *, callers: i
     async def call() -> None:
         choose = random.Random(0).choice if callers == 1 else random.choice  # load, no secret
         while (asked := time.perf_counter()) < stop_at:
-            await log.append(choose(run_ids), _EVENT, fence=1, source=Source.API)
+            await log.append(choose(run_ids), EVENT, fence=1, source=Source.API)
             latencies.append(time.perf_counter() - asked)
 
     began = time.perf_counter()
@@ -142,7 +156,7 @@ async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: f
             while sent < now * rate:
                 run_id = run_ids[sent % len(run_ids)]
                 called[run_id].append(time.perf_counter())
-                waiter = stages.log.submit(run_id, _EVENT, fence=1, source=Source.API)
+                waiter = stages.log.submit(run_id, EVENT, fence=1, source=Source.API)
                 waiters.add(waiter)  # type: ignore[arg-type]
                 waiter.add_done_callback(waiters.discard)
                 sent += 1

@@ -11,6 +11,7 @@ from typing import Protocol
 from benchmarks.scenarios import (
     append,
     between_processes,
+    bloat,
     end_to_end,
     fan_out,
     growth,
@@ -45,4 +46,5 @@ SCENARIOS = (
     idle_memory,
     scrape,
     growth,
+    bloat,
 )

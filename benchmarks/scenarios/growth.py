@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import asyncpg
 
 from benchmarks.history import add_history
-from benchmarks.in_process import append_throughput, log_only, make_runs, pipeline, publish_lag
+from benchmarks.in_process import append_throughput, log_only, make_runs, pipeline, publish_lag, published
 from benchmarks.stand import Stand
 from runwire.bus.memory import MemoryBus
 from runwire.db import Database
@@ -18,10 +16,6 @@ from runwire.telemetry.spans import NO_SPANS
 NAME = "growth"
 TITLE = "The same with stored events and idle runs in the database"
 SIZES = ((0, 0), (1_000_000, 0), (10_000_000, 0), (10_000_000, 100_000))
-_WAITING = (
-    "SELECT EXISTS (SELECT FROM run_outbox AS o JOIN runs AS r USING (run_id)"
-    " WHERE NOT o.parked AND o.next_seq <= r.last_seq)"
-)
 _run_ids: dict[str, list[str]] = {}
 
 
@@ -44,7 +38,9 @@ async def measure(stand: Stand) -> dict[str, dict[str, float]]:
             await append_throughput(log, run_ids, callers=256, seconds=0.5)
             await stand.settle(name)
             appended = await append_throughput(log, run_ids, callers=256, seconds=stand.seconds)
-        await _publish(dsn)
+        async with pipeline(dsn) as stages:
+            stages.publisher.sweep_soon()
+            await published(dsn)  # what was appended without a publisher: a lag is of what comes after it
         await stand.settle(name)
         lag = await publish_lag(dsn, run_ids[:100], rate=2000, seconds=stand.seconds)
         rows[f"{events:,} events, {idle:,} idle runs"] = {
@@ -54,16 +50,6 @@ async def measure(stand: Stand) -> dict[str, dict[str, float]]:
             "publish lag p99 ms": lag.p99_ms,
         }
     return rows
-
-
-async def _publish(dsn: str) -> None:
-    """What was appended without a publisher goes out: a lag is of what comes after it."""
-    connection = await asyncpg.connect(dsn)
-    async with pipeline(dsn) as stages:
-        stages.publisher.sweep_soon()
-        while await connection.fetchval(_WAITING):
-            await asyncio.sleep(0.05)
-    await connection.close()
 
 
 async def _park(dsn: str) -> None:
