@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 SOURCES = Path(__file__).parent / "native"
-PATIENCE_S = 60
+PATIENCE_S = 140
 
 
 @cache
