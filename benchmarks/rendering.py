@@ -13,13 +13,14 @@ from typing import Any
 
 from benchmarks.bars import Group, svg
 from benchmarks.report import shown
+from benchmarks.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
 RESULTS = Path(__file__).parent / "results"
 PAGE = ROOT / "docs" / "performance.md"
 PICTURES = ROOT / "docs" / "img"
 BLOCK = re.compile(r"(<!-- bench-(?P<name>[\w-]+):begin -->\n).*?(<!-- bench-(?P=name):end -->)", re.DOTALL)
-OURS = "runwire"
+TITLES = {scenario.NAME: scenario.TITLE for scenario in SCENARIOS}
 
 
 def rendered(page: str) -> str:
@@ -51,6 +52,7 @@ def _scenario(name: str, scenario: str, figures: dict[str, Any]) -> list[str | N
         path.write_text(svg(title, axis, groups, target=others[0] if len(others) == 1 else "as good"))
         picture = f"![How many times as good as the others]({path.relative_to(PAGE.parent)})\n"
     return [
+        f"### {TITLES[scenario]}\n",
         f"{_circumstances(figures['machine'], scenario, rounds)}\n",
         picture,
         _table(rows) + "\n",
