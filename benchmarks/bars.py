@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from benchmarks.report import times
+
 LEFT, WIDE, RIGHT = 330, 470, 60
 BAR, GAP, HEAD, FOOT = 13, 13, 74, 50
 COLOURS = ("#2563eb", "#0d9488", "#d97706", "#9333ea", "#64748b")
@@ -62,7 +64,7 @@ def svg(title: str, axis: str, groups: Sequence[Group], *, target: str) -> str:
                 f"fill='{fill}' fill-opacity='{opacity}'/>"
             )
             inside = end + 4 if ratio >= 1 else x(1) + 4
-            parts.append(_text(inside, top + BAR - 3, f"{ratio:.3g} x", size=10, fill="#334155"))
+            parts.append(_text(inside, top + BAR - 3, f"{times(ratio)} x", size=10, fill="#334155"))
             top += BAR
         top += GAP
     parts.append(

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.bars import Group, svg
-from benchmarks.report import shown
+from benchmarks.report import shown, times
 from benchmarks.scenarios import SCENARIOS
 
 ROOT = Path(__file__).parents[1]
@@ -79,15 +79,11 @@ def _table(rows: dict[str, dict[str, float]]) -> str:
     lines = ["| | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
     for what, row in rows.items():
         cells = [
-            "" if key not in row else shown(row[key]) + (f" ({_times(row[f'x {key}'])} x)" if f"x {key}" in row else "")
+            "" if key not in row else shown(row[key]) + (f" ({times(row[f'x {key}'])} x)" if f"x {key}" in row else "")
             for key in columns
         ]
         lines.append(f"| {what} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
-
-
-def _times(ratio: float) -> str:
-    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
 
 
 if __name__ == "__main__":

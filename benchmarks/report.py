@@ -64,6 +64,11 @@ def markdown(title: str, rows: Rows) -> str:
     return "\n".join(lines)
 
 
+def times(ratio: float) -> str:
+    """A ratio as it reads best, without its `x`."""
+    return f"{ratio:,.0f}" if ratio >= 10 else f"{ratio:.2g}"
+
+
 def shown(value: float) -> str:
     """A figure as it reads best."""
     if value == 0:
