@@ -16,6 +16,7 @@ from typing import Any
 
 SOURCES = Path(__file__).parent / "native"
 PATIENCE_S = 140
+"""A connection that the kernel's queue has no room for is tried again after up to a minute."""
 
 
 @cache

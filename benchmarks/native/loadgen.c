@@ -174,7 +174,7 @@ int main(int argc, char **argv) {
     getrlimit(RLIMIT_NOFILE, &files);
     files.rlim_cur = files.rlim_max;
     setrlimit(RLIMIT_NOFILE, &files);
-    int option, patience_s = 130; /* a connection the kernel's queue has no room for is tried again after up to a minute */
+    int option, patience_s = 60;
     if (argc < 3) return 2;
     host = argv[1];
     port = atoi(argv[2]);

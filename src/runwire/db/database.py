@@ -157,7 +157,7 @@ class Session:
             try:
                 async with _transaction(connection) as transaction:
                     yield transaction
-            except (*_TRANSIENT, asyncio.CancelledError):
+            except _TRANSIENT:
                 self._drop()
                 raise
 

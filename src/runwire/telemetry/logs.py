@@ -195,15 +195,12 @@ def _json_logger(threshold: int) -> type[structlog.typing.FilteringBoundLogger]:
         def _proxy_to_logger(self, method_name: str, event: str | None = None, **fields: Any) -> None:
             self._logger.msg(_ENCODE(_facts(method_name, event, self._context | fields)) + b"\n")
 
-    def method(level: str) -> Callable[..., None]:
-        def write(self: Any, event: str | None = None, **fields: Any) -> None:
-            self._logger.msg(_ENCODE(_facts(level, event, self._context | fields)) + b"\n")
+    def at_once(level: str) -> Callable[..., None]:
+        return lambda self, event=None, **fields: self._proxy_to_logger(level, event, **fields)
 
-        return write
-
-    for level in ("info", "warning"):  # those that come with the work
+    for level in ("info", "warning"):  # those that come with the work go past structlog's interpolation
         if logging.getLevelNamesMapping()[level.upper()] >= threshold:
-            setattr(JsonLogger, level, method(level))
+            setattr(JsonLogger, level, at_once(level))
     return JsonLogger
 
 
