@@ -78,6 +78,11 @@ class Links:
         else:
             self.tell_others(RUNS_DIRTY, run_ids)
 
+    async def give_way(self) -> None:
+        """Returns when this process may commit what is appended to it."""
+        if self.publisher is not None:
+            await self.publisher.keep_up()
+
     def claimable(self, agent: str) -> None:
         if self.worker is not None:
             self.worker.wake()
@@ -215,6 +220,7 @@ class Assembly:
                 database,
                 metrics=metrics,
                 on_committed=self._links.committed,
+                give_way=self._links.give_way,
                 connections=settings.append_connections,
                 batch_max=settings.append_batch_max,
                 queue_max=settings.append_queue_max,

@@ -108,7 +108,7 @@ class Settings(BaseSettings):
     append_queue_max: int = Field(20_000, ge=1, description="Appends that may wait; more are refused.")
 
     # publish
-    publish_batch_events: int = Field(1000, ge=1, le=20_000, description="Events one publish step may take.")
+    publish_batch_events: int = Field(2000, ge=1, le=20_000, description="Events one publish step may take.")
     publish_batch_runs: int = Field(200, ge=1, le=5_000, description="Runs one publish step may lock.")
     publish_sweep_s: float = Field(1.0, gt=0, le=60, description="Period of the safety sweep for unpublished events.")
     publish_heartbeat_s: float = Field(

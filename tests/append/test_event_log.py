@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import raw, stages
 from runwire.append import Change, Checkpoint
+from runwire.clock import monotonic
 from runwire.errors import (
     FenceLost,
     IllegalAppend,
@@ -53,6 +54,24 @@ async def test_submissions_of_a_run_are_stored_in_the_order_they_were_made(datab
         ]
         await asyncio.gather(*waiters)
         assert [fn for _, _, fn in await s.events("r")][1:] == [f"t{n}" for n in range(30)]
+
+
+async def test_appends_give_way_and_their_time_counts_from_the_call(database: str) -> None:
+    may_go = asyncio.Event()
+    may_go.set()
+    async with stages(database, give_way=may_go.wait, connections=1) as s:
+        fence = await s.started_run("r")
+        counted = s.metrics.append_duration.count
+        may_go.clear()
+        began = monotonic()
+        waiters = [s.log.submit("r", [debug_trace(f"t{n}")], fence=fence, source=Source.API) for n in range(3)]
+        assert len(await s.events("r")) == 1  # a round trip later nothing has been committed
+        before, total = monotonic(), s.metrics.append_duration.sum
+        may_go.set()
+        await asyncio.gather(*waiters)
+        assert len(await s.events("r")) == 4
+        assert s.metrics.append_duration.count == counted + 3
+        assert s.metrics.append_duration.sum - total >= 2 * (before - began)  # each of them waited so long, too
 
 
 async def test_a_bad_append_fails_alone(database: str) -> None:

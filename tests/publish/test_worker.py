@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from contextlib import aclosing
 from itertools import pairwise
+from typing import Any
+
+import pytest
 
 from pipeline import RecordingBus, running, stages
 from runwire.clock import monotonic
+from runwire.model.event import Source, debug_trace
 from runwire.publish import PublishWorker
+from runwire.publish.worker import KEEP_UP_S
 from waiting import eventually
+
+
+async def at_once(call: Coroutine[Any, Any, None]) -> None:
+    """Fails unless the call returns without waiting for anything."""
+    task = asyncio.create_task(call)
+    await asyncio.sleep(0)
+    assert task.done()
 
 
 async def test_a_publisher_that_sweeps_rarely_says_that_it_lives_all_the_same(database: str) -> None:
@@ -51,6 +65,56 @@ async def test_a_sweep_that_is_asked_for_comes_at_once(database: str) -> None:
             await s.started_run("r")
             worker.sweep_soon()
             await eventually(lambda: bus.seqs("r") == [1])
+
+
+async def test_appends_wait_for_a_publisher_that_is_behind_until_it_has_caught_up(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runwire.publish.worker.KEEP_UP_S", 60)
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        await s.log.append("r", [debug_trace("a.b")] * 6, fence=fence, source=Source.API)
+        async with aclosing(s.publisher(RecordingBus(), batch_events=3)) as publisher:
+            worker = PublishWorker(publisher, sweep_s=60)
+            await at_once(worker.keep_up())  # nothing is known to be behind
+            worker.mark_dirty(["r"])
+            assert await worker.step() == 3
+            held_back = asyncio.create_task(worker.keep_up())
+            assert await worker.step() == 3
+            assert not held_back.done()
+            assert await worker.step() == 1
+            await asyncio.wait_for(held_back, 10)
+
+
+async def test_more_runs_than_go_out_in_two_steps_hold_appends_back_but_not_for_long(database: str) -> None:
+    async with stages(database) as s:
+        worker = PublishWorker(s.publisher(RecordingBus(), batch_runs=1), sweep_s=60)
+        worker.mark_dirty(["a", "b"])
+        await at_once(worker.keep_up())
+        worker.mark_dirty(["c"])
+        began = monotonic()
+        await worker.keep_up()  # nobody steps, as if the bus had hung
+        assert monotonic() - began >= KEEP_UP_S * 0.9
+
+
+async def test_appends_do_not_wait_for_a_publisher_that_fails(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runwire.publish.worker.KEEP_UP_S", 60)
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        await s.log.append("r", [debug_trace("a.b")] * 6, fence=fence, source=Source.API)
+        refused: list[int] = []
+        bus = RecordingBus(refuse=lambda _message: bool(refused))
+        async with aclosing(s.publisher(bus, batch_events=3)) as publisher:
+            worker = PublishWorker(publisher, sweep_s=60)
+            worker.mark_dirty(["r"])
+            await worker.step()
+            held_back = asyncio.create_task(worker.keep_up())
+            refused.append(1)
+            assert await worker.step() == 0
+            await asyncio.wait_for(held_back, 10)
+            await at_once(worker.keep_up())
 
 
 async def test_stopping_publishes_the_rest_though_a_step_finds_nothing(database: str) -> None:

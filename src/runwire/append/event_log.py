@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 from zlib import crc32
 
@@ -48,7 +48,8 @@ class EventLog:
     """Appends events durably, each run's in order, and says so only after the commit.
 
     A few connections write; a run always uses the same one, so two flushes never meet on a run's row.
-    `on_committed` is called with the ids of runs that have new events. Enter it to start, leave it to flush and stop.
+    `on_committed` is called with the ids of runs that have new events. `give_way`, where given, is waited for before
+    each flush: so what is behind in this process holds appends back. Enter it to start, leave it to flush and stop.
     """
 
     def __init__(
@@ -57,12 +58,13 @@ class EventLog:
         *,
         metrics: Metrics,
         on_committed: Callable[[Sequence[str]], None],
+        give_way: Callable[[], Awaitable[object]] | None = None,
         connections: int = 2,
         batch_max: int = 512,
         queue_max: int = 20_000,
     ) -> None:
         sessions = [database.session(f"append {n}", settings=_PLANS) for n in range(connections)]
-        self._lanes = [_Lane(session, batch_max, metrics, on_committed) for session in sessions]
+        self._lanes = [_Lane(session, batch_max, metrics, on_committed, give_way) for session in sessions]
         self._queue_max = queue_max
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
@@ -94,7 +96,7 @@ class EventLog:
             self._metrics.append_failures["storage_unavailable"].inc()
             raise StorageUnavailable(run_id, "the append queue is full" if not lane.stopping else "shutting down")
         waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        lane.put(Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter))
+        lane.put(Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter, monotonic()))
         return waiter
 
     async def append(
@@ -129,6 +131,7 @@ class _Lane:
         batch_max: int,
         metrics: Metrics,
         on_committed: Callable[[Sequence[str]], None],
+        give_way: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self.queue: deque[Request] = deque()
         self.stopping = False
@@ -136,6 +139,7 @@ class _Lane:
         self._batch_max = batch_max
         self._metrics = metrics
         self._on_committed = on_committed
+        self._give_way = give_way
         self._wake = asyncio.Event()
 
     def put(self, request: Request) -> None:
@@ -155,6 +159,8 @@ class _Lane:
                     self._wake.clear()
                     await self._wake.wait()
                     continue
+                if self._give_way is not None:
+                    await self._give_way()
                 await self.flush()
         await self._session.aclose()
 
@@ -192,7 +198,7 @@ class _Lane:
             rows = await self._session.fetch(_SQL["append_plain"], *_arguments(groups))
         else:
             rows = await self._session.fetch(_SQL["append"], *_arguments(groups), *_extra_arguments(groups))
-        self._tell([groups[row[0]] for row in rows], monotonic() - started)
+        self._tell([groups[row[0]] for row in rows])
         for i, base, cancel in rows:
             groups[i].fulfil(base, cancel_requested=cancel)
         if _log.is_enabled_for(logging.DEBUG):
@@ -202,12 +208,14 @@ class _Lane:
             refused = set(range(len(groups))).difference(row[0] for row in rows)
             await self._refuse([groups[i] for i in sorted(refused)])
 
-    def _tell(self, stored: list[Group], took_s: float) -> None:
+    def _tell(self, stored: list[Group]) -> None:
         """Metrics, logs and the publisher hear of a commit after it, never before."""
-        counts = Counter([event.type for group in stored for request in group.requests for event in request.events])
+        now = monotonic()
+        requests = [request for group in stored for request in group.requests]
+        counts = Counter([event.type for request in requests for event in request.events])
         for type_, count in counts.items():
             self._metrics.events_appended[type_].inc(count)
-        self._metrics.append_duration.observe(took_s)
+        self._metrics.append_duration.observe_many([now - request.asked_at for request in requests])
         dirty = [group.head.run_id for group in stored if group.count]
         if dirty:
             self._on_committed(dirty)

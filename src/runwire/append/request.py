@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import msgspec
+
 from runwire.errors import IllegalBatch
 from runwire.model.event import EventType, NewEvent, Source
 from runwire.model.run import TERMINAL, RunState
@@ -29,8 +31,7 @@ class Checkpoint:
     state: bytes | None
 
 
-@dataclass(frozen=True, slots=True)
-class Appended:
+class Appended(msgspec.Struct, frozen=True):
     """What an append got: seqs `first_seq` to `last_seq` (`first_seq - 1 == last_seq` for an empty one)."""
 
     first_seq: int
@@ -38,9 +39,8 @@ class Appended:
     cancel_requested: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Request:
-    """An append waiting for its commit, and the future its caller waits on."""
+class Request(msgspec.Struct, frozen=True):
+    """An append waiting for its commit since `asked_at` (monotonic), and the future its caller waits on."""
 
     run_id: str
     fence: int
@@ -50,6 +50,7 @@ class Request:
     change: Change | None
     checkpoint: Checkpoint | None
     waiter: asyncio.Future[Appended]
+    asked_at: float
 
     def fulfil(self, base: int, *, cancel_requested: bool) -> None:
         if not self.waiter.done():

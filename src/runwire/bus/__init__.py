@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
 from typing import Protocol, TypeAlias
+
+import msgspec
 
 from runwire.model.event import StoredEvent
 
 
-@dataclass(frozen=True, slots=True)
-class Published:
+class Published(msgspec.Struct, frozen=True):
     """Events `first_seq` to `last_seq` of a run, now published. `events` is None where the bus carries only the hint.
 
     `traceparent` (W3C) is the run's, when it is sampled and the bus carries it.

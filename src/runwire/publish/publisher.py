@@ -66,7 +66,7 @@ class Publisher:
         spans: Spans,
         publisher_id: str = "publisher",
         shards: Shards | None = None,
-        batch_events: int = 1000,
+        batch_events: int = 2000,
         batch_runs: int = 200,
         rest_max_s: float = 5.0,
         park_after_s: float = 60.0,
@@ -86,6 +86,12 @@ class Publisher:
         self._backlog = Backlog(rest_max_s=rest_max_s)
         self._in_flight: frozenset[str] = frozenset()
         self._taken_meanwhile: set[str] | None = None
+        self._left_some = False
+
+    @property
+    def behind(self) -> bool:
+        """Whether more waits to be published than goes out in one step."""
+        return self._left_some or len(self._backlog) > 2 * self._batch_runs
 
     @property
     def backlog_runs(self) -> int:
@@ -138,6 +144,7 @@ class Publisher:
         if self._shards is not None:
             run_ids, _ = self._shards.divide(run_ids)
         if not run_ids:
+            self._left_some = False
             return 0
         self._in_flight = frozenset(run_ids)
         if self._taken_meanwhile is not None:
@@ -181,13 +188,16 @@ class Publisher:
             rows = await tx.fetch(_SQL["claim"], run_ids, per_run, self._holder)
             read_at = monotonic()
             if not rows:
+                self._left_some = False
                 return 0
             messages = [_message(run_id, group) for run_id, group in groupby(rows, itemgetter(0))]
             with self._spans.send_events([m.traceparent for m in messages if m.traceparent], count=len(rows)):
                 await self._bus.publish(messages)
             on_bus_us = rows[-1]["now_us"] + round((monotonic() - read_at) * 1e6)
         self._tell(messages, on_bus_us)
-        self._backlog.add(m.run_id for m in messages if m.last_seq - m.first_seq + 1 == per_run)
+        longer = [m.run_id for m in messages if m.last_seq - m.first_seq + 1 == per_run]
+        self._left_some = bool(longer)
+        self._backlog.add(longer)
         return len(rows)
 
     def _failed(self, run_ids: list[str]) -> None:

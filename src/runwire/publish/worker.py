@@ -7,7 +7,7 @@ import contextlib
 import random
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Final
 
 from runwire.clock import monotonic, set_within
 from runwire.errors import BusUnavailable, DatabaseUnavailable
@@ -18,6 +18,8 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
 _BACKOFF_FIRST_S = 0.01
+KEEP_UP_S: Final = 0.05
+"""How long a commit may be held back for the publisher: appends are durable however slow the bus is."""
 _LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before the bus counts as gone
 
 
@@ -50,12 +52,23 @@ class PublishWorker:
         self._heartbeat_due = 0.0
         self._failures = 0
         self._failing: str | None = None
+        self._stepped = asyncio.Event()
 
     def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> list[str]:
         """Returns those of the runs that other publishers publish."""
         others = self._publisher.mark_dirty(run_ids, by=by)
         self._wake.set()
         return others
+
+    async def keep_up(self) -> None:
+        """Returns at once while publishing keeps up with appends; else when it does again, soon in any case.
+
+        Who appends in this process waits for it before each commit. Under overload appends then take longer, as they
+        have to, and more of them share a commit; without it they would win, and events reach clients ever later.
+        """
+        until = monotonic() + KEEP_UP_S
+        while self._publisher.behind and not self._failures and (left := until - monotonic()) > 0:
+            await set_within(self._stepped, left)
 
     def sweep_soon(self) -> None:
         """For when hints may have been lost: looks for unpublished events now."""
@@ -118,6 +131,9 @@ class PublishWorker:
             self._failing = error.code
             _log.warning(LogEvent.PUBLISH_FAILED, code=error.code, failures=self._failures)
             return 0
+        finally:
+            self._stepped.set()  # for those who wait now
+            self._stepped.clear()
         self._failures = 0
         if published or self._failing == DatabaseUnavailable.code:  # nothing to do proves nothing about the bus
             self._failing = None

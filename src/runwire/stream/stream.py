@@ -132,8 +132,10 @@ class Stream:
             if outlet.closing():
                 return DisconnectReason.CLIENT
             if outlet.buffered() > self._limits.pause_bytes:
-                self._pacing.wait_for(self)
-                await self._park()
+                await asyncio.sleep(0)  # the event loop writes at the end of its turn: the client may well take it all
+                if outlet.buffered() > self._limits.pause_bytes:
+                    self._pacing.wait_for(self)
+                    await self._park()
                 continue
             piece = self._first or await hub.slice_after(self.cursor)
             self._first = None
