@@ -133,7 +133,8 @@ class Measured(Assembly):
                 new = tuple([StoredEvent(first + k, ts_us, "DebugTrace", None, "a.b") for k in range(joined)])
                 messages.append(Published(run_id, first, first + joined - 1, new))
             await self.bus.publish(messages)
-            await asyncio.sleep(0)  # hubs flush
+            while self._hubs is not None and self._hubs.writing:  # a tick is a write to each client
+                await asyncio.sleep(0)
             await asyncio.sleep(0)  # and sockets are looked after
         return {}
 

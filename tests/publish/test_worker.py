@@ -97,9 +97,7 @@ async def test_more_runs_than_go_out_in_two_steps_hold_appends_back_but_not_for_
         assert monotonic() - began >= KEEP_UP_S * 0.9
 
 
-async def test_appends_do_not_wait_for_a_publisher_that_fails(
-    database: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_appends_do_not_wait_for_a_publisher_that_fails(database: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runwire.publish.worker.KEEP_UP_S", 60)
     async with stages(database) as s:
         fence = await s.started_run("r")

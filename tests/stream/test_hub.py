@@ -18,6 +18,7 @@ from runwire.settings import Settings
 from runwire.stream.catch_up import CatchUp
 from runwire.stream.hub import RECHECK_FIRST_S, RECHECK_MAX_S, End, Hub
 from runwire.stream.limits import Limits
+from runwire.stream.turns import Turns
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
 from stream.feed import CountingReader, Feed, count, fresh_metrics
 from stream.screen import Screen
@@ -425,21 +426,47 @@ async def test_a_connection_that_fails_in_the_middle_of_a_flush_costs_no_other_c
         assert (bad.cursor, bad.woken) == (0, 1)
 
 
-async def test_a_burst_larger_than_a_write_may_be_is_taken_piecewise_from_the_ring(
+async def test_who_leaves_before_or_after_its_turn_takes_its_own_cursor_along(
     db: Database, bus: MemoryBus, feed: Feed
 ) -> None:
+    async with bench(db, bus) as at:
+        at.hub._turns = Turns(1)
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seats = [Seat() for _ in range(3)]
+        for seat in seats:
+            await seat.reach_the_tail_of(at.hub)
+        await feed.append(2)
+        await feed.to_bus(1, 2)
+        await asyncio.sleep(0)
+        assert sorted(len(seat.screen.writes) for seat in seats) == [0, 0, 1]
+        for seat in seats:
+            at.hub.unfollow(seat)
+        assert [seat.cursor for seat in seats] == [2 * len(seat.screen.writes) for seat in seats]
+        for seat in seats:
+            await seat.reach_the_tail_of(at.hub)
+        await feed.append(1)
+        await feed.to_bus(3, 3)
+        for _ in range(4):
+            await asyncio.sleep(0)
+        assert [seat.screen.seqs for seat in seats] == [[1, 2, 3]] * 3
+
+
+async def test_a_burst_larger_than_a_write_may_be_goes_out_piecewise(db: Database, bus: MemoryBus, feed: Feed) -> None:
     async with bench(db, bus, sse_slow_bytes=65536) as at:
         await at.hub.subscribe()
         await at.hub.locate()
         seat = Seat()
         await seat.reach_the_tail_of(at.hub)
-        await feed.add(500)
+        await feed.append(1500)  # more than the ring keeps
+        await feed.to_bus(1, 1500)
         await asyncio.sleep(0)
-        assert (seat.screen.writes, seat.woken) == ([], 1)
-        await seat.reach_the_tail_of(at.hub)
-        assert seat.screen.seqs == list(range(1, 501))
+        assert len(seat.screen.writes) == 1
+        for _ in range(10):
+            await asyncio.sleep(0)
+        assert seat.screen.seqs == list(range(1, 1501))
         assert max(map(len, seat.screen.writes)) <= 65536 // 2
-        assert at.reader.pages == 0
+        assert (seat.woken, at.reader.pages) == (0, 0)
 
 
 async def test_the_end_is_known_after_the_terminal_event_and_nothing_is_asked_any_more(

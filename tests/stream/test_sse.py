@@ -44,7 +44,7 @@ def test_a_chunk_has_its_length_in_hexadecimal() -> None:
 
 def test_frames_joined_into_a_chunk_are_the_chunk_of_the_joined_frames() -> None:
     frames = [b"ab", b"cde", b"f" * 300]
-    assert sse.joined_chunk(frames, size=305) == sse.chunk(b"".join(frames))
+    assert sse.joined_chunk(frames) == sse.chunk(b"".join(frames))
 
 
 def test_no_frame_is_longer_than_the_bound_that_buffers_are_reckoned_with() -> None:

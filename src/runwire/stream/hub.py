@@ -4,16 +4,16 @@ A hub is a state machine without tasks or timers of its own. What it is told (`d
 from PostgreSQL) it puts in order; what it lacks it asks for by `on_behind` and `check_at`, which the process-wide
 CatchUp serves. So every interleaving can be stepped through.
 
-It knows three seqs: `sent` <= `tail` <= `known`. Followers have everything up to `sent`; the frames up to `tail` go
-out with the next flush; events up to `known` exist, and what of them is published but not here yet is read again
-until it is. The order of attaching is `subscribe`, `locate`, then slices: a message that comes in between only raises
-`published`, and the events are read from PostgreSQL.
+It knows three seqs: `sent` <= `tail` <= `known`. Followers have everything up to `sent`, but for the piece under way,
+which some of them still wait for; the frames up to `tail` go out with the next; events up to `known` exist,
+and what of them is published but not here yet is read again until it is. The order of attaching is `subscribe`,
+`locate`, then slices: a message that comes in between only raises `published`, and the events are read from PostgreSQL.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
@@ -24,11 +24,12 @@ from runwire.clock import monotonic
 from runwire.errors import CursorPastTail
 from runwire.model.event import EventType, StoredEvent, WireEncoder
 from runwire.stream.deliveries import Deliveries
-from runwire.stream.limits import Limits
+from runwire.stream.limits import PAGE_EVENTS_MAX, Limits
 from runwire.stream.outlet import Outlet
 from runwire.stream.reader import LogReader, Position, Stretch
-from runwire.stream.ring import Ring, Slice
+from runwire.stream.ring import Ring, Slice, fitting
 from runwire.stream.sse import event_frame
+from runwire.stream.turns import Turns
 from runwire.telemetry.metrics import StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -72,8 +73,12 @@ class Hub:
         on_behind: Callable[[Hub], None],
         spans: Spans = NO_SPANS,
         deliveries: Deliveries | None = None,
+        turns: Turns | None = None,
     ) -> None:
-        """`on_behind` is called when `stretch_behind` or `wants_end` has something to be served at once."""
+        """`on_behind` is called when `stretch_behind` or `wants_end` has something to be served at once.
+
+        `deliveries` and `turns` are shared with the other hubs of the process.
+        """
         self.run_id = run_id
         self.position: Position | None = None
         self.published = 0
@@ -83,6 +88,8 @@ class Hub:
         """When (monotonic) to read the run's position again: soon while something known is missing, else at silence."""
         self.flushed_at = monotonic()
         self.lost = False
+        self.flush_due = False
+        """It has something to write, and takes its turn."""
         self._bus = bus
         self._reader = reader
         self._limits = limits
@@ -94,14 +101,17 @@ class Hub:
         self._subscription: AbstractAsyncContextManager[None] | None = None
         self._recheck_s = RECHECK_FIRST_S
         self._saw_terminal = False
-        self._flush_due = False
         self._unsent_ts_us: list[int] = []
         self._slices: dict[int, Slice] = {}
         self._reads: dict[int, asyncio.Task[Slice]] = {}
-        self._following: dict[bool, dict[Follower, None]] = {True: {}, False: {}}
+        self._following: dict[Follower, None] = {}
         self._ahead: dict[Follower, None] = {}
+        self._piece: Slice | None = None
+        self._waiting: dict[Follower, None] = {}
+        self._written = 0
         self._metrics = metrics
         self._deliveries = deliveries or Deliveries(metrics)
+        self._turns = turns or Turns()
 
     # ------------------------------------------------------------------ attaching, in this order
 
@@ -162,7 +172,7 @@ class Hub:
     @property
     def is_missing_some(self) -> bool:
         """It knows of something that it does not have."""
-        return self.tail < self.known or self.wants_end
+        return self._ring.tail < self.known or self.wants_end
 
     @property
     def wants_end(self) -> bool:
@@ -180,17 +190,19 @@ class Hub:
         if self.position is None:
             self.published = max(self.published, message.last_seq)
             return
-        tail = self.tail
-        repeated = min(message.last_seq, tail) - message.first_seq + 1
-        if repeated > 0:
-            self._metrics.sse_duplicates_dropped.inc(repeated)
-        if message.last_seq > tail:
+        tail = self._ring.tail
+        if message.last_seq <= tail:
+            self._metrics.sse_duplicates_dropped.inc(message.last_seq - message.first_seq + 1)
+        else:
             if message.first_seq > self.published + 1:
                 self._metrics.sse_gaps_repaired.inc()
             self.published = max(self.published, message.last_seq)
-            if message.first_seq <= tail + 1 and (events := _carried(message)):
-                self._append(events[max(repeated, 0) :])
-            if self.tail < self.published:
+            repeated = tail + 1 - message.first_seq
+            if repeated > 0:
+                self._metrics.sse_duplicates_dropped.inc(repeated)
+            if repeated >= 0 and (events := _carried(message)):
+                self._append(events[repeated:] if repeated else events)
+            if self._ring.tail < self.published:
                 self._on_behind(self)
         self._recheck_s = RECHECK_FIRST_S
         self._plan_check()
@@ -252,10 +264,9 @@ class Hub:
             self._saw_terminal = True
             if self.end is None:
                 self._on_behind(self)
-        if not self._flush_due:
-            # Not at once: what else this turn of the event loop brings goes out in the same write.
-            self._flush_due = True
-            asyncio.get_running_loop().call_soon(self.flush)
+        if not self.flush_due:
+            self.flush_due = True
+            self._turns.take(self)
 
     # ------------------------------------------------------------------ what it gives
 
@@ -272,8 +283,9 @@ class Hub:
             if piece is None:
                 if len(self._slices) >= SLICES_KEPT:
                     self._slices.clear()
-                upto = min(self.sent, cursor + self._limits.page_events)
-                piece = self._slices[cursor] = self._ring.slice(cursor, upto=upto)
+                upto = min(self.sent, cursor + PAGE_EVENTS_MAX)
+                piece = self._ring.slice(cursor, upto=upto, most_bytes=self._limits.slice_bytes)
+                self._slices[cursor] = piece
             return piece
         read = self._reads.get(cursor)
         if read is None:
@@ -285,11 +297,11 @@ class Hub:
     async def _read_page(self, after: int, *, upto: int) -> Slice:
         assert self.position is not None  # noqa: S101  # nobody is admitted before
         stretch = Stretch(self.run_id, self.position.run_day, after, upto)
-        events = await self._reader.events(stretch, limit=self._limits.page_events)
+        events = await self._reader.events(stretch, limit=PAGE_EVENTS_MAX)
         encode = self._encoder.json
         frames = [event_frame(event.seq, encode(event)) for event in events]
         self._ring.prepend(events[-1].seq, frames)
-        return Slice(events[0].seq, frames)
+        return Slice(events[0].seq, fitting(frames, self._limits.slice_bytes))
 
     def follow(self, client: Follower) -> None:
         """Takes over a client that `slice_after` has nothing for: it gets every flush, until `wake`.
@@ -302,61 +314,82 @@ class Hub:
         if client.cursor > self.sent:
             self._ahead[client] = None
         else:
-            self._following[client.outlet.chunked][client] = None
+            self._following[client] = None
 
     def unfollow(self, client: Follower) -> None:
         """Gives a client back, its cursor set; does nothing when it is not the hub's."""
-        if client in self._ahead:
-            del self._ahead[client]
-        elif client in self._following[client.outlet.chunked]:
-            del self._following[client.outlet.chunked][client]
+        if client in self._following:
+            del self._following[client]
             client.cursor = self.sent
+        elif self._piece is not None and client in self._waiting:
+            del self._waiting[client]
+            client.cursor = self._piece.first - 1
+        elif client in self._ahead:
+            del self._ahead[client]
 
-    def flush(self) -> None:
-        """Writes what is new to every follower, in one piece each. Those that cannot take it go on by themselves."""
-        self._flush_due = False
-        if self.sent == self.tail:
-            return
-        piece = self._ring.slice(self.sent, upto=self.tail)
-        released: list[Follower] = []
-        written = 0
-        for chunked, followers in self._following.items():
-            if not followers:
-                continue
-            if piece.size > self._limits.slice_bytes:
-                released += followers
-                continue
-            data = piece.bytes(chunked=chunked)
-            pause_bytes = self._limits.pause_bytes
-            before = len(released)
-            for client in followers:
-                outlet = client.outlet
-                if outlet.closing() or outlet.buffered() > pause_bytes:
-                    released.append(client)
-                    continue
-                try:
-                    outlet.write(data)
-                except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
-                    released.append(client)
-            written += len(followers) - (len(released) - before)
-        for client in released:
-            self.unfollow(client)  # before `sent` moves: this piece is not theirs yet
-        self.sent = self.tail
-        self._count(piece, written)
-        self._ring.trim()
-        self._slices.clear()
-        released += [client for client in self._ahead if client.cursor <= self.sent]
-        for client in released:
-            self.unfollow(client)
+    def flush(self, at_most: int) -> int:
+        """Writes what is new to `at_most` followers, in one piece each; returns how many had their turn.
+
+        Those that cannot take it go on by themselves.
+        """
+        piece = self._piece or self._next_piece()
+        waiting = self._waiting
+        if len(waiting) > at_most:
+            batch = dict(waiting.popitem() for _ in range(at_most))
+        else:
+            batch, self._waiting = waiting, {}
+        tried = len(batch)
+        for client in self._write(piece, batch):
+            del batch[client]
+            client.cursor = piece.first - 1
             client.wake()
-        self._release_at_end()
+        self._written += len(batch)
+        if self._following:
+            self._following |= batch
+        else:
+            self._following = batch
+        if not self._waiting:
+            self._end_piece(piece)
+        return tried
 
-    def _count(self, piece: Slice, written: int) -> None:
-        self.flushed_at = monotonic()
-        if written:
+    def _write(self, piece: Slice, clients: Iterable[Follower]) -> list[Follower]:
+        """Writes the piece to each of them; returns those that did not take it."""
+        refused: list[Follower] = []
+        pause_bytes = self._limits.pause_bytes
+        for client in clients:
+            outlet = client.outlet
+            try:
+                if outlet.closing() or outlet.buffered() > pause_bytes:
+                    refused.append(client)
+                else:
+                    outlet.write(piece.bytes(chunked=outlet.chunked))
+            except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
+                refused.append(client)
+        return refused
+
+    def _next_piece(self) -> Slice:
+        """Takes what is new, as much as may be written at once. From here on it counts as sent."""
+        piece = self._piece = self._ring.slice(self.sent, upto=self.tail, most_bytes=self._limits.slice_bytes)
+        self._waiting, self._following = self._following, self._waiting
+        self.sent = piece.last
+        self._slices.clear()
+        return piece
+
+    def _end_piece(self, piece: Slice) -> None:
+        count = piece.last - piece.first + 1
+        if self._written:
             self.note_delivery(piece)
-            self._deliveries.add(self._unsent_ts_us, clients=written)
-        self._unsent_ts_us = []
+            self._deliveries.add(self._unsent_ts_us[:count], clients=self._written)
+        del self._unsent_ts_us[:count]
+        self.flushed_at = monotonic()
+        self._piece, self._written = None, 0
+        self.flush_due = self.sent < self.tail
+        self._ring.trim(keep=self.tail - self.sent)
+        if self._ahead:
+            for client in [client for client in self._ahead if client.cursor <= self.sent]:
+                self.unfollow(client)
+                client.wake()
+        self._release_at_end()
 
     def note_delivery(self, piece: Slice) -> None:
         """The first delivery of a run by this process has a span: with it a trace reaches a client."""
@@ -367,7 +400,7 @@ class Hub:
 
     def _release_at_end(self) -> None:
         if self.end is not None and self.sent >= self.end.last_seq:
-            for client in (*self._following[True], *self._following[False], *self._ahead):
+            for client in (*self._following, *self._ahead):
                 self.unfollow(client)
                 client.wake()
 

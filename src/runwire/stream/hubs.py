@@ -22,6 +22,7 @@ from runwire.stream.pacing import Pacing
 from runwire.stream.reader import LogReader
 from runwire.stream.reconnects import Reconnects
 from runwire.stream.stream import Stream
+from runwire.stream.turns import Turns
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -69,6 +70,7 @@ class Hubs:
         self._catch_up = CatchUp(reader)
         self._pacing = Pacing(self._limits)
         self._deliveries = Deliveries(metrics)
+        self._turns = Turns()
         self._tenancies: dict[str, _Tenancy] = {}
         self._open: dict[Stream, None] = {}
         self._none_open = asyncio.Event()
@@ -151,6 +153,11 @@ class Hubs:
         for tenancy in self._tenancies.values():
             tenancy.hub.check_at = 0.0
 
+    @property
+    def writing(self) -> bool:
+        """Whether some who follow a run are still to get their turn with what is new in it."""
+        return self._turns.some_due
+
     def write_age_s(self, now: float) -> float:
         """Seconds since the last write to the open stream that waited longest; grows when nobody looks any more."""
         return self._oldest_write_s + (now - self._tended_at) if self._open else 0.0
@@ -189,6 +196,7 @@ class Hubs:
             on_behind=self._catch_up.ask,
             spans=self._spans,
             deliveries=self._deliveries,
+            turns=self._turns,
         )
 
         async def opening() -> None:

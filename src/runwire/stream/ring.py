@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate
 
 from runwire.errors import RunwireError
+from runwire.stream.limits import FRAME_MAX
 from runwire.stream.sse import joined_chunk
 
 
@@ -22,12 +25,11 @@ class BrokenSequence(RunwireError):
 class Slice:
     """The frames of `first` to `last`, to be written as one piece; joined and chunked once, however many write it."""
 
-    __slots__ = ("_chunked", "_frames", "_plain", "first", "last", "size")
+    __slots__ = ("_chunked", "_frames", "_plain", "first", "last")
 
     def __init__(self, first: int, frames: Sequence[bytes]) -> None:
         self.first = first
         self.last = first + len(frames) - 1
-        self.size = sum(map(len, frames))
         self._frames: Sequence[bytes] = frames
         self._plain: bytes | None = None
         self._chunked: bytes | None = None
@@ -36,11 +38,18 @@ class Slice:
         """The same object at every call."""
         if chunked:
             if self._chunked is None:
-                self._chunked = joined_chunk(self._frames, size=self.size)
+                self._chunked = joined_chunk(self._frames)
             return self._chunked
         if self._plain is None:
             self._plain = b"".join(self._frames)
         return self._plain
+
+
+def fitting(frames: Sequence[bytes], most_bytes: int) -> Sequence[bytes]:
+    """The first of the frames that are `most_bytes` long together, or one if that is longer."""
+    if len(frames) * FRAME_MAX <= most_bytes:  # of a few there is no need to know
+        return frames
+    return frames[: max(bisect_right(list(accumulate(map(len, frames))), most_bytes), 1)]
 
 
 class Ring:
@@ -67,8 +76,9 @@ class Ring:
         if last == self.tail - len(self._frames) and room > 0:
             self._frames[:0] = frames[-room:]
 
-    def trim(self) -> None:
-        excess = len(self._frames) - self.capacity
+    def trim(self, *, keep: int = 0) -> None:
+        """Drops the oldest, but for the last `keep` and those there is room for."""
+        excess = len(self._frames) - max(self.capacity, keep)
         if excess > 0:
             del self._frames[:excess]
 
@@ -76,9 +86,9 @@ class Ring:
         """Whether every frame from `after + 1` to the tail is here."""
         return after >= self.tail - len(self._frames)
 
-    def slice(self, after: int, *, upto: int) -> Slice:
-        """The frames `after` < seq <= `upto`, which the ring must reach."""
+    def slice(self, after: int, *, upto: int, most_bytes: int) -> Slice:
+        """The frames `after` < seq <= `upto`, which the ring must reach, as far as they fit into `most_bytes`."""
         oldest = self.tail - len(self._frames)
         if after < oldest:
             raise BrokenSequence(expected=after + 1, actual=oldest + 1)
-        return Slice(after + 1, self._frames[after - oldest : upto - oldest])
+        return Slice(after + 1, fitting(self._frames[after - oldest : upto - oldest], most_bytes))

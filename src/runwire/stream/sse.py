@@ -51,6 +51,6 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def joined_chunk(frames: Sequence[bytes], *, size: int) -> bytes:
-    """The frames, `size` bytes together, joined into one chunk without copying them twice."""
-    return b"".join((b"%x\r\n" % size, *frames, b"\r\n"))
+def joined_chunk(frames: Sequence[bytes]) -> bytes:
+    """The frames joined into one chunk without copying them twice."""
+    return b"".join((b"%x\r\n" % sum(map(len, frames)), *frames, b"\r\n"))
