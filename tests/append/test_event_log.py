@@ -56,6 +56,30 @@ async def test_submissions_of_a_run_are_stored_in_the_order_they_were_made(datab
         assert [fn for _, _, fn in await s.events("r")][1:] == [f"t{n}" for n in range(30)]
 
 
+async def test_callers_that_come_back_share_a_commit_with_those_that_waited_meanwhile(database: str) -> None:
+    flushes = 0
+    flushing = asyncio.Event()
+
+    async def count() -> None:
+        nonlocal flushes
+        flushes += 1
+        flushing.set()
+
+    async with stages(database, give_way=count, connections=1) as s:
+        fences = {f"r{n}": await s.started_run(f"r{n}") for n in range(8)}
+
+        async def caller(run_id: str) -> None:
+            for _ in range(10):
+                await s.log.append(run_id, [debug_trace("a.b")], fence=fences[run_id], source=Source.API)
+
+        flushes = 0
+        flushing.clear()
+        first = [asyncio.create_task(caller(run_id)) for run_id in list(fences)[:4]]
+        await flushing.wait()
+        await asyncio.gather(*first, *(caller(run_id) for run_id in list(fences)[4:]))
+        assert flushes <= 13  # 20, if one half always waited for the other
+
+
 async def test_appends_give_way_and_their_time_counts_from_the_call(database: str) -> None:
     may_go = asyncio.Event()
     may_go.set()

@@ -12,8 +12,8 @@ from typing import Final, Protocol
 
 from runwire.telemetry.logs import LogEvent, get_logger
 
-WRITES_A_TURN: Final = 256
-"""Two to three milliseconds of one core."""
+WRITES_A_TURN: Final = 64
+"""Half a millisecond of one core. An append waits for some turns, so what is shorter lets more of them through."""
 
 _log = get_logger()
 
