@@ -47,13 +47,13 @@ async def postgres(dsn: str) -> AsyncIterator[Bus]:
 
     async def cut() -> None:
         killer = await raw(dsn)
+        before = len(missed)
         terminated = await killer.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE application_name IN ('runwire listener', 'runwire bus') AND datname = current_database()"
         )
         assert terminated >= 1
         await killer.close()
-        before = len(missed)
         await eventually(lambda: len(missed) > before, within_s=10)
 
     async with running(reader.listener.run()), Database(dsn) as database:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 
 from runwire.bus import Deliver, Published
-from runwire.bus.subscribers import Subscribers, tell
+from runwire.bus.subscribers import Subscribers, Subscription, tell
 
 
 class MemoryBus:
@@ -20,7 +19,5 @@ class MemoryBus:
             for deliver in self._subscribers.of(message.run_id):
                 tell(deliver, message)
 
-    @asynccontextmanager
-    async def subscribe(self, run_id: str, deliver: Deliver) -> AsyncIterator[None]:
-        with self._subscribers.subscribed(run_id, deliver):
-            yield
+    def subscribe(self, run_id: str, deliver: Deliver) -> Subscription:
+        return self._subscribers.subscribed(run_id, deliver)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Sequence
 
 from runwire.bus import Deliver, Published
-from runwire.bus.subscribers import Subscribers, tell
+from runwire.bus.subscribers import Subscribers, Subscription, tell
 from runwire.db import Listener, Session
 from runwire.db.notify import EVENTS_PUBLISHED, packed
 from runwire.errors import BusUnavailable, DatabaseUnavailable
@@ -36,10 +35,8 @@ class PostgresBusReader:
         self._subscribers = Subscribers()
         self.listener = Listener(dsn, {EVENTS_PUBLISHED: self._route}, on_connected=on_connected)
 
-    @asynccontextmanager
-    async def subscribe(self, run_id: str, deliver: Deliver) -> AsyncIterator[None]:
-        with self._subscribers.subscribed(run_id, deliver):
-            yield
+    def subscribe(self, run_id: str, deliver: Deliver) -> Subscription:
+        return self._subscribers.subscribed(run_id, deliver)
 
     def _route(self, payload: str) -> None:
         for word in payload.split(" "):

@@ -2,13 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from runwire.bus import Deliver, Published
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
+
+
+class Subscription:
+    """One callback among those of its run, inside the block; `with` and `async with` are the same to it.
+
+    Written by hand because there is one for every hub: a generator's frame would be a KiB more of each.
+    """
+
+    __slots__ = ("_by_run", "_deliver", "_run_id")
+
+    def __init__(self, by_run: dict[str, tuple[Deliver, ...]], run_id: str, deliver: Deliver) -> None:
+        self._by_run = by_run
+        self._run_id = run_id
+        self._deliver = deliver
+
+    def __enter__(self) -> None:
+        self._by_run[self._run_id] = (*self._by_run.get(self._run_id, ()), self._deliver)
+
+    def __exit__(self, *_: object) -> None:
+        left = list(self._by_run[self._run_id])
+        left.remove(self._deliver)
+        if left:
+            self._by_run[self._run_id] = tuple(left)
+        else:
+            del self._by_run[self._run_id]
+
+    async def __aenter__(self) -> None:
+        self.__enter__()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.__exit__()
 
 
 class Subscribers:
@@ -17,19 +45,9 @@ class Subscribers:
     def __init__(self) -> None:
         self._by_run: dict[str, tuple[Deliver, ...]] = {}
 
-    @contextmanager
-    def subscribed(self, run_id: str, deliver: Deliver) -> Iterator[None]:
+    def subscribed(self, run_id: str, deliver: Deliver) -> Subscription:
         """Inside, `deliver` is told of the run; as often as it is subscribed."""
-        self._by_run[run_id] = (*self._by_run.get(run_id, ()), deliver)
-        try:
-            yield
-        finally:
-            left = list(self._by_run[run_id])
-            left.remove(deliver)
-            if left:
-                self._by_run[run_id] = tuple(left)
-            else:
-                del self._by_run[run_id]
+        return Subscription(self._by_run, run_id, deliver)
 
     def of(self, run_id: str) -> tuple[Deliver, ...]:
         """Those there are now: who comes or goes while they are told changes nothing of it."""

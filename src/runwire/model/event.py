@@ -114,6 +114,8 @@ class WireEncoder:
     Names and fns are identifiers by the log's own rule, so nothing in them ever needs escaping.
     """
 
+    __slots__ = ("_head", "_source")
+
     def __init__(self, run_id: str, *, source: Source = Source.OUTBOX) -> None:
         self._head = f'{{"runId":"{run_id}","seq":'
         self._source = f'","v":{VERSION},"source":"{source.value}"'

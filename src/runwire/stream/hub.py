@@ -62,6 +62,40 @@ class Follower(Protocol):
 class Hub:
     """Enters a run's subscription and keeps its tail. One event loop's, like everything here."""
 
+    __slots__ = (
+        "_ahead",
+        "_bus",
+        "_deliveries",
+        "_encoder",
+        "_following",
+        "_limits",
+        "_metrics",
+        "_on_behind",
+        "_piece",
+        "_reader",
+        "_reads",
+        "_recheck_s",
+        "_ring",
+        "_saw_terminal",
+        "_slices",
+        "_spans",
+        "_subscription",
+        "_turns",
+        "_undelivered",
+        "_unsent_ts_us",
+        "_waiting",
+        "_written",
+        "check_at",
+        "end",
+        "flush_due",
+        "flushed_at",
+        "lost",
+        "position",
+        "published",
+        "run_id",
+        "sent",
+    )
+
     def __init__(
         self,
         run_id: str,

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from math import inf
 from types import TracebackType
@@ -105,41 +104,14 @@ class Hubs:
         for tenancy in tuple(self._tenancies.values()):
             await self._close(tenancy)
 
-    @asynccontextmanager
-    async def attach(
-        self, run_id: str, *, cursor: Cursor, client: str | None = None
-    ) -> AsyncIterator[Stream | NothingLeft]:
+    def attach(self, run_id: str, *, cursor: Cursor, client: str | None = None) -> Attachment:
         """Inside the block the run's hub is held, subscribed and located, and the stream counts as open.
 
         `client` tells one client from another, to count its reconnects; it is shown nowhere.
         Gives NothingLeft when the cursor is the end of a closed run. Raises RunNotFound, CursorPastTail, CursorExpired
         and DatabaseUnavailable, all before anything needs to be sent. While draining, the stream ends at once.
         """
-        tenancy = self._tenancies.get(run_id) or self._open_hub(run_id)
-        hub = tenancy.hub
-        stream = Stream(
-            hub, cursor=cursor.seq, pacing=self._pacing, metrics=self._metrics, limits=self._limits, spans=self._spans
-        )
-        tenancy.streams[stream] = None
-        try:
-            await asyncio.shield(tenancy.opened)
-            with self._spans.subscribe(hub.traceparent, run_id=run_id):
-                first = await hub.admit(cursor.seq)
-            if isinstance(first, End):
-                yield NothingLeft(run_id, first.state, first.last_seq)
-                return
-            stream.start_with(first)
-            if cursor.resumed:
-                self._note_reconnect(run_id, client)
-            self._opened(stream, resumed=cursor.resumed)
-            try:
-                yield stream
-            finally:
-                self._closed(stream)
-        finally:
-            del tenancy.streams[stream]
-            if not tenancy.streams:
-                tenancy.idle_since = monotonic()
+        return Attachment(self, run_id, cursor, client)
 
     async def drain(self) -> None:
         """Ends every stream, resumable elsewhere, and those still to come; returns when all have ended."""
@@ -224,9 +196,37 @@ class Hubs:
         self._catch_up.forget(tenancy.hub)
         await tenancy.hub.aclose()
 
-    # ------------------------------------------------------------------ counting
+    # ------------------------------------------------------------------ streams come and go
 
-    def _opened(self, stream: Stream, *, resumed: bool) -> None:
+    def hold(self, run_id: str, *, cursor: int) -> tuple[_Tenancy, Stream]:
+        """A stream of the run at `cursor`, for which the run's hub is kept. For Attachment."""
+        tenancy = self._tenancies.get(run_id) or self._open_hub(run_id)
+        stream = Stream(
+            tenancy.hub,
+            cursor=cursor,
+            pacing=self._pacing,
+            metrics=self._metrics,
+            limits=self._limits,
+            spans=self._spans,
+        )
+        tenancy.streams[stream] = None
+        return tenancy, stream
+
+    async def admit(self, tenancy: _Tenancy, stream: Stream) -> NothingLeft | None:
+        """Brings the stream to its first piece, or says that there is nothing left for it. For Attachment."""
+        hub = tenancy.hub
+        await asyncio.shield(tenancy.opened)
+        with self._spans.subscribe(hub.traceparent, run_id=hub.run_id):
+            first = await hub.admit(stream.cursor)
+        if isinstance(first, End):
+            return NothingLeft(hub.run_id, first.state, first.last_seq)
+        stream.start_with(first)
+        return None
+
+    def opened(self, stream: Stream, *, client: str | None, resumed: bool) -> None:
+        """Counts a stream, and has it end at once while draining. For Attachment."""
+        if resumed:
+            self._note_reconnect(stream.run_id, client)
         self._open[stream] = None
         self._none_open.clear()
         self._metrics.sse_connections.inc()
@@ -235,7 +235,7 @@ class Hubs:
         if self._draining:
             stream.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
 
-    def _closed(self, stream: Stream) -> None:
+    def closed(self, stream: Stream) -> None:
         del self._open[stream]
         if not self._open:
             self._none_open.set()
@@ -248,6 +248,45 @@ class Hubs:
         self._run_reconnects.add(run_id, now=now)
         if client is not None:
             self._client_reconnects.add(client, now=now)
+
+
+class Attachment:
+    """A client at its hub, from its coming to its going: what `Hubs.attach` gives, to be entered once.
+
+    Written by hand because there is one for every open stream: a generator's frame would be a KiB more of each.
+    """
+
+    __slots__ = ("_client", "_counted", "_cursor", "_hubs", "_run_id", "_stream", "_tenancy")
+
+    def __init__(self, hubs: Hubs, run_id: str, cursor: Cursor, client: str | None) -> None:
+        self._hubs = hubs
+        self._run_id = run_id
+        self._cursor = cursor
+        self._client = client
+        self._counted = False
+
+    async def __aenter__(self) -> Stream | NothingLeft:
+        self._tenancy, self._stream = self._hubs.hold(self._run_id, cursor=self._cursor.seq)
+        try:
+            left = await self._hubs.admit(self._tenancy, self._stream)
+            if left is None:
+                self._hubs.opened(self._stream, client=self._client, resumed=self._cursor.resumed)
+                self._client, self._counted = None, True
+        except BaseException:
+            self._let_go()
+            raise
+        return left or self._stream
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._counted:
+            self._hubs.closed(self._stream)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        tenancy = self._tenancy
+        del tenancy.streams[self._stream]
+        if not tenancy.streams:
+            tenancy.idle_since = monotonic()
 
 
 async def _every(period_s: float, step: Callable[[float], Awaitable[None]]) -> None:

@@ -55,6 +55,8 @@ def fitting(frames: Sequence[bytes], most_bytes: int) -> Sequence[bytes]:
 class Ring:
     """A run's last frames, `capacity` of them after each `trim`. Seqs in it are dense and end at `tail`."""
 
+    __slots__ = ("_frames", "capacity", "tail")
+
     def __init__(self, capacity: int, *, tail: int = 0) -> None:
         self.capacity = capacity
         self.tail = tail

@@ -23,6 +23,27 @@ _HEARTBEAT_CHUNK = chunk(HEARTBEAT)
 class Stream:
     """What `Hubs.attach` gives. Send `prelude` as the first of the body, then `run`."""
 
+    __slots__ = (
+        "_asked",
+        "_backfilled",
+        "_ended_with",
+        "_first",
+        "_hub",
+        "_limits",
+        "_metrics",
+        "_opened_at",
+        "_pacing",
+        "_parked",
+        "_rotate_at",
+        "_spans",
+        "_stored_part",
+        "_with_hub",
+        "_wrote_at",
+        "cursor",
+        "outlet",
+        "reason",
+    )
+
     def __init__(
         self,
         hub: Hub,
@@ -35,16 +56,15 @@ class Stream:
     ) -> None:
         self.cursor = cursor
         """The last seq written. While the hub has this stream, the hub's `sent` is."""
+        self.outlet: Outlet
         self.reason = DisconnectReason.CLIENT
         """Why it ended; of a stream that never ran, that its client went away."""
-        self.outlet: Outlet
         self._hub = hub
         self._pacing = pacing
         self._metrics = metrics
         self._limits = limits
         self._spans = spans
         self._stored_part: AbstractContextManager[object] | None = None
-        self._prelude = prelude(cursor, retry_ms=limits.retry_ms)
         self._opened_at = self._wrote_at = monotonic()
         self._rotate_at = self._opened_at + limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load
         self._first: Slice | None = None
@@ -60,8 +80,11 @@ class Stream:
 
     @property
     def prelude(self) -> bytes:
-        """The first bytes of the body, without chunk framing: `retry:`, and the client's own cursor back."""
-        return self._prelude
+        """The first bytes of the body, without chunk framing: `retry:`, and the client's own cursor back.
+
+        To be sent before `run`.
+        """
+        return prelude(self.cursor, retry_ms=self._limits.retry_ms)
 
     def rotate_within(self, seconds: float) -> None:
         """Has the stream rotated no later: what let its client in does not hold for longer."""
@@ -135,7 +158,7 @@ class Stream:
                 await asyncio.sleep(0)  # the event loop writes at the end of its turn: the client may well take it all
                 if outlet.buffered() > self._limits.pause_bytes:
                     self._pacing.wait_for(self)
-                    await self._park()
+                    await self._parking()
                 continue
             piece = self._first or await hub.slice_after(self.cursor)
             self._first = None
@@ -149,12 +172,13 @@ class Stream:
                 # Nothing was awaited since the hub said that it has no more: what comes now comes by the hub.
                 hub.follow(self)
                 self._with_hub = True
-                await self._park()
+                await self._parking()
                 self._with_hub = False
 
-    async def _park(self) -> None:
+    def _parking(self) -> asyncio.Future[None]:
+        """What to await until `wake`. No coroutine: it would be kept for as long as the stream has nothing to do."""
         self._parked = asyncio.get_running_loop().create_future()
-        await self._parked
+        return self._parked
 
     def _send(self, piece: Slice) -> None:
         if piece.first != self.cursor + 1:
