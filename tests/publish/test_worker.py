@@ -87,14 +87,21 @@ async def test_appends_wait_for_a_publisher_that_is_behind_until_it_has_caught_u
 
 
 async def test_more_runs_than_go_out_in_two_steps_hold_appends_back_but_not_for_long(database: str) -> None:
-    async with stages(database) as s:
-        worker = PublishWorker(s.publisher(RecordingBus(), batch_runs=1), sweep_s=60)
+    async with stages(database) as s, aclosing(s.publisher(RecordingBus(), batch_runs=1)) as publisher:
+        worker = PublishWorker(publisher, sweep_s=60)
         worker.mark_dirty(["a", "b"])
         await at_once(worker.keep_up())
-        worker.mark_dirty(["c"])
+        worker.mark_dirty(["c", "d"])
         began = monotonic()
         await worker.keep_up()  # nobody steps, as if the bus had hung
         assert monotonic() - began >= KEEP_UP_S * 0.9
+        await at_once(worker.keep_up())  # and it is not waited for again
+        await worker.step()
+        held_back = asyncio.create_task(worker.keep_up())
+        await asyncio.sleep(0)
+        assert not held_back.done()
+        await worker.step()
+        await asyncio.wait_for(held_back, 10)
 
 
 async def test_appends_do_not_wait_for_a_publisher_that_fails(database: str, monkeypatch: pytest.MonkeyPatch) -> None:

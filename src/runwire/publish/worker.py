@@ -19,7 +19,7 @@ from runwire.telemetry.logs import LogEvent, get_logger
 _log = get_logger()
 _BACKOFF_FIRST_S = 0.01
 KEEP_UP_S: Final = 0.05
-"""How long a commit may be held back for the publisher: appends are durable however slow the bus is."""
+"""How long commits may be held back for a step of the publisher: appends are durable however slow the bus is."""
 _LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before the bus counts as gone
 
 
@@ -53,6 +53,7 @@ class PublishWorker:
         self._failures = 0
         self._failing: str | None = None
         self._stepped = asyncio.Event()
+        self._too_slow = False
 
     def mark_dirty(self, run_ids: Iterable[str], *, by: str = "local") -> list[str]:
         """Returns those of the runs that other publishers publish."""
@@ -65,10 +66,11 @@ class PublishWorker:
 
         Who appends in this process waits for it before each commit. Under overload appends then take longer, as they
         have to, and more of them share a commit; without it they would win, and events reach clients ever later.
+        Nobody waits for a publisher that fails, nor twice for a step that was waited for in vain.
         """
         until = monotonic() + KEEP_UP_S
-        while self._publisher.behind and not self._failures and (left := until - monotonic()) > 0:
-            await set_within(self._stepped, left)
+        while self._publisher.behind and not (self._failures or self._too_slow) and (left := until - monotonic()) > 0:
+            self._too_slow = not await set_within(self._stepped, left)
 
     def sweep_soon(self) -> None:
         """For when hints may have been lost: looks for unpublished events now."""
@@ -132,6 +134,7 @@ class PublishWorker:
             _log.warning(LogEvent.PUBLISH_FAILED, code=error.code, failures=self._failures)
             return 0
         finally:
+            self._too_slow = False
             self._stepped.set()  # for those who wait now
             self._stepped.clear()
         self._failures = 0
