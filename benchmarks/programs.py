@@ -100,15 +100,10 @@ async def crowd(
     after: int | None = None,
     path: str = "/api/agents/runs/%s/stream",
     mark: str = "data: {",
-    pause_us: int = 0,
 ) -> AsyncIterator[Crowd]:
-    """`clients` streams over runs `prefix`-0 to `prefix`-(runs - 1), with cursor `after` or none.
-
-    They read `pause_us` after they were woken, so that a server is not charged for waking them for each event.
-    """
+    """`clients` streams over runs `prefix`-0 to `prefix`-(runs - 1), with cursor `after` or none."""
     cursor = [] if after is None else ["-a", str(after)]
     arguments = ["-c", str(clients), "-r", str(runs), "-x", prefix, "-p", path, "-m", mark, "-t", str(PATIENCE_S)]
-    arguments += ["-i", str(pause_us)]
     async with conversation("loadgen", program("loadgen"), "127.0.0.1", str(port), *arguments, *cursor) as talk:
         yield Crowd(talk, await talk.answer())
 

@@ -1,6 +1,6 @@
 /* A crowd of SSE clients on one thread, so that it is not the bottleneck of what it measures.
  *
- *   loadgen HOST PORT -c CLIENTS -r RUNS [-x PREFIX] [-p PATH] [-a LAST_EVENT_ID] [-m MARK] [-t SECONDS] [-i MICROSECONDS]
+ *   loadgen HOST PORT -c CLIENTS -r RUNS [-x PREFIX] [-p PATH] [-a LAST_EVENT_ID] [-m MARK] [-t SECONDS]
  *
  * Client i follows run PREFIX-(i % RUNS), whose name stands for %s in PATH. All connect at once; when each has the head
  * of its response, a line of JSON says so. Then commands are taken from stdin, and each is answered by a line:
@@ -11,9 +11,6 @@
  *
  * A delivery is a line that begins with MARK. Its "t.<microseconds of CLOCK_MONOTONIC>" is when its event was appended,
  * by the one clock all processes of a machine share; its age at the read is the lag.
- *
- * With -i it reads so long after it was woken, as a network card coalesces interrupts: a client on the same machine makes
- * the server pay for waking it, and the faster the server, the more rarely. For what measures writes, not lags.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -44,7 +41,6 @@ static int client_count = 1, run_count = 1, left_connected, headed_count, epoll_
 static const char *prefix = "bench", *path = "/api/agents/runs/%s/stream", *host = "127.0.0.1";
 static int port;
 static long cursor = 0, cursor_given = 0;
-static useconds_t pause_us = 0;
 static uint64_t deliveries, lag_count, lag_max, first_us, last_us, lags[BUCKETS];
 static const char *mark = "data: {";
 static size_t mark_length = 7;
@@ -183,7 +179,7 @@ int main(int argc, char **argv) {
     host = argv[1];
     port = atoi(argv[2]);
     optind = 3;
-    while ((option = getopt(argc, argv, "c:r:p:x:a:m:t:i:")) != -1) switch (option) {
+    while ((option = getopt(argc, argv, "c:r:p:x:a:m:t:")) != -1) switch (option) {
         case 'c': client_count = atoi(optarg); break;
         case 'r': run_count = atoi(optarg); break;
         case 'p': path = optarg; break;
@@ -191,7 +187,6 @@ int main(int argc, char **argv) {
         case 'a': cursor = atol(optarg); cursor_given = 1; break;
         case 'm': mark = optarg; mark_length = strlen(mark); break;
         case 't': patience_s = atoi(optarg); break;
-        case 'i': pause_us = (useconds_t)atoi(optarg); break;
         default: return 2;
     }
     clients = calloc((size_t)client_count, sizeof *clients);
@@ -217,10 +212,7 @@ int main(int argc, char **argv) {
     int expecting = 0;
     for (;;) {
         if (poll(in, 2, 100) < 0) fail("poll");
-        if (in[1].revents) {
-            if (pause_us) usleep(pause_us);
-            turn(0);
-        }
+        if (in[1].revents) turn(0);
         if (in[0].revents) {
             ssize_t got = read(0, line + have, sizeof line - 1 - have);
             if (got <= 0) return 0;
