@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-import pytest
+from structlog.testing import capture_logs
 
 from runwire.stream.turns import Turns
 
@@ -42,12 +42,14 @@ async def test_a_turn_of_the_loop_writes_so_much_and_who_has_more_waits_for_the_
     assert seen == [[("large", 10)], [("none", 0), ("small", 3), ("large", 6)], [("large", 9)], [], []]
 
 
-async def test_a_hub_that_raises_is_logged_and_stands_in_nobodys_way(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_hub_that_raises_is_logged_and_stands_in_nobodys_way() -> None:
     shared = Turns(10)
     noted: list[tuple[str, int]] = []
     broken = Desk("broken", -1, noted)
     shared.take(broken)
     shared.take(Desk("whole", 2, noted))
-    await asyncio.sleep(0)
+    with capture_logs() as logged:
+        await asyncio.sleep(0)
+    assert [(line["event"], line["task"], line["run_id"]) for line in logged] == [("task_failed", "flush", "broken")]
     assert noted == [("whole", 2)]
     assert not broken.flush_due
