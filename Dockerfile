@@ -1,11 +1,12 @@
-FROM python:3.13.15-slim-bookworm AS build
+FROM python:3.13.15-bookworm AS build
+# Not slim: there is a C compiler in it, for the part of runwire that is written in C.
 WORKDIR /src
 # With what a deployment needs of the extras: tokens, NATS, the archive. It has no PostgreSQL of its own.
 COPY requirements-image.lock ./
 RUN python -m venv --without-pip /opt/runwire \
     && pip --python /opt/runwire/bin/python install --no-cache-dir --disable-pip-version-check \
         --require-hashes --only-binary :all: --requirement requirements-image.lock
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src ./src
 COPY docs ./docs
 RUN pip --python /opt/runwire/bin/python install --no-cache-dir --disable-pip-version-check --no-deps .

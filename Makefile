@@ -134,7 +134,7 @@ else
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 endif
 
-$(RUNTIME): pyproject.toml $(LOCK) | $(BIN)/python
+$(RUNTIME): pyproject.toml hatch_build.py $(wildcard src/runwire/*/*.c) $(LOCK) | $(BIN)/python
 	@echo "installing runwire into $(VENV) ..." >&2
 ifneq ($(LOCK),)
 	@$(INSTALL) --require-hashes -r requirements.lock

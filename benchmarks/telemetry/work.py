@@ -141,7 +141,7 @@ class Pipeline:
                 async with self._hubs.attach(run_id, cursor=Cursor(0)) as stream:
                     assert not isinstance(stream, NothingLeft)
                     ready.set()
-                    await stream.run(Outlet(transport.write, transport.get_write_buffer_size, transport.is_closing))
+                    await stream.run(Outlet.of(transport))
             finally:
                 transport.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -54,6 +55,50 @@ class Screen:
         """The `retry:` the stream ended with."""
         last = self.blocks[-1] if self.writes else {}
         return int(last["retry"]) if "retry" in last else None
+
+
+class Connected(Screen):
+    """A screen behind a real socket, with a transport's buffer for what the socket does not take; both are small.
+
+    It reads everything whenever somebody looks, unless it is `stuck`.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(chunked=True)
+        self.near, self.far = socket.socketpair()
+        self.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+        for end in (self.near, self.far):
+            end.setblocking(False)
+        self.held = b""
+        self.outlet = Outlet(self._write, self._buffered, lambda: self.gone, socket=self.near.fileno())
+
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
+    @property
+    def text(self) -> str:
+        while not self.stuck and (self._receive() or self._send()):
+            pass
+        return super().text
+
+    def _write(self, data: bytes) -> None:
+        self.held += data
+
+    def _buffered(self) -> int:
+        return max(self.stuck, len(self.held))
+
+    def _send(self) -> bool:
+        sent = self.near.send(self.held)
+        self.held = self.held[sent:]
+        return sent > 0
+
+    def _receive(self) -> bool:
+        try:
+            self.writes.append(self.far.recv(65536))
+        except BlockingIOError:
+            return False
+        return True
 
 
 def _unchunked(body: bytes) -> bytes:

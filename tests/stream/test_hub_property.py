@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
+from contextlib import closing
 from dataclasses import dataclass, field, replace
 
 from hypothesis import given, settings
@@ -19,7 +20,7 @@ from runwire.stream.limits import Limits
 from runwire.stream.reader import LogReader, Position
 from runwire.stream.turns import Turns
 from stream.feed import fresh_metrics, made_event
-from stream.screen import Screen
+from stream.screen import Connected, Screen
 
 TODAY = dt.date(2026, 1, 1)
 
@@ -112,7 +113,7 @@ class Run:
         elif kind == "flush":
             await asyncio.sleep(0)
         elif kind == "join" and hub.position is not None:
-            await self.join(Seat(at := min(a * b, hub.known), at))
+            await self.join(Seat(at := min(a * b, hub.known), at, Connected() if a % 2 else Screen()))
         elif kind == "leave":
             for seat in self.seats[a % 3 : a % 3 + b]:
                 self.hub.unfollow(seat)
@@ -137,10 +138,15 @@ class Run:
             if not seat.with_hub and not seat.screen.stuck:
                 while (piece := await self.hub.slice_after(seat.cursor)) is not None:
                     assert piece.first == seat.cursor + 1
-                    seat.outlet.write(piece.bytes(chunked=False))
+                    seat.outlet.write(piece.bytes(chunked=seat.outlet.chunked))
                     seat.cursor = piece.last
                 self.hub.follow(seat)
                 seat.with_hub = True
+
+    def close(self) -> None:
+        for seat in self.seats:
+            if isinstance(seat.screen, Connected):
+                seat.screen.close()
 
     def check(self, *, upto: int | None = None) -> None:
         for seat in self.seats:
@@ -155,21 +161,21 @@ class Run:
 @settings(max_examples=300, deadline=None)
 def test_every_client_sees_every_published_event_once_and_in_order(steps: list[Step]) -> None:
     async def play() -> None:
-        run = Run()
-        for kind, a, b in steps:
-            await run.step(kind, a, b)
-            run.check()
-        # The publisher gets through in the end, and the database says so, though the bus may have said nothing.
-        run.published = run.committed = len(run.log)
-        await run.step("join", 0, 0)
-        await run.step("learn", 0, 0)
-        for seat in run.seats:
-            seat.screen.stuck = 0
-        while run.hub.stretch_behind is not None:
-            await run.step("read", 9, 0)
-        while run.hub.flush_due:
+        with closing(Run()) as run:
+            for kind, a, b in steps:
+                await run.step(kind, a, b)
+                run.check()
+            # The publisher gets through in the end, and the database says so, though the bus may have said nothing.
+            run.published = run.committed = len(run.log)
+            await run.step("join", 0, 0)
+            await run.step("learn", 0, 0)
+            for seat in run.seats:
+                seat.screen.stuck = 0
+            while run.hub.stretch_behind is not None:
+                await run.step("read", 9, 0)
+            while run.hub.flush_due:
+                await run.step("flush", 0, 0)
             await run.step("flush", 0, 0)
-        await run.step("flush", 0, 0)
-        run.check(upto=len(run.log))
+            run.check(upto=len(run.log))
 
     asyncio.run(play())

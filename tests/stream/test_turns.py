@@ -6,6 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
+from runwire.stream.outlet import Writes
 from runwire.stream.turns import Turns
 
 
@@ -18,7 +19,7 @@ class Desk:
         self.flush_due = True
         self.turns = turns
 
-    def flush(self, at_most: int) -> int:
+    def flush(self, at_most: int, _writes: Writes) -> int:
         if self.left < 0:
             raise RuntimeError("a defect")
         written = min(at_most, self.left)

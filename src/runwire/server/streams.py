@@ -82,7 +82,7 @@ async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamRe
     transport = request.transport
     if transport is None:
         return response
-    outlet = Outlet(transport.write, transport.get_write_buffer_size, transport.is_closing, chunked=chunked)
+    outlet = Outlet.of(transport, chunked=chunked)
     try:
         await stream.run(outlet)
     except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end

@@ -7,7 +7,7 @@ What an HTTP handler needs:
         if isinstance(stream, NothingLeft):
             ...  # 204: the run is closed and the client has all of it
         ...  # send the headers, with `stream.prelude` as the first of the body
-        reason = await stream.run(Outlet(transport.write, transport.get_write_buffer_size, transport.is_closing))
+        reason = await stream.run(Outlet.of(transport))
 """
 
 from runwire.stream.cursor import Cursor, parse_cursor

@@ -25,7 +25,7 @@ from runwire.errors import CursorPastTail
 from runwire.model.event import EventType, StoredEvent, WireEncoder
 from runwire.stream.deliveries import Deliveries
 from runwire.stream.limits import PAGE_EVENTS_MAX, Limits
-from runwire.stream.outlet import Outlet
+from runwire.stream.outlet import Outlet, Writes
 from runwire.stream.reader import LogReader, Position, Stretch
 from runwire.stream.ring import Ring, Slice, fitting
 from runwire.stream.sse import event_frame
@@ -361,10 +361,10 @@ class Hub:
         elif client in self._ahead:
             del self._ahead[client]
 
-    def flush(self, at_most: int) -> int:
+    def flush(self, at_most: int, writes: Writes) -> int:
         """Writes what is new to `at_most` followers, in one piece each; returns how many had their turn.
 
-        Those that cannot take it go on by themselves.
+        Those that cannot take it go on by themselves. Whose socket can be written to are added to `writes`.
         """
         piece = self._piece or self._next_piece()
         waiting = self._waiting
@@ -373,7 +373,7 @@ class Hub:
         else:
             batch, self._waiting = waiting, {}
         tried = len(batch)
-        for client in self._write(piece, batch):
+        for client in self._write(piece, batch, writes):
             del batch[client]
             client.cursor = piece.first - 1
             client.wake()
@@ -386,19 +386,25 @@ class Hub:
             self._end_piece(piece)
         return tried
 
-    def _write(self, piece: Slice, clients: Iterable[Follower]) -> list[Follower]:
+    def _write(self, piece: Slice, clients: Iterable[Follower], writes: Writes) -> list[Follower]:
         """Writes the piece to each of them; returns those that did not take it."""
         refused: list[Follower] = []
+        direct: list[Outlet] = []
         pause_bytes = self._limits.pause_bytes
         for client in clients:
             outlet = client.outlet
             try:
-                if outlet.closing() or outlet.buffered() > pause_bytes:
+                buffered = outlet.buffered()
+                if buffered > pause_bytes or outlet.closing():
                     refused.append(client)
-                else:
+                elif buffered or outlet.socket is None or not outlet.chunked:
                     outlet.write(piece.bytes(chunked=outlet.chunked))
+                else:
+                    direct.append(outlet)
             except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
                 refused.append(client)
+        if direct:
+            writes.add(piece.bytes(chunked=True), direct)
         return refused
 
     def _next_piece(self) -> Slice:

@@ -10,6 +10,7 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
+from runwire.stream.outlet import Writes
 from runwire.telemetry.logs import LogEvent, get_logger
 
 WRITES_A_TURN: Final = 64
@@ -25,8 +26,11 @@ class Writing(Protocol):
     flush_due: bool
     """It has more to write, and wants another turn."""
 
-    def flush(self, at_most: int) -> int:
-        """Writes to some clients, `at_most` of them, and says to how many."""
+    def flush(self, at_most: int, writes: Writes) -> int:
+        """Writes to some clients, `at_most` of them, and says to how many.
+
+        Some of it may be left to `writes`, made at the end of the turn.
+        """
 
 
 class Turns:
@@ -35,6 +39,7 @@ class Turns:
     def __init__(self, writes_a_turn: int = WRITES_A_TURN) -> None:
         self._writes_a_turn = writes_a_turn
         self._due: deque[Writing] = deque()
+        self._writes = Writes()
 
     @property
     def some_due(self) -> bool:
@@ -53,12 +58,13 @@ class Turns:
         while due and left > 0:
             hub = due.popleft()
             try:
-                left -= max(hub.flush(left), 1)
+                left -= max(hub.flush(left, self._writes), 1)
             except Exception as error:  # noqa: BLE001  # a defect of one hub is not the others'
                 _log.error(LogEvent.TASK_FAILED, task="flush", run_id=hub.run_id, exc_info=error)
                 hub.flush_due = False  # until there is more to write
             if hub.flush_due:
                 again.append(hub)
+        self._writes.make()
         due.extend(again)
         if due:
             asyncio.get_running_loop().call_soon(self._turn)

@@ -1,0 +1,204 @@
+"""Writing past the transport: to the right sockets, in order, and never to one that is no longer the client's."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+import uvloop
+
+from runwire.bus import Published
+from runwire.bus.memory import MemoryBus
+from runwire.db import Database
+from runwire.model.run import RunState
+from runwire.settings import Settings
+from runwire.stream import outlet
+from runwire.stream._sockets import send_each
+from runwire.stream.hub import Hub
+from runwire.stream.limits import Limits
+from runwire.stream.outlet import Outlet, Writes
+from runwire.stream.reader import LogReader, Position
+from stream.feed import fresh_metrics, made_event
+from stream.screen import Connected
+
+
+@pytest.fixture
+def pairs() -> Iterator[list[tuple[socket.socket, socket.socket]]]:
+    with ExitStack() as stack:
+        made = [socket.socketpair() for _ in range(3)]
+        for pair in made:
+            for end in pair:
+                end.setblocking(False)
+                stack.enter_context(end)
+        yield made
+
+
+def test_each_socket_gets_its_own_piece_and_one_that_is_named_twice_gets_both_in_order(
+    pairs: list[tuple[socket.socket, socket.socket]],
+) -> None:
+    near = [pair[0].fileno() for pair in pairs]
+    assert send_each([*near, near[0]], [b"a", b"bb", b"ccc", b"dddd"]) == []
+    assert [pair[1].recv(100) for pair in pairs] == [b"adddd", b"bb", b"ccc"]
+    assert send_each([], []) == []
+
+
+def test_what_is_not_taken_is_told_and_holds_up_nobody(pairs: list[tuple[socket.socket, socket.socket]]) -> None:
+    full, gone, well = pairs
+    large = bytes(10_000_000)
+    gone[1].close()
+    short = send_each([full[0].fileno(), gone[0].fileno(), well[0].fileno(), 10**6], [large, b"b", b"c", b"d"])
+    assert [at for at, _ in short] == [0, 1, 3]
+    assert 0 < short[0][1] < len(large)
+    assert [taken for _, taken in short[1:]] == [0, 0]
+    assert well[1].recv(100) == b"c"
+    received = 0
+    while received < short[0][1]:
+        received += len(full[1].recv(1_000_000))
+    with pytest.raises(BlockingIOError):
+        full[1].recv(1)
+
+
+@pytest.mark.parametrize(
+    ("sockets", "pieces", "error"),
+    [
+        ([1], [], TypeError),
+        ((1,), [b"a"], TypeError),
+        ([1], (b"a",), TypeError),
+        (["1"], [b"a"], TypeError),
+        ([1], ["a"], TypeError),
+        ([1], [bytearray(b"a")], TypeError),
+        ([-1], [b"a"], OverflowError),
+        ([2**40], [b"a"], OverflowError),
+        ([2**80], [b"a"], OverflowError),
+    ],
+)
+def test_anything_but_descriptors_and_bytes_is_refused_and_nothing_is_sent(
+    pairs: list[tuple[socket.socket, socket.socket]], sockets: object, pieces: object, error: type[Exception]
+) -> None:
+    near, far = pairs[0]
+    if isinstance(sockets, list) and isinstance(pieces, list):
+        sockets, pieces = [near.fileno(), *sockets], [b"first", *pieces]
+    with pytest.raises(error):
+        send_each(sockets, pieces)  # type: ignore[arg-type]
+    with pytest.raises(TypeError):
+        send_each([near.fileno()])  # type: ignore[call-arg]
+    with pytest.raises(BlockingIOError):
+        far.recv(1)
+
+
+def test_what_a_socket_does_not_take_goes_by_the_transport_and_one_that_is_broken_is_its_own_business() -> None:
+    def broken(_data: bytes) -> None:
+        raise RuntimeError("the transport is closed")
+
+    writes, large = Writes(), b"%x\r\n" % 1_000_000 + b"x" * 1_000_000 + b"\r\n"
+    near, far = socket.socketpair()
+    with near:
+        far.close()
+        lost = Outlet(broken, lambda: 0, lambda: False, socket=near.fileno())
+        slow, quick = Connected(), Connected()
+        writes.add(large, [slow.outlet, lost, quick.outlet])
+        assert not slow.held
+        writes.make()
+        assert 0 < len(slow.held) < len(large)
+        assert {slow.text, quick.text} == {"x" * 1_000_000}
+        writes.make()  # once is enough
+        assert (slow.held, quick.held) == (b"", b"")
+        slow.close()
+        quick.close()
+
+
+async def test_a_connection_that_is_encrypted_or_has_no_socket_is_written_to_by_its_transport_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    near, far = socket.socketpair()
+    with near, far:
+        plain = asyncio.Transport({"socket": near})
+        assert Outlet.of(plain, chunked=False).socket == near.fileno()
+        assert Outlet.of(asyncio.Transport({"socket": near, "sslcontext": object()})).socket is None
+        assert Outlet.of(asyncio.Transport()).socket is None
+        monkeypatch.setattr(outlet, "send_each", None)  # as where there was no C compiler
+        assert Outlet.of(plain).socket is None
+
+
+class Seat:
+    """A client at the tail of a run, on a connection of the event loop's own."""
+
+    cursor = 0
+    woken = 0
+
+    def __init__(self, outlet: Outlet) -> None:
+        self.outlet = outlet
+
+    def wake(self) -> None:
+        self.woken += 1
+
+
+@pytest.mark.parametrize("loop", [asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def test_nothing_goes_to_whoever_has_the_descriptor_of_a_connection_that_is_gone(
+    loop: Callable[[], asyncio.AbstractEventLoop],
+) -> None:
+    async def play() -> None:
+        hub = Hub(
+            "run-1",
+            bus=MemoryBus(),
+            reader=LogReader(Database("never opened")),
+            metrics=fresh_metrics(),
+            limits=Limits.of(Settings()),
+            on_behind=lambda _hub: None,
+        )
+        hub.learn(Position("run-1", dt.date(2026, 1, 1), RunState.STARTED, 0, 0))
+
+        def say(seq: int) -> None:
+            hub.deliver(Published("run-1", seq, seq, (made_event(seq),)))
+
+        (near, far), (other_near, other_far) = socket.socketpair(), socket.socketpair()
+        far.setblocking(False)
+        other_far.setblocking(False)
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+        seat = Seat(Outlet.of(transport))
+        hub.follow(seat)
+        say(1)
+        await asyncio.sleep(0)
+        assert b'"seq":1' in far.recv(1000)
+
+        # It is closing when it is flushed; then its descriptor is somebody else's.
+        transport.abort()
+        say(2)
+        descriptor = seat.outlet.socket
+        assert descriptor is not None
+        while _is_open(descriptor):  # noqa: ASYNC110  # the loop closes it, and says so to nobody
+            await asyncio.sleep(0)
+        os.dup2(other_near.fileno(), descriptor)
+        say(3)
+        await asyncio.sleep(0)
+        with pytest.raises(BlockingIOError):
+            other_far.recv(1)
+        assert far.recv(1000) == b""
+        assert (seat.cursor, seat.woken) == (1, 1)
+
+        # Nobody has told the hub: as long as it has the client, it asks before it writes.
+        seat.cursor = hub.sent
+        hub.follow(seat)
+        say(4)
+        await asyncio.sleep(0)
+        with pytest.raises(BlockingIOError):
+            other_far.recv(1)
+        os.close(descriptor)
+        for end in (far, other_near, other_far):
+            end.close()
+
+    with asyncio.Runner(loop_factory=loop) as runner:
+        runner.run(play())
+
+
+def _is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
