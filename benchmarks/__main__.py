@@ -14,6 +14,7 @@ from rich.console import Console
 from benchmarks.report import Report, machine, markdown, medians
 from benchmarks.scenarios import SCENARIOS
 from benchmarks.stand import Stand
+from runwire.cli.serve import spare_garbage_collector
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.telemetry.logs import configure_logging
 
@@ -27,6 +28,7 @@ async def main() -> None:
     parser.add_argument("--json", type=Path, help="write every figure of every round here")
     options = parser.parse_args()
     configure_logging("warning", stream=sys.stderr)
+    spare_garbage_collector()  # as `serve` does
     console = Console()
     report = Report({**machine(), "seconds": options.seconds})
     with tempfile.TemporaryDirectory(prefix="runwire-bench-") as folder:
@@ -38,8 +40,9 @@ async def main() -> None:
                 if scenario.NAME not in options.only:
                     continue
                 for n in range(options.rounds):
-                    with console.status(f"{scenario.NAME}: round {n + 1} of {options.rounds}"):
-                        report.add(scenario.NAME, scenario.TITLE, await scenario.measure(stand))
+                    # A line, nothing that moves: a thread that draws would take its turns with what is measured.
+                    print(f"{scenario.NAME}: round {n + 1} of {options.rounds} ...", file=sys.stderr, flush=True)
+                    report.add(scenario.NAME, scenario.TITLE, await scenario.measure(stand))
                 rows = medians(report.rounds[scenario.NAME])
                 if compare := getattr(scenario, "compare", None):
                     compare(rows)
