@@ -18,9 +18,8 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from structlog._config import BoundLoggerLazyProxy
 
 from runwire.append import event_log
-from runwire.clock import monotonic
 from runwire.publish import Publisher
-from runwire.stream.hub import Hub
+from runwire.stream.deliveries import Deliveries
 from runwire.telemetry.logs import configure_logging
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -111,21 +110,14 @@ def _silent_metrics() -> Metrics:
     return silent
 
 
-def _only_tell_the_publisher(lane: Any, stored: list[Any], _took_s: float) -> None:
+def _only_tell_the_publisher(lane: Any, stored: list[Any]) -> None:
     dirty = [group.head.run_id for group in stored if group.count]
     if dirty:
         lane._on_committed(dirty)
 
 
-def _only_note_the_flush(hub: Any, piece: Any, written: int) -> None:
-    hub.flushed_at = monotonic()
-    if written:
-        hub.note_delivery(piece)
-    hub._unsent_ts_us.clear()
-
-
 _WITHOUT_METRICS: Final[Sequence[tuple[Any, str, object]]] = (
     (event_log._Lane, "_tell", _only_tell_the_publisher),  # the seam is what is measured
     (Publisher, "_tell", lambda *_: None),
-    (Hub, "_count", _only_note_the_flush),
+    (Deliveries, "add", lambda *_, **__: None),
 )

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
-from zlib import crc32
 
+from runwire.append.queue import Queue
 from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
+from runwire.append.rota import Rota
 from runwire.clock import monotonic
 from runwire.db import ConstraintViolated, Database, NoPartition, Row, Session, load_sql
 from runwire.errors import (
@@ -47,9 +48,9 @@ _PLANS = {
 class EventLog:
     """Appends events durably, each run's in order, and says so only after the commit.
 
-    A few connections write; a run always uses the same one, so two flushes never meet on a run's row.
-    `on_committed` is called with the ids of runs that have new events. `give_way`, where given, is waited for before
-    each flush: so what is behind in this process holds appends back. Enter it to start, leave it to flush and stop.
+    One connection writes, and more when many appends wait. `on_committed` is called with the ids of runs that have new
+    events. `give_way`, where given, is waited for before each flush: so what is behind in this process holds appends
+    back. Enter it to start, leave it to flush and stop.
     """
 
     def __init__(
@@ -63,8 +64,20 @@ class EventLog:
         batch_max: int = 512,
         queue_max: int = 20_000,
     ) -> None:
+        self._queue = Queue()
+        self._rota = Rota(self._queue, writers=connections, batch_max=batch_max)
         sessions = [database.session(f"append {n}", settings=_PLANS) for n in range(connections)]
-        self._lanes = [_Lane(session, batch_max, metrics, on_committed, give_way) for session in sessions]
+        self._lanes = [
+            _Lane(
+                session,
+                queue=self._queue,
+                rota=self._rota,
+                metrics=metrics,
+                on_committed=on_committed,
+                give_way=give_way,
+            )
+            for session in sessions
+        ]
         self._queue_max = queue_max
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
@@ -74,8 +87,7 @@ class EventLog:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for lane in self._lanes:
-            lane.stop()
+        self._rota.close()
         await asyncio.gather(*self._tasks)
 
     def submit(
@@ -91,12 +103,12 @@ class EventLog:
     ) -> asyncio.Future[Appended]:
         """As `append`, without waiting: submissions of a run are stored in the order they were made."""
         check_legal(run_id, events, change)
-        lane = self._lanes[crc32(run_id.encode()) % len(self._lanes)]
-        if len(lane.queue) >= self._queue_max or lane.stopping:
+        if len(self._queue) >= self._queue_max or self._rota.closing:
             self._metrics.append_failures["storage_unavailable"].inc()
-            raise StorageUnavailable(run_id, "the append queue is full" if not lane.stopping else "shutting down")
+            raise StorageUnavailable(run_id, "the append queue is full" if not self._rota.closing else "shutting down")
         waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        lane.put(Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter, monotonic()))
+        self._queue.put(Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter, monotonic()))
+        self._rota.call()
         return waiter
 
     async def append(
@@ -123,41 +135,32 @@ class EventLog:
 
 
 class _Lane:
-    """One connection and the appends that wait for it."""
+    """One connection, and what it does with the appends it takes."""
 
     def __init__(
         self,
         session: Session,
-        batch_max: int,
+        *,
+        queue: Queue,
+        rota: Rota,
         metrics: Metrics,
         on_committed: Callable[[Sequence[str]], None],
         give_way: Callable[[], Awaitable[object]] | None,
     ) -> None:
-        self.queue: deque[Request] = deque()
-        self.stopping = False
         self._session = session
-        self._batch_max = batch_max
+        self._queue = queue
+        self._rota = rota
         self._metrics = metrics
         self._on_committed = on_committed
         self._give_way = give_way
-        self._wake = asyncio.Event()
-
-    def put(self, request: Request) -> None:
-        self.queue.append(request)
-        self._wake.set()
-
-    def stop(self) -> None:
-        self.stopping = True
-        self._wake.set()
 
     async def run(self) -> None:
         with suppressed():  # a span by hand stands in for sampled runs: one of each statement costs more than it
             while True:
-                if not self.queue:
-                    if self.stopping:
+                if not self._queue.ready:
+                    if self._rota.closing:
                         break
-                    self._wake.clear()
-                    await self._wake.wait()
+                    await self._rota.rest()
                     continue
                 if self._give_way is not None:
                     await self._give_way()
@@ -169,28 +172,15 @@ class _Lane:
 
     async def flush(self) -> None:
         """One step: stores what waits, at most one batch of it, and tells every caller what became of it."""
-        groups = self._take()
+        groups = self._queue.take(self._rota.share)
+        if not groups:
+            return
         try:
             await self._store(groups)
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers must know and the lane must go on
             await self._blame(groups, error)
-
-    def _take(self) -> list[Group]:
-        """Up to a batch of requests, one group per run: what cannot join its run's group stays behind, in order."""
-        taken: dict[str, Group] = {}
-        left: list[Request] = []
-        held_back: set[str] = set()
-        queue = self.queue
-        for _ in range(min(len(queue), self._batch_max)):
-            request = queue.popleft()
-            group = taken.get(request.run_id)
-            if group is None:
-                taken[request.run_id] = Group(request)
-            elif request.run_id in held_back or not group.try_join(request):
-                held_back.add(request.run_id)
-                left.append(request)
-        queue.extendleft(reversed(left))
-        return list(taken.values())
+        finally:
+            self._queue.done(groups)
 
     async def _store(self, groups: list[Group]) -> None:
         started = monotonic()
