@@ -18,6 +18,7 @@ from runwire.settings import Settings
 from runwire.stream.hub import Hub
 from runwire.stream.limits import Limits
 from runwire.stream.reader import LogReader, Position
+from runwire.stream.sse import HEARTBEAT, chunk
 from runwire.stream.turns import Turns
 from stream.feed import fresh_metrics, made_event
 from stream.screen import Connected, Screen
@@ -43,6 +44,7 @@ STEPS = st.lists(
                 "join",
                 "leave",
                 "lag",
+                "beat",
             ]
         ),
         st.integers(0, 9),
@@ -121,6 +123,11 @@ class Run:
         elif kind == "lag":
             for seat in self.seats[a % 3 : a % 3 + b]:
                 seat.screen.stuck = 0 if seat.screen.stuck else 10**6
+        elif kind == "beat":
+            for seat in self.seats[a % 3 : a % 3 + b]:
+                if seat.with_hub:
+                    seat.outlet.write(chunk(HEARTBEAT) if seat.outlet.chunked else HEARTBEAT)
+                    hub.goes_by_transport(seat)
         await self.follow_up()
 
     def say(self, first: int, last: int, *, events: bool) -> None:

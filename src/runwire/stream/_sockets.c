@@ -1,15 +1,57 @@
-/* Many sends by one call: so that an event for thousands of clients costs little beyond the kernel's own part. */
+/* Many sends by one call: so that an event for thousands of clients costs little beyond the kernel's own part.
+ *
+ * A descriptor is somebody else's as soon as it is closed. A handle names the socket itself: beside its descriptor it has
+ * the cookie, which the kernel gives to no other socket (socket(7), SO_COOKIE), and which is asked for before each send.
+ */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
+#include <stdint.h>
 #include <sys/socket.h>
 #include <sys/types.h>
 
+#ifndef SO_COOKIE
+#error "sockets have no cookie here"
+#endif
+
+enum { DESCRIPTOR_BITS = 24, COOKIE_BITS = 39 };
+
+static int cookie_of(int descriptor, uint64_t *cookie) {
+    socklen_t size = sizeof *cookie;
+    return getsockopt(descriptor, SOL_SOCKET, SO_COOKIE, cookie, &size);
+}
+
+static PyObject *handle(PyObject *module, PyObject *argument) {
+    (void)module;
+    uint64_t cookie;
+    long descriptor = PyLong_AsLong(argument);
+    if (descriptor == -1 && PyErr_Occurred()) return NULL;
+    if (descriptor < 0 || descriptor >> DESCRIPTOR_BITS) {
+        errno = EBADF;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    if (cookie_of((int)descriptor, &cookie) < 0) return PyErr_SetFromErrno(PyExc_OSError);
+    if (cookie >> COOKIE_BITS) {
+        errno = EOVERFLOW;
+        return PyErr_SetFromErrno(PyExc_OSError);
+    }
+    return PyLong_FromUnsignedLongLong(cookie << DESCRIPTOR_BITS | (uint64_t)descriptor);
+}
+
 struct sending {
     PyObject *piece;
-    int socket;
+    unsigned long long socket;
     Py_ssize_t taken;
 };
+
+static Py_ssize_t sent(const struct sending *one) {
+    int descriptor = (int)(one->socket & ((1u << DESCRIPTOR_BITS) - 1));
+    uint64_t cookie;
+    if (cookie_of(descriptor, &cookie) < 0 || cookie != one->socket >> DESCRIPTOR_BITS) return 0;
+    ssize_t taken = send(descriptor, PyBytes_AS_STRING(one->piece), (size_t)PyBytes_GET_SIZE(one->piece),
+                         MSG_DONTWAIT | MSG_NOSIGNAL);
+    return taken < 0 ? 0 : taken;
+}
 
 static PyObject *send_each(PyObject *module, PyObject *const *arguments, Py_ssize_t argument_count) {
     (void)module;
@@ -28,24 +70,16 @@ static PyObject *send_each(PyObject *module, PyObject *const *arguments, Py_ssiz
     /* What is sent stays as it is now, whatever becomes of the lists meanwhile. */
     for (; held < count; held++) {
         PyObject *piece = PyList_GET_ITEM(arguments[1], held);
-        long socket = PyLong_AsLong(PyList_GET_ITEM(arguments[0], held));
-        if (socket == -1 && PyErr_Occurred()) goto failed;
-        if (socket < 0 || socket > INT_MAX) {
-            PyErr_SetString(PyExc_OverflowError, "no descriptor is as large");
-            goto failed;
-        }
+        unsigned long long socket = PyLong_AsUnsignedLongLong(PyList_GET_ITEM(arguments[0], held));
+        if (socket == (unsigned long long)-1 && PyErr_Occurred()) goto failed;
         if (!PyBytes_CheckExact(piece)) {
             PyErr_SetString(PyExc_TypeError, "what is sent has to be bytes");
             goto failed;
         }
-        all[held] = (struct sending){.piece = Py_NewRef(piece), .socket = (int)socket};
+        all[held] = (struct sending){.piece = Py_NewRef(piece), .socket = socket};
     }
     Py_BEGIN_ALLOW_THREADS
-    for (struct sending *one = all; one < all + count; one++) {
-        one->taken = send(one->socket, PyBytes_AS_STRING(one->piece), (size_t)PyBytes_GET_SIZE(one->piece),
-                          MSG_DONTWAIT | MSG_NOSIGNAL);
-        if (one->taken < 0) one->taken = 0;
-    }
+    for (struct sending *one = all; one < all + count; one++) one->taken = sent(one);
     Py_END_ALLOW_THREADS
     for (Py_ssize_t at = 0; at < count; at++) {
         if (all[at].taken == PyBytes_GET_SIZE(all[at].piece)) continue;
@@ -64,6 +98,7 @@ done:
 }
 
 static PyMethodDef methods[] = {
+    {"handle", handle, METH_O, PyDoc_STR("handle(descriptor, /)\n--\n\nNames a socket; _sockets.pyi says more.")},
     {"send_each", (PyCFunction)(void (*)(void))send_each, METH_FASTCALL,
      PyDoc_STR("send_each(sockets, pieces, /)\n--\n\nSends each piece to its socket; _sockets.pyi says more.")},
     {NULL, NULL, 0, NULL},

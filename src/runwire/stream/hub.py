@@ -13,7 +13,8 @@ and what of them is published but not here yet is read again until it is. The or
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+import contextlib
+from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from math import inf
@@ -138,10 +139,11 @@ class Hub:
         self._unsent_ts_us: list[int] = []
         self._slices: dict[int, Slice] = {}
         self._reads: dict[int, asyncio.Task[Slice]] = {}
-        self._following: dict[Follower, None] = {}
+        self._following: dict[Follower, int] = {}
+        """By the socket that is written to, or 0: a client's own transport is, which touches far more memory."""
         self._ahead: dict[Follower, None] = {}
         self._piece: Slice | None = None
-        self._waiting: dict[Follower, None] = {}
+        self._waiting: dict[Follower, int] = {}
         self._written = 0
         self._metrics = metrics
         self._deliveries = deliveries or Deliveries(metrics)
@@ -348,7 +350,7 @@ class Hub:
         if client.cursor > self.sent:
             self._ahead[client] = None
         else:
-            self._following[client] = None
+            self._following[client] = 0  # what it has written by itself may still be buffered
 
     def unfollow(self, client: Follower) -> None:
         """Gives a client back, its cursor set; does nothing when it is not the hub's."""
@@ -386,26 +388,40 @@ class Hub:
             self._end_piece(piece)
         return tried
 
-    def _write(self, piece: Slice, clients: Iterable[Follower], writes: Writes) -> list[Follower]:
+    def _write(self, piece: Slice, clients: dict[Follower, int], writes: Writes) -> list[Follower]:
         """Writes the piece to each of them; returns those that did not take it."""
         refused: list[Follower] = []
-        direct: list[Outlet] = []
-        pause_bytes = self._limits.pause_bytes
-        for client in clients:
-            outlet = client.outlet
-            try:
-                buffered = outlet.buffered()
-                if buffered > pause_bytes or outlet.closing():
+        direct = clients
+        if 0 in clients.values():
+            pause_bytes = self._limits.pause_bytes
+            for client in [client for client, socket in clients.items() if not socket]:
+                outlet = client.outlet
+                try:
+                    buffered = outlet.buffered()
+                    if buffered > pause_bytes or outlet.closing():
+                        refused.append(client)
+                    elif buffered or not outlet.socket:
+                        outlet.write(piece.bytes(chunked=outlet.chunked))
+                    else:
+                        clients[client] = outlet.socket
+                except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
                     refused.append(client)
-                elif buffered or outlet.socket is None or not outlet.chunked:
-                    outlet.write(piece.bytes(chunked=outlet.chunked))
-                else:
-                    direct.append(outlet)
-            except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
-                refused.append(client)
+            direct = {client: socket for client, socket in clients.items() if socket}
         if direct:
-            writes.add(piece.bytes(chunked=True), direct)
+            writes.add(self, piece.bytes(chunked=True), direct)
         return refused
+
+    def fell_short(self, client: Follower, rest: bytes) -> None:
+        """What a client's socket did not take goes by its transport, which meets an error again and deals with it."""
+        self.goes_by_transport(client)
+        with contextlib.suppress(Exception):  # as in _write
+            client.outlet.write(rest)
+
+    def goes_by_transport(self, client: Follower) -> None:
+        """A follower's transport has something to write, which comes first."""
+        for clients in (self._following, self._waiting):
+            if client in clients:
+                clients[client] = 0
 
     def _next_piece(self) -> Slice:
         """Takes what is new, as much as may be written at once. From here on it counts as sent."""

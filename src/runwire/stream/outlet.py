@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from runwire.stream._sockets import send_each
+    from runwire.stream._sockets import handle, send_each
 else:
     try:
-        from runwire.stream._sockets import send_each
-    except ImportError:  # pragma: no cover  # installed without a C compiler: everything goes by the transports
-        send_each = None
+        from runwire.stream._sockets import handle, send_each
+    except ImportError:  # pragma: no cover  # not compiled, or not for this system: everything goes by the transports
+        handle = send_each = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +23,7 @@ class Outlet:
     `write` takes bytes as they go over the wire and never blocks. `buffered` says how many bytes it still holds.
     `closing` says that nothing written will arrive. `chunked`: the body has HTTP/1.1's chunked framing, which the
     stream then writes itself; False where the connection's end is the body's end (HTTP/1.0).
-    `socket`: the descriptor that may be written to instead while nothing is buffered and it is not closing; None where
-    there is none, or what is written has to be encrypted.
+    `socket`: what Writes may write to instead while nothing is buffered; 0 where everything has to go by `write`.
     Nobody else may write between the prelude and the return of `Stream.run`.
     """
 
@@ -33,47 +31,58 @@ class Outlet:
     buffered: Callable[[], int]
     closing: Callable[[], bool]
     chunked: bool = True
-    socket: int | None = None
+    socket: int = 0
 
     @classmethod
     def of(cls, transport: asyncio.Transport, *, chunked: bool = True) -> Outlet:
         """A connection's, that is open."""
         write, buffered, closing = transport.write, transport.get_write_buffer_size, transport.is_closing
-        return cls(write, buffered, closing, chunked, _descriptor(transport))
+        return cls(write, buffered, closing, chunked, _socket(transport) if chunked else 0)
 
 
-def _descriptor(transport: asyncio.Transport) -> int | None:
-    if send_each is None or transport.get_extra_info("sslcontext") is not None:
-        return None
+def _socket(transport: asyncio.Transport) -> int:
     socket = transport.get_extra_info("socket")
-    return None if socket is None else int(socket.fileno())
+    if handle is None or socket is None or transport.get_extra_info("sslcontext") is not None:
+        return 0
+    try:
+        return handle(socket.fileno())
+    except OSError:
+        return 0
+
+
+class Written(Protocol):
+    """Whose clients are written to."""
+
+    def fell_short(self, client: Any, rest: bytes) -> None:
+        """A client's socket did not take the rest of a piece."""
 
 
 class Writes:
     """What is written to many clients before a turn of the event loop ends: to all their sockets by one call.
 
-    Between `add` and `make` nothing else may be written to those outlets.
+    Between `add` and `make` nothing else may be written to those clients.
     """
 
-    __slots__ = ("_outlets", "_pieces", "_sockets")
+    __slots__ = ("_clients", "_pieces", "_sockets", "_whose")
 
     def __init__(self) -> None:
-        self._outlets: list[Outlet] = []
-        self._pieces: list[bytes] = []
+        self._whose: list[Written] = []
+        self._clients: list[object] = []
         self._sockets: list[int] = []
+        self._pieces: list[bytes] = []
 
-    def add(self, data: bytes, outlets: Sequence[Outlet]) -> None:
-        """Has it written to each: they have a socket, are not closing, and nothing is buffered."""
-        self._outlets += outlets
-        self._pieces += [data] * len(outlets)
-        self._sockets += [outlet.socket for outlet in outlets if outlet.socket is not None]
+    def add(self, whose: Written, data: bytes, clients: Mapping[Any, int]) -> None:
+        """Has it written to each client's socket."""
+        self._whose += [whose] * len(clients)
+        self._clients += clients
+        self._sockets += clients.values()
+        self._pieces += [data] * len(clients)
 
     def make(self) -> None:
-        """Makes them. What a socket does not take is its transport's, which meets an error again and deals with it."""
-        if not self._outlets:
+        """Makes them, and says who fell short."""
+        if not self._clients:
             return
-        outlets, pieces, sockets = self._outlets, self._pieces, self._sockets
-        self._outlets, self._pieces, self._sockets = [], [], []
+        whose, clients, sockets, pieces = self._whose, self._clients, self._sockets, self._pieces
+        self._whose, self._clients, self._sockets, self._pieces = [], [], [], []
         for at, taken in send_each(sockets, pieces):
-            with contextlib.suppress(Exception):  # one client's broken transport is not the other clients' business
-                outlets[at].write(pieces[at][taken:])
+            whose[at].fell_short(clients[at], pieces[at][taken:])

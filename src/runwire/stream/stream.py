@@ -142,6 +142,7 @@ class Stream:
                 self.ask_to_end(DisconnectReason.ROTATE)
             elif now - last >= self._limits.heartbeat_s:
                 self._write(_HEARTBEAT_CHUNK if self.outlet.chunked else HEARTBEAT, framed=True)
+                self._hub.goes_by_transport(self)
                 last = now
         return now - last
 
