@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     partition_days_ahead: int = Field(7, ge=1, le=90, description="Days for which event partitions exist ahead.")
 
     # append
-    append_connections: int = Field(2, ge=1, le=16, description="Connections that write events; all of them while many wait.")
+    append_connections: int = Field(2, ge=1, le=16, description="Connections that write events, together under load.")
     append_batch_max: int = Field(512, ge=1, le=8192, description="Appends that may share one commit.")
     append_queue_max: int = Field(20_000, ge=1, description="Appends that may wait; more are refused.")
 
