@@ -45,7 +45,8 @@ def _images(stack: Stack) -> Iterator[str]:
             yield f"{name}: the image of this version is runwire:{version}"
     dockerfile = (stack.root / "Dockerfile").read_text()
     bases = re.findall(r"^FROM (\S+)", dockerfile, flags=re.MULTILINE)
-    if len(set(bases)) != 1 or not re.match(r"python:\d+\.\d+\.\d+-", bases[0]):
+    # With a compiler to build, slim to run.
+    if len({base.replace("-slim-", "-") for base in bases}) != 1 or not re.match(r"python:\d+\.\d+\.\d+-", bases[0]):
         yield f"Dockerfile: {bases} are not one exact version"
     let_in = {line[1:] for line in (stack.root / ".dockerignore").read_text().splitlines() if line.startswith("!")}
     for line in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, flags=re.MULTILINE):

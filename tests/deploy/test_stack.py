@@ -77,7 +77,7 @@ def test_everything_in_the_stack_agrees_with_everything_else() -> None:
         (DATASOURCES, "lag_seconds:p95_rate1m", "lag_seconds:p94_rate1m", "nobody exports job:.*p94"),
         (DATASOURCES, "query: max", "query: $x max", "a \\$ would be taken"),
         ("dashboards/sse.json", "${datasource}", "thanos", "sse.json: there is no datasource thanos"),
-        ("Dockerfile", "FROM python:3.13.15-slim-bookworm AS", "FROM python:3.13-slim AS", "not one exact version"),
+        ("Dockerfile", "FROM python:3.13.15-bookworm AS", "FROM python:3.13-bookworm AS", "not one exact version"),
         ("Dockerfile", "USER 10001", "USER 0", "runs as root"),
         ("Dockerfile", "--owner=10001", "--owner=0", "archive is not the user's"),
         (".dockerignore", "!requirements-image.lock\n", "", "requirements-image.lock is copied, and ignored"),

@@ -290,6 +290,17 @@ async def test_a_process_connects_under_the_names_that_operations_lists_and_no_o
     listed = {name.strip(" `") for cell in first_cells for name in cell.split(",")}
     settings = Settings(database_url=database, bus="postgres", port=0, admin_port=0, drain_s=2.0)
     async with Assembly(settings) as service, Client(service.url) as client:
-        for n in range(8):  # so that both append connections are used
-            await outcome(client, await client.start(run_id=f"run-{n}"))
+        await outcome(client, await client.start(run_id="run"))
+        # The second append connection is opened when an append has waited for the first one's commit for a while.
+        blocker = await asyncpg.connect(database, server_settings={"application_name": "runwire pool"})
+        await blocker.execute("BEGIN; LOCK TABLE run_events IN SHARE MODE")
+        runs = [await client.start(run_id=f"run-{n}") for n in range(4)]
+
+        async def all_listed_are() -> bool:
+            return await connected_as(database) >= listed
+
+        await eventually(all_listed_are)
+        await blocker.close()
+        for run in runs:
+            await outcome(client, run)
         assert await connected_as(database) == listed

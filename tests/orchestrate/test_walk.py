@@ -307,6 +307,11 @@ async def test_a_run_goes_on_from_its_checkpoint_when_its_worker_is_gone(databas
         lost = s.worker(worker_id="lost")
         await lost.claim()
         await gate.entered.wait()
+
+        async def traced() -> bool:
+            return "DebugTrace add.one" in labels(await s.events(run_id))
+
+        await eventually(traced)  # nobody waits for a trace
         await s.database.execute("UPDATE runs SET lease_until = now() - interval '1 s'")
         gate.entered.clear()
         # The lost one is still in node Add, and does not know.

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from runwire.stream import Cursor, Hubs, NothingLeft, Outlet
-from runwire.stream._sockets import handle
+from runwire.stream.outlet import handle
 from runwire.telemetry.metrics import DisconnectReason
 
 
@@ -71,7 +71,8 @@ class Connected(Screen):
         for end in (self.near, self.far):
             end.setblocking(False)
         self.held = b""
-        self.outlet = Outlet(self._write, self._buffered, lambda: self.gone, socket=handle(self.near.fileno()))
+        known = 0 if handle is None else handle(self.near.fileno())
+        self.outlet = Outlet(self._write, self._buffered, lambda: self.gone, socket=known)
 
     def close(self) -> None:
         self.near.close()

@@ -15,6 +15,8 @@ else:
     except ImportError:  # pragma: no cover  # not compiled, or not for this system: everything goes by the transports
         handle = send_each = None
 
+__all__ = ["Outlet", "Writes", "Written", "handle", "send_each"]
+
 
 @dataclass(frozen=True, slots=True)
 class Outlet:

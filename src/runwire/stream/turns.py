@@ -64,7 +64,7 @@ class Turns:
                 hub.flush_due = False  # until there is more to write
             if hub.flush_due:
                 again.append(hub)
-        self._writes.make()
         due.extend(again)
         if due:
             asyncio.get_running_loop().call_soon(self._turn)
+        self._writes.make()
