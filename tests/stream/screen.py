@@ -59,7 +59,7 @@ class Screen:
 
 
 class Connected(Screen):
-    """A screen behind a real socket, with a transport's buffer for what the socket does not take; both are small.
+    """A screen behind a real socket, small, and a transport that writes a byte at once and the rest when it has time.
 
     It reads everything whenever somebody looks, unless it is `stuck`.
     """
@@ -80,22 +80,28 @@ class Connected(Screen):
 
     @property
     def text(self) -> str:
-        while not self.stuck and (self._receive() or self._send()):
+        while not self.stuck and (self.receive() or self.send(len(self.held))):
             pass
         return super().text
 
     def _write(self, data: bytes) -> None:
         self.held += data
+        self.send(1)
 
     def _buffered(self) -> int:
         return max(self.stuck, len(self.held))
 
-    def _send(self) -> bool:
-        sent = self.near.send(self.held)
+    def send(self, most: int) -> bool:
+        """Has the transport write what the socket takes; whether it took something."""
+        try:
+            sent = self.near.send(self.held[:most])
+        except BlockingIOError:
+            return False
         self.held = self.held[sent:]
         return sent > 0
 
-    def _receive(self) -> bool:
+    def receive(self) -> bool:
+        """Reads what has arrived; whether something had."""
         try:
             self.writes.append(self.far.recv(65536))
         except BlockingIOError:

@@ -21,7 +21,7 @@ from runwire.stream.limits import Limits
 from runwire.stream.turns import Turns
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
 from stream.feed import CountingReader, Feed, count, fresh_metrics
-from stream.screen import Screen
+from stream.screen import Connected, Screen
 
 
 class Seat:
@@ -499,3 +499,24 @@ async def test_a_client_with_the_unpublished_end_of_a_closed_run_has_nothing_lef
         await at.hub.subscribe()
         await at.hub.locate()
         assert await at.hub.admit(3) == End("finished", 3)
+
+
+async def test_what_a_socket_did_not_take_comes_before_what_follows(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seat = Seat()
+        seat.screen = screen = Connected()
+        seat.outlet = screen.outlet
+        await seat.reach_the_tail_of(at.hub)
+        await feed.append(300)
+        await feed.to_bus(1, 300)
+        await asyncio.sleep(0)
+        assert screen.receive()  # there is room, and the transport has not noticed
+        assert screen.held
+        await feed.append(1)
+        await feed.to_bus(301, 301)
+        await asyncio.sleep(0)
+        assert screen.seqs == list(range(1, 302))
+        assert seat.woken == 0
+        screen.close()

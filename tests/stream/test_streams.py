@@ -18,7 +18,7 @@ from runwire.stream import Cursor, Hubs, LogReader, NothingLeft
 from runwire.stream.reader import Position
 from runwire.telemetry.metrics import ConnectKind, DeliveryPath, DisconnectReason
 from stream.feed import Feed, count, fresh_metrics, streaming
-from stream.screen import Screen, watching
+from stream.screen import Connected, Screen, watching
 from waiting import eventually
 
 
@@ -294,6 +294,20 @@ async def test_a_silent_stream_gets_a_heartbeat_which_is_a_write(
         await at.hubs.tend(now + 16)
         assert screen.blocks[-1] == {"": "heartbeat"}
         assert at.hubs.write_age_s(now + 17) < 2
+
+
+async def test_an_event_follows_a_heartbeat_that_has_not_left_the_transport_yet(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    screen = Connected()
+    async with streaming(db, bus) as at, watching(at.hubs, "run-1", screen=screen):
+        for n in range(1, 4):
+            await feed.add(1)
+            await eventually(lambda n=n: screen.seqs == list(range(1, n + 1)))  # type: ignore[misc]
+            await at.hubs.tend(monotonic() + 16)
+            assert screen.held  # all but a byte of the heartbeat
+        assert [block for block in screen.blocks if block == {"": "heartbeat"}] == [{"": "heartbeat"}] * 3
+    screen.close()
 
 
 async def test_events_postpone_the_heartbeat(db: Database, bus: MemoryBus, feed: Feed) -> None:
