@@ -132,6 +132,20 @@ def test_many_observations_at_once_equal_as_many_single_ones(count: int) -> None
     assert at_once.count == count
 
 
+@pytest.mark.parametrize(
+    "values",
+    [[0.003] * 12, [0.003] * 11 + [7.0], [0.003] * 11 + [1e6], [1e6] * 12, [0.0] * 12, [-1.0] * 11 + [0.003]],
+    ids=["one bucket", "one later", "one beyond", "all beyond", "zeros", "set back"],
+)
+def test_many_that_lie_close_together_equal_as_many_single_ones(values: list[float]) -> None:
+    one_by_one, at_once = Histogram(LAG_BUCKETS_S), Histogram(LAG_BUCKETS_S)
+    for seconds in values:
+        one_by_one.observe(seconds)
+    at_once.observe_many(values)
+    assert at_once.snapshot()[0] == one_by_one.snapshot()[0]
+    assert at_once.sum == pytest.approx(one_by_one.sum)
+
+
 def test_a_clock_that_was_set_back_does_not_make_a_sum_fall() -> None:
     histogram = Histogram(LAG_BUCKETS_S)
     histogram.observe(-3.0)

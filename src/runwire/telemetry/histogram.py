@@ -43,15 +43,20 @@ class Histogram:
             for value in batch:
                 self.observe(value)
             return
+        if not batch:
+            return
         batch.sort()
-        if batch and batch[0] < 0.0:
+        if batch[0] < 0.0:
             batch = [max(value, 0.0) for value in batch]
-        below = 0
-        for index, edge in enumerate(self._edges):
-            upto = bisect_right(batch, edge, below)
+        below, last = 0, len(batch)
+        # What comes in together lies close together: from the bucket of the least to that of the greatest.
+        for index in range(bisect_left(self._edges, batch[0]), len(self._edges)):
+            upto = bisect_right(batch, self._edges[index], below)
             self._counts[index] += (upto - below) * times
             below = upto
-        self._counts[-1] += (len(batch) - below) * times
+            if below == last:
+                break
+        self._counts[-1] += (last - below) * times
         self._sum += sum(batch) * times
 
     @property
