@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pipeline import raw, stages
 from runwire.append.queue import Queue
 from runwire.append.request import Checkpoint, Group, Request
-from runwire.append.rota import Rota
+from runwire.append.rota import PATIENCE_S, Rota
 from runwire.clock import monotonic
 from runwire.model.event import Source, debug_trace
 
@@ -85,7 +85,23 @@ def test_what_waited_behind_its_run_comes_before_who_came_later() -> None:
     assert [group.head.asked_at for group in queue.take(10)] == [1.0, 2.0]
 
 
-async def test_a_second_writer_is_called_when_it_is_worth_a_commit_or_somebody_has_waited() -> None:
+async def test_a_second_writer_is_called_when_somebody_has_waited_whoever_waited_when_it_was_first_looked() -> None:
+    queue = Queue()
+    rota = Rota(queue, writers=2, batch_max=4)
+    writers = [asyncio.create_task(rota.rest()) for _ in range(2)]
+    await asyncio.sleep(0)
+    rota.call()
+    queue.put(request("earlier", monotonic()))
+    rota.call()
+    queue.take(1)
+    queue.put(request("later", asked_at := monotonic() + PATIENCE_S))
+    async with asyncio.timeout(5):
+        await asyncio.gather(*writers)
+    assert monotonic() >= asked_at + PATIENCE_S
+    rota.close()
+
+
+async def test_a_second_writer_is_called_when_it_is_worth_a_commit() -> None:
     queue = Queue()
     rota = Rota(queue, writers=2, batch_max=4)
     writers = [asyncio.create_task(rota.rest()) for _ in range(2)]

@@ -59,10 +59,11 @@ class Rota:
         asked_at = self._queue.asked_at
         if asked_at is None or not self._resting:
             return
-        if monotonic() - asked_at >= PATIENCE_S:
-            self._wake()
+        left_s = asked_at + PATIENCE_S - monotonic()
+        if left_s > 0:
+            self._looking = asyncio.get_running_loop().call_later(left_s, self._look)
         else:
-            self.call()
+            self._wake()
 
     def _wake(self) -> None:
         called = self._resting.pop()
