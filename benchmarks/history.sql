@@ -31,7 +31,8 @@ WITH made AS (
     FROM generate_series(1, $1::bigint) AS n
     RETURNING run_id, run_day
 ), marked AS (
-    INSERT INTO run_outbox (run_id, run_day, next_seq) SELECT run_id, run_day, 5 FROM made
+    INSERT INTO run_outbox (run_id, run_day, next_seq, updated_at)
+    SELECT run_id, run_day, 5, now() - interval '1 hour' FROM made
 )
 INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
 SELECT run_day, run_id, k, (extract(epoch FROM now()) * 1000000)::bigint - 3600000000 + k,
