@@ -10,7 +10,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULE = "runwire.stream._sockets"
+MODULES = ("runwire.stream._frames", "runwire.stream._sockets")
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
@@ -21,18 +21,16 @@ class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         if self.target_name != "wheel":
             return
-        source = Path(self.root, "src", *MODULE.split("."))
-        if version == "editable":
-            _compiled(source.with_suffix(".c"), source.parent)
-            return
         self._scratch = tempfile.mkdtemp(prefix="runwire-build-")
-        compiled = _compiled(source.with_suffix(".c"), Path(self._scratch))
-        if compiled is None:
-            return
-        inside = source.relative_to(Path(self.root, "src")).parent / compiled.name
-        build_data["force_include"][str(compiled)] = str(inside)
-        build_data["pure_python"] = False
-        build_data["infer_tag"] = True
+        for module in MODULES:
+            source = Path(self.root, "src", *module.split("."))
+            if version == "editable":
+                _compiled(source.with_suffix(".c"), source.parent)
+            elif (compiled := _compiled(source.with_suffix(".c"), Path(self._scratch))) is not None:
+                inside = source.relative_to(Path(self.root, "src")).parent / compiled.name
+                build_data["force_include"][str(compiled)] = str(inside)
+                build_data["pure_python"] = False
+                build_data["infer_tag"] = True
 
     def finalize(self, _version: str, _build_data: dict[str, Any], _artifact_path: str) -> None:
         if self._scratch is not None:

@@ -13,6 +13,7 @@ python -m benchmarks.serving DSN          answers {"port": ...}, then a line of 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import resource
@@ -32,6 +33,8 @@ from runwire.settings import Settings
 from runwire.stream import LogReader
 from runwire.telemetry.logs import configure_logging
 
+PUBLISHED_AT_ONCE = 200
+"""As by the publisher."""
 MAKE_RUNS = """
 WITH made AS (
     INSERT INTO runs (run_id, agent, state, external, last_seq, fence, lease_owner, lease_until, lease_s, started_at,
@@ -122,20 +125,23 @@ class Measured(Assembly):
         return {}
 
     async def emit(self, prefix: str, runs: int, events: int, joined: int) -> dict[str, Any]:
-        """What reaches the hubs as if it had been published: the stream stage by itself."""
+        """What reaches the hubs as if it had been published: the stream stage by itself.
+
+        A tick's events are made once for all runs, as the C server makes its bytes once: making them is no part of it.
+        """
         run_ids = [f"{prefix}-{n}" for n in range(runs)]
+        assert self._hubs is not None
+        turns = self._hubs._turns
         for _ in range(events // joined):
             ts_us = time.time_ns() // 1000
-            messages = []
-            for run_id in run_ids:
-                first = self._emitted[run_id] + 1
-                self._emitted[run_id] += joined
-                new = tuple([StoredEvent(first + k, ts_us, "DebugTrace", None, "a.b") for k in range(joined)])
-                messages.append(Published(run_id, first, first + joined - 1, new))
-            await self.bus.publish(messages)
-            while self._hubs is not None and self._hubs.writing:  # a tick is a write to each client
-                await asyncio.sleep(0)
-            await asyncio.sleep(0)  # and sockets are looked after
+            first, last = self._emitted[prefix] + 1, self._emitted[prefix] + joined
+            self._emitted[prefix] = last
+            new = tuple([StoredEvent(seq, ts_us, "DebugTrace", None, "a.b") for seq in range(first, last + 1)])
+            for at in range(0, runs, PUBLISHED_AT_ONCE):
+                some = run_ids[at : at + PUBLISHED_AT_ONCE]
+                await self.bus.publish([Published(run_id, first, last, new) for run_id in some])
+                await asyncio.sleep(0)  # and sockets are looked after
+            await turns.all_taken()  # a tick is a write to each client
         return {}
 
 
@@ -160,7 +166,8 @@ def rss_bytes() -> int:
 async def main(dsn: str) -> None:
     configure_logging("warning", stream=sys.stderr)
     limit = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))
+    with contextlib.suppress(ValueError):  # only root may have more than it was given
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(limit, 65_536),) * 2)
     reads = counted_reads()
     settings = Settings(
         port=0, admin_port=0, database_url=dsn, bus="memory", **json.loads(os.environ.get("SETTINGS", "{}"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import resource
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from cli.command import Result, ran_beside
 from nats_server import nats_server
 from pipeline import raw
 from postgres import with_database
-from runwire.cli import bus_check
+from runwire.cli import bus_check, process_check
 from runwire.cli.proxy_check import Arrivals, judged
 from runwire.db import health
 from runwire.db.health import Finding, examine
@@ -101,7 +102,7 @@ async def test_the_command_prints_findings_and_remedies_and_ends_with_1(
     assert "FAIL durability" in text.out
     assert "-> set fsync = on" in text.out
     as_json = (await ran_beside(capsys, "doctor", "--json")).lines[0]
-    assert (as_json["ok"], len(as_json["checks"])) == (False, 7)
+    assert (as_json["ok"], len(as_json["checks"])) == (False, 8)
 
 
 async def test_a_bus_that_carries_messages_is_told_from_one_that_does_not(
@@ -204,3 +205,27 @@ def test_what_came_in_one_go_was_held_back_whatever_the_clocks_say() -> None:
     assert not judged(Arrivals(made, (90_000, 90_001, 90_002))).ok
     assert judged(Arrivals(made, (90_000, 90_400, 90_990))).ok
     assert "2 connections" in judged(Arrivals(made, (5, 500, 1_000)), connections=2).seen
+
+
+def test_a_process_takes_all_the_descriptors_it_may_have_and_few_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard - 1, hard))
+        assert process_check.take_descriptors() == hard
+        found = process_check.examine_process()
+        assert found.ok
+        assert f"{hard:,} descriptors" in found.seen
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    monkeypatch.setattr(process_check, "take_descriptors", lambda: 1024)
+    found = process_check.examine_process()
+    assert not found.ok
+    assert "ulimit" in found.remedy
+
+
+def test_an_installation_without_its_compiled_parts_works_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("runwire.stream.outlet.Socket", None)
+    found = process_check.examine_process()
+    assert found.ok
+    assert "in Python" in found.seen
+    assert "C compiler" in found.remedy

@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from runwire.assembly import Assembly
+from runwire.stream.outlet import Outlet, Socket
 from server.calls import RUNS, Api, exchanged, streaming
 from waiting import eventually
 
@@ -193,3 +194,24 @@ async def test_a_hundred_clients_of_a_run_see_the_same(api: Api) -> None:
 
     everyone = await asyncio.gather(*(seen() for _ in range(100)))
     assert all(seqs == list(range(1, 14)) for seqs in everyone)
+
+
+async def test_a_connection_whose_stream_is_over_is_let_go_of(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Outlet] = []
+
+    def noted(transport: asyncio.Transport, *, chunked: bool = True) -> Outlet:
+        made.append(Outlet(transport.write, lambda: 0, transport.is_closing, chunked, Socket(*socket_of(transport))))
+        return made[-1]
+
+    def socket_of(transport: asyncio.Transport) -> tuple[int]:
+        return (transport.get_extra_info("socket").fileno(),)
+
+    monkeypatch.setattr(Outlet, "of", noted)
+    run_id = (await api.start())["runId"]
+    async with streaming(api, run_id) as stream:
+        await stream.rest()
+    fence = await api.external("ext")
+    async with streaming(api, "ext") as stream:
+        await stream.frames(3)  # and leaves
+    await api.append("ext", [PING], fence=fence)
+    await eventually(lambda: len(made) == 2 and not any(outlet.socket for outlet in made))

@@ -15,7 +15,9 @@ from runwire.db import Database
 from runwire.model.event import StoredEvent
 from runwire.settings import Settings
 from runwire.stream import Hubs, LogReader
+from runwire.stream.outlet import Sender
 from runwire.stream.reader import Stretch
+from runwire.stream.writes import Writes
 from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.metrics import StreamMetrics
 
@@ -27,6 +29,13 @@ def fresh_metrics() -> StreamMetrics:
 def made_event(seq: int, *, last: bool = False) -> StoredEvent:
     kind = "RunStarted" if seq == 1 else "RunFinished" if last else "DebugTrace"
     return StoredEvent(seq, time.time_ns() // 1000, kind, None, "step.done" if kind == "DebugTrace" else None)
+
+
+class Held(Writes):
+    """Everything is written by the thread, which is heard of when a test says so."""
+
+    def _listen(self, sender: Sender) -> None:
+        pass
 
 
 class Feed:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
 from collections.abc import AsyncIterator
@@ -10,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from runwire.stream import Cursor, Hubs, NothingLeft, Outlet
-from runwire.stream.outlet import handle
+from runwire.stream.outlet import Socket
 from runwire.telemetry.metrics import DisconnectReason
 
 
@@ -61,20 +62,28 @@ class Screen:
 class Connected(Screen):
     """A screen behind a real socket, small, and a transport that writes a byte at once and the rest when it has time.
 
-    It reads everything whenever somebody looks, unless it is `stuck`.
+    It reads everything whenever somebody looks, unless it is `stuck`. `full`: the socket takes nothing before it is
+    read from, as after a pause of the client's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, full: bool = False) -> None:
         super().__init__(chunked=True)
+        self._chaff = 0
+        self.asked_to_write = 0
         self.near, self.far = socket.socketpair()
         self.near.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
         for end in (self.near, self.far):
             end.setblocking(False)
         self.held = b""
-        known = 0 if handle is None else handle(self.near.fileno())
+        if full:
+            with contextlib.suppress(BlockingIOError):
+                while True:
+                    self._chaff += self.near.send(b"?")
+        known = None if Socket is None else Socket(self.near.fileno())
         self.outlet = Outlet(self._write, self._buffered, lambda: self.gone, socket=known)
 
     def close(self) -> None:
+        self.outlet.let_go()
         self.near.close()
         self.far.close()
 
@@ -85,6 +94,7 @@ class Connected(Screen):
         return super().text
 
     def _write(self, data: bytes) -> None:
+        self.asked_to_write += 1
         self.held += data
         self.send(1)
 
@@ -103,9 +113,12 @@ class Connected(Screen):
     def receive(self) -> bool:
         """Reads what has arrived; whether something had."""
         try:
-            self.writes.append(self.far.recv(65536))
+            got = self.far.recv(65536)
         except BlockingIOError:
             return False
+        chaff = min(self._chaff, len(got))
+        self._chaff -= chaff
+        self.writes.append(got[chaff:])
         return True
 
 

@@ -16,9 +16,11 @@ from runwire.db import Database
 from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
 from runwire.settings import Settings
 from runwire.stream.catch_up import CatchUp
+from runwire.stream.deliveries import Deliveries
 from runwire.stream.hub import RECHECK_FIRST_S, RECHECK_MAX_S, End, Hub
 from runwire.stream.limits import Limits
 from runwire.stream.turns import Turns
+from runwire.stream.writes import Writes
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
 from stream.feed import CountingReader, Feed, count, fresh_metrics
 from stream.screen import Connected, Screen
@@ -430,7 +432,7 @@ async def test_who_leaves_before_or_after_its_turn_takes_its_own_cursor_along(
     db: Database, bus: MemoryBus, feed: Feed
 ) -> None:
     async with bench(db, bus) as at:
-        at.hub._turns = Turns(1)
+        at.hub._turns = Turns(Writes(Deliveries(fresh_metrics())), writes_a_turn=1)
         await at.hub.subscribe()
         await at.hub.locate()
         seats = [Seat() for _ in range(3)]

@@ -15,12 +15,13 @@ from runwire.bus.memory import MemoryBus
 from runwire.db import Database
 from runwire.model.run import RunState
 from runwire.settings import Settings
+from runwire.stream.deliveries import Deliveries
 from runwire.stream.hub import Hub
 from runwire.stream.limits import Limits
 from runwire.stream.reader import LogReader, Position
 from runwire.stream.sse import HEARTBEAT, chunk
 from runwire.stream.turns import Turns
-from stream.feed import fresh_metrics, made_event
+from stream.feed import Held, fresh_metrics, made_event
 from stream.screen import Connected, Screen
 
 TODAY = dt.date(2026, 1, 1)
@@ -40,6 +41,9 @@ STEPS = st.lists(
                 "learn",
                 "read",
                 "flush",
+                "flush",
+                "hear",
+                "hear",
                 "join",
                 "join",
                 "leave",
@@ -80,6 +84,7 @@ class Run:
         self.committed = 0  # known by PostgreSQL to be; behind `published` after a crash
         self.seats: list[Seat] = []
         self.metrics = fresh_metrics()
+        self.writes = Held(Deliveries(self.metrics), few=0)
         self.hub = Hub(
             "run-1",
             bus=MemoryBus(),
@@ -88,7 +93,7 @@ class Run:
             # Pieces of some events, written to one client a turn: much can happen in the middle of one.
             limits=replace(Limits.of(Settings(sse_ring_events=1000)), slice_bytes=700),
             on_behind=lambda _hub: None,
-            turns=Turns(1),
+            turns=Turns(self.writes, writes_a_turn=1),
         )
 
     def position(self) -> Position:
@@ -116,8 +121,14 @@ class Run:
         elif kind == "flush":
             await asyncio.sleep(0)
             self.let_transports_write(a)
+        elif kind == "hear" and self.writes.under_way:
+            if a % 2:
+                self.writes.finish()
+            else:
+                self.writes.look()
+            self.writes.on_room()
         elif kind == "join" and hub.position is not None:
-            await self.join(Seat(at := min(a * b, hub.known), at, Connected() if a % 2 else Screen()))
+            await self.join(Seat(at := min(a * b, hub.known), at, Connected(full=b % 2 == 0) if a % 2 else Screen()))
         elif kind == "leave":
             for seat in self.seats[a % 3 : a % 3 + b]:
                 self.hub.unfollow(seat)
@@ -127,7 +138,7 @@ class Run:
                 seat.screen.stuck = 0 if seat.screen.stuck else 10**6
         elif kind == "beat":
             for seat in self.seats[a % 3 : a % 3 + b]:
-                if seat.with_hub:
+                if seat.with_hub and not hub.writing:
                     seat.outlet.write(chunk(HEARTBEAT) if seat.outlet.chunked else HEARTBEAT)
                     hub.goes_by_transport(seat)
         await self.follow_up()
@@ -142,9 +153,9 @@ class Run:
         self.seats.append(seat)
 
     async def follow_up(self) -> None:
-        """What each stream's own loop does when it was given back and its client reads again."""
+        """What each stream's own loop does when it was given back, what is under way has come, and its client reads."""
         for seat in self.seats:
-            if not seat.with_hub and not seat.screen.stuck:
+            if not seat.with_hub and not seat.screen.stuck and not self.hub.writing:
                 while (piece := await self.hub.slice_after(seat.cursor)) is not None:
                     assert piece.first == seat.cursor + 1
                     seat.outlet.write(piece.bytes(chunked=seat.outlet.chunked))
@@ -162,6 +173,7 @@ class Run:
                     screen.receive()
 
     def close(self) -> None:
+        self.writes.close()
         for seat in self.seats:
             if isinstance(seat.screen, Connected):
                 seat.screen.close()
@@ -194,8 +206,9 @@ def test_every_client_sees_every_published_event_once_and_in_order(steps: list[S
                 seat.screen.stuck = 0
             while run.hub.stretch_behind is not None:
                 await run.step("read", 9, 0)
-            while run.hub.flush_due:
+            while run.hub.flush_due or run.hub.writing:
                 await run.step("flush", 0, 0)
+                await run.step("hear", 1, 0)
             await run.step("flush", 0, 0)
             run.check(at_all=True, upto=len(run.log))
 

@@ -42,11 +42,6 @@ def test_a_chunk_has_its_length_in_hexadecimal() -> None:
     assert sse.chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
 
 
-def test_frames_joined_into_a_chunk_are_the_chunk_of_the_joined_frames() -> None:
-    frames = [b"ab", b"cde", b"f" * 300]
-    assert sse.joined_chunk(frames) == sse.chunk(b"".join(frames))
-
-
 def test_no_frame_is_longer_than_the_bound_that_buffers_are_reckoned_with() -> None:
     longest = StoredEvent(2**63 - 1, 2**63 - 1, "DebugTrace", None, "f" * 256)
     frame = sse.event_frame(longest.seq, WireEncoder("r" * 128).json(longest))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -15,9 +17,11 @@ from runwire.db import Database
 from runwire.errors import CursorPastTail, DatabaseUnavailable, RunNotFound
 from runwire.settings import Settings
 from runwire.stream import Cursor, Hubs, LogReader, NothingLeft
+from runwire.stream.deliveries import Deliveries
 from runwire.stream.reader import Position
+from runwire.stream.turns import Turns
 from runwire.telemetry.metrics import ConnectKind, DeliveryPath, DisconnectReason
-from stream.feed import Feed, count, fresh_metrics, streaming
+from stream.feed import Feed, Held, count, fresh_metrics, streaming
 from stream.screen import Connected, Screen, watching
 from waiting import eventually
 
@@ -309,6 +313,60 @@ async def test_an_event_follows_a_heartbeat_that_has_not_left_the_transport_yet(
         assert screen.seqs == [1, 2, 3]
         assert [block for block in screen.blocks if block == {"": "heartbeat"}] == [{"": "heartbeat"}] * 3
     screen.close()
+
+
+@asynccontextmanager
+async def under_way(db: Database, bus: MemoryBus, feed: Feed) -> AsyncIterator[tuple[Hubs, Held, Connected]]:
+    """An event is with the thread, which has met a full socket and was not heard of yet."""
+    screen = Connected(full=True)
+    async with streaming(db, bus) as at:
+        held = Held(Deliveries(at.metrics), few=0)
+        at.hubs._turns = Turns(held)
+        async with watching(at.hubs, "run-1", screen=screen):
+            await eventually(lambda: count(at.metrics.sse_connections) == 1)
+            await feed.add(1)
+            await eventually(lambda: held.under_way)
+            yield at.hubs, held, screen
+    screen.close()
+
+
+async def test_the_end_of_a_stream_waits_for_what_is_under_way(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with under_way(db, bus, feed) as (hubs, held, screen):
+        draining = asyncio.create_task(hubs.drain())
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert screen.held == b""
+        held.finish()
+        await asyncio.wait_for(draining, 5)
+        assert screen.seqs == [1]
+        assert screen.retry_ms is not None
+
+
+async def test_a_heartbeat_waits_for_what_is_under_way(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with under_way(db, bus, feed) as (hubs, held, screen):
+        now = monotonic()
+        await hubs.tend(now + 20)
+        assert screen.held == b""
+        assert hubs.write_age_s(now + 20) > 15  # a thread that is not heard of shows
+        held.finish()
+        await hubs.tend(now + 20)
+        assert screen.seqs == [1]
+        assert screen.blocks[-1] == {"": "heartbeat"}
+
+
+async def test_who_fell_short_is_written_to_past_its_transport_again_when_that_is_empty(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with under_way(db, bus, feed) as (_, held, screen):
+        held.finish()
+        assert screen.held
+        assert screen.seqs == [1]  # reads it, and the transport is empty
+        by_transport = screen.asked_to_write
+        await feed.add(1)
+        await eventually(lambda: held.under_way)
+        held.finish()
+        assert screen.seqs == [1, 2]
+        assert screen.asked_to_write == by_transport
 
 
 async def test_events_postpone_the_heartbeat(db: Database, bus: MemoryBus, feed: Feed) -> None:

@@ -6,8 +6,10 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from runwire.stream.outlet import Writes
+from runwire.stream.deliveries import Deliveries
 from runwire.stream.turns import Turns
+from runwire.stream.writes import Writes
+from stream.feed import fresh_metrics
 
 
 class Desk:
@@ -29,8 +31,12 @@ class Desk:
         return written
 
 
+def turns_of(writes: int) -> Turns:
+    return Turns(Writes(Deliveries(fresh_metrics())), writes_a_turn=writes)
+
+
 async def test_a_turn_of_the_loop_writes_so_much_and_who_has_more_waits_for_the_others() -> None:
-    shared = Turns(10)
+    shared = turns_of(10)
     noted: list[tuple[str, int]] = []
     for run_id, clients in (("large", 25), ("none", 0), ("small", 3)):
         shared.take(Desk(run_id, clients, noted))
@@ -44,7 +50,7 @@ async def test_a_turn_of_the_loop_writes_so_much_and_who_has_more_waits_for_the_
 
 
 async def test_a_hub_that_raises_is_logged_and_stands_in_nobodys_way() -> None:
-    shared = Turns(10)
+    shared = turns_of(10)
     noted: list[tuple[str, int]] = []
     broken = Desk("broken", -1, noted)
     shared.take(broken)

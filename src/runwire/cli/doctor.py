@@ -22,7 +22,8 @@ EPILOG: Final = (
         "DATABASE_URL=postgresql://... runwire doctor https://runs.example.com --json",
     )
     + "\n\nWith a URL it starts a run of the agent golden there and watches it through whatever proxies are in "
-    "between. The database is looked at when DATABASE_URL names one, or when no URL is given."
+    "between. This installation and the database are looked at when DATABASE_URL names one, "
+    "or when no URL is given."
 )
 
 
@@ -33,7 +34,7 @@ def doctor(
     as_json: Json = False,
     token: Token = None,
 ) -> int:
-    """Check the database and the way to a service; 1 if a check fails."""
+    """Check this installation, the database and the way to a service; 1 if a check fails."""
     from runwire.settings import load_settings
 
     settings = load_settings(data_dir=data_dir)
@@ -50,12 +51,14 @@ def doctor(
 
 async def _examine(settings: Settings, *, url: str | None, token: str | None) -> list[Finding]:
     from runwire.cli.database import database_of
+    from runwire.cli.process_check import examine_process
     from runwire.cli.proxy_check import examine_url
     from runwire.db.health import Finding, examine, examine_pooler
     from runwire.errors import EmbeddedPostgresError
 
     findings: list[Finding] = []
     if settings.database_url is not None or url is None:
+        findings.append(examine_process())
         try:
             async with database_of(settings) as dsn:
                 findings += await examine(dsn)

@@ -58,6 +58,7 @@ def serve(
     ] = None,
 ) -> int:
     """Run the service: API, workers and publisher in one process, or some of them."""
+    from runwire.cli.process_check import take_descriptors
     from runwire.settings import load_settings
     from runwire.telemetry.logs import configure_logging
 
@@ -71,6 +72,7 @@ def serve(
         agents=tuple(agents) if agents else None,
     )
     configure_logging(settings.log_level, settings.log_format)
+    take_descriptors()
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         return runner.run(_serve(settings) if settings.processes == 1 else _serve_several(settings))
 

@@ -114,15 +114,17 @@ class WireEncoder:
     Names and fns are identifiers by the log's own rule, so nothing in them ever needs escaping.
     """
 
-    __slots__ = ("_head", "_source")
+    __slots__ = ("head", "tail")
 
     def __init__(self, run_id: str, *, source: Source = Source.OUTBOX) -> None:
-        self._head = f'{{"runId":"{run_id}","seq":'
-        self._source = f'","v":{VERSION},"source":"{source.value}"'
+        self.head = f'{{"runId":"{run_id}","seq":'
+        """What comes before the seq."""
+        self.tail = f'","v":{VERSION},"source":"{source.value}"'
+        """What comes after the type."""
 
     def json(self, event: StoredEvent) -> str:
         seq, ts_us, type_, name, fn = event
-        head = f'{self._head}{seq},"ts":{ts_us // 1000},"type":"{type_}{self._source}'
+        head = f'{self.head}{seq},"ts":{ts_us // 1000},"type":"{type_}{self.tail}'
         if name is not None:
             return f'{head},"name":"{name}"}}'
         if fn is not None:

@@ -89,6 +89,8 @@ async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamRe
         _log.error(LogEvent.REQUEST_FAILED, method="GET", route="stream", exc_info=error)
         transport.abort()
         return response
+    finally:
+        outlet.let_go()
     if transport.get_write_buffer_size():
         asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
     return response

@@ -1,12 +1,15 @@
-"""What hubs have written to their followers, counted once per turn of the event loop, however many hubs wrote in it."""
+"""What hubs have written to their followers, counted once per batch of writes, however many hubs are in it."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from runwire.clock import wall_us
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
+
+Delivered: TypeAlias = tuple[Sequence[int], int]
+"""The commit times (epoch us) of events, and to how many clients they were written."""
 
 
 class Deliveries:
@@ -15,21 +18,14 @@ class Deliveries:
     def __init__(self, metrics: StreamMetrics) -> None:
         self._lag = metrics.delivery_lag
         self._delivered = metrics.events_delivered[DeliveryPath.LIVE]
-        self._written: list[tuple[Sequence[int], int]] = []
 
-    def add(self, ts_us: Sequence[int], *, clients: int) -> None:
-        """Events with these commit times (epoch us) were written to so many clients just now."""
-        if not self._written:
-            asyncio.get_running_loop().call_soon(self.tell)
-        self._written.append((ts_us, clients))
-
-    def tell(self) -> None:
-        """One step: counts what was added. It follows the last write, so it is no flattery: most were sooner."""
-        now_us = wall_us()
-        written, self._written = self._written, []
-        by_clients: dict[int, list[float]] = {}
-        for ts_us, clients in written:
-            by_clients.setdefault(clients, []).extend([(now_us - ts) / 1_000_000 for ts in ts_us])
-        for clients, lags in by_clients.items():
-            self._lag.observe_many(lags, times=clients)
-        self._delivered.inc(sum(clients * len(lags) for clients, lags in by_clients.items()))
+    def tell(self, delivered: Iterable[Delivered]) -> None:
+        """Counts what has just been written. It follows the last write, so it is no flattery: most were sooner."""
+        by_clients: dict[int, list[int]] = {}
+        for ts_us, clients in delivered:
+            by_clients.setdefault(clients, []).extend(ts_us)
+        if by_clients:
+            now_us = wall_us()
+            for clients, all_ts_us in by_clients.items():
+                self._lag.observe_many([(now_us - ts) / 1_000_000 for ts in all_ts_us], times=clients)
+            self._delivered.inc(sum(clients * len(all_ts_us) for clients, all_ts_us in by_clients.items()))

@@ -23,14 +23,15 @@ from typing import Final, Protocol
 from runwire.bus import BusReader, Published
 from runwire.clock import monotonic
 from runwire.errors import CursorPastTail
-from runwire.model.event import EventType, StoredEvent, WireEncoder
+from runwire.model.event import EventType, StoredEvent
 from runwire.stream.deliveries import Deliveries
+from runwire.stream.frames import Frames
 from runwire.stream.limits import PAGE_EVENTS_MAX, Limits
-from runwire.stream.outlet import Outlet, Writes
+from runwire.stream.outlet import Outlet, Socket
 from runwire.stream.reader import LogReader, Position, Stretch
 from runwire.stream.ring import Ring, Slice, fitting
-from runwire.stream.sse import event_frame
 from runwire.stream.turns import Turns
+from runwire.stream.writes import Writes
 from runwire.telemetry.metrics import StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -66,9 +67,8 @@ class Hub:
     __slots__ = (
         "_ahead",
         "_bus",
-        "_deliveries",
-        "_encoder",
         "_following",
+        "_frames",
         "_limits",
         "_metrics",
         "_on_behind",
@@ -107,12 +107,11 @@ class Hub:
         limits: Limits,
         on_behind: Callable[[Hub], None],
         spans: Spans = NO_SPANS,
-        deliveries: Deliveries | None = None,
         turns: Turns | None = None,
     ) -> None:
         """`on_behind` is called when `stretch_behind` or `wants_end` has something to be served at once.
 
-        `deliveries` and `turns` are shared with the other hubs of the process.
+        `turns` are shared with the other hubs of the process.
         """
         self.run_id = run_id
         self.position: Position | None = None
@@ -131,7 +130,7 @@ class Hub:
         self._on_behind = on_behind
         self._spans = spans
         self._undelivered = True
-        self._encoder = WireEncoder(run_id)
+        self._frames = Frames(run_id)
         self._ring = Ring(limits.ring_events)
         self._subscription: AbstractAsyncContextManager[None] | None = None
         self._recheck_s = RECHECK_FIRST_S
@@ -139,15 +138,14 @@ class Hub:
         self._unsent_ts_us: list[int] = []
         self._slices: dict[int, Slice] = {}
         self._reads: dict[int, asyncio.Task[Slice]] = {}
-        self._following: dict[Follower, int] = {}
-        """By the socket that is written to, or 0: a client's own transport is, which touches far more memory."""
+        self._following: dict[Follower, Socket | None] = {}
+        """By the socket that is written to, or None: a client's own transport is, which touches far more memory."""
         self._ahead: dict[Follower, None] = {}
         self._piece: Slice | None = None
-        self._waiting: dict[Follower, int] = {}
+        self._waiting: dict[Follower, Socket | None] = {}
         self._written = 0
         self._metrics = metrics
-        self._deliveries = deliveries or Deliveries(metrics)
-        self._turns = turns or Turns()
+        self._turns = turns or Turns(Writes(Deliveries(metrics)))
 
     # ------------------------------------------------------------------ attaching, in this order
 
@@ -284,17 +282,17 @@ class Hub:
         self._recheck_s = min(self._recheck_s * 2, RECHECK_MAX_S)
 
     def _plan_check(self) -> None:
-        if self.end is not None and self.tail >= self.end.last_seq:
+        tail = self._ring.tail
+        if self.end is not None and tail >= self.end.last_seq:
             self.check_at = inf
-        elif self.is_missing_some:
+        elif tail < self.published or self.is_missing_some:
             self.put_off()
         else:
             self._recheck_s = RECHECK_FIRST_S
             self.check_at = monotonic() + self._limits.silence_s
 
     def _append(self, events: Sequence[StoredEvent]) -> None:
-        encode = self._encoder.json
-        self._ring.extend(events[0].seq, [event_frame(event.seq, encode(event)) for event in events])
+        self._ring.extend(events[0].seq, self._frames.of(events))
         self._unsent_ts_us += [event.ts_us for event in events]
         if events[-1].type == EventType.RUN_FINISHED:
             self._saw_terminal = True
@@ -334,8 +332,7 @@ class Hub:
         assert self.position is not None  # noqa: S101  # nobody is admitted before
         stretch = Stretch(self.run_id, self.position.run_day, after, upto)
         events = await self._reader.events(stretch, limit=PAGE_EVENTS_MAX)
-        encode = self._encoder.json
-        frames = [event_frame(event.seq, encode(event)) for event in events]
+        frames = self._frames.of(events)
         self._ring.prepend(events[-1].seq, frames)
         return Slice(events[0].seq, fitting(frames, self._limits.slice_bytes))
 
@@ -350,10 +347,13 @@ class Hub:
         if client.cursor > self.sent:
             self._ahead[client] = None
         else:
-            self._following[client] = 0  # what it has written by itself may still be buffered
+            self._following[client] = None  # what it has written by itself may still be buffered
 
     def unfollow(self, client: Follower) -> None:
-        """Gives a client back, its cursor set; does nothing when it is not the hub's."""
+        """Gives a client back, its cursor set; does nothing when it is not the hub's.
+
+        What it has by its cursor may still be under way: wait for `written` before it is written to.
+        """
         if client in self._following:
             del self._following[client]
             client.cursor = self.sent
@@ -362,6 +362,15 @@ class Hub:
             client.cursor = self._piece.first - 1
         elif client in self._ahead:
             del self._ahead[client]
+
+    async def written(self) -> None:
+        """Returns when those that were followers have what their cursors say, or their transports have it."""
+        await self._turns.settled()
+
+    @property
+    def writing(self) -> bool:
+        """Whether something is under way to followers, its own or another hub's: then nobody may write to them."""
+        return self._turns.writing
 
     def flush(self, at_most: int, writes: Writes) -> int:
         """Writes what is new to `at_most` followers, in one piece each; returns how many had their turn.
@@ -385,30 +394,30 @@ class Hub:
         else:
             self._following = batch
         if not self._waiting:
-            self._end_piece(piece)
+            self._end_piece(piece, writes)
         return tried
 
-    def _write(self, piece: Slice, clients: dict[Follower, int], writes: Writes) -> list[Follower]:
+    def _write(self, piece: Slice, clients: dict[Follower, Socket | None], writes: Writes) -> list[Follower]:
         """Writes the piece to each of them; returns those that did not take it."""
         refused: list[Follower] = []
-        direct = clients
-        if 0 in clients.values():
+        direct = clients.copy()
+        if None in direct.values():
             pause_bytes = self._limits.pause_bytes
-            for client in [client for client, socket in clients.items() if not socket]:
+            for client in [client for client, socket in clients.items() if socket is None]:
                 outlet = client.outlet
                 try:
                     buffered = outlet.buffered()
                     if buffered > pause_bytes or outlet.closing():
                         refused.append(client)
-                    elif buffered or not outlet.socket:
+                    elif buffered or outlet.socket is None:
                         outlet.write(piece.bytes(chunked=outlet.chunked))
                     else:
-                        clients[client] = outlet.socket
+                        clients[client] = outlet.socket.reopen()
                 except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
                     refused.append(client)
-            direct = {client: socket for client, socket in clients.items() if socket}
+            direct = {client: socket for client, socket in clients.items() if socket is not None}
         if direct:
-            writes.add(self, piece.bytes(chunked=True), direct)
+            writes.add(self, piece.bytes(chunked=True), direct)  # type: ignore[arg-type]  # none of them is None
         return refused
 
     def fell_short(self, client: Follower, rest: bytes) -> None:
@@ -421,7 +430,7 @@ class Hub:
         """A follower's transport has something to write, which comes first."""
         for clients in (self._following, self._waiting):
             if client in clients:
-                clients[client] = 0
+                clients[client] = None
 
     def _next_piece(self) -> Slice:
         """Takes what is new, as much as may be written at once. From here on it counts as sent."""
@@ -431,11 +440,11 @@ class Hub:
         self._slices.clear()
         return piece
 
-    def _end_piece(self, piece: Slice) -> None:
+    def _end_piece(self, piece: Slice, writes: Writes) -> None:
         count = piece.last - piece.first + 1
         if self._written:
             self.note_delivery(piece)
-            self._deliveries.add(self._unsent_ts_us[:count], clients=self._written)
+            writes.deliver(self._unsent_ts_us[:count], clients=self._written)
         del self._unsent_ts_us[:count]
         self.flushed_at = monotonic()
         self._piece, self._written = None, 0
@@ -464,9 +473,11 @@ class Hub:
 def _carried(message: Published) -> Sequence[StoredEvent]:
     """The events of a message that carries all it speaks of; else none, and they are read from PostgreSQL."""
     events = message.events
-    if not events or events[0].seq != message.first_seq or events[-1].seq != message.last_seq or not _dense(events):
+    if not events:
         return ()
-    return events
+    first, last = events[0].seq, events[-1].seq
+    whole = first == message.first_seq and last == message.last_seq and last - first + 1 == len(events)
+    return events if whole else ()
 
 
 def _dense(events: Sequence[StoredEvent]) -> bool:

@@ -22,6 +22,7 @@ from runwire.stream.reader import LogReader
 from runwire.stream.reconnects import Reconnects
 from runwire.stream.stream import Stream
 from runwire.stream.turns import Turns
+from runwire.stream.writes import Writes
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -68,8 +69,7 @@ class Hubs:
         self._limits = Limits.of(settings)
         self._catch_up = CatchUp(reader)
         self._pacing = Pacing(self._limits)
-        self._deliveries = Deliveries(metrics)
-        self._turns = Turns()
+        self._turns = Turns(Writes(Deliveries(metrics)))
         self._tenancies: dict[str, _Tenancy] = {}
         self._open: dict[Stream, None] = {}
         self._none_open = asyncio.Event()
@@ -103,6 +103,7 @@ class Hubs:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for tenancy in tuple(self._tenancies.values()):
             await self._close(tenancy)
+        self._turns.close()
 
     def attach(self, run_id: str, *, cursor: Cursor, client: str | None = None) -> Attachment:
         """Inside the block the run's hub is held, subscribed and located, and the stream counts as open.
@@ -124,11 +125,6 @@ class Hubs:
         """The bus may have lost messages: every hub's stored tail is looked at soon, not only after its silence."""
         for tenancy in self._tenancies.values():
             tenancy.hub.check_at = 0.0
-
-    @property
-    def writing(self) -> bool:
-        """Whether some who follow a run are still to get their turn with what is new in it."""
-        return self._turns.some_due
 
     def write_age_s(self, now: float) -> float:
         """Seconds since the last write to the open stream that waited longest; grows when nobody looks any more."""
@@ -167,7 +163,6 @@ class Hubs:
             limits=self._limits,
             on_behind=self._catch_up.ask,
             spans=self._spans,
-            deliveries=self._deliveries,
             turns=self._turns,
         )
 

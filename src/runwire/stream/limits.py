@@ -14,10 +14,11 @@ PAGE_EVENTS_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Durations in seconds. The bytes add up: `pause_bytes` + `slice_bytes` < `sse_slow_bytes`, which so is a bound.
+    """Durations in seconds. The bytes add up: `pause_bytes` + 2 `slice_bytes` = `sse_slow_bytes`, which so is a bound.
 
     A stream with more than `pause_bytes` in its buffer gets nothing, until `resume_bytes` or fewer are left; one for
-    which that takes `slow_s` is closed. Nothing longer than `slice_bytes` is written at once.
+    which that takes `slow_s` is closed. Nothing longer than `slice_bytes` is written at once, and one such piece may be
+    under way while the next is written.
     """
 
     retry_ms: int
@@ -33,7 +34,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        slice_bytes = settings.sse_slow_bytes // 2
+        slice_bytes = settings.sse_slow_bytes * 3 // 8
         return cls(
             retry_ms=settings.sse_retry_ms,
             heartbeat_s=settings.sse_heartbeat_s,

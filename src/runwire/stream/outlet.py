@@ -3,29 +3,29 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runwire.stream._sockets import handle, send_each
+    from runwire.stream._sockets import JOBS, Sender, Socket, send_each
 else:
     try:
-        from runwire.stream._sockets import handle, send_each
+        from runwire.stream._sockets import JOBS, Sender, Socket, send_each
     except ImportError:  # pragma: no cover  # not compiled, or not for this system: everything goes by the transports
-        handle = send_each = None
+        JOBS = Sender = Socket = send_each = None
 
-__all__ = ["Outlet", "Writes", "Written", "handle", "send_each"]
+__all__ = ["JOBS", "Outlet", "Sender", "Socket", "send_each"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Outlet:
     """One client's connection. The functions are called for every client and event: bind a transport's own.
 
     `write` takes bytes as they go over the wire and never blocks. `buffered` says how many bytes it still holds.
     `closing` says that nothing written will arrive. `chunked`: the body has HTTP/1.1's chunked framing, which the
     stream then writes itself; False where the connection's end is the body's end (HTTP/1.0).
-    `socket`: what Writes may write to instead while nothing is buffered; 0 where everything has to go by `write`.
+    `socket`: what Writes may write to instead while nothing is buffered; None where everything has to go by `write`.
     Nobody else may write between the prelude and the return of `Stream.run`.
     """
 
@@ -33,58 +33,24 @@ class Outlet:
     buffered: Callable[[], int]
     closing: Callable[[], bool]
     chunked: bool = True
-    socket: int = 0
+    socket: Socket | None = None
 
     @classmethod
     def of(cls, transport: asyncio.Transport, *, chunked: bool = True) -> Outlet:
-        """A connection's, that is open."""
+        """A connection's, that is open. To be let go of when the stream is over."""
         write, buffered, closing = transport.write, transport.get_write_buffer_size, transport.is_closing
-        return cls(write, buffered, closing, chunked, _socket(transport) if chunked else 0)
+        return cls(write, buffered, closing, chunked, _socket(transport) if chunked else None)
+
+    def let_go(self) -> None:
+        """The transport alone has the connection from here on, and may end it."""
+        self.socket = None
 
 
-def _socket(transport: asyncio.Transport) -> int:
+def _socket(transport: asyncio.Transport) -> Socket | None:
     socket = transport.get_extra_info("socket")
-    if handle is None or socket is None or transport.get_extra_info("sslcontext") is not None:
-        return 0
+    if Socket is None or socket is None or transport.get_extra_info("sslcontext") is not None:
+        return None
     try:
-        return handle(socket.fileno())
-    except OSError:
-        return 0
-
-
-class Written(Protocol):
-    """Whose clients are written to."""
-
-    def fell_short(self, client: Any, rest: bytes) -> None:
-        """A client's socket did not take the rest of a piece."""
-
-
-class Writes:
-    """What is written to many clients before a turn of the event loop ends: to all their sockets by one call.
-
-    Between `add` and `make` nothing else may be written to those clients.
-    """
-
-    __slots__ = ("_clients", "_pieces", "_sockets", "_whose")
-
-    def __init__(self) -> None:
-        self._whose: list[Written] = []
-        self._clients: list[object] = []
-        self._sockets: list[int] = []
-        self._pieces: list[bytes] = []
-
-    def add(self, whose: Written, data: bytes, clients: Mapping[Any, int]) -> None:
-        """Has it written to each client's socket."""
-        self._whose += [whose] * len(clients)
-        self._clients += clients
-        self._sockets += clients.values()
-        self._pieces += [data] * len(clients)
-
-    def make(self) -> None:
-        """Makes them, and says who fell short."""
-        if not self._clients:
-            return
-        whose, clients, sockets, pieces = self._whose, self._clients, self._sockets, self._pieces
-        self._whose, self._clients, self._sockets, self._pieces = [], [], [], []
-        for at, taken in send_each(sockets, pieces):
-            whose[at].fell_short(clients[at], pieces[at][taken:])
+        return Socket(socket.fileno())
+    except OSError:  # closed by now, or no descriptor is left: the transport has one
+        return None

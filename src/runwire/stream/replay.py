@@ -19,13 +19,14 @@ from runwire.errors import (
     RunStillOpen,
     TooManyReplays,
 )
-from runwire.model.event import Source, StoredEvent, WireEncoder
+from runwire.model.event import Source, StoredEvent
 from runwire.stream.cursor import Cursor
+from runwire.stream.frames import Frames
 from runwire.stream.hubs import NothingLeft
 from runwire.stream.limits import Limits
 from runwire.stream.outlet import Outlet
 from runwire.stream.reader import LogReader, Position, Stretch
-from runwire.stream.sse import HEARTBEAT, chunk, end_frame, event_frame, jittered_retry_ms, prelude, resumable_end
+from runwire.stream.sse import HEARTBEAT, chunk, end_frame, jittered_retry_ms, prelude, resumable_end
 from runwire.telemetry.metrics import ConnectKind, DeliveryPath, DisconnectReason, StreamMetrics
 
 SPEED_MAX: Final = 1000.0
@@ -108,7 +109,7 @@ class Replay:
         self._delivered = metrics.events_delivered[DeliveryPath.REPLAY]
         self._speed = speed
         self._run_id = run_id
-        self._encoder = WireEncoder(run_id, source=Source.REPLAYER)
+        self._frames = Frames(run_id, source=Source.REPLAYER)
         self._asked_to_end = asyncio.Event()
         self._position: Position
         self._cursor = 0
@@ -207,8 +208,7 @@ class Replay:
         return await self._reader.events(stretch, limit=self._limits.page_events)
 
     def _send(self, events: tuple[StoredEvent, ...]) -> None:
-        encode = self._encoder.json
-        self._write(b"".join([event_frame(event.seq, encode(event)) for event in events]))
+        self._write(b"".join(self._frames.of(events)))
         self._cursor = events[-1].seq
         self._delivered.inc(len(events))
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from runwire.errors import RunwireError
+from runwire.stream.frames import joined_chunk
 from runwire.stream.limits import FRAME_MAX
-from runwire.stream.sse import joined_chunk
 
 
 class BrokenSequence(RunwireError):
@@ -53,7 +53,10 @@ def fitting(frames: Sequence[bytes], most_bytes: int) -> Sequence[bytes]:
 
 
 class Ring:
-    """A run's last frames, `capacity` of them after each `trim`. Seqs in it are dense and end at `tail`."""
+    """A run's last frames: `capacity` of them at most after each `trim`, and seven eighths of that if there were more.
+
+    Seqs in it are dense and end at `tail`.
+    """
 
     __slots__ = ("_frames", "capacity", "tail")
 
@@ -79,10 +82,12 @@ class Ring:
             self._frames[:0] = frames[-room:]
 
     def trim(self, *, keep: int = 0) -> None:
-        """Drops the oldest, but for the last `keep` and those there is room for."""
-        excess = len(self._frames) - max(self.capacity, keep)
-        if excess > 0:
-            del self._frames[:excess]
+        """Drops the oldest where there are too many, but for the last `keep`."""
+        if len(self._frames) > self.capacity:
+            # Some more than it has to: what stays is moved, which should not be for every event.
+            excess = len(self._frames) - max(self.capacity - self.capacity // 8, keep)
+            if excess > 0:
+                del self._frames[:excess]
 
     def reaches(self, after: int) -> bool:
         """Whether every frame from `after + 1` to the tail is here."""

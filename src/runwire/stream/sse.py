@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
 from typing import Final
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -49,8 +48,3 @@ def jittered_retry_ms(base_ms: int, *, streams: int = 1) -> int:
 def chunk(data: bytes) -> bytes:
     """`data` as one chunk of HTTP/1.1's chunked transfer coding (RFC 9112, 7.1)."""
     return b"%x\r\n%b\r\n" % (len(data), data)
-
-
-def joined_chunk(frames: Sequence[bytes]) -> bytes:
-    """The frames joined into one chunk without copying them twice."""
-    return b"".join((b"%x\r\n" % sum(map(len, frames)), *frames, b"\r\n"))

@@ -140,7 +140,7 @@ class Stream:
                 self.ask_to_end(DisconnectReason.CLIENT)
             elif now >= self._rotate_at:
                 self.ask_to_end(DisconnectReason.ROTATE)
-            elif now - last >= self._limits.heartbeat_s:
+            elif now - last >= self._limits.heartbeat_s and not self._hub.writing:
                 self._write(_HEARTBEAT_CHUNK if self.outlet.chunked else HEARTBEAT, framed=True)
                 self._hub.goes_by_transport(self)
                 last = now
@@ -175,6 +175,7 @@ class Stream:
                 self._with_hub = True
                 await self._parking()
                 self._with_hub = False
+                await hub.written()
 
     def _parking(self) -> asyncio.Future[None]:
         """What to await until `wake`. No coroutine: it would be kept for as long as the stream has nothing to do."""

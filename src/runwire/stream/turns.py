@@ -10,11 +10,11 @@ import asyncio
 from collections import deque
 from typing import Final, Protocol
 
-from runwire.stream.outlet import Writes
+from runwire.stream.writes import Writes
 from runwire.telemetry.logs import LogEvent, get_logger
 
-WRITES_A_TURN: Final = 64
-"""Half a millisecond of one core. An append waits for some turns, so what is shorter lets more of them through."""
+WRITES_A_TURN: Final = 128
+"""Half a millisecond of one core, for which what comes next waits."""
 
 _log = get_logger()
 
@@ -34,25 +34,50 @@ class Writing(Protocol):
 
 
 class Turns:
-    """Shared by the hubs of a process. First come, first served; who is not done then goes to the end of the queue."""
+    """Shared by the hubs of a process. First come, first served; who is not done then goes to the end of the queue.
 
-    def __init__(self, writes_a_turn: int = WRITES_A_TURN) -> None:
+    While writes are under way the next turn may be prepared, but no more than that: whose turn comes later writes more
+    at once.
+    """
+
+    def __init__(self, writes: Writes, *, writes_a_turn: int = WRITES_A_TURN) -> None:
+        self._writes = writes
+        self._writes.on_room = self._go_on
         self._writes_a_turn = writes_a_turn
         self._due: deque[Writing] = deque()
-        self._writes = Writes()
+        self._next: asyncio.Handle | None = None
+        self._idle = asyncio.Event()
 
     @property
-    def some_due(self) -> bool:
-        """Whether a hub waits for its turn."""
-        return bool(self._due)
+    def writing(self) -> bool:
+        """Whether what hubs have given to be written is under way."""
+        return self._writes.under_way
+
+    async def all_taken(self) -> None:
+        """Returns when no hub waits for its turn; the last of what they write may still be under way."""
+        while self._due:
+            self._idle.clear()
+            await self._idle.wait()
+
+    async def settled(self) -> None:
+        """Returns when what hubs have given to be written by now is written."""
+        await self._writes.settled()
 
     def take(self, hub: Writing) -> None:
         """Has the hub write. Not at once: what else this turn of the event loop brings goes out in the same write."""
-        if not self._due:
-            asyncio.get_running_loop().call_soon(self._turn)
         self._due.append(hub)
+        self._go_on()
+
+    def close(self) -> None:
+        """When no stream is open any more."""
+        self._writes.close()
+
+    def _go_on(self) -> None:
+        if self._due and self._next is None and not self._writes.full:
+            self._next = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:
+        self._next = None
         due, left = self._due, self._writes_a_turn
         again: list[Writing] = []
         while due and left > 0:
@@ -65,6 +90,7 @@ class Turns:
             if hub.flush_due:
                 again.append(hub)
         due.extend(again)
-        if due:
-            asyncio.get_running_loop().call_soon(self._turn)
         self._writes.make()
+        self._go_on()
+        if not due:
+            self._idle.set()
