@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from math import inf
 
 import pytest
@@ -522,3 +523,29 @@ async def test_what_a_socket_did_not_take_comes_before_what_follows(db: Database
         assert screen.seqs == list(range(1, 302))
         assert seat.woken == 0
         screen.close()
+
+
+async def test_followers_of_a_hub_that_gets_more_than_it_can_write_go_on_by_themselves_and_nothing_waits_here(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with bench(db, bus, sse_ring_events=4) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seats = [Seat() for _ in range(2)]
+        for seat in seats:
+            await seat.reach_the_tail_of(at.hub)
+        at.hub._limits = replace(at.hub._limits, slice_bytes=1)  # a piece is an event
+        await feed.append(100)
+        await feed.to_bus(1, 100)
+        assert [seat.woken for seat in seats] == [0, 0]
+        await asyncio.sleep(0)
+        assert [(seat.cursor, seat.woken, seat.screen.seqs) for seat in seats] == [(1, 1, [1])] * 2
+        assert len(at.hub._ring) <= 4
+        assert not at.hub.flush_due
+        at.hub._limits = replace(at.hub._limits, slice_bytes=100_000)
+        for seat in seats:
+            await seat.reach_the_tail_of(at.hub)
+        await feed.append(1)
+        await feed.to_bus(len(feed.events), len(feed.events))
+        await asyncio.sleep(0)
+        assert [seat.screen.seqs for seat in seats] == [list(range(1, len(feed.events) + 1))] * 2

@@ -37,6 +37,8 @@ from runwire.telemetry.spans import NO_SPANS, Spans
 
 RECHECK_FIRST_S: Final = 0.1
 RECHECK_MAX_S: Final = 1.0
+BEHIND_MAX: Final = 16
+"""So many rings full of frames may wait for followers, who then read from PostgreSQL instead, each at its own speed."""
 SLICES_KEPT: Final = 8
 """Slices of the ring kept between two flushes, for clients that come in herds to the same few places."""
 
@@ -372,6 +374,14 @@ class Hub:
         """Whether something is under way to followers, its own or another hub's: then nobody may write to them."""
         return self._turns.writing
 
+    def _leave_followers_to_themselves(self) -> None:
+        """For when more comes than can be written to them: what waits for them here would grow for as long."""
+        for client in tuple(self._following):
+            self.unfollow(client)
+            client.wake()
+        self._unsent_ts_us.clear()
+        self.sent = self._ring.tail
+
     def flush(self, at_most: int, writes: Writes) -> int:
         """Writes what is new to `at_most` followers, in one piece each; returns how many had their turn.
 
@@ -448,6 +458,8 @@ class Hub:
         del self._unsent_ts_us[:count]
         self.flushed_at = monotonic()
         self._piece, self._written = None, 0
+        if self._ring.tail - self.sent > BEHIND_MAX * self._ring.capacity:
+            self._leave_followers_to_themselves()
         self.flush_due = self.sent < self.tail
         self._ring.trim(keep=self.tail - self.sent)
         if self._ahead:
