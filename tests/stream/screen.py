@@ -122,14 +122,24 @@ class Connected(Screen):
         return True
 
 
-def _unchunked(body: bytes) -> bytes:
-    plain = b""
+def chunks_of(body: bytes) -> list[bytes]:
+    """The chunks that are there as a whole; the framing of the rest has to be right, too, as far as it is there."""
+    chunks = []
     while body:
-        size, _, rest = body.partition(b"\r\n")
+        size, end_of_line, rest = body.partition(b"\r\n")
+        if not end_of_line:
+            break
         length = int(size, 16)
-        assert rest[length : length + 2] == b"\r\n"
-        plain, body = plain + rest[:length], rest[length + 2 :]
-    return plain
+        assert b"\r\n".startswith(rest[length : length + 2])
+        if len(rest) < length + 2:
+            break
+        chunks.append(rest[:length])
+        body = rest[length + 2 :]
+    return chunks
+
+
+def _unchunked(body: bytes) -> bytes:
+    return b"".join(chunks_of(body))
 
 
 @asynccontextmanager

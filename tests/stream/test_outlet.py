@@ -200,10 +200,21 @@ def test_a_closed_sender_lets_go_of_everything_and_takes_nothing(pairs: Pairs) -
         sender.start([], [])
     with pytest.raises(RuntimeError):
         sender.finish()
+    assert sender.sent() == 0
     assert far.recv(100) in (b"a", b"")
     for _ in range(20):  # one that is forgotten ends its thread, too
         Sender()
     assert len(list(Path("/proc/self/task").iterdir())) < 20
+
+
+def test_a_process_that_is_forked_has_no_thread_and_does_not_wait_for_it(sender: Sender) -> None:
+    child = os.fork()
+    if child == 0:
+        sender.close()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    sender.start([], [])
+    assert sender.finish() == []
 
 
 async def test_a_connection_that_is_encrypted_or_has_no_socket_is_written_to_by_its_transport_alone(

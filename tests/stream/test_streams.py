@@ -333,13 +333,46 @@ async def under_way(db: Database, bus: MemoryBus, feed: Feed) -> AsyncIterator[t
 async def test_the_end_of_a_stream_waits_for_what_is_under_way(db: Database, bus: MemoryBus, feed: Feed) -> None:
     async with under_way(db, bus, feed) as (hubs, held, screen):
         draining = asyncio.create_task(hubs.drain())
-        for _ in range(5):
+        for _ in range(3):
             await asyncio.sleep(0)
+        await feed.add(1)  # which is not for it any more
         assert screen.held == b""
+        assert held.under_way == 1
         held.finish()
         await asyncio.wait_for(draining, 5)
         assert screen.seqs == [1]
         assert screen.retry_ms is not None
+
+
+async def test_a_run_that_is_silent_gets_its_heartbeats_while_the_thread_writes_to_others(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    async with under_way(db, bus, feed) as (hubs, held, _):
+        await Feed(db, bus, run_id="silent").start()
+        async with watching(hubs, "silent") as silent:
+            await eventually(lambda: len(hubs._open) == 2)
+            await hubs.tend(monotonic() + 20)
+            assert held.under_way
+            assert silent.blocks == [{"": "heartbeat"}]
+        held.finish()
+
+
+async def test_a_client_that_takes_nothing_of_all_that_is_under_way_has_no_more_buffered_than_the_bound(
+    db: Database, bus: MemoryBus, feed: Feed
+) -> None:
+    screen = Connected(full=True)
+    async with streaming(db, bus, sse_slow_bytes=65_536) as at:
+        held = Held(Deliveries(at.metrics), few=0)
+        at.hubs._turns = Turns(held)
+        async with watching(at.hubs, "run-1", screen=screen):
+            await eventually(lambda: count(at.metrics.sse_connections) == 1)
+            await feed.append(2000)
+            await feed.to_bus(1, 2000)
+            await eventually(lambda: held.full)
+            while held.under_way:
+                held.finish()
+            assert 65_536 // 2 < len(screen.held) <= 65_536
+    screen.close()
 
 
 async def test_a_heartbeat_waits_for_what_is_under_way(db: Database, bus: MemoryBus, feed: Feed) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from runwire.stream.deliveries import Deliveries
 from runwire.stream.outlet import JOBS, Sender, Socket
 from runwire.stream.writes import Writes
 from runwire.telemetry.metrics import DeliveryPath
-from stream.feed import count, fresh_metrics
+from stream.feed import Held, count, fresh_metrics
 
 pytest.importorskip("runwire.stream._sockets", reason="runwire was installed without a C compiler")
 
@@ -160,6 +161,28 @@ async def test_deliveries_are_counted_when_they_are_made(clients: list[Client]) 
 
 def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
+
+
+async def test_who_waits_is_let_go_and_others_come_in_though_something_breaks(clients: list[Client]) -> None:
+    class Broken(Deliveries):
+        def tell(self, _delivered: object) -> None:
+            raise RuntimeError("a defect")
+
+    writes = Held(Broken(fresh_metrics()), few=0)
+    given(writes, b"a", *clients)
+    writes.deliver([1], clients=3)
+    writes.make()
+    waiting = asyncio.create_task(writes.settled())
+    await asyncio.sleep(0)
+    heard: list[bool] = []
+    while writes.under_way:
+        heard.clear()
+        writes.on_room = lambda: heard.append(writes.full)
+        with suppress(RuntimeError):
+            writes.look()
+    assert heard == [False]
+    await asyncio.wait_for(waiting, 5)
+    writes.close()
 
 
 async def test_close_ends_what_is_under_way_and_the_thread(clients: list[Client]) -> None:

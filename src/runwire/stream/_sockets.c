@@ -201,6 +201,7 @@ typedef struct {
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int closing, running, wake; /* `wake` can be polled: it is readable when something has been sent */
+    pid_t process;              /* whose thread it is: a process that was forked has none */
 } Sender;
 
 static void *sender_run(void *argument) {
@@ -239,6 +240,7 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *n
         int failed = pthread_create(&self->thread, NULL, sender_run, self);
         pthread_sigmask(SIG_SETMASK, &before, NULL);
         self->running = !failed;
+        self->process = getpid();
         errno = failed;
     }
     if (!self->running) {
@@ -251,8 +253,7 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *n
 
 static PyObject *sender_close(Sender *self, PyObject *unused) {
     (void)unused;
-    if (self->running) {
-        self->running = 0;
+    if (self->running && self->process == getpid()) {
         Py_BEGIN_ALLOW_THREADS
         pthread_mutex_lock(&self->lock);
         self->closing = 1;
@@ -261,17 +262,21 @@ static PyObject *sender_close(Sender *self, PyObject *unused) {
         pthread_join(self->thread, NULL);
         Py_END_ALLOW_THREADS
     }
+    self->running = 0;
     if (self->wake >= 0) close(self->wake);
     self->wake = -1;
     while (self->finished < self->started) job_clear(&self->jobs[self->finished++ % JOBS]);
+    self->sent = self->finished;
     Py_RETURN_NONE;
 }
 
 static void sender_dealloc(Sender *self) {
     PyTypeObject *type = Py_TYPE(self);
     Py_XDECREF(sender_close(self, NULL));
-    pthread_cond_destroy(&self->changed);
-    pthread_mutex_destroy(&self->lock);
+    if (self->process == getpid()) {
+        pthread_cond_destroy(&self->changed);
+        pthread_mutex_destroy(&self->lock);
+    }
     type->tp_free(self);
     Py_DECREF(type);
 }
@@ -292,6 +297,7 @@ static PyObject *sender_start(Sender *self, PyObject *const *arguments, Py_ssize
 static PyObject *sender_sent(Sender *self, PyObject *unused) {
     (void)unused;
     eventfd_t told;
+    if (!self->running) return PyLong_FromLong(0);
     eventfd_read(self->wake, &told);
     pthread_mutex_lock(&self->lock);
     unsigned long sent = self->sent - self->finished;

@@ -71,6 +71,7 @@ class Hub:
         "_bus",
         "_following",
         "_frames",
+        "_last_batch",
         "_limits",
         "_metrics",
         "_on_behind",
@@ -146,6 +147,7 @@ class Hub:
         self._piece: Slice | None = None
         self._waiting: dict[Follower, Socket | None] = {}
         self._written = 0
+        self._last_batch = 0
         self._metrics = metrics
         self._turns = turns or Turns(Writes(Deliveries(metrics)))
 
@@ -371,8 +373,8 @@ class Hub:
 
     @property
     def writing(self) -> bool:
-        """Whether something is under way to followers, its own or another hub's: then nobody may write to them."""
-        return self._turns.writing
+        """Whether something is under way to its followers: then nobody else may write to them."""
+        return self._turns.ended < self._last_batch
 
     def _leave_followers_to_themselves(self) -> None:
         """For when more comes than can be written to them: what waits for them here would grow for as long."""
@@ -427,7 +429,7 @@ class Hub:
                     refused.append(client)
             direct = {client: socket for client, socket in clients.items() if socket is not None}
         if direct:
-            writes.add(self, piece.bytes(chunked=True), direct)  # type: ignore[arg-type]  # none of them is None
+            self._last_batch = writes.add(self, piece.bytes(chunked=True), direct)  # type: ignore[arg-type]  # none of them is None
         return refused
 
     def fell_short(self, client: Follower, rest: bytes) -> None:

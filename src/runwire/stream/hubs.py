@@ -100,10 +100,12 @@ class Hubs:
     ) -> None:
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        for tenancy in tuple(self._tenancies.values()):
-            await self._close(tenancy)
-        self._turns.close()
+        try:
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+            for tenancy in tuple(self._tenancies.values()):
+                await self._close(tenancy)
+        finally:
+            self._turns.close()
 
     def attach(self, run_id: str, *, cursor: Cursor, client: str | None = None) -> Attachment:
         """Inside the block the run's hub is held, subscribed and located, and the stream counts as open.

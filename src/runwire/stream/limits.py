@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from runwire.settings import Settings
+from runwire.stream.outlet import JOBS
 
 FRAME_MAX: Final = 640
 """No event frame is longer: a run id of 128, a fn of 256 and two seqs of 19 digits leave room."""
@@ -14,11 +15,11 @@ PAGE_EVENTS_MAX: Final = 1000
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Durations in seconds. The bytes add up: `pause_bytes` + 2 `slice_bytes` = `sse_slow_bytes`, which so is a bound.
+    """Durations in seconds. `sse_slow_bytes` is a bound on what is buffered for a client.
 
-    A stream with more than `pause_bytes` in its buffer gets nothing, until `resume_bytes` or fewer are left; one for
-    which that takes `slow_s` is closed. Nothing longer than `slice_bytes` is written at once, and one such piece may be
-    under way while the next is written.
+    Written to by its transport, one has `pause_bytes` and a slice of `slice_bytes` at most: with more than the former
+    it gets nothing, until `resume_bytes` or fewer are left; one that takes `slow_s` for that is closed. Written to past
+    its transport, one may turn out to take nothing of a slice in each of the batches that are under way.
     """
 
     retry_ms: int
@@ -34,7 +35,7 @@ class Limits:
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
-        slice_bytes = settings.sse_slow_bytes * 3 // 8
+        slice_bytes = settings.sse_slow_bytes // (JOBS or 4)
         return cls(
             retry_ms=settings.sse_retry_ms,
             heartbeat_s=settings.sse_heartbeat_s,

@@ -175,6 +175,7 @@ class Stream:
                 self._with_hub = True
                 await self._parking()
                 self._with_hub = False
+                hub.unfollow(self)  # who was asked to end still follows, and would get more meanwhile
                 await hub.written()
 
     def _parking(self) -> asyncio.Future[None]:

@@ -36,8 +36,7 @@ class Writing(Protocol):
 class Turns:
     """Shared by the hubs of a process. First come, first served; who is not done then goes to the end of the queue.
 
-    While writes are under way the next turn may be prepared, but no more than that: whose turn comes later writes more
-    at once.
+    While as many turns' writes are under way as may be, hubs wait: whose turn comes later writes more at once.
     """
 
     def __init__(self, writes: Writes, *, writes_a_turn: int = WRITES_A_TURN) -> None:
@@ -49,9 +48,9 @@ class Turns:
         self._idle = asyncio.Event()
 
     @property
-    def writing(self) -> bool:
-        """Whether what hubs have given to be written is under way."""
-        return self._writes.under_way
+    def ended(self) -> int:
+        """How many batches of writes are over: those up to this number, as `Writes.add` gives them."""
+        return self._writes.ended
 
     async def all_taken(self) -> None:
         """Returns when no hub waits for its turn; the last of what they write may still be under way."""
@@ -90,7 +89,9 @@ class Turns:
             if hub.flush_due:
                 again.append(hub)
         due.extend(again)
-        self._writes.make()
-        self._go_on()
-        if not due:
-            self._idle.set()
+        try:
+            self._writes.make()
+        finally:
+            self._go_on()
+            if not due:
+                self._idle.set()

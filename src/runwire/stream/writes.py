@@ -54,21 +54,23 @@ class Writes:
         self._deliveries = deliveries
         self._few = few if Sender is not None and len(os.sched_getaffinity(0)) > 1 else None
         self._sender: Sender | None = None
+        self.ended = 0
+        """How many batches are over. They are numbered from 1 on."""
         self._gathered = _Batch()
         self._under_way: deque[_Batch] = deque()
 
     @property
-    def under_way(self) -> bool:
-        """Whether something is being written."""
-        return bool(self._under_way)
+    def under_way(self) -> int:
+        """How many batches are being written, or wait for that."""
+        return len(self._under_way)
 
     @property
     def full(self) -> bool:
         """Whether as much is under way as may be: what is new had better share its next write."""
-        return self._sender is not None and len(self._under_way) >= JOBS
+        return self._sender is not None and self.under_way >= JOBS
 
-    def add(self, whose: Written, piece: bytes, clients: dict[Any, Socket]) -> None:
-        """Has it written to each client's socket. The dictionary is the batch's from here on.
+    def add(self, whose: Written, piece: bytes, clients: dict[Any, Socket]) -> int:
+        """Has it written to each client's socket, and gives the number of the batch, which keeps the dictionary.
 
         A client has one piece between two calls of `make`.
         """
@@ -77,6 +79,7 @@ class Writes:
         batch.pieces.append(piece)
         batch.clients.append(clients)
         batch.count += len(clients)
+        return self.ended + self.under_way + 1
 
     def deliver(self, ts_us: Sequence[int], *, clients: int) -> None:
         """With what was added, events with these commit times (epoch us) will have been written to so many clients."""
@@ -84,7 +87,10 @@ class Writes:
 
     def make(self) -> None:
         """Has what was gathered written, now or as soon as the thread comes to it; not while it is `full`."""
-        batch, self._gathered = self._gathered, _Batch()
+        batch = self._gathered
+        if not (batch.count or batch.delivered):
+            return
+        self._gathered = _Batch()
         if self._few is not None and (batch.count > self._few or self._under_way) and (sender := self._thread()):
             sender.start(batch.pieces, batch.clients)
             self._under_way.append(batch)
@@ -94,10 +100,12 @@ class Writes:
     def look(self) -> None:
         """Hears what the thread has done."""
         if self._sender is not None:
-            for _ in range(self._sender.sent()):
-                if self._under_way:
-                    self.finish()
-            self.on_room()
+            try:
+                for _ in range(self._sender.sent()):
+                    if self._under_way:
+                        self.finish()
+            finally:
+                self.on_room()
 
     def finish(self) -> None:
         """Waits for what was handed to the thread first; if somebody fell short, for all of it.
@@ -128,12 +136,15 @@ class Writes:
             self._sender = self._few = None
 
     def _end(self, batch: _Batch, short: Sequence[tuple[int, Any, int]]) -> None:
-        for at, client, taken in short:
-            batch.whose[at].fell_short(client, batch.pieces[at][taken:])
-        if batch.delivered:
-            self._deliveries.tell(batch.delivered)
-        if batch.over is not None:
-            batch.over.set()
+        self.ended += 1
+        try:
+            for at, client, taken in short:
+                batch.whose[at].fell_short(client, batch.pieces[at][taken:])
+            if batch.delivered:
+                self._deliveries.tell(batch.delivered)
+        finally:
+            if batch.over is not None:
+                batch.over.set()
 
     def _thread(self) -> Sender | None:
         if self._sender is None:
