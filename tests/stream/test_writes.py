@@ -146,13 +146,13 @@ async def test_deliveries_are_counted_when_they_are_made(clients: list[Client]) 
     live = metrics.events_delivered[DeliveryPath.LIVE]
     writes = Writes(Deliveries(metrics), few=0)
     given(writes, b"a", *clients)
-    writes.deliver([1, 2], clients=3)
+    writes.deliver([(1, 1), (1, 2)], clients=3)
     assert count(live) == 0
     writes.make()
     assert count(live) == 0  # the loop has not heard yet
     await writes.settled()
     assert count(live) == 6
-    writes.deliver([3], clients=5)  # by their transports, all of them
+    writes.deliver([(1, 3)], clients=5)  # by their transports, all of them
     writes.make()
     await writes.settled()
     assert count(live) == 11
@@ -170,7 +170,7 @@ async def test_who_waits_is_let_go_and_others_come_in_though_something_breaks(cl
 
     writes = Held(Broken(fresh_metrics()), few=0)
     given(writes, b"a", *clients)
-    writes.deliver([1], clients=3)
+    writes.deliver([(1, 1)], clients=3)
     writes.make()
     waiting = asyncio.create_task(writes.settled())
     await asyncio.sleep(0)

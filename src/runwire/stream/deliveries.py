@@ -8,8 +8,10 @@ from typing import TypeAlias
 from runwire.clock import wall_us
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
 
-Delivered: TypeAlias = tuple[Sequence[int], int]
-"""The commit times (epoch us) of events, and to how many clients they were written."""
+Times: TypeAlias = tuple[int, int]
+"""So many events in a row, and when they were committed (epoch us)."""
+Delivered: TypeAlias = tuple[Sequence[Times], int]
+"""Events, and to how many clients they were written."""
 
 
 class Deliveries:
@@ -21,11 +23,26 @@ class Deliveries:
 
     def tell(self, delivered: Iterable[Delivered]) -> None:
         """Counts what has just been written. It follows the last write, so it is no flattery: most were sooner."""
-        by_clients: dict[int, list[int]] = {}
-        for ts_us, clients in delivered:
-            by_clients.setdefault(clients, []).extend(ts_us)
-        if by_clients:
-            now_us = wall_us()
-            for clients, all_ts_us in by_clients.items():
-                self._lag.observe_many([(now_us - ts) / 1_000_000 for ts in all_ts_us], times=clients)
-            self._delivered.inc(sum(clients * len(all_ts_us) for clients, all_ts_us in by_clients.items()))
+        at: dict[int, int] = {}
+        for times, clients in delivered:
+            for count, ts_us in times:
+                at[ts_us] = at.get(ts_us, 0) + count * clients
+        now_us = wall_us()
+        lags: dict[int, list[float]] = {}
+        for ts_us, deliveries in at.items():
+            lags.setdefault(deliveries, []).append((now_us - ts_us) / 1_000_000)
+        for deliveries, lags_s in lags.items():
+            self._lag.observe_many(lags_s, times=deliveries)
+        self._delivered.inc(sum(at.values()))
+
+
+def split(times: Sequence[Times], count: int) -> tuple[list[Times], list[Times]]:
+    """The times of the first `count` events, and of the rest."""
+    first: list[Times] = []
+    for n, (many, ts_us) in enumerate(times):
+        if many >= count:
+            first.append((count, ts_us))
+            return first, [*([(many - count, ts_us)] if many > count else []), *times[n + 1 :]]
+        first.append((many, ts_us))
+        count -= many
+    return first, []

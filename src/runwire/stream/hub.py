@@ -24,7 +24,7 @@ from runwire.bus import BusReader, Published
 from runwire.clock import monotonic
 from runwire.errors import CursorPastTail
 from runwire.model.event import EventType, StoredEvent
-from runwire.stream.deliveries import Deliveries
+from runwire.stream.deliveries import Deliveries, Times, split
 from runwire.stream.frames import Frames
 from runwire.stream.limits import PAGE_EVENTS_MAX, Limits
 from runwire.stream.outlet import Outlet, Socket
@@ -86,7 +86,7 @@ class Hub:
         "_subscription",
         "_turns",
         "_undelivered",
-        "_unsent_ts_us",
+        "_unsent_times",
         "_waiting",
         "_written",
         "check_at",
@@ -138,7 +138,7 @@ class Hub:
         self._subscription: AbstractAsyncContextManager[None] | None = None
         self._recheck_s = RECHECK_FIRST_S
         self._saw_terminal = False
-        self._unsent_ts_us: list[int] = []
+        self._unsent_times: list[Times] = []
         self._slices: dict[int, Slice] = {}
         self._reads: dict[int, asyncio.Task[Slice]] = {}
         self._following: dict[Follower, Socket | None] = {}
@@ -297,7 +297,11 @@ class Hub:
 
     def _append(self, events: Sequence[StoredEvent]) -> None:
         self._ring.extend(events[0].seq, self._frames.of(events))
-        self._unsent_ts_us += [event.ts_us for event in events]
+        first_us, last_us = events[0].ts_us, events[-1].ts_us
+        if first_us == last_us:  # as those of one append are
+            self._unsent_times.append((len(events), first_us))
+        else:
+            self._unsent_times += [(1, event.ts_us) for event in events]
         if events[-1].type == EventType.RUN_FINISHED:
             self._saw_terminal = True
             if self.end is None:
@@ -381,7 +385,7 @@ class Hub:
         for client in tuple(self._following):
             self.unfollow(client)
             client.wake()
-        self._unsent_ts_us.clear()
+        self._unsent_times.clear()
         self.sent = self._ring.tail
 
     def flush(self, at_most: int, writes: Writes) -> int:
@@ -454,10 +458,13 @@ class Hub:
 
     def _end_piece(self, piece: Slice, writes: Writes) -> None:
         count = piece.last - piece.first + 1
+        if self.sent == self._ring.tail:
+            times, self._unsent_times = self._unsent_times, []
+        else:
+            times, self._unsent_times = split(self._unsent_times, count)
         if self._written:
             self.note_delivery(piece)
-            writes.deliver(self._unsent_ts_us[:count], clients=self._written)
-        del self._unsent_ts_us[:count]
+            writes.deliver(times, clients=self._written)
         self.flushed_at = monotonic()
         self._piece, self._written = None, 0
         if self._ring.tail - self.sent > BEHIND_MAX * self._ring.capacity:

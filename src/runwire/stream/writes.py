@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol
 
-from runwire.stream.deliveries import Delivered, Deliveries
+from runwire.stream.deliveries import Delivered, Deliveries, Times
 from runwire.stream.outlet import JOBS, Sender, Socket, send_each
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -81,9 +81,9 @@ class Writes:
         batch.count += len(clients)
         return self.ended + self.under_way + 1
 
-    def deliver(self, ts_us: Sequence[int], *, clients: int) -> None:
-        """With what was added, events with these commit times (epoch us) will have been written to so many clients."""
-        self._gathered.delivered.append((ts_us, clients))
+    def deliver(self, times: Sequence[Times], *, clients: int) -> None:
+        """With what was added, events of these times will have been written to so many clients."""
+        self._gathered.delivered.append((times, clients))
 
     def make(self) -> None:
         """Has what was gathered written, now or as soon as the thread comes to it; not while it is `full`."""
