@@ -18,7 +18,7 @@ from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
 from runwire.settings import Settings
 from runwire.stream.catch_up import CatchUp
 from runwire.stream.deliveries import Deliveries
-from runwire.stream.hub import RECHECK_FIRST_S, RECHECK_MAX_S, End, Hub
+from runwire.stream.hub import BY_TRANSPORT, RECHECK_FIRST_S, RECHECK_MAX_S, End, Hub
 from runwire.stream.limits import Limits
 from runwire.stream.turns import Turns
 from runwire.stream.writes import Writes
@@ -453,6 +453,21 @@ async def test_who_leaves_before_or_after_its_turn_takes_its_own_cursor_along(
         for _ in range(4):
             await asyncio.sleep(0)
         assert [seat.screen.seqs for seat in seats] == [[1, 2, 3]] * 3
+
+
+async def test_clients_of_transports_take_up_more_of_a_turn(db: Database, bus: MemoryBus, feed: Feed) -> None:
+    async with bench(db, bus) as at:
+        at.hub._turns = Turns(Writes(Deliveries(fresh_metrics())), writes_a_turn=2 * BY_TRANSPORT)
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seats = [Seat() for _ in range(5)]
+        for seat in seats:
+            await seat.reach_the_tail_of(at.hub)
+        await feed.append(1)
+        await feed.to_bus(1, 1)
+        for written in (2, 4, 5):
+            await asyncio.sleep(0)
+            assert sum(len(seat.screen.writes) for seat in seats) == written
 
 
 async def test_a_burst_larger_than_a_write_may_be_goes_out_piecewise(db: Database, bus: MemoryBus, feed: Feed) -> None:

@@ -39,6 +39,8 @@ RECHECK_FIRST_S: Final = 0.1
 RECHECK_MAX_S: Final = 1.0
 BEHIND_MAX: Final = 16
 """So many rings full of frames may wait for followers, who then read from PostgreSQL instead, each at its own speed."""
+BY_TRANSPORT: Final = 4
+"""A write by a transport takes the event loop as long as so many of a turn may take it."""
 SLICES_KEPT: Final = 8
 """Slices of the ring kept between two flushes, for clients that come in herds to the same few places."""
 
@@ -391,15 +393,23 @@ class Hub:
     def flush(self, at_most: int, writes: Writes) -> int:
         """Writes what is new to `at_most` followers, in one piece each; returns how many had their turn.
 
+        Who is written to by its transport counts as BY_TRANSPORT of them.
+
         Those that cannot take it go on by themselves. Whose socket can be written to are added to `writes`.
         """
         piece = self._piece or self._next_piece()
         waiting = self._waiting
         if len(waiting) > at_most:
-            batch = dict(waiting.popitem() for _ in range(at_most))
+            batch = {}
+            while waiting and at_most > 0:
+                client, socket = waiting.popitem()
+                batch[client] = socket
+                at_most -= 1 if socket is not None else BY_TRANSPORT
         else:
             batch, self._waiting = waiting, {}
         tried = len(batch)
+        if None in batch.values():
+            tried += (BY_TRANSPORT - 1) * list(batch.values()).count(None)
         for client in self._write(piece, batch, writes):
             del batch[client]
             client.cursor = piece.first - 1

@@ -13,8 +13,10 @@ from typing import Final, Protocol
 from runwire.stream.writes import Writes
 from runwire.telemetry.logs import LogEvent, get_logger
 
-WRITES_A_TURN: Final = 128
-"""Half a millisecond of one core, for which what comes next waits."""
+WRITES_A_TURN: Final = 256
+"""By the thread: somewhat more than a millisecond, for which what comes next waits. The event loop does not."""
+WRITES_OF_THE_LOOP: Final = 64
+"""Half a millisecond of one core: what the event loop writes by itself in a turn."""
 
 _log = get_logger()
 
@@ -27,7 +29,7 @@ class Writing(Protocol):
     """It has more to write, and wants another turn."""
 
     def flush(self, at_most: int, writes: Writes) -> int:
-        """Writes to some clients, `at_most` of them, and says to how many.
+        """Writes to some clients, `at_most` of them, and says to how many; one by its transport counts as several.
 
         Some of it may be left to `writes`, made at the end of the turn.
         """
@@ -39,10 +41,10 @@ class Turns:
     While as many turns' writes are under way as may be, hubs wait: whose turn comes later writes more at once.
     """
 
-    def __init__(self, writes: Writes, *, writes_a_turn: int = WRITES_A_TURN) -> None:
+    def __init__(self, writes: Writes, *, writes_a_turn: int | None = None) -> None:
         self._writes = writes
         self._writes.on_room = self._go_on
-        self._writes_a_turn = writes_a_turn
+        self._writes_a_turn = writes_a_turn or (WRITES_A_TURN if writes.by_thread else WRITES_OF_THE_LOOP)
         self._due: deque[Writing] = deque()
         self._next: asyncio.Handle | None = None
         self._idle = asyncio.Event()

@@ -60,6 +60,11 @@ class Writes:
         self._under_way: deque[_Batch] = deque()
 
     @property
+    def by_thread(self) -> bool:
+        """Whether what is much is a thread's."""
+        return self._few is not None
+
+    @property
     def under_way(self) -> int:
         """How many batches are being written, or wait for that."""
         return len(self._under_way)
