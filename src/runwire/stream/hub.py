@@ -399,7 +399,7 @@ class Hub:
         """
         piece = self._piece or self._next_piece()
         waiting = self._waiting
-        if len(waiting) > at_most:
+        if len(waiting) > at_most or None in waiting.values():
             batch = {}
             while waiting and at_most > 0:
                 client, socket = waiting.popitem()
