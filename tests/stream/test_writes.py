@@ -163,11 +163,28 @@ def threads() -> int:
     return len(list(Path("/proc/self/task").iterdir()))
 
 
-async def test_who_waits_is_let_go_and_others_come_in_though_something_breaks(clients: list[Client]) -> None:
-    class Broken(Deliveries):
-        def tell(self, _delivered: object) -> None:
-            raise RuntimeError("a defect")
+class Broken(Deliveries):
+    """Has a defect."""
 
+    def tell(self, _delivered: object) -> None:
+        raise RuntimeError("a defect")
+
+
+async def test_nothing_overtakes_what_somebody_could_not_take_though_something_breaks(clients: list[Client]) -> None:
+    full = clients[0]
+    writes = Held(Broken(fresh_metrics()), few=0)
+    for piece in (LARGE, b"b"):
+        given(writes, piece, full)
+        writes.deliver([(1, 1)], clients=1)
+        writes.make()
+    with pytest.raises(RuntimeError):
+        writes.finish()
+    assert not writes.under_way
+    assert full.rest[1:] == [b"b"]
+    writes.close()
+
+
+async def test_who_waits_is_let_go_and_others_come_in_though_something_breaks(clients: list[Client]) -> None:
     writes = Held(Broken(fresh_metrics()), few=0)
     given(writes, b"a", *clients)
     writes.deliver([(1, 1)], clients=3)

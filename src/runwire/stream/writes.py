@@ -119,9 +119,10 @@ class Writes:
         """
         assert self._sender is not None  # noqa: S101  # something is under way
         short = self._sender.finish()
-        self._end(self._under_way.popleft(), short)
-        if short:
-            while self._under_way:
+        try:
+            self._end(self._under_way.popleft(), short)
+        finally:
+            while short and self._under_way:
                 self.finish()
 
     async def settled(self) -> None:
