@@ -205,9 +205,9 @@ class Publisher:
         self._backlog.failed(run_ids)
 
     def _tell(self, messages: Sequence[Published], on_bus_us: int) -> None:
-        events = [event for message in messages for event in message.events or ()]
-        self._metrics.events_published.inc(len(events))
-        self._metrics.publish_batch.observe(len(events))
+        count = sum([len(message.events or ()) for message in messages])
+        self._metrics.events_published.inc(count)
+        self._metrics.publish_batch.observe(count)
         self._tell_lag(messages, on_bus_us)
         if _log.is_enabled_for(logging.DEBUG):
             for message in messages:
