@@ -393,23 +393,20 @@ class Hub:
     def flush(self, at_most: int, writes: Writes) -> int:
         """Writes what is new to `at_most` followers, in one piece each; returns how many had their turn.
 
-        Who is written to by its transport counts as BY_TRANSPORT of them.
-
-        Those that cannot take it go on by themselves. Whose socket can be written to are added to `writes`.
+        Who is written to by its transport counts as BY_TRANSPORT of them. Those that cannot take it go on by
+        themselves. Whose socket can be written to are added to `writes`.
         """
         piece = self._piece or self._next_piece()
-        waiting = self._waiting
+        waiting, left = self._waiting, at_most
         if len(waiting) > at_most or None in waiting.values():
             batch = {}
-            while waiting and at_most > 0:
+            while waiting and left > 0:
                 client, socket = waiting.popitem()
                 batch[client] = socket
-                at_most -= 1 if socket is not None else BY_TRANSPORT
+                left -= 1 if socket is not None else BY_TRANSPORT
         else:
             batch, self._waiting = waiting, {}
-        tried = len(batch)
-        if None in batch.values():
-            tried += (BY_TRANSPORT - 1) * list(batch.values()).count(None)
+            left -= len(batch)
         for client in self._write(piece, batch, writes):
             del batch[client]
             client.cursor = piece.first - 1
@@ -421,7 +418,7 @@ class Hub:
             self._following = batch
         if not self._waiting:
             self._end_piece(piece, writes)
-        return tried
+        return at_most - left
 
     def _write(self, piece: Slice, clients: dict[Follower, Socket | None], writes: Writes) -> list[Follower]:
         """Writes the piece to each of them; returns those that did not take it."""
