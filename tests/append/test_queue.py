@@ -32,6 +32,7 @@ def request(run_id: str, asked_at: float, *, alone: bool = False) -> Request:
             st.tuples(st.just("take"), st.integers(1, 6), st.just(False)),
             st.tuples(st.just("done"), st.integers(0, 3), st.just(False)),
         ),
+        min_size=20,  # else they are some five long, mostly
         max_size=80,
     )
 )

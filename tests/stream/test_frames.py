@@ -21,27 +21,31 @@ EVENTS = st.lists(
         INT64,
         st.sampled_from(["RunStarted", "DebugTrace", "NodeFinished"]),
         st.none() | st.from_regex(NAME_PATTERN),
-        st.none() | st.from_regex(FN_PATTERN) | st.just("f" * 3000),
+        st.none() | st.from_regex(FN_PATTERN) | st.just("f" * 3000) | st.just("f" * 20_000),
     ),
-    max_size=5,
+    max_size=9,
 )
 
 
 @given(EVENTS, st.sampled_from(Source), st.sampled_from(["r", "run-1:a.b_c", "r" * 128]))
-def test_a_frame_is_the_event_as_the_encoder_writes_it(events: list[StoredEvent], source: Source, run_id: str) -> None:
+def test_frames_are_the_events_as_the_encoder_writes_them(
+    events: list[StoredEvent], source: Source, run_id: str
+) -> None:
     encode = WireEncoder(run_id, source=source).json
-    assert Frames(run_id, source=source).of(events) == [event_frame(event.seq, encode(event)) for event in events]
+    assert Frames(run_id, source=source).of(events) == b"".join(
+        [event_frame(event.seq, encode(event)) for event in events]
+    )
     assert Frames(run_id, source=source).of(tuple(events)) == Frames(run_id, source=source).of(events)
 
 
 def test_it_is_the_same_without_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
     events = [StoredEvent(1, 1_700_000_000_123_456, "NodeStarted", "Warmup", None)]
     compiled = Frames("run-1").of(events)
-    chunked = joined_chunk(compiled)
+    chunked = joined_chunk([compiled, b"more"])
     monkeypatch.setattr(frames, "frames", None)
     monkeypatch.setattr(frames, "joined", None)
     assert Frames("run-1").of(events) == compiled
-    assert joined_chunk(compiled) == chunked
+    assert joined_chunk([compiled, b"more"]) == chunked
 
 
 @pytest.mark.parametrize(
@@ -75,5 +79,5 @@ def test_what_is_no_sequence_or_no_bytes_is_refused() -> None:
 
 
 @given(st.lists(st.binary(max_size=400), max_size=9))
-def test_frames_joined_into_a_chunk_are_the_chunk_of_the_joined_frames(given: list[bytes]) -> None:
+def test_pieces_joined_into_a_chunk_are_the_chunk_of_the_joined_pieces(given: list[bytes]) -> None:
     assert joined_chunk(given) == chunk(b"".join(given))

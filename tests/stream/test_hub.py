@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from math import inf
+from typing import Any
 
 import pytest
 
@@ -20,8 +21,9 @@ from runwire.stream.catch_up import CatchUp
 from runwire.stream.deliveries import Deliveries
 from runwire.stream.hub import BY_TRANSPORT, RECHECK_FIRST_S, RECHECK_MAX_S, End, Hub
 from runwire.stream.limits import Limits
+from runwire.stream.outlet import Socket
 from runwire.stream.turns import Turns
-from runwire.stream.writes import Writes
+from runwire.stream.writes import Writes, Written
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
 from stream.feed import CountingReader, Feed, count, fresh_metrics
 from stream.screen import Connected, Screen
@@ -564,3 +566,44 @@ async def test_followers_of_a_hub_that_gets_more_than_it_can_write_go_on_by_them
         await feed.to_bus(len(feed.events), len(feed.events))
         await asyncio.sleep(0)
         assert [seat.screen.seqs for seat in seats] == [list(range(1, len(feed.events) + 1))] * 2
+
+
+class Short(Writes):
+    """Has no memory left for what is to be written past the transports."""
+
+    def add(self, _whose: Written, _piece: bytes, _clients: Mapping[Any, Socket]) -> None:
+        raise MemoryError
+
+
+@pytest.mark.parametrize("writes_a_turn", [1, 64])
+async def test_whom_nothing_could_be_added_for_goes_on_by_itself_from_where_it_is(
+    db: Database, bus: MemoryBus, feed: Feed, writes_a_turn: int
+) -> None:
+    async with bench(db, bus) as at:
+        await at.hub.subscribe()
+        await at.hub.locate()
+        seats = [Seat() for _ in range(3)]
+        connected = [Connected(), Connected()]
+        for seat, screen in zip(seats, connected, strict=False):
+            seat.screen, seat.outlet = screen, screen.outlet
+        for seat in seats:
+            await seat.reach_the_tail_of(at.hub)
+        for seqs in ([1], [2, 3]):
+            enough = at.hub._turns
+            at.hub._turns = Turns(Short(Deliveries(fresh_metrics())), writes_a_turn=writes_a_turn)
+            await feed.append(len(seqs))
+            await feed.to_bus(seqs[0], seqs[-1])
+            for _ in seats:
+                await asyncio.sleep(0)
+            assert [seat.woken for seat in seats] == [seqs[0]] * 2 + [0]  # once for each piece
+            assert [seat.cursor for seat in seats[:2]] == [seqs[0] - 1] * 2
+            at.hub._turns = enough
+            for seat, screen in zip(seats, connected, strict=False):
+                await seat.reach_the_tail_of(at.hub)
+                screen.send(len(screen.held))
+        await feed.append(1)
+        await feed.to_bus(4, 4)
+        await asyncio.sleep(0)
+        assert [seat.screen.seqs for seat in seats] == [[1, 2, 3, 4]] * 3
+        for screen in connected:
+            screen.close()

@@ -55,6 +55,7 @@ STEPS = st.lists(
         st.integers(0, 9),
         st.integers(0, 9),
     ),
+    min_size=20,  # else they are some five long, mostly
     max_size=60,
 )
 
@@ -180,6 +181,8 @@ class Run:
 
     def check(self, *, at_all: bool, upto: int | None = None) -> None:
         """`at_all`: those who are connected read, too. In between, what they were sent fills their sockets."""
+        sockets = [*self.hub._following.values(), *self.hub._waiting.values()]
+        assert self.hub._by_transport == sockets.count(None)
         for seat in self.seats:
             if isinstance(seat.screen, Connected) and not at_all:
                 continue

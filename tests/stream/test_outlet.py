@@ -15,7 +15,7 @@ import pytest
 import uvloop
 
 from runwire.stream import outlet
-from runwire.stream.outlet import JOBS, Outlet, Sender, Socket, send_each
+from runwire.stream.outlet import JOBS, Batch, Outlet, Sender, Socket
 
 pytest.importorskip("runwire.stream._sockets", reason="runwire was installed without a C compiler")
 
@@ -41,6 +41,13 @@ def sender() -> Iterator[Sender]:
     made.close()
 
 
+def batch(*sends: tuple[bytes, dict[str, Socket]], whose: object = "hub") -> Batch:
+    made = Batch()
+    for piece, clients in sends:
+        made.add(whose, piece, clients)
+    return made
+
+
 def received(end: socket.socket) -> int:
     """How many bytes had arrived, until there are no more."""
     total = 0
@@ -56,67 +63,88 @@ def wait_for(sender: Sender) -> None:
 
 def test_each_client_gets_its_own_piece_and_one_in_two_of_them_gets_both_in_order(pairs: Pairs) -> None:
     near = [Socket(pair[0].fileno()) for pair in pairs]
-    assert send_each([b"a", b"bb", b"dddd"], [{"x": near[0]}, {"y": near[1], "z": near[2]}, {"x": near[0]}]) == []
+    sends = batch((b"a", {"x": near[0]}), (b"bb", {"y": near[1], "z": near[2]}), (b"dddd", {"x": near[0]}))
+    assert len(sends) == 4
+    assert sends.send() == []
     assert [pair[1].recv(100) for pair in pairs] == [b"adddd", b"bb", b"bb"]
-    assert send_each([], []) == []
+    assert len(batch()) == 0
+    assert batch().send() == []
 
 
 def test_what_is_not_taken_is_told_and_holds_up_nobody(pairs: Pairs) -> None:
     full, gone, well = (Socket(pair[0].fileno()) for pair in pairs)
     pairs[1][1].close()
-    short = send_each([LARGE, b"b"], [{"full": full}, {"gone": gone, "well": well}])
-    assert [(at, client) for at, client, _ in short] == [(0, "full"), (1, "gone")]
-    assert 0 < short[0][2] < len(LARGE)
-    assert short[1][2] == 0
+    sends = batch((LARGE, {"full": full}))
+    sends.add("another", b"b", {"gone": gone, "well": well})
+    (whose, client, rest), of_gone = sorted(sends.send(), key=lambda short: len(short[2]), reverse=True)
+    assert (whose, client) == ("hub", "full")
+    assert of_gone == ("another", "gone", b"b")
     assert pairs[2][1].recv(100) == b"b"
-    assert received(pairs[0][1]) == short[0][2]
+    assert 0 < received(pairs[0][1]) == len(LARGE) - len(rest)
 
 
 def test_what_follows_a_part_of_a_piece_is_not_taken_until_the_socket_is_opened_again(pairs: Pairs) -> None:
     near, far = pairs[0]
     full = Socket(near.fileno())
-    ((_, _, taken),) = send_each([LARGE], [{"full": full}])
+    ((_, _, rest),) = batch((LARGE, {"full": full})).send()
     received(far)  # there is room by now, but what follows must not overtake the rest
-    assert send_each([b"b"], [{"full": full}]) == [(0, "full", 0)]
-    near.send(LARGE[taken : taken + 10])
+    assert batch((b"b", {"full": full})).send() == [("hub", "full", b"b")]
+    near.send(rest[:10])
     assert full.reopen() is full
-    assert send_each([b"c"], [{"full": full}]) == []
+    assert batch((b"c", {"full": full})).send() == []
     assert far.recv(100) == bytes(10) + b"c"
 
 
 @pytest.mark.parametrize(
-    ("pieces", "clients"),
+    "wrong",
     [
-        ([b"a"], []),
-        ((b"a",), [{}]),
-        ([b"a"], ({},)),
-        ([b"a"], [[]]),
-        (["a"], [{}]),
-        ([bytearray(b"a")], [{}]),
-        ([b"a"], [{"x": 1}]),
-        ([b"a"], [{"x": None}]),
+        (),
+        ("hub", b"a"),
+        ("hub", "a", {}),
+        ("hub", bytearray(b"a"), {}),
+        ("hub", b"a", []),
+        ("hub", b"a", {"x": 1}),
+        ("hub", b"a", {"x": None}),
     ],
 )
-def test_anything_but_bytes_and_sockets_is_refused_and_nothing_is_sent(
-    pairs: Pairs, sender: Sender, pieces: object, clients: object
+def test_anything_but_bytes_and_sockets_is_refused_and_what_came_before_is_sent(
+    pairs: Pairs, wrong: tuple[object, ...]
 ) -> None:
     near, far = pairs[0]
-    if isinstance(pieces, list) and isinstance(clients, list):
-        pieces, clients = [b"first", *pieces], [{"first": Socket(near.fileno())}, *clients]
-    for send in (send_each, sender.start):
-        with pytest.raises(TypeError):
-            send(pieces, clients)  # type: ignore[arg-type]
-        with pytest.raises(TypeError):
-            send([b"a"])  # type: ignore[call-arg]
-    with pytest.raises(BlockingIOError):
-        far.recv(1)
+    sends = batch((b"first", {"first": Socket(near.fileno())}))
+    if wrong and isinstance(wrong[-1], dict):  # what comes before it would do
+        wrong = (*wrong[:-1], {"another": Socket(near.fileno())} | wrong[-1])
+    with pytest.raises(TypeError):
+        sends.add(*wrong)  # type: ignore[arg-type]
+    assert len(sends) == 1
+    assert sends.send() == []
+    assert far.recv(100) == b"first"
+
+
+def test_a_batch_is_sent_once_and_by_one(pairs: Pairs, sender: Sender) -> None:
+    near, far = pairs[0]
+    clients = {"x": Socket(near.fileno())}
+    sent, started = batch((b"a", clients)), batch((b"b", clients))
+    sent.send()
+    sender.start(started)
+    for over in (sent, started):
+        with pytest.raises(RuntimeError):
+            over.send()
+        with pytest.raises(RuntimeError):
+            over.add("hub", b"c", clients)
+        with pytest.raises(RuntimeError):
+            sender.start(over)
+    with pytest.raises(TypeError):
+        sender.start([])  # type: ignore[arg-type]
+    assert sender.finish() == []
+    assert far.recv(100) == b"ab"
 
 
 def test_a_socket_is_of_an_open_connection_and_has_a_descriptor_of_its_own(pairs: Pairs) -> None:
     (near, far), (other_near, other_far), _ = pairs
     kept = Socket(near.fileno())
     os.dup2(other_near.fileno(), near.fileno())  # the descriptor is somebody else's now
-    assert send_each([b"a", b"b"], [{"kept": kept}, {"new": Socket(near.fileno())}]) == []
+    assert batch((b"a", {"kept": kept}), (b"b", {"new": Socket(near.fileno())})).send() == []
     assert (far.recv(100), other_far.recv(100)) == (b"a", b"b")
     del kept
     assert far.recv(100) == b""  # the last descriptor of the first connection is closed
@@ -147,30 +175,48 @@ def test_where_descriptors_are_scarce_connections_do_without_a_second_one(pairs:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_a_thread_sends_what_is_started_in_order_and_tells_of_each_in_turn(pairs: Pairs, sender: Sender) -> None:
+def test_threads_send_what_is_started_in_order_and_tell_of_each_in_turn(pairs: Pairs, sender: Sender) -> None:
     near, far = pairs[0]
     well, full = Socket(near.fileno()), Socket(pairs[1][0].fileno())
     assert sender.sent() == 0
-    sender.start([LARGE], [{"full": full}])
+    sender.start(batch((LARGE, {"full": full})))
     for n in range(1, JOBS):
-        sender.start([b"%d" % n, b"x"], [{"well": well}, {"full": full}])
+        sender.start(batch((b"%d" % n, {"well": well}), (b"x", {"full": full})))
     with pytest.raises(RuntimeError):
-        sender.start([], [])
-    ((at, client, taken),) = sender.finish()
-    assert (at, client) == (0, "full")
-    assert received(pairs[1][1]) <= taken  # there is room again, but nothing of what follows goes there
+        sender.start(batch())
+    ((_, client, rest),) = sender.finish()
+    assert client == "full"
+    assert received(pairs[1][1]) <= len(LARGE) - len(rest)  # there is room, but nothing of what follows goes there
     for _ in range(1, JOBS):
-        assert sender.finish() == [(1, "full", 0)]
+        assert sender.finish() == [("hub", "full", b"x")]
     with pytest.raises(RuntimeError):
         sender.finish()
     assert far.recv(100) == b"123"[: JOBS - 1]
     assert sender.sent() == 0
 
 
-def test_a_thread_makes_itself_heard_when_it_has_sent(pairs: Pairs, sender: Sender) -> None:
+def test_each_socket_gets_what_is_its_own_in_order_whichever_thread_is_ahead(sender: Sender) -> None:
+    with ExitStack() as stack:
+        pairs = [tuple(map(stack.enter_context, socket.socketpair())) for _ in range(7)]
+        near = {str(n): Socket(pair[0].fileno()) for n, pair in enumerate(pairs)}
+        under_way = 0
+        for number in range(200):
+            if under_way == JOBS:
+                assert sender.finish() == []
+                under_way -= 1
+            some = dict(list(near.items())[number % 3 :])
+            sender.start(batch((b"%d " % number, some)))
+            under_way += 1
+        for _ in range(under_way):
+            assert sender.finish() == []
+        for n, (_, far) in enumerate(pairs):
+            assert far.recv(10_000).split() == [b"%d" % number for number in range(200) if n >= number % 3]
+
+
+def test_threads_make_themselves_heard_when_all_of_it_is_sent(pairs: Pairs, sender: Sender) -> None:
     near, far = pairs[0]
     assert not select.select([sender], [], [], 0)[0]
-    sender.start([b"a"], [{"x": Socket(near.fileno())}])
+    sender.start(batch((b"a", {"x": Socket(near.fileno())})))
     wait_for(sender)
     assert sender.sent() == 1
     assert not select.select([sender], [], [], 0)[0]
@@ -181,7 +227,7 @@ def test_a_thread_makes_itself_heard_when_it_has_sent(pairs: Pairs, sender: Send
 def test_what_is_being_sent_holds_on_to_its_socket_and_its_bytes(pairs: Pairs, sender: Sender) -> None:
     near, far = pairs[0]
     clients = {"x": Socket(near.fileno())}
-    sender.start([bytes([7]) * 1000], [clients])
+    sender.start(batch((bytes([7]) * 1000, clients)))
     clients.clear()
     near.close()
     assert sender.finish() == []
@@ -192,28 +238,28 @@ def test_what_is_being_sent_holds_on_to_its_socket_and_its_bytes(pairs: Pairs, s
 def test_a_closed_sender_lets_go_of_everything_and_takes_nothing(pairs: Pairs) -> None:
     near, far = pairs[0]
     sender = Sender()
-    sender.start([b"a"], [{"x": Socket(near.fileno())}])
+    sender.start(batch((b"a", {"x": Socket(near.fileno())})))
     near.close()
     sender.close()
     sender.close()
     with pytest.raises(RuntimeError):
-        sender.start([], [])
+        sender.start(batch())
     with pytest.raises(RuntimeError):
         sender.finish()
     assert sender.sent() == 0
     assert far.recv(100) in (b"a", b"")
-    for _ in range(20):  # one that is forgotten ends its thread, too
+    for _ in range(20):  # one that is forgotten ends its threads, too
         Sender()
     assert len(list(Path("/proc/self/task").iterdir())) < 20
 
 
-def test_a_process_that_is_forked_has_no_thread_and_does_not_wait_for_it(sender: Sender) -> None:
+def test_a_process_that_is_forked_has_no_threads_and_does_not_wait_for_them(sender: Sender) -> None:
     child = os.fork()
     if child == 0:
         sender.close()
         os._exit(0)
     assert os.waitpid(child, 0)[1] == 0
-    sender.start([], [])
+    sender.start(batch())
     assert sender.finish() == []
 
 
@@ -256,7 +302,7 @@ def test_a_connection_ends_when_it_was_let_go_and_nobody_else_is_written_to(
         descriptor = near.fileno()
         out = Outlet.of(transport)
         assert out.socket is not None
-        assert send_each([b"a"], [{"client": out.socket}]) == []
+        assert batch((b"a", {"client": out.socket})).send() == []
         assert far.recv(10) == b"a"
 
         transport.abort()
@@ -268,7 +314,7 @@ def test_a_connection_ends_when_it_was_let_go_and_nobody_else_is_written_to(
         for _ in range(5):
             await asyncio.sleep(0)
         assert listener.got == b""
-        send_each([b"b"], [{"client": out.socket}])
+        batch((b"b", {"client": out.socket})).send()
         with pytest.raises(BlockingIOError):
             other_far.recv(1)
         assert far.recv(10) == b"b"

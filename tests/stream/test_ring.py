@@ -4,87 +4,128 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runwire.stream.ring import BrokenSequence, Ring, fitting
+from runwire.stream.ring import BrokenSequence, Ring, Slice, fitting
 
 PLENTY = 10**6
 
 
-def frames(first: int, last: int) -> list[bytes]:
-    return [b"%d " % seq for seq in range(first, last + 1)]
+def frames(first: int, last: int) -> bytes:
+    """The frames of these events, of some length each."""
+    return b"".join(b"%d%b\n\n" % (seq, b"." * (seq % 7)) for seq in range(first, last + 1))
+
+
+def filled(capacity: int, *last_seqs: int, tail: int = 0) -> Ring:
+    """A ring that got its events in pieces that end at these seqs."""
+    ring = Ring(capacity, tail=tail)
+    for last in last_seqs:
+        ring.extend(ring.tail + 1, last, frames(ring.tail + 1, last))
+    return ring
 
 
 def test_a_ring_refuses_what_does_not_follow_its_tail() -> None:
     ring = Ring(8, tail=5)
     for first in (4, 5, 7):
         with pytest.raises(BrokenSequence):
-            ring.extend(first, frames(first, first))
+            ring.extend(first, first, frames(first, first))
     assert (ring.tail, len(ring)) == (5, 0)
 
 
 def test_a_slice_is_joined_once_for_all_who_write_it() -> None:
-    ring = Ring(8)
-    ring.extend(1, frames(1, 4))
-    piece = ring.slice(1, upto=4, most_bytes=PLENTY)
-    assert piece.bytes(chunked=False) == b"2 3 4 "
+    piece = filled(8, 1, 3, 4).slice(1, upto=4, most_bytes=PLENTY)
+    assert piece.bytes(chunked=False) == frames(2, 4)
     assert piece.bytes(chunked=False) is piece.bytes(chunked=False)
     assert piece.bytes(chunked=True) is piece.bytes(chunked=True)
 
 
 def test_a_slice_of_what_the_ring_let_go_is_refused() -> None:
-    ring = Ring(2)
-    ring.extend(1, frames(1, 4))
+    ring = filled(2, 4)
     ring.trim()
     with pytest.raises(BrokenSequence):
         ring.slice(1, upto=4, most_bytes=PLENTY)
+    with pytest.raises(BrokenSequence):
+        ring.slice(0, upto=4, most_bytes=PLENTY)  # where the newest piece once began
+
+
+def test_a_slice_of_nothing_is_empty() -> None:
+    for ring in (Ring(4, tail=3), filled(4, 2, 3)):
+        piece = ring.slice(3, upto=3, most_bytes=PLENTY)
+        assert (piece.first, piece.last, piece.bytes(chunked=False)) == (4, 3, b"")
 
 
 def test_older_frames_are_taken_as_far_as_there_is_room() -> None:
-    ring = Ring(4, tail=10)
-    ring.extend(11, frames(11, 12))
-    ring.prepend(10, frames(1, 10))
-    assert ring.slice(8, upto=12, most_bytes=PLENTY).bytes(chunked=False) == b"9 10 11 12 "
+    ring = filled(4, 12, tail=10)
+    ring.prepend(1, 10, frames(1, 10))
+    assert ring.slice(8, upto=12, most_bytes=PLENTY).bytes(chunked=False) == frames(9, 12)
     assert not ring.reaches(7)
+    ring.prepend(1, 8, frames(1, 8))
+    assert len(ring) == 4
 
 
 def test_older_frames_that_do_not_touch_the_ring_are_left() -> None:
     ring = Ring(4, tail=10)
-    ring.prepend(8, frames(5, 8))
+    ring.prepend(5, 8, frames(5, 8))
     assert len(ring) == 0
 
 
 def test_what_is_still_to_be_written_outlives_a_trim() -> None:
-    ring = Ring(2)
-    ring.extend(1, frames(1, 8))
-    ring.trim(keep=5)
-    assert ring.reaches(3)
-    assert not ring.reaches(2)
+    ring = filled(2, 3, 8)
+    ring.trim(keep=6)
+    assert ring.reaches(2)
+    assert not ring.reaches(1)
 
 
-@given(st.lists(st.integers(1, 640), min_size=1, max_size=40), st.integers(640, 9000))
+@given(st.lists(st.integers(0, 640), min_size=1, max_size=40), st.integers(640, 9000))
 def test_as_many_frames_are_taken_as_fit(lengths: list[int], most_bytes: int) -> None:
-    given = [b"x" * length for length in lengths]
-    taken = fitting(given, most_bytes)
-    assert list(taken) == given[: len(taken)]
-    assert sum(map(len, taken)) <= most_bytes
-    assert len(taken) == len(given) or sum(lengths[: len(taken) + 1]) > most_bytes
+    given = [b"x" * length + b"\n\n" for length in lengths]
+    taken = fitting(b"".join(given), most_bytes)
+    count = taken.count(b"\n\n")
+    assert taken == b"".join(given[:count])
+    assert count == 1 or len(taken) <= most_bytes
+    assert count == len(given) or len(taken) + len(given[count]) > most_bytes
+    piece = Slice.fitting(7, b"".join(given), most_bytes)
+    assert (piece.first, piece.last, piece.bytes(chunked=False)) == (7, 6 + count, taken)
 
 
 def test_a_frame_that_is_too_long_is_taken_all_the_same() -> None:
-    assert fitting([b"x" * 640, b"y"], 100) == [b"x" * 640]
+    long, short = b"x" * 640 + b"\n\n", b"y\n\n"
+    assert fitting(long + short, 100) == long
+    ring = Ring(8)
+    ring.extend(1, 1, short)
+    ring.extend(2, 3, long + short)
+    assert ring.slice(0, upto=3, most_bytes=100).bytes(chunked=False) == short
+    assert ring.slice(1, upto=3, most_bytes=100).bytes(chunked=False) == long
 
 
-@given(st.integers(1, 9), st.integers(0, 50), st.lists(st.integers(1, 7), max_size=20), st.data())
-def test_every_slice_is_dense_and_a_ring_never_keeps_more_than_its_capacity(
-    capacity: int, start: int, batches: list[int], data: st.DataObject
+@given(
+    st.integers(1, 9),
+    st.integers(0, 50),
+    st.lists(st.integers(1, 7), min_size=1, max_size=20),
+    st.integers(1, 120),
+    st.data(),
+)
+def test_every_slice_is_dense_and_fits_and_a_ring_never_keeps_more_than_its_capacity(
+    capacity: int, start: int, sizes: list[int], most_bytes: int, data: st.DataObject
 ) -> None:
     ring = Ring(capacity, tail=start)
-    for size in batches:
-        ring.extend(ring.tail + 1, frames(ring.tail + 1, ring.tail + size))
-        ring.trim()
-        assert len(ring) <= capacity
-        after = data.draw(st.integers(ring.tail - len(ring), ring.tail))
+    for size in sizes:
+        ring.extend(ring.tail + 1, ring.tail + size, frames(ring.tail + 1, ring.tail + size))
+        if data.draw(st.booleans()):
+            keep = data.draw(st.integers(0, 12))
+            before = len(ring)
+            ring.trim(keep=keep)
+            assert min(before, keep) <= len(ring) <= max(capacity, keep)
+        if data.draw(st.booleans()):
+            first = data.draw(st.integers(1, ring.before + 1))
+            ring.prepend(first, ring.before, frames(first, ring.before))
+        after = data.draw(st.integers(ring.before, ring.tail))
         upto = data.draw(st.integers(after, ring.tail))
         assert ring.reaches(after)
-        piece = ring.slice(after, upto=upto, most_bytes=PLENTY)
-        assert piece.bytes(chunked=False) == b"".join(frames(after + 1, upto))
-        assert (piece.first, piece.last) == (after + 1, upto)
+        assert not ring.reaches(ring.before - 1)
+        piece = ring.slice(after, upto=upto, most_bytes=most_bytes)
+        whole = piece.bytes(chunked=False)
+        assert whole == frames(after + 1, piece.last)
+        assert piece.first == after + 1
+        if piece.last < upto:  # the next would not have fit
+            assert len(whole) + len(frames(piece.last + 1, piece.last + 1)) > most_bytes
+            assert piece.last > after
+        assert piece.last <= after + 1 or len(whole) <= most_bytes

@@ -51,43 +51,49 @@ static int text_of(PyObject *value, struct text *text) {
 /* Floors, as Python does. */
 static long long milliseconds(long long us) { return us / 1000 - (us % 1000 < 0); }
 
-static PyObject *frame_of(PyObject *event, const char *head, Py_ssize_t head_size, const char *tail, Py_ssize_t tail_size) {
-    if (!PyTuple_Check(event) || PyTuple_GET_SIZE(event) != 5) {
-        PyErr_SetString(PyExc_TypeError, "an event is a tuple of five");
-        return NULL;
-    }
+struct event {
     long long seq, ts_us;
     struct text type, name, fn;
-    if (number_of(PyTuple_GET_ITEM(event, 0), &seq) < 0 || number_of(PyTuple_GET_ITEM(event, 1), &ts_us) < 0 ||
-        text_of(PyTuple_GET_ITEM(event, 2), &type) < 0 || text_of(PyTuple_GET_ITEM(event, 3), &name) < 0 ||
-        text_of(PyTuple_GET_ITEM(event, 4), &fn) < 0)
-        return NULL;
-    Py_ssize_t most = head_size + tail_size + type.size + name.size + fn.size + 3 * NUMBER_MAX + 64;
-    char small[1024], *bytes = most <= (Py_ssize_t)sizeof small ? small : PyMem_Malloc((size_t)most), *at = bytes;
-    if (!bytes) return PyErr_NoMemory();
+};
+
+static int event_of(PyObject *value, struct event *event) {
+    if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != 5) {
+        PyErr_SetString(PyExc_TypeError, "an event is a tuple of five");
+        return -1;
+    }
+    return number_of(PyTuple_GET_ITEM(value, 0), &event->seq) < 0 || number_of(PyTuple_GET_ITEM(value, 1), &event->ts_us) < 0 ||
+                   text_of(PyTuple_GET_ITEM(value, 2), &event->type) < 0 ||
+                   text_of(PyTuple_GET_ITEM(value, 3), &event->name) < 0 || text_of(PyTuple_GET_ITEM(value, 4), &event->fn) < 0
+               ? -1
+               : 0;
+}
+
+/* More than the rest of a frame has: its names, its numbers and what is the same for every event. */
+static Py_ssize_t room_for(const struct event *event, Py_ssize_t same) {
+    return same + event->type.size + event->name.size + event->fn.size + 3 * NUMBER_MAX + 64;
+}
+
+static char *put_frame(char *at, const struct event *event, const struct text *head, const struct text *tail) {
     at = PUT(at, "id: ");
-    at = put_number(at, seq);
+    at = put_number(at, event->seq);
     at = PUT(at, "\ndata: ");
-    at = put(at, head, head_size);
-    at = put_number(at, seq);
+    at = put(at, head->bytes, head->size);
+    at = put_number(at, event->seq);
     at = PUT(at, ",\"ts\":");
-    at = put_number(at, milliseconds(ts_us));
+    at = put_number(at, milliseconds(event->ts_us));
     at = PUT(at, ",\"type\":\"");
-    at = put(at, type.bytes, type.size);
-    at = put(at, tail, tail_size);
-    if (name.bytes) {
+    at = put(at, event->type.bytes, event->type.size);
+    at = put(at, tail->bytes, tail->size);
+    if (event->name.bytes) {
         at = PUT(at, ",\"name\":\"");
-        at = put(at, name.bytes, name.size);
+        at = put(at, event->name.bytes, event->name.size);
         at = PUT(at, "\"");
-    } else if (fn.bytes) {
+    } else if (event->fn.bytes) {
         at = PUT(at, ",\"fn\":\"");
-        at = put(at, fn.bytes, fn.size);
+        at = put(at, event->fn.bytes, event->fn.size);
         at = PUT(at, "\"");
     }
-    at = PUT(at, "}\n\n");
-    PyObject *frame = PyBytes_FromStringAndSize(bytes, at - bytes);
-    if (bytes != small) PyMem_Free(bytes);
-    return frame;
+    return PUT(at, "}\n\n");
 }
 
 static PyObject *frames(PyObject *module, PyObject *const *arguments, Py_ssize_t argument_count) {
@@ -96,33 +102,50 @@ static PyObject *frames(PyObject *module, PyObject *const *arguments, Py_ssize_t
         PyErr_SetString(PyExc_TypeError, "frames(head, tail, events) takes bytes, bytes and a sequence");
         return NULL;
     }
-    PyObject *events = PySequence_Fast(arguments[2], "events are a sequence");
+    struct text head = {PyBytes_AS_STRING(arguments[0]), PyBytes_GET_SIZE(arguments[0])};
+    struct text tail = {PyBytes_AS_STRING(arguments[1]), PyBytes_GET_SIZE(arguments[1])};
+    PyObject *events = PySequence_Fast(arguments[2], "events are a sequence"), *all = NULL;
     if (!events) return NULL;
-    PyObject *all = PyList_New(PySequence_Fast_GET_SIZE(events));
-    for (Py_ssize_t n = 0; all && n < PyList_GET_SIZE(all); n++) {
-        PyObject *frame =
-            frame_of(PySequence_Fast_GET_ITEM(events, n), PyBytes_AS_STRING(arguments[0]), PyBytes_GET_SIZE(arguments[0]),
-                     PyBytes_AS_STRING(arguments[1]), PyBytes_GET_SIZE(arguments[1]));
-        if (frame) PyList_SET_ITEM(all, n, frame);
-        else Py_CLEAR(all);
+    /* Made where there is room for longer ones, then copied: a bytes object that shrinks would leave a hole. */
+    char few[8192], *bytes = few, *at = few;
+    size_t room = sizeof few;
+    struct event event;
+    for (Py_ssize_t n = 0; n < PySequence_Fast_GET_SIZE(events); n++) {
+        if (event_of(PySequence_Fast_GET_ITEM(events, n), &event) < 0) goto done;
+        size_t used = (size_t)(at - bytes), most = used + (size_t)room_for(&event, head.size + tail.size);
+        if (most > room) {
+            room = most > 2 * room ? most : 2 * room;
+            char *more = PyMem_Realloc(bytes == few ? NULL : bytes, room);
+            if (!more) {
+                PyErr_NoMemory();
+                goto done;
+            }
+            if (bytes == few) memcpy(more, few, used);
+            bytes = more;
+            at = more + used;
+        }
+        at = put_frame(at, &event, &head, &tail);
     }
+    all = PyBytes_FromStringAndSize(bytes, at - bytes);
+done:
+    if (bytes != few) PyMem_Free(bytes);
     Py_DECREF(events);
     return all;
 }
 
 static PyObject *joined(PyObject *module, PyObject *argument) {
     (void)module;
-    PyObject *all = PySequence_Fast(argument, "frames are a sequence");
+    PyObject *all = PySequence_Fast(argument, "pieces are a sequence");
     if (!all) return NULL;
     Py_ssize_t size = 0, count = PySequence_Fast_GET_SIZE(all);
     for (Py_ssize_t n = 0; n < count; n++) {
-        PyObject *frame = PySequence_Fast_GET_ITEM(all, n);
-        if (!PyBytes_CheckExact(frame)) {
-            PyErr_SetString(PyExc_TypeError, "a frame is bytes");
+        PyObject *piece = PySequence_Fast_GET_ITEM(all, n);
+        if (!PyBytes_CheckExact(piece)) {
+            PyErr_SetString(PyExc_TypeError, "a piece is bytes");
             Py_DECREF(all);
             return NULL;
         }
-        size += PyBytes_GET_SIZE(frame);
+        size += PyBytes_GET_SIZE(piece);
     }
     char head[NUMBER_MAX];
     int head_size = snprintf(head, sizeof head, "%zx\r\n", (size_t)size);
@@ -130,8 +153,8 @@ static PyObject *joined(PyObject *module, PyObject *argument) {
     if (chunk) {
         char *at = put(PyBytes_AS_STRING(chunk), head, head_size);
         for (Py_ssize_t n = 0; n < count; n++) {
-            PyObject *frame = PySequence_Fast_GET_ITEM(all, n);
-            at = put(at, PyBytes_AS_STRING(frame), PyBytes_GET_SIZE(frame));
+            PyObject *piece = PySequence_Fast_GET_ITEM(all, n);
+            at = put(at, PyBytes_AS_STRING(piece), PyBytes_GET_SIZE(piece));
         }
         PUT(at, "\r\n");
     }
@@ -140,9 +163,9 @@ static PyObject *joined(PyObject *module, PyObject *argument) {
 }
 
 static PyMethodDef methods[] = {
-    {"joined", joined, METH_O, PyDoc_STR("joined(frames, /)\n--\n\nThem as one chunk; _frames.pyi says more.")},
+    {"joined", joined, METH_O, PyDoc_STR("joined(pieces, /)\n--\n\nThem as one chunk; _frames.pyi says more.")},
     {"frames", (PyCFunction)(void (*)(void))frames, METH_FASTCALL,
-     PyDoc_STR("frames(head, tail, events, /)\n--\n\nA frame for each event; _frames.pyi says more.")},
+     PyDoc_STR("frames(head, tail, events, /)\n--\n\nThe events as frames; _frames.pyi says more.")},
     {NULL, NULL, 0, NULL},
 };
 

@@ -1,4 +1,4 @@
-/* Many sends by one call, or by a thread of their own: an event for thousands of clients costs little beyond the kernel's
+/* Many sends by one call, or by threads of their own: an event for thousands of clients costs little beyond the kernel's
  * own part, and the event loop goes on meanwhile.
  *
  * A descriptor is somebody else's as soon as it is closed, and a thread cannot know when that is. So a Socket has a
@@ -23,9 +23,12 @@
 
 /* ------------------------------------------------------------------ Socket */
 
+/* What is sent to a connection is in one lane, which one thread works through: so it is in order. */
+enum { LANES = 2 };
+
 typedef struct {
     PyObject_HEAD
-    int descriptor;
+    int descriptor, lane;
     atomic_int full; /* it took a part of something: what follows waits until that has its rest, and it is opened again */
 } Socket;
 
@@ -46,6 +49,8 @@ static PyObject *socket_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     if (getsockopt(given, SOL_SOCKET, SO_TYPE, &of_what, &size) < 0) return PyErr_SetFromErrno(PyExc_OSError);
     Socket *self = (Socket *)type->tp_alloc(type, 0);
     if (!self) return NULL;
+    static unsigned made;
+    self->lane = (int)(made++ % LANES);
     self->descriptor = fcntl(given, F_DUPFD_CLOEXEC, 0);
     if (self->descriptor >= 0 && scarce(self->descriptor)) {
         close(self->descriptor);
@@ -91,72 +96,102 @@ static PyType_Spec socket_spec = {.name = "runwire.stream._sockets.Socket",
                                   .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                   .slots = socket_slots};
 
-/* ------------------------------------------------------------------ what is sent */
+/* ------------------------------------------------------------------ Batch */
 
 struct sending {
-    PyObject *piece, *client;
+    PyObject *whose, *client, *piece;
     Socket *socket;
-    Py_ssize_t at, taken;
+    Py_ssize_t taken;
 };
 
-struct job {
+struct lane {
     struct sending *all;
-    Py_ssize_t count;
+    Py_ssize_t count, room;
 };
 
-static void job_clear(struct job *job) {
-    for (Py_ssize_t n = 0; n < job->count; n++) {
-        Py_DECREF(job->all[n].piece);
-        Py_DECREF(job->all[n].client);
-        Py_DECREF(job->all[n].socket);
+typedef struct {
+    PyObject_HEAD
+    struct lane lanes[LANES];
+    int over; /* it is with a Sender, or was sent */
+} Batch;
+
+static PyTypeObject *batch_type;
+
+static struct sending *lane_next(struct lane *lane) {
+    if (lane->count == lane->room) {
+        Py_ssize_t room = lane->room ? lane->room * 2 : 64;
+        struct sending *all = PyMem_Resize(lane->all, struct sending, room);
+        if (!all) return NULL;
+        lane->all = all;
+        lane->room = room;
     }
-    PyMem_Free(job->all);
-    *job = (struct job){0};
+    return &lane->all[lane->count];
 }
 
-/* Holds on to all that is sent: it stays as it is now, whatever becomes of lists and dictionaries meanwhile. */
-static int job_fill(struct job *job, PyObject *const *arguments, Py_ssize_t argument_count) {
-    *job = (struct job){0};
-    if (argument_count != 2 || !PyList_CheckExact(arguments[0]) || !PyList_CheckExact(arguments[1]) ||
-        PyList_GET_SIZE(arguments[0]) != PyList_GET_SIZE(arguments[1])) {
-        PyErr_SetString(PyExc_TypeError, "pieces and clients are two lists of the same length");
-        return -1;
-    }
-    PyObject *pieces = arguments[0], *clients = arguments[1];
-    Py_ssize_t total = 0;
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(pieces); at++) {
-        if (!PyBytes_CheckExact(PyList_GET_ITEM(pieces, at)) || !PyDict_CheckExact(PyList_GET_ITEM(clients, at))) {
-            PyErr_SetString(PyExc_TypeError, "a piece is bytes, and its clients are a dictionary");
-            return -1;
+static PyObject *batch_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
+    static char *names[] = {NULL};
+    if (!PyArg_ParseTupleAndKeywords(arguments, named, "", names)) return NULL;
+    return type->tp_alloc(type, 0);
+}
+
+static Py_ssize_t batch_length(Batch *self) {
+    Py_ssize_t count = 0;
+    for (int n = 0; n < LANES; n++) count += self->lanes[n].count;
+    return count;
+}
+
+static void batch_clear(Batch *self, const Py_ssize_t keep[LANES]) {
+    for (int n = 0; n < LANES; n++)
+        for (struct lane *lane = &self->lanes[n]; lane->count > keep[n];) {
+            struct sending one = lane->all[--lane->count];
+            Py_DECREF(one.whose);
+            Py_DECREF(one.client);
+            Py_DECREF(one.piece);
+            Py_DECREF(one.socket);
         }
-        total += PyDict_GET_SIZE(PyList_GET_ITEM(clients, at));
+}
+
+static void batch_dealloc(Batch *self) {
+    PyTypeObject *type = Py_TYPE(self);
+    batch_clear(self, (Py_ssize_t[LANES]){0});
+    for (int n = 0; n < LANES; n++) PyMem_Free(self->lanes[n].all);
+    type->tp_free(self);
+    Py_DECREF(type);
+}
+
+/* Holds on to all that is sent: it stays as it is now, whatever becomes of the dictionary meanwhile. */
+static PyObject *batch_add(Batch *self, PyObject *const *arguments, Py_ssize_t argument_count) {
+    if (argument_count != 3 || !PyBytes_CheckExact(arguments[1]) || !PyDict_CheckExact(arguments[2])) {
+        PyErr_SetString(PyExc_TypeError, "add(whose, piece, clients): a piece is bytes, and its clients are a dictionary");
+        return NULL;
     }
-    job->all = PyMem_New(struct sending, total ? total : 1);
-    if (!job->all) {
-        PyErr_NoMemory();
-        return -1;
+    if (self->over) {
+        PyErr_SetString(PyExc_RuntimeError, "it has been given to be sent");
+        return NULL;
     }
-    for (Py_ssize_t at = 0; at < PyList_GET_SIZE(pieces); at++) {
-        PyObject *client, *socket;
-        Py_ssize_t next = 0;
-        while (PyDict_Next(PyList_GET_ITEM(clients, at), &next, &client, &socket)) {
-            if (!Py_IS_TYPE(socket, socket_type)) {
-                PyErr_SetString(PyExc_TypeError, "what is sent to has to be a Socket");
-                job_clear(job);
-                return -1;
-            }
-            job->all[job->count++] = (struct sending){.piece = Py_NewRef(PyList_GET_ITEM(pieces, at)),
-                                                      .client = Py_NewRef(client),
-                                                      .socket = (Socket *)Py_NewRef(socket),
-                                                      .at = at};
+    PyObject *client, *socket;
+    Py_ssize_t next = 0, before[LANES];
+    for (int n = 0; n < LANES; n++) before[n] = self->lanes[n].count;
+    while (PyDict_Next(arguments[2], &next, &client, &socket)) {
+        struct sending *one = NULL;
+        if (!Py_IS_TYPE(socket, socket_type)) PyErr_SetString(PyExc_TypeError, "what is sent to has to be a Socket");
+        else if (!(one = lane_next(&self->lanes[((Socket *)socket)->lane]))) PyErr_NoMemory();
+        if (!one) {
+            batch_clear(self, before);
+            return NULL;
         }
+        *one = (struct sending){.whose = Py_NewRef(arguments[0]),
+                                .client = Py_NewRef(client),
+                                .piece = Py_NewRef(arguments[1]),
+                                .socket = (Socket *)Py_NewRef(socket)};
+        self->lanes[((Socket *)socket)->lane].count++;
     }
-    return 0;
+    Py_RETURN_NONE;
 }
 
 /* Needs nothing of Python's. An error is met again by whoever writes there next. */
-static void job_send(struct job *job) {
-    for (struct sending *one = job->all; one < job->all + job->count; one++) {
+static void lane_send(struct lane *lane) {
+    for (struct sending *one = lane->all; one < lane->all + lane->count; one++) {
         if (atomic_load(&one->socket->full)) continue;
         Py_ssize_t size = PyBytes_GET_SIZE(one->piece);
         ssize_t taken = send(one->socket->descriptor, PyBytes_AS_STRING(one->piece), (size_t)size, MSG_DONTWAIT | MSG_NOSIGNAL);
@@ -165,63 +200,113 @@ static void job_send(struct job *job) {
     }
 }
 
-/* What was not taken as a whole; the job is over then. */
-static PyObject *job_result(struct job *job) {
+/* What was not taken as a whole, and by whom. */
+static PyObject *batch_result(Batch *self) {
     PyObject *short_of = PyList_New(0);
-    for (Py_ssize_t n = 0; short_of && n < job->count; n++) {
-        struct sending *one = &job->all[n];
-        if (one->taken == PyBytes_GET_SIZE(one->piece)) continue;
-        PyObject *told = Py_BuildValue("(nOn)", one->at, one->client, one->taken);
-        if (!told || PyList_Append(short_of, told) < 0) Py_CLEAR(short_of);
-        Py_XDECREF(told);
-    }
-    job_clear(job);
+    for (int n = 0; n < LANES; n++)
+        for (Py_ssize_t at = 0; short_of && at < self->lanes[n].count; at++) {
+            struct sending *one = &self->lanes[n].all[at];
+            Py_ssize_t left = PyBytes_GET_SIZE(one->piece) - one->taken;
+            if (!left) continue;
+            PyObject *told =
+                Py_BuildValue("(OOy#)", one->whose, one->client, PyBytes_AS_STRING(one->piece) + one->taken, left);
+            if (!told || PyList_Append(short_of, told) < 0) Py_CLEAR(short_of);
+            Py_XDECREF(told);
+        }
+    batch_clear(self, (Py_ssize_t[LANES]){0});
     return short_of;
 }
 
-static PyObject *send_each(PyObject *module, PyObject *const *arguments, Py_ssize_t argument_count) {
-    (void)module;
-    struct job job;
-    if (job_fill(&job, arguments, argument_count) < 0) return NULL;
+static PyObject *batch_send(Batch *self, PyObject *unused) {
+    (void)unused;
+    if (self->over) {
+        PyErr_SetString(PyExc_RuntimeError, "it has been given to be sent");
+        return NULL;
+    }
+    self->over = 1;
     Py_BEGIN_ALLOW_THREADS
-    job_send(&job);
+    for (int n = 0; n < LANES; n++) lane_send(&self->lanes[n]);
     Py_END_ALLOW_THREADS
-    return job_result(&job);
+    return batch_result(self);
 }
+
+static PyMethodDef batch_methods[] = {
+    {"add", (PyCFunction)(void (*)(void))batch_add, METH_FASTCALL,
+     PyDoc_STR("add(whose, piece, clients, /)\n--\n\nHas the piece sent to them; _sockets.pyi says more.")},
+    {"send", (PyCFunction)batch_send, METH_NOARGS,
+     PyDoc_STR("send()\n--\n\nSends all of it, and says who fell short; _sockets.pyi says more.")},
+    {NULL, NULL, 0, NULL},
+};
+
+static PyType_Slot batch_slots[] = {
+    {Py_tp_doc, (void *)PyDoc_STR("Batch()\n--\n\nPieces, each for some connections; _sockets.pyi says more.")},
+    {Py_tp_new, batch_new},
+    {Py_tp_dealloc, batch_dealloc},
+    {Py_tp_methods, batch_methods},
+    {Py_sq_length, batch_length},
+    {0, NULL},
+};
+static PyType_Spec batch_spec = {.name = "runwire.stream._sockets.Batch",
+                                 .basicsize = sizeof(Batch),
+                                 .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
+                                 .slots = batch_slots};
 
 /* ------------------------------------------------------------------ Sender */
 
 enum { JOBS = 4 }; /* one is being sent, and the next is there when it is done */
 
-typedef struct {
-    PyObject_HEAD
-    struct job jobs[JOBS]; /* by number, in a circle */
-    unsigned long started, sent, finished;
+typedef struct Sender Sender;
+
+/* There are two: while one is kept from its processor the other goes on. */
+struct worker {
+    Sender *sender;
+    int lane;
+    unsigned long sent;
     pthread_t thread;
+};
+
+struct Sender {
+    PyObject_HEAD
+    Batch *jobs[JOBS]; /* by number, in a circle */
+    unsigned long started, sent, finished; /* `sent` by all of them */
+    struct worker workers[LANES];
     pthread_mutex_t lock;
     pthread_cond_t changed;
     int closing, running, wake; /* `wake` can be polled: it is readable when something has been sent */
-    pid_t process;              /* whose thread it is: a process that was forked has none */
-} Sender;
+    pid_t process;              /* whose threads they are: a process that was forked has none */
+};
 
-static void *sender_run(void *argument) {
-    Sender *self = argument;
+static void *worker_run(void *argument) {
+    struct worker *worker = argument;
+    Sender *self = worker->sender;
     pthread_mutex_lock(&self->lock);
     while (!self->closing) {
-        if (self->sent == self->started) {
+        if (worker->sent == self->started) {
             pthread_cond_wait(&self->changed, &self->lock);
             continue;
         }
-        struct job *job = &self->jobs[self->sent % JOBS];
+        Batch *job = self->jobs[worker->sent % JOBS];
         pthread_mutex_unlock(&self->lock);
-        job_send(job);
+        lane_send(&job->lanes[worker->lane]);
         pthread_mutex_lock(&self->lock);
-        self->sent++;
+        unsigned long least = ++worker->sent;
+        for (int n = 0; n < LANES; n++)
+            if (self->workers[n].sent < least) least = self->workers[n].sent;
+        if (least == self->sent) continue; /* another is still at it */
+        self->sent = least;
         pthread_cond_broadcast(&self->changed);
         eventfd_write(self->wake, 1);
     }
     pthread_mutex_unlock(&self->lock);
     return NULL;
+}
+
+static void sender_end(Sender *self) {
+    pthread_mutex_lock(&self->lock);
+    self->closing = 1;
+    pthread_cond_broadcast(&self->changed);
+    pthread_mutex_unlock(&self->lock);
+    while (self->running) pthread_join(self->workers[--self->running].thread, NULL);
 }
 
 static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *named) {
@@ -231,19 +316,21 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     if (!self) return NULL;
     pthread_mutex_init(&self->lock, NULL);
     pthread_cond_init(&self->changed, NULL);
+    self->process = getpid();
     self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    if (self->wake >= 0) {
-        /* Signals are the interpreter's. */
-        sigset_t all, before;
-        sigfillset(&all);
-        pthread_sigmask(SIG_SETMASK, &all, &before);
-        int failed = pthread_create(&self->thread, NULL, sender_run, self);
-        pthread_sigmask(SIG_SETMASK, &before, NULL);
-        self->running = !failed;
-        self->process = getpid();
-        errno = failed;
+    int failed = self->wake < 0 ? errno : 0;
+    /* Signals are the interpreter's. */
+    sigset_t all, before;
+    sigfillset(&all);
+    pthread_sigmask(SIG_SETMASK, &all, &before);
+    for (int n = 0; n < LANES && !failed; n++) {
+        self->workers[n] = (struct worker){.sender = self, .lane = n};
+        failed = pthread_create(&self->workers[n].thread, NULL, worker_run, &self->workers[n]);
+        self->running += !failed;
     }
-    if (!self->running) {
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (failed) {
+        errno = failed;
         PyErr_SetFromErrno(PyExc_OSError);
         Py_DECREF(self);
         return NULL;
@@ -255,17 +342,13 @@ static PyObject *sender_close(Sender *self, PyObject *unused) {
     (void)unused;
     if (self->running && self->process == getpid()) {
         Py_BEGIN_ALLOW_THREADS
-        pthread_mutex_lock(&self->lock);
-        self->closing = 1;
-        pthread_cond_broadcast(&self->changed);
-        pthread_mutex_unlock(&self->lock);
-        pthread_join(self->thread, NULL);
+        sender_end(self);
         Py_END_ALLOW_THREADS
     }
     self->running = 0;
     if (self->wake >= 0) close(self->wake);
     self->wake = -1;
-    while (self->finished < self->started) job_clear(&self->jobs[self->finished++ % JOBS]);
+    for (; self->finished < self->started; self->finished++) Py_CLEAR(self->jobs[self->finished % JOBS]);
     self->sent = self->finished;
     Py_RETURN_NONE;
 }
@@ -281,14 +364,20 @@ static void sender_dealloc(Sender *self) {
     Py_DECREF(type);
 }
 
-static PyObject *sender_start(Sender *self, PyObject *const *arguments, Py_ssize_t argument_count) {
-    if (!self->running || self->started - self->finished == JOBS) {
-        PyErr_SetString(PyExc_RuntimeError, self->running ? "enough is under way" : "the sender is closed");
+static PyObject *sender_start(Sender *self, PyObject *batch) {
+    if (!Py_IS_TYPE(batch, batch_type)) {
+        PyErr_SetString(PyExc_TypeError, "what is started is a Batch");
         return NULL;
     }
-    if (job_fill(&self->jobs[self->started % JOBS], arguments, argument_count) < 0) return NULL;
+    if (!self->running || self->started - self->finished == JOBS || ((Batch *)batch)->over) {
+        PyErr_SetString(PyExc_RuntimeError, !self->running          ? "the sender is closed"
+                                            : ((Batch *)batch)->over ? "it has been given to be sent"
+                                                                     : "enough is under way");
+        return NULL;
+    }
+    ((Batch *)batch)->over = 1;
     pthread_mutex_lock(&self->lock);
-    self->started++;
+    self->jobs[self->started++ % JOBS] = (Batch *)Py_NewRef(batch);
     pthread_cond_broadcast(&self->changed);
     pthread_mutex_unlock(&self->lock);
     Py_RETURN_NONE;
@@ -316,7 +405,11 @@ static PyObject *sender_finish(Sender *self, PyObject *unused) {
     while (self->sent == self->finished) pthread_cond_wait(&self->changed, &self->lock);
     pthread_mutex_unlock(&self->lock);
     Py_END_ALLOW_THREADS
-    return job_result(&self->jobs[self->finished++ % JOBS]);
+    Batch *job = self->jobs[self->finished % JOBS];
+    self->jobs[self->finished++ % JOBS] = NULL;
+    PyObject *result = batch_result(job);
+    Py_DECREF(job);
+    return result;
 }
 
 static PyObject *sender_fileno(Sender *self, PyObject *unused) {
@@ -325,20 +418,20 @@ static PyObject *sender_fileno(Sender *self, PyObject *unused) {
 }
 
 static PyMethodDef sender_methods[] = {
-    {"start", (PyCFunction)(void (*)(void))sender_start, METH_FASTCALL,
-     PyDoc_STR("start(pieces, clients, /)\n--\n\nHas the thread do what send_each does; _sockets.pyi says more.")},
+    {"start", (PyCFunction)sender_start, METH_O,
+     PyDoc_STR("start(batch, /)\n--\n\nHas the threads do what its `send` does; _sockets.pyi says more.")},
     {"sent", (PyCFunction)sender_sent, METH_NOARGS,
      PyDoc_STR("sent()\n--\n\nHow often `finish` would not wait.")},
     {"finish", (PyCFunction)sender_finish, METH_NOARGS,
-     PyDoc_STR("finish()\n--\n\nWhat send_each would have returned, when it is done.")},
+     PyDoc_STR("finish()\n--\n\nWhat `send` would have returned, when it is done.")},
     {"fileno", (PyCFunction)sender_fileno, METH_NOARGS,
      PyDoc_STR("fileno()\n--\n\nReadable when something was sent since `sent` was asked last.")},
-    {"close", (PyCFunction)sender_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nEnds the thread.")},
+    {"close", (PyCFunction)sender_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nEnds the threads.")},
     {NULL, NULL, 0, NULL},
 };
 
 static PyType_Slot sender_slots[] = {
-    {Py_tp_doc, (void *)PyDoc_STR("Sender()\n--\n\nA thread that sends; _sockets.pyi says more.")},
+    {Py_tp_doc, (void *)PyDoc_STR("Sender()\n--\n\nThreads that send; _sockets.pyi says more.")},
     {Py_tp_new, sender_new},
     {Py_tp_dealloc, sender_dealloc},
     {Py_tp_methods, sender_methods},
@@ -350,12 +443,6 @@ static PyType_Spec sender_spec = {.name = "runwire.stream._sockets.Sender",
                                   .slots = sender_slots};
 
 /* ------------------------------------------------------------------ the module */
-
-static PyMethodDef methods[] = {
-    {"send_each", (PyCFunction)(void (*)(void))send_each, METH_FASTCALL,
-     PyDoc_STR("send_each(pieces, clients, /)\n--\n\nSends each piece to its clients; _sockets.pyi says more.")},
-    {NULL, NULL, 0, NULL},
-};
 
 static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **kept) {
     PyTypeObject *type = (PyTypeObject *)PyType_FromSpec(spec);
@@ -369,11 +456,12 @@ static int add_type(PyObject *module, PyType_Spec *spec, PyTypeObject **kept) {
 }
 
 static struct PyModuleDef definition = {
-    PyModuleDef_HEAD_INIT, .m_name = "_sockets", .m_doc = "Many sends by one call.", .m_size = -1, .m_methods = methods};
+    PyModuleDef_HEAD_INIT, .m_name = "_sockets", .m_doc = "Many sends by one call.", .m_size = -1};
 
 PyMODINIT_FUNC PyInit__sockets(void) {
     PyObject *module = PyModule_Create(&definition);
-    if (module && (add_type(module, &socket_spec, &socket_type) < 0 || add_type(module, &sender_spec, NULL) < 0 ||
+    if (module && (add_type(module, &socket_spec, &socket_type) < 0 || add_type(module, &batch_spec, &batch_type) < 0 ||
+                   add_type(module, &sender_spec, NULL) < 0 ||
                    PyModule_AddIntConstant(module, "JOBS", JOBS) < 0))
         Py_CLEAR(module);
     return module;

@@ -1,6 +1,5 @@
-from typing import Any, Final, TypeVar, final
-
-_C = TypeVar("_C")
+from collections.abc import Mapping
+from typing import Any, Final, final
 
 # A connection to send to, by a descriptor of its own, which is closed with the last reference: the connection stays
 # open for as long. Raises OSError where `descriptor` is no socket, or three quarters of the descriptors are taken: the
@@ -12,27 +11,36 @@ class Socket:
     # rest is with it, and all that was started meanwhile is finished and with it, too.
     def reopen(self) -> Socket: ...
 
-# Sends each piece to the sockets of all clients at its place, in order and without waiting. Returns who did not take
-# all of its piece: the piece's place, the client, and how many bytes it took; 0 after an error, too, which the next who
-# writes there meets. Raises TypeError, with nothing sent.
-def send_each(pieces: list[bytes], clients: list[dict[_C, Socket]], /) -> list[tuple[int, _C, int]]: ...
+# Pieces, each for some connections, to be sent in one go. Holds on to all it was given until that is over.
+@final
+class Batch:
+    def __new__(cls) -> Batch: ...
+    # Has the piece sent to the sockets of `clients`, whose are `whose`. Raises TypeError, with nothing added, and
+    # RuntimeError when it was sent or started.
+    def add(self, whose: object, piece: bytes, clients: Mapping[Any, Socket], /) -> None: ...
+    # How many sends it has.
+    def __len__(self) -> int: ...
+    # Sends without waiting, what is for one socket in the order it was added. Returns who did not take all of a piece:
+    # whose, the client, and the rest; all of it after an error, too, which the next who writes there meets. Raises
+    # RuntimeError at a second call.
+    def send(self) -> list[tuple[Any, Any, bytes]]: ...
 
 # How much may be under way with a Sender.
 JOBS: Final[int]
 
-# A thread that does the same without holding the interpreter, one job after the other. Raises OSError where there can
-# be none. One thread at a time may call it.
+# Threads that send without holding the interpreter: for each socket one batch after the other. Raises OSError where
+# there can be none. One thread at a time may call it.
 @final
 class Sender:
     def __new__(cls) -> Sender: ...
-    # Returns at once. Raises RuntimeError while JOBS are not finished, and when closed.
-    def start(self, pieces: list[bytes], clients: list[dict[_C, Socket]], /) -> None: ...
+    # Returns at once. Raises RuntimeError while JOBS are not finished, for a batch that was sent, and when closed.
+    def start(self, batch: Batch, /) -> None: ...
     # How often `finish` would return without waiting.
     def sent(self) -> int: ...
-    # What `send_each` would have returned, of what was started first; waits for it. Raises RuntimeError when there is
+    # What `send` would have returned, of what was started first; waits for it. Raises RuntimeError when there is
     # nothing.
-    def finish(self) -> list[tuple[int, Any, int]]: ...
+    def finish(self) -> list[tuple[Any, Any, bytes]]: ...
     # A descriptor that is readable when something was sent since `sent` was called last.
     def fileno(self) -> int: ...
-    # Waits for the thread, which ends what it is at. What else was started is not sent, and told to nobody.
+    # Waits for the threads, which end what they are at. What else was started is not sent, and told to nobody.
     def close(self) -> None: ...

@@ -29,14 +29,14 @@ class Frames:
         self._head = self._encoder.head.encode("ascii")
         self._tail = self._encoder.tail.encode("ascii")
 
-    def of(self, events: Sequence[StoredEvent]) -> list[bytes]:
-        """A frame for each, in their order. Raises ValueError for what is not ASCII, which the log does not take."""
+    def of(self, events: Sequence[StoredEvent]) -> bytes:
+        """Their frames, one after the other. Raises ValueError for what is not ASCII, which the log does not take."""
         if frames is not None:
             return frames(self._head, self._tail, events)
         encode = self._encoder.json
-        return [event_frame(event.seq, encode(event)) for event in events]
+        return b"".join([event_frame(event.seq, encode(event)) for event in events])
 
 
-def joined_chunk(all_frames: Sequence[bytes]) -> bytes:
-    """The frames as one chunk."""
-    return chunk(b"".join(all_frames)) if joined is None else joined(all_frames)
+def joined_chunk(pieces: Sequence[bytes]) -> bytes:
+    """The pieces as one chunk."""
+    return chunk(b"".join(pieces)) if joined is None else joined(pieces)

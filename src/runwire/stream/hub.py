@@ -29,7 +29,7 @@ from runwire.stream.frames import Frames
 from runwire.stream.limits import PAGE_EVENTS_MAX, Limits
 from runwire.stream.outlet import Outlet, Socket
 from runwire.stream.reader import LogReader, Position, Stretch
-from runwire.stream.ring import Ring, Slice, fitting
+from runwire.stream.ring import Ring, Slice
 from runwire.stream.turns import Turns
 from runwire.stream.writes import Writes
 from runwire.telemetry.metrics import StreamMetrics
@@ -41,6 +41,7 @@ BEHIND_MAX: Final = 16
 """So many rings full of frames may wait for followers, who then read from PostgreSQL instead, each at its own speed."""
 BY_TRANSPORT: Final = 4
 """A write by a transport takes the event loop as long as so many of a turn may take it."""
+_TERMINAL: Final = EventType.RUN_FINISHED.value
 SLICES_KEPT: Final = 8
 """Slices of the ring kept between two flushes, for clients that come in herds to the same few places."""
 
@@ -71,6 +72,7 @@ class Hub:
     __slots__ = (
         "_ahead",
         "_bus",
+        "_by_transport",
         "_following",
         "_frames",
         "_last_batch",
@@ -148,6 +150,8 @@ class Hub:
         self._ahead: dict[Follower, None] = {}
         self._piece: Slice | None = None
         self._waiting: dict[Follower, Socket | None] = {}
+        self._by_transport = 0
+        """How many of both have no socket here."""
         self._written = 0
         self._last_batch = 0
         self._metrics = metrics
@@ -212,7 +216,10 @@ class Hub:
     @property
     def is_missing_some(self) -> bool:
         """It knows of something that it does not have."""
-        return self._ring.tail < self.known or self.wants_end
+        tail = self._ring.tail
+        if tail < self.published or (self._saw_terminal and self.end is None):
+            return True
+        return self.position is not None and tail < self.position.last_seq
 
     @property
     def wants_end(self) -> bool:
@@ -227,11 +234,15 @@ class Hub:
 
     def deliver(self, message: Published) -> None:
         """Takes a message of the bus: new events into the ring, repeats nowhere, what is missing onto the list."""
-        if self.position is None:
+        position, tail = self.position, self._ring.tail
+        if position is None:
             self.published = max(self.published, message.last_seq)
             return
-        tail = self._ring.tail
-        if message.last_seq <= tail:
+        events = _carried(message)
+        if events and message.first_seq == tail + 1 and self.published == tail:  # as it nearly always is
+            self.published = message.last_seq
+            self._append(events)
+        elif message.last_seq <= tail:
             self._metrics.sse_duplicates_dropped.inc(message.last_seq - message.first_seq + 1)
         else:
             if message.first_seq > self.published + 1:
@@ -240,7 +251,7 @@ class Hub:
             repeated = tail + 1 - message.first_seq
             if repeated > 0:
                 self._metrics.sse_duplicates_dropped.inc(repeated)
-            if repeated >= 0 and (events := _carried(message)):
+            if repeated >= 0 and events:
                 self._append(events[repeated:] if repeated else events)
             if self._ring.tail < self.published:
                 self._on_behind(self)
@@ -250,7 +261,8 @@ class Hub:
     def learn(self, position: Position, *, after_silence: bool = False) -> None:
         """Takes where the run is by PostgreSQL. `after_silence`: what is new by it, the bus has lost."""
         if self.position is None:
-            self._ring.tail = self.sent = position.published
+            self._ring = Ring(self._limits.ring_events, tail=position.published)
+            self.sent = position.published
         elif after_silence and position.published > self.published:
             self._metrics.sse_gaps_repaired.inc()
         if self.position is None or position.last_seq >= self.position.last_seq:
@@ -288,23 +300,22 @@ class Hub:
         self._recheck_s = min(self._recheck_s * 2, RECHECK_MAX_S)
 
     def _plan_check(self) -> None:
-        tail = self._ring.tail
-        if self.end is not None and tail >= self.end.last_seq:
+        if self.end is not None and self._ring.tail >= self.end.last_seq:
             self.check_at = inf
-        elif tail < self.published or self.is_missing_some:
+        elif self.is_missing_some:
             self.put_off()
         else:
             self._recheck_s = RECHECK_FIRST_S
             self.check_at = monotonic() + self._limits.silence_s
 
     def _append(self, events: Sequence[StoredEvent]) -> None:
-        self._ring.extend(events[0].seq, self._frames.of(events))
-        first_us, last_us = events[0].ts_us, events[-1].ts_us
-        if first_us == last_us:  # as those of one append are
-            self._unsent_times.append((len(events), first_us))
+        first, last = events[0], events[-1]
+        self._ring.extend(first.seq, last.seq, self._frames.of(events))
+        if first.ts_us == last.ts_us:  # as those of one append are
+            self._unsent_times.append((len(events), last.ts_us))
         else:
             self._unsent_times += [(1, event.ts_us) for event in events]
-        if events[-1].type == EventType.RUN_FINISHED:
+        if last.type == _TERMINAL:
             self._saw_terminal = True
             if self.end is None:
                 self._on_behind(self)
@@ -343,8 +354,8 @@ class Hub:
         stretch = Stretch(self.run_id, self.position.run_day, after, upto)
         events = await self._reader.events(stretch, limit=PAGE_EVENTS_MAX)
         frames = self._frames.of(events)
-        self._ring.prepend(events[-1].seq, frames)
-        return Slice(events[0].seq, fitting(frames, self._limits.slice_bytes))
+        self._ring.prepend(events[0].seq, events[-1].seq, frames)
+        return Slice.fitting(events[0].seq, frames, self._limits.slice_bytes)
 
     def follow(self, client: Follower) -> None:
         """Takes over a client that `slice_after` has nothing for: it gets every flush, until `wake`.
@@ -358,6 +369,7 @@ class Hub:
             self._ahead[client] = None
         else:
             self._following[client] = None  # what it has written by itself may still be buffered
+            self._by_transport += 1
 
     def unfollow(self, client: Follower) -> None:
         """Gives a client back, its cursor set; does nothing when it is not the hub's.
@@ -365,10 +377,10 @@ class Hub:
         What it has by its cursor may still be under way: wait for `written` before it is written to.
         """
         if client in self._following:
-            del self._following[client]
+            self._by_transport -= self._following.pop(client) is None
             client.cursor = self.sent
         elif self._piece is not None and client in self._waiting:
-            del self._waiting[client]
+            self._by_transport -= self._waiting.pop(client) is None
             client.cursor = self._piece.first - 1
         elif client in self._ahead:
             del self._ahead[client]
@@ -397,51 +409,62 @@ class Hub:
         themselves. Whose socket can be written to are added to `writes`.
         """
         piece = self._piece or self._next_piece()
-        waiting, left = self._waiting, at_most
-        if len(waiting) > at_most or None in waiting.values():
-            batch = {}
-            while waiting and left > 0:
-                client, socket = waiting.popitem()
-                batch[client] = socket
+        if self._by_transport or len(self._waiting) > at_most:
+            clients, left = {}, at_most
+            while self._waiting and left > 0:
+                client, socket = self._waiting.popitem()
+                clients[client] = socket
                 left -= 1 if socket is not None else BY_TRANSPORT
         else:
-            batch, self._waiting = waiting, {}
-            left -= len(batch)
-        for client in self._write(piece, batch, writes):
-            del batch[client]
+            clients, left = self._waiting, at_most - len(self._waiting)
+            self._waiting = {}
+        for client in self._write(piece, clients, writes):
+            self._by_transport -= clients.pop(client) is None
             client.cursor = piece.first - 1
             client.wake()
-        self._written += len(batch)
+        self._written += len(clients)
         if self._following:
-            self._following |= batch
+            self._following |= clients
         else:
-            self._following = batch
+            self._following = clients
         if not self._waiting:
             self._end_piece(piece, writes)
         return at_most - left
 
     def _write(self, piece: Slice, clients: dict[Follower, Socket | None], writes: Writes) -> list[Follower]:
         """Writes the piece to each of them; returns those that did not take it."""
-        refused: list[Follower] = []
-        direct = clients.copy()
-        if None in direct.values():
-            pause_bytes = self._limits.pause_bytes
-            for client in [client for client, socket in clients.items() if socket is None]:
-                outlet = client.outlet
-                try:
-                    buffered = outlet.buffered()
-                    if buffered > pause_bytes or outlet.closing():
-                        refused.append(client)
-                    elif buffered or outlet.socket is None:
-                        outlet.write(piece.bytes(chunked=outlet.chunked))
-                    else:
-                        clients[client] = outlet.socket.reopen()
-                except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
-                    refused.append(client)
-            direct = {client: socket for client, socket in clients.items() if socket is not None}
+        refused, direct = self._write_by_transports(piece, clients) if self._by_transport else ([], clients)
         if direct:
-            self._last_batch = writes.add(self, piece.bytes(chunked=True), direct)  # type: ignore[arg-type]  # none of them is None
+            try:
+                writes.add(self, piece.bytes(chunked=True), direct)  # type: ignore[arg-type]  # none of them is None
+                self._last_batch = writes.gathering
+            except Exception:  # noqa: BLE001  # memory is short: they go on by themselves
+                refused += direct
         return refused
+
+    def _write_by_transports(
+        self, piece: Slice, clients: dict[Follower, Socket | None]
+    ) -> tuple[list[Follower], dict[Follower, Socket | None]]:
+        """Writes the piece to those without a socket, but for who can be written to past its transport again.
+
+        Returns those that did not take it, and those that are still to be written to by their sockets.
+        """
+        refused: list[Follower] = []
+        pause_bytes = self._limits.pause_bytes
+        for client in [client for client, socket in clients.items() if socket is None]:
+            outlet = client.outlet
+            try:
+                buffered = outlet.buffered()
+                if buffered > pause_bytes or outlet.closing():
+                    refused.append(client)
+                elif buffered or outlet.socket is None:
+                    outlet.write(piece.bytes(chunked=outlet.chunked))
+                else:
+                    clients[client] = outlet.socket.reopen()
+                    self._by_transport -= 1
+            except Exception:  # noqa: BLE001  # one client's broken transport is not the other clients' business
+                refused.append(client)
+        return refused, {client: socket for client, socket in clients.items() if socket is not None}
 
     def fell_short(self, client: Follower, rest: bytes) -> None:
         """What a client's socket did not take goes by its transport, which meets an error again and deals with it."""
@@ -452,32 +475,35 @@ class Hub:
     def goes_by_transport(self, client: Follower) -> None:
         """A follower's transport has something to write, which comes first."""
         for clients in (self._following, self._waiting):
-            if client in clients:
+            if client in clients and clients[client] is not None:
                 clients[client] = None
+                self._by_transport += 1
 
     def _next_piece(self) -> Slice:
         """Takes what is new, as much as may be written at once. From here on it counts as sent."""
-        piece = self._piece = self._ring.slice(self.sent, upto=self.tail, most_bytes=self._limits.slice_bytes)
+        piece = self._piece = self._ring.slice(self.sent, upto=self._ring.tail, most_bytes=self._limits.slice_bytes)
         self._waiting, self._following = self._following, self._waiting
         self.sent = piece.last
         self._slices.clear()
         return piece
 
     def _end_piece(self, piece: Slice, writes: Writes) -> None:
-        count = piece.last - piece.first + 1
-        if self.sent == self._ring.tail:
-            times, self._unsent_times = self._unsent_times, []
+        ring = self._ring
+        left = ring.tail - self.sent
+        if left:
+            times, self._unsent_times = split(self._unsent_times, piece.last - piece.first + 1)
         else:
-            times, self._unsent_times = split(self._unsent_times, count)
+            times, self._unsent_times = self._unsent_times, []
         if self._written:
             self.note_delivery(piece)
             writes.deliver(times, clients=self._written)
         self.flushed_at = monotonic()
         self._piece, self._written = None, 0
-        if self._ring.tail - self.sent > BEHIND_MAX * self._ring.capacity:
+        if left > BEHIND_MAX * ring.capacity:
             self._leave_followers_to_themselves()
-        self.flush_due = self.sent < self.tail
-        self._ring.trim(keep=self.tail - self.sent)
+            left = 0
+        self.flush_due = left > 0
+        ring.trim(keep=left)
         if self._ahead:
             for client in [client for client in self._ahead if client.cursor <= self.sent]:
                 self.unfollow(client)

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from runwire.stream._sockets import JOBS, Sender, Socket, send_each
+    from runwire.stream._sockets import JOBS, Batch, Sender, Socket
 else:
     try:
-        from runwire.stream._sockets import JOBS, Sender, Socket, send_each
+        from runwire.stream._sockets import JOBS, Batch, Sender, Socket
     except ImportError:  # pragma: no cover  # not compiled, or not for this system: everything goes by the transports
-        JOBS = Sender = Socket = send_each = None
+        JOBS = Batch = Sender = Socket = None
 
-__all__ = ["JOBS", "Outlet", "Sender", "Socket", "send_each"]
+__all__ = ["JOBS", "Batch", "Outlet", "Sender", "Socket"]
 
 
 @dataclass(slots=True)

@@ -208,7 +208,7 @@ class Replay:
         return await self._reader.events(stretch, limit=self._limits.page_events)
 
     def _send(self, events: tuple[StoredEvent, ...]) -> None:
-        self._write(b"".join(self._frames.of(events)))
+        self._write(self._frames.of(events))
         self._cursor = events[-1].seq
         self._delivered.inc(len(events))
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Sequence
-from itertools import accumulate
+from typing import Final
 
 from runwire.errors import RunwireError
 from runwire.stream.frames import joined_chunk
-from runwire.stream.limits import FRAME_MAX
+
+_END: Final = b"\n\n"
+"""What a frame ends with, and has nowhere else."""
 
 
 class BrokenSequence(RunwireError):
@@ -25,77 +28,130 @@ class BrokenSequence(RunwireError):
 class Slice:
     """The frames of `first` to `last`, to be written as one piece; joined and chunked once, however many write it."""
 
-    __slots__ = ("_chunked", "_frames", "_plain", "first", "last")
+    __slots__ = ("_chunked", "_plain", "_runs", "first", "last")
 
-    def __init__(self, first: int, frames: Sequence[bytes]) -> None:
+    def __init__(self, first: int, last: int, runs: Sequence[bytes]) -> None:
+        """`runs` are the frames, any number of them in one piece."""
         self.first = first
-        self.last = first + len(frames) - 1
-        self._frames: Sequence[bytes] = frames
+        self.last = last
+        self._runs = runs
         self._plain: bytes | None = None
         self._chunked: bytes | None = None
+
+    @classmethod
+    def fitting(cls, first: int, frames: bytes, most_bytes: int) -> Slice:
+        """The first of the frames, as `fitting` has them."""
+        taken = fitting(frames, most_bytes)
+        return cls(first, first + taken.count(_END) - 1, (taken,))
 
     def bytes(self, *, chunked: bool) -> bytes:
         """The same object at every call."""
         if chunked:
             if self._chunked is None:
-                self._chunked = joined_chunk(self._frames)
+                self._chunked = joined_chunk(self._runs)
             return self._chunked
         if self._plain is None:
-            self._plain = b"".join(self._frames)
+            self._plain = b"".join(self._runs)
         return self._plain
 
 
-def fitting(frames: Sequence[bytes], most_bytes: int) -> Sequence[bytes]:
+def fitting(frames: bytes, most_bytes: int) -> bytes:
     """The first of the frames that are `most_bytes` long together, or one if that is longer."""
-    if len(frames) * FRAME_MAX <= most_bytes:  # of a few there is no need to know
+    if len(frames) <= most_bytes:
         return frames
-    return frames[: max(bisect_right(list(accumulate(map(len, frames))), most_bytes), 1)]
+    end = frames.rfind(_END, 0, most_bytes)
+    return frames[: (end if end >= 0 else frames.index(_END)) + len(_END)]
 
 
 class Ring:
     """A run's last frames: `capacity` of them at most after each `trim`, and seven eighths of that if there were more.
 
-    Seqs in it are dense and end at `tail`.
+    Seqs in it are dense and end at `tail`. They are kept as they came: those of one message are one object.
     """
 
-    __slots__ = ("_frames", "capacity", "tail")
+    __slots__ = ("_before_newest", "_lasts", "_runs", "before", "capacity", "tail")
 
     def __init__(self, capacity: int, *, tail: int = 0) -> None:
         self.capacity = capacity
-        self.tail = tail
-        self._frames: list[bytes] = []
+        self.before = self.tail = tail
+        """`before` is the seq before the oldest frame."""
+        self._before_newest = -1
+        self._runs: list[bytes] = []
+        self._lasts = array("q")
 
     def __len__(self) -> int:
-        return len(self._frames)
+        return self.tail - self.before
 
-    def extend(self, first: int, frames: Sequence[bytes]) -> None:
-        """Adds frames from `first` on. Raises BrokenSequence unless they follow the tail."""
+    def extend(self, first: int, last: int, frames: bytes) -> None:
+        """Adds the frames of `first` to `last`. Raises BrokenSequence unless they follow the tail."""
         if first != self.tail + 1:
             raise BrokenSequence(expected=self.tail + 1, actual=first)
-        self._frames.extend(frames)
-        self.tail += len(frames)
+        self._runs.append(frames)
+        self._lasts.append(last)
+        self._before_newest, self.tail = self.tail, last
 
-    def prepend(self, last: int, frames: Sequence[bytes]) -> None:
-        """Adds older frames that end at `last`, as many as there is room for; none unless they touch what is here."""
-        room = self.capacity - len(self._frames)
-        if last == self.tail - len(self._frames) and room > 0:
-            self._frames[:0] = frames[-room:]
+    def prepend(self, first: int, last: int, frames: bytes) -> None:
+        """Adds older frames, as many as there is room for; none unless they touch what is here."""
+        room = self.capacity - len(self)
+        if last != self.before or room <= 0:
+            return
+        if (excess := last - first + 1 - room) > 0:
+            frames = _without(frames, excess)
+            first += excess
+        self._runs.insert(0, frames)
+        self._lasts.insert(0, last)
+        self.before = first - 1
 
     def trim(self, *, keep: int = 0) -> None:
         """Drops the oldest where there are too many, but for the last `keep`."""
-        if len(self._frames) > self.capacity:
-            # Some more than it has to: what stays is moved, which should not be for every event.
-            excess = len(self._frames) - max(self.capacity - self.capacity // 8, keep)
-            if excess > 0:
-                del self._frames[:excess]
+        if self.tail - self.before <= self.capacity:
+            return
+        # Some more than it has to: what stays is moved, which should not be for every event.
+        before = self.tail - max(self.capacity - self.capacity // 8, keep)
+        if before > self.before:
+            gone = bisect_right(self._lasts, before)
+            if gone:
+                self.before = self._lasts[gone - 1]
+                del self._runs[:gone], self._lasts[:gone]
+            if before > self.before:
+                self._runs[0] = _without(self._runs[0], before - self.before)
+                self.before = before
+                self._before_newest = max(self._before_newest, before)
 
     def reaches(self, after: int) -> bool:
         """Whether every frame from `after + 1` to the tail is here."""
-        return after >= self.tail - len(self._frames)
+        return after >= self.before
 
     def slice(self, after: int, *, upto: int, most_bytes: int) -> Slice:
         """The frames `after` < seq <= `upto`, which the ring must reach, as far as they fit into `most_bytes`."""
-        oldest = self.tail - len(self._frames)
-        if after < oldest:
-            raise BrokenSequence(expected=after + 1, actual=oldest + 1)
-        return Slice(after + 1, fitting(self._frames[after - oldest : upto - oldest], most_bytes))
+        if after == self._before_newest and upto == self.tail and len(newest := self._runs[-1]) <= most_bytes:
+            return Slice(after + 1, upto, (newest,))
+        if after < self.before:
+            raise BrokenSequence(expected=after + 1, actual=self.before + 1)
+        runs: list[bytes] = []
+        last, left = after, most_bytes
+        at = bisect_right(self._lasts, after)
+        before = self._lasts[at - 1] if at else self.before
+        while last < upto:
+            frames, end = self._runs[at], self._lasts[at]
+            if end > upto:
+                frames = frames[: len(frames) - len(_without(frames, upto - before))]
+                end = upto
+            if before < after:
+                frames = _without(frames, after - before)
+            if len(frames) > left:
+                if not runs or frames.find(_END, 0, left) >= 0:
+                    frames = fitting(frames, left)
+                    runs.append(frames)
+                    last += frames.count(_END)
+                break
+            runs.append(frames)
+            left -= len(frames)
+            before = last = end
+            at += 1
+        return Slice(after + 1, last, runs)
+
+
+def _without(frames: bytes, count: int) -> bytes:
+    """What follows the first `count` frames."""
+    return frames.split(_END, count)[count]

@@ -14,7 +14,7 @@ from runwire.stream.writes import Writes
 from runwire.telemetry.logs import LogEvent, get_logger
 
 WRITES_A_TURN: Final = 256
-"""By the thread: somewhat more than a millisecond, for which what comes next waits. The event loop does not."""
+"""By threads: somewhat more than a millisecond, for which what comes next waits. The event loop does not."""
 WRITES_OF_THE_LOOP: Final = 64
 """Half a millisecond of one core: what the event loop writes by itself in a turn."""
 
@@ -44,7 +44,7 @@ class Turns:
     def __init__(self, writes: Writes, *, writes_a_turn: int | None = None) -> None:
         self._writes = writes
         self._writes.on_room = self._go_on
-        self._writes_a_turn = writes_a_turn or (WRITES_A_TURN if writes.by_thread else WRITES_OF_THE_LOOP)
+        self._writes_a_turn = writes_a_turn or (WRITES_A_TURN if writes.by_threads else WRITES_OF_THE_LOOP)
         self._due: deque[Writing] = deque()
         self._next: asyncio.Handle | None = None
         self._idle = asyncio.Event()
@@ -74,7 +74,7 @@ class Turns:
         self._writes.close()
 
     def _go_on(self) -> None:
-        if self._due and self._next is None and not self._writes.full:
+        if self._next is None and self._due and not self._writes.full:
             self._next = asyncio.get_running_loop().call_soon(self._turn)
 
     def _turn(self) -> None:

@@ -1,6 +1,6 @@
-"""What goes to many clients: gathered for a turn of the event loop, then sent by one call, or by a thread meanwhile.
+"""What goes to many clients: gathered for a turn of the event loop, then sent by one call, or by threads meanwhile.
 
-Most of what a delivery costs is the kernel's, and needs no Python. So what is much is handed to a thread, and the event
+Most of what a delivery costs is the kernel's, and needs no Python. So what is much is handed to threads, and the event
 loop goes on: appends, publishing, and what is to be written next. Who does not take its piece as a whole is told, and
 gets the rest and what follows by its transport.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from runwire.stream.deliveries import Delivered, Deliveries, Times
-from runwire.stream.outlet import JOBS, Sender, Socket, send_each
+from runwire.stream.outlet import JOBS, Batch, Sender, Socket
 from runwire.telemetry.logs import LogEvent, get_logger
 
 FEW: Final = 16
@@ -30,17 +30,14 @@ class Written(Protocol):
         """A client's socket did not take the rest of a piece."""
 
 
-class _Batch:
-    """Pieces, each for some clients, and what will have been delivered with them."""
+class _Gathered:
+    """What is written in one go, and what will have been delivered with it."""
 
-    __slots__ = ("clients", "count", "delivered", "over", "pieces", "whose")
+    __slots__ = ("batch", "delivered", "over")
 
     def __init__(self) -> None:
-        self.whose: list[Written] = []
-        self.pieces: list[bytes] = []
-        self.clients: list[dict[Any, Socket]] = []
+        self.batch = Batch() if Batch is not None else None
         self.delivered: list[Delivered] = []
-        self.count = 0
         self.over: asyncio.Event | None = None
 
 
@@ -48,20 +45,24 @@ class Writes:
     """Until what was added for a client is written nobody else may write to it: wait for `settled`."""
 
     def __init__(self, deliveries: Deliveries, *, few: int = FEW) -> None:
-        """More than `few` writes at once are a thread's, where there are several processors."""
+        """More than `few` writes at once are for threads, where there are several processors."""
         self.on_room: Callable[[], None] = lambda: None
         """Called when it may be no longer `full`."""
+        self.full = False
+        """As much is under way as may be: what is new had better share its next write."""
+        self.gathering = 1
+        """The number of the batch that `add` adds to."""
+        self.ended = 0
+        """How many batches are over: those up to this number."""
         self._deliveries = deliveries
         self._few = few if Sender is not None and len(os.sched_getaffinity(0)) > 1 else None
         self._sender: Sender | None = None
-        self.ended = 0
-        """How many batches are over. They are numbered from 1 on."""
-        self._gathered = _Batch()
-        self._under_way: deque[_Batch] = deque()
+        self._gathered = _Gathered()
+        self._under_way: deque[_Gathered] = deque()
 
     @property
-    def by_thread(self) -> bool:
-        """Whether what is much is a thread's."""
+    def by_threads(self) -> bool:
+        """Whether what is much is written by threads."""
         return self._few is not None
 
     @property
@@ -69,41 +70,39 @@ class Writes:
         """How many batches are being written, or wait for that."""
         return len(self._under_way)
 
-    @property
-    def full(self) -> bool:
-        """Whether as much is under way as may be: what is new had better share its next write."""
-        return self._sender is not None and self.under_way >= JOBS
-
-    def add(self, whose: Written, piece: bytes, clients: dict[Any, Socket]) -> int:
-        """Has it written to each client's socket, and gives the number of the batch, which keeps the dictionary.
+    def add(self, whose: Written, piece: bytes, clients: Mapping[Any, Socket]) -> None:
+        """Has it written to each client's socket.
 
         A client has one piece between two calls of `make`.
         """
-        batch = self._gathered
-        batch.whose.append(whose)
-        batch.pieces.append(piece)
-        batch.clients.append(clients)
-        batch.count += len(clients)
-        return self.ended + self.under_way + 1
+        assert self._gathered.batch is not None  # noqa: S101  # there is a Socket
+        self._gathered.batch.add(whose, piece, clients)
 
     def deliver(self, times: Sequence[Times], *, clients: int) -> None:
         """With what was added, events of these times will have been written to so many clients."""
         self._gathered.delivered.append((times, clients))
 
     def make(self) -> None:
-        """Has what was gathered written, now or as soon as the thread comes to it; not while it is `full`."""
-        batch = self._gathered
-        if not (batch.count or batch.delivered):
+        """Has what was gathered written, now or as soon as a thread comes to it; not while it is `full`."""
+        gathered, batch = self._gathered, self._gathered.batch
+        if not (batch or gathered.delivered):
             return
-        self._gathered = _Batch()
-        if self._few is not None and (batch.count > self._few or self._under_way) and (sender := self._thread()):
-            sender.start(batch.pieces, batch.clients)
-            self._under_way.append(batch)
+        self._gathered = _Gathered()
+        self.gathering += 1
+        if (
+            batch is not None
+            and self._few is not None
+            and (len(batch) > self._few or self._under_way)
+            and (sender := self._threads())
+        ):
+            sender.start(batch)
+            self._under_way.append(gathered)
+            self.full = len(self._under_way) >= JOBS
         else:
-            self._end(batch, send_each(batch.pieces, batch.clients) if batch.count else ())
+            self._end(gathered, batch.send() if batch else ())
 
     def look(self) -> None:
-        """Hears what the thread has done."""
+        """Hears what the threads have done."""
         if self._sender is not None:
             try:
                 for _ in range(self._sender.sent()):
@@ -113,12 +112,13 @@ class Writes:
                 self.on_room()
 
     def finish(self) -> None:
-        """Waits for what was handed to the thread first; if somebody fell short, for all of it.
+        """Waits for what was handed to threads first; if somebody fell short, for all of it.
 
         For then what follows for them is still to go by their transports, and nothing must overtake it.
         """
         assert self._sender is not None  # noqa: S101  # something is under way
         short = self._sender.finish()
+        self.full = False
         try:
             self._end(self._under_way.popleft(), short)
         finally:
@@ -133,7 +133,7 @@ class Writes:
             await last.over.wait()
 
     def close(self) -> None:
-        """Ends the thread. Streams have ended before."""
+        """Ends the threads. Streams have ended before."""
         if self._sender is not None:
             while self._under_way:
                 self.finish()
@@ -141,23 +141,23 @@ class Writes:
             self._sender.close()
             self._sender = self._few = None
 
-    def _end(self, batch: _Batch, short: Sequence[tuple[int, Any, int]]) -> None:
+    def _end(self, gathered: _Gathered, short: Sequence[tuple[Written, Any, bytes]]) -> None:
         self.ended += 1
         try:
-            for at, client, taken in short:
-                batch.whose[at].fell_short(client, batch.pieces[at][taken:])
-            if batch.delivered:
-                self._deliveries.tell(batch.delivered)
+            for whose, client, rest in short:
+                whose.fell_short(client, rest)
+            if gathered.delivered:
+                self._deliveries.tell(gathered.delivered)
         finally:
-            if batch.over is not None:
-                batch.over.set()
+            if gathered.over is not None:
+                gathered.over.set()
 
-    def _thread(self) -> Sender | None:
+    def _threads(self) -> Sender | None:
         if self._sender is None:
             try:
                 self._sender = Sender()
             except OSError as error:
-                _log.warning(LogEvent.TASK_FAILED, task="thread for writes", error_type=type(error).__name__)
+                _log.warning(LogEvent.TASK_FAILED, task="threads for writes", error_type=type(error).__name__)
                 self._few = None
             else:
                 self._listen(self._sender)
