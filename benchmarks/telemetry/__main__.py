@@ -50,7 +50,7 @@ async def measure(
             telemetry = Telemetry(VARIANTS[variant], lines=lines, collector=collector)
             up.push_async_callback(telemetry.aclose)
             dsn = await new_database(postgres.dsn, variant)
-            stages = await up.enter_async_context(pipeline(variant, dsn, telemetry, clients=clients))
+            stages = await up.enter_async_context(pipeline(variant.replace(" ", "-"), dsn, telemetry, clients=clients))
             made[variant] = telemetry, stages
         spare_garbage_collector()  # as `serve` does
         for n in range(-1, rounds):
@@ -60,9 +60,9 @@ async def measure(
                     gc.collect()
                     with telemetry.switched():
                         cpu = await (
-                            stages.golden_runs(round(240 * size))
+                            stages.golden_runs(round(540 * size))
                             if workload == "golden"
-                            else stages.appends(round(10_000 * size))
+                            else stages.appends(round(24_000 * size))
                         )
                     if n >= 0:  # the first round warms caches and plans
                         figures[workload][variant].append(cpu.us_per_event)
@@ -113,7 +113,7 @@ def report(figures: Figures, console: Console) -> bool:
 async def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.telemetry", description=__doc__)
     parser.add_argument("--rounds", type=int, default=60)
-    parser.add_argument("--size", type=float, default=1.0, help="of a turn, times 240 runs or 10,000 appends")
+    parser.add_argument("--size", type=float, default=1.0, help="of a turn, times 540 runs or 24,000 appends")
     parser.add_argument("--parts", action="store_true", help="what metrics, logs and traces cost by themselves, too")
     parser.add_argument("--json", type=Path, help="write every figure of every round here")
     options = parser.parse_args()

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import asyncpg
 import pytest
+from opentelemetry.sdk import resources
+from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
@@ -286,6 +288,16 @@ def test_a_cancelled_span_did_not_fail(recorded: Recorded) -> None:
     with pytest.raises(asyncio.CancelledError), recorded.tracing.invoke_node(SAMPLED, node="A", run_id="r"):
         raise asyncio.CancelledError
     assert recorded.spans()["invoke_node A"].status.status_code is StatusCode.UNSET
+
+
+def test_the_resource_is_that_of_the_sdk_but_for_what_its_hash_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Tracing(InMemorySpanExporter(), dropped=lambda _: None).provider.resource
+    same = Resource(made.attributes, made.schema_url)
+    assert made == same
+    assert same == made
+    known = hash(same)
+    monkeypatch.delattr(resources, "dumps")  # it is not worked out again
+    assert hash(made) == known
 
 
 def test_the_resource_names_the_service_unless_the_environment_does(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -196,7 +196,10 @@ def _json_logger(threshold: int) -> type[structlog.typing.FilteringBoundLogger]:
             self._logger.msg(_ENCODE(_facts(method_name, event, self._context | fields)) + b"\n")
 
     def at_once(level: str) -> Callable[..., None]:
-        return lambda self, event=None, **fields: self._proxy_to_logger(level, event, **fields)
+        def write(self: JsonLogger, event: str | None = None, **fields: Any) -> None:
+            self._logger.msg(_ENCODE(_facts(level, event, self._context | fields if self._context else fields)) + b"\n")
+
+        return write
 
     for level in ("info", "warning"):  # those that come with the work go past structlog's interpolation
         if logging.getLevelNamesMapping()[level.upper()] >= threshold:

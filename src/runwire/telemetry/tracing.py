@@ -110,7 +110,19 @@ def _resource(version: str, roles: Sequence[str]) -> Resource:
         "process.pid": os.getpid(),
         "runwire.roles": tuple(roles),
     }
-    return Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+    whole = Resource.create({**ours, **OTELResourceDetector().detect().attributes})
+    return _Hashed(whole.attributes, whole.schema_url)
+
+
+class _Hashed(Resource):
+    """Its hash is worked out once: the exporter asks for it at every span, and it is that of all of it as JSON."""
+
+    def __init__(self, attributes: Attributes, schema_url: str) -> None:
+        super().__init__(attributes or {}, schema_url)
+        self._hash = super().__hash__()
+
+    def __hash__(self) -> int:
+        return self._hash
 
 
 class _ChosenIds(RandomIdGenerator):
