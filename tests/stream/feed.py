@@ -32,7 +32,7 @@ def made_event(seq: int, *, last: bool = False) -> StoredEvent:
 
 
 class Held(Writes):
-    """Everything is written by the thread, which is heard of when a test says so."""
+    """Everything is written by the threads, which are heard of when a test says so."""
 
     def _listen(self, sender: Sender) -> None:
         pass

@@ -7,6 +7,8 @@ import os
 import resource
 import select
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -119,6 +121,79 @@ def test_anything_but_bytes_and_sockets_is_refused_and_what_came_before_is_sent(
     assert len(sends) == 1
     assert sends.send() == []
     assert far.recv(100) == b"first"
+
+
+def test_those_who_took_nothing_of_a_piece_share_it(pairs: Pairs) -> None:
+    full = [Socket(near.fileno()) for near, _ in pairs]
+    batch((LARGE, dict(zip("abc", full, strict=True)))).send()
+    piece = bytes(1000)
+    short = batch((piece, dict(zip("abc", full, strict=True)))).send()
+    assert [rest is piece for _, _, rest in short] == [True] * 3
+
+
+@pytest.mark.parametrize("what", ["add", "send", "finish"])
+def test_without_memory_nothing_is_added_or_who_cannot_be_told_is_disconnected(what: str) -> None:
+    pytest.importorskip("_testcapi", reason="this Python has no way to be short of memory at will")
+    done = subprocess.run(
+        [sys.executable, "-c", _SHORT_OF_MEMORY, what], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "ok\n")
+
+
+_SHORT_OF_MEMORY = """
+import _testcapi, select, socket, sys
+from runwire.stream.outlet import Batch, Sender, Socket
+
+def without_memory(what, nth):
+    _testcapi.set_nomemory(nth, nth + 1)
+    try:
+        what()
+    except MemoryError:
+        return True
+    finally:
+        _testcapi.remove_mem_hooks()
+
+def pair():
+    ends = socket.socketpair()
+    for end in ends:
+        end.setblocking(False)
+    return ends
+
+def many(pairs, count):
+    return {n: Socket(pairs[n % len(pairs)][0].fileno()) for n in range(count)}
+
+failed = 0
+for nth in range(1, 40):
+    pairs = [pair() for _ in range(8)]
+    batch = Batch()
+    if sys.argv[1] == "add":
+        batch.add("hub", b"a", many(pairs, 128))  # as many as there is room for at once
+        more = many(pairs, 200)
+        if without_memory(lambda: batch.add("hub", b"b", more), nth):
+            failed += 1
+            assert len(batch) == 128
+        else:
+            assert len(batch) == 328
+        added = len(batch) - 128
+        assert batch.send() == []
+        assert sorted(b"".join(far.recv(1000) for _, far in pairs)) == sorted(b"a" * 128 + b"b" * added)
+    else:
+        batch.add("hub", bytes(1_000_000), many(pairs, 8))
+        if sys.argv[1] == "send":
+            lost = without_memory(batch.send, nth)
+        else:
+            sender = Sender()
+            sender.start(batch)
+            assert select.select([sender], [], [], 10)[0]
+            lost = without_memory(sender.finish, nth)
+        if lost:
+            failed += 1
+            for _, far in pairs:
+                while far.recv(1_000_000):  # the end comes behind what was taken
+                    pass
+assert failed >= 2, failed
+print("ok")
+"""
 
 
 def test_a_batch_is_sent_once_and_by_one(pairs: Pairs, sender: Sender) -> None:

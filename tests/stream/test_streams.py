@@ -317,7 +317,7 @@ async def test_an_event_follows_a_heartbeat_that_has_not_left_the_transport_yet(
 
 @asynccontextmanager
 async def under_way(db: Database, bus: MemoryBus, feed: Feed) -> AsyncIterator[tuple[Hubs, Held, Connected]]:
-    """An event is with the thread, which has met a full socket and was not heard of yet."""
+    """An event is with the threads, one of which has met a full socket, and they were not heard of yet."""
     screen = Connected(full=True)
     async with streaming(db, bus) as at:
         held = Held(Deliveries(at.metrics), few=0)
@@ -344,7 +344,7 @@ async def test_the_end_of_a_stream_waits_for_what_is_under_way(db: Database, bus
         assert screen.retry_ms is not None
 
 
-async def test_a_run_that_is_silent_gets_its_heartbeats_while_the_thread_writes_to_others(
+async def test_a_run_that_is_silent_gets_its_heartbeats_while_the_threads_write_to_others(
     db: Database, bus: MemoryBus, feed: Feed
 ) -> None:
     async with under_way(db, bus, feed) as (hubs, held, _):

@@ -1,4 +1,4 @@
-"""Streams that end and come back while a thread writes to them: who reads gets 1, 2, 3, ... in whole chunks, always."""
+"""Streams that end and come back while threads write to them: who reads gets 1, 2, 3, ... in whole chunks, always."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Viewer:
                     self.stream = None
                     self.screen.outlet.let_go()
             self.screen.outlet.write(END_OF_BODY)  # as the server does, with the transport
-            await self._writes.settled()  # what the thread may still send arrives, too
+            await self._writes.settled()  # what the threads may still send arrives, too
             self.cursor = self.read(ended=True)
 
     def read(self, *, ended: bool = False) -> int:

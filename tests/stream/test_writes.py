@@ -202,6 +202,29 @@ async def test_who_waits_is_let_go_and_others_come_in_though_something_breaks(cl
     writes.close()
 
 
+async def test_what_is_done_is_heard_of_though_something_breaks_and_nothing_follows(clients: list[Client]) -> None:
+    writes = Writes(Broken(fresh_metrics()), few=0)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    for piece in (b"a", b"b", b"c"):
+        given(writes, piece, *clients)
+        writes.deliver([(1, 1)], clients=3)
+        writes.make()
+    await asyncio.wait_for(writes.settled(), 5)
+    assert (writes.ended, writes.gathering, writes.under_way) == (3, 4, 0)
+    assert clients[0].got == b"abc"
+    writes.close()
+
+
+async def test_a_batch_that_could_not_be_told_of_is_over_all_the_same(clients: list[Client]) -> None:
+    writes = Writes(Broken(fresh_metrics()), few=100)
+    for _ in range(3):
+        given(writes, b"a", *clients)
+        writes.deliver([(1, 1)], clients=3)
+        with pytest.raises(RuntimeError):
+            writes.make()
+    assert (writes.ended, writes.gathering) == (3, 4)
+
+
 async def test_close_ends_what_is_under_way_and_the_threads(clients: list[Client]) -> None:
     before = threads()
     writes = Writes(Deliveries(fresh_metrics()), few=0)

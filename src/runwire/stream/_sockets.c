@@ -120,7 +120,7 @@ static PyTypeObject *batch_type;
 static struct sending *lane_next(struct lane *lane) {
     if (lane->count == lane->room) {
         Py_ssize_t room = lane->room ? lane->room * 2 : 64;
-        struct sending *all = PyMem_Resize(lane->all, struct sending, room);
+        struct sending *all = PyMem_Realloc(lane->all, (size_t)room * sizeof *all);
         if (!all) return NULL;
         lane->all = all;
         lane->room = room;
@@ -200,19 +200,33 @@ static void lane_send(struct lane *lane) {
     }
 }
 
+static PyObject *told_of(const struct sending *one) {
+    if (!one->taken) return PyTuple_Pack(3, one->whose, one->client, one->piece); /* which may be many clients' */
+    Py_ssize_t left = PyBytes_GET_SIZE(one->piece) - one->taken;
+    return Py_BuildValue("(OOy#)", one->whose, one->client, PyBytes_AS_STRING(one->piece) + one->taken, left);
+}
+
 /* What was not taken as a whole, and by whom. */
-static PyObject *batch_result(Batch *self) {
+static PyObject *batch_told(Batch *self) {
     PyObject *short_of = PyList_New(0);
     for (int n = 0; n < LANES; n++)
         for (Py_ssize_t at = 0; short_of && at < self->lanes[n].count; at++) {
             struct sending *one = &self->lanes[n].all[at];
-            Py_ssize_t left = PyBytes_GET_SIZE(one->piece) - one->taken;
-            if (!left) continue;
-            PyObject *told =
-                Py_BuildValue("(OOy#)", one->whose, one->client, PyBytes_AS_STRING(one->piece) + one->taken, left);
+            if (one->taken == PyBytes_GET_SIZE(one->piece)) continue;
+            PyObject *told = told_of(one);
             if (!told || PyList_Append(short_of, told) < 0) Py_CLEAR(short_of);
             Py_XDECREF(told);
         }
+    return short_of;
+}
+
+/* Where memory is too short to tell, the connections of those who fell short end: they come back for what they lack, and
+ * nobody goes on behind a gap. */
+static PyObject *batch_result(Batch *self) {
+    PyObject *short_of = batch_told(self);
+    for (int n = 0; n < LANES && !short_of; n++)
+        for (struct sending *one = self->lanes[n].all; one < self->lanes[n].all + self->lanes[n].count; one++)
+            if (one->taken != PyBytes_GET_SIZE(one->piece)) shutdown(one->socket->descriptor, SHUT_RDWR);
     batch_clear(self, (Py_ssize_t[LANES]){0});
     return short_of;
 }
@@ -348,7 +362,11 @@ static PyObject *sender_close(Sender *self, PyObject *unused) {
     self->running = 0;
     if (self->wake >= 0) close(self->wake);
     self->wake = -1;
-    for (; self->finished < self->started; self->finished++) Py_CLEAR(self->jobs[self->finished % JOBS]);
+    while (self->finished < self->started) {
+        Batch *job = self->jobs[self->finished % JOBS];
+        self->jobs[self->finished++ % JOBS] = NULL;
+        Py_DECREF(job);
+    }
     self->sent = self->finished;
     Py_RETURN_NONE;
 }

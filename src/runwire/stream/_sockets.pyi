@@ -1,4 +1,3 @@
-from collections.abc import Mapping
 from typing import Any, Final, final
 
 # A connection to send to, by a descriptor of its own, which is closed with the last reference: the connection stays
@@ -17,12 +16,13 @@ class Batch:
     def __new__(cls) -> Batch: ...
     # Has the piece sent to the sockets of `clients`, whose are `whose`. Raises TypeError, with nothing added, and
     # RuntimeError when it was sent or started.
-    def add(self, whose: object, piece: bytes, clients: Mapping[Any, Socket], /) -> None: ...
+    def add(self, whose: object, piece: bytes, clients: dict[Any, Socket], /) -> None: ...
     # How many sends it has.
     def __len__(self) -> int: ...
     # Sends without waiting, what is for one socket in the order it was added. Returns who did not take all of a piece:
     # whose, the client, and the rest; all of it after an error, too, which the next who writes there meets. Raises
-    # RuntimeError at a second call.
+    # RuntimeError when it was sent or started, and MemoryError when it cannot tell: then the connections of those who
+    # did not take all have been ended.
     def send(self) -> list[tuple[Any, Any, bytes]]: ...
 
 # How much may be under way with a Sender.

@@ -469,7 +469,7 @@ class Hub:
     def fell_short(self, client: Follower, rest: bytes) -> None:
         """What a client's socket did not take goes by its transport, which meets an error again and deals with it."""
         self.goes_by_transport(client)
-        with contextlib.suppress(Exception):  # as in _write
+        with contextlib.suppress(Exception):  # as in _write_by_transports
             client.outlet.write(rest)
 
     def goes_by_transport(self, client: Follower) -> None:

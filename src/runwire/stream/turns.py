@@ -51,7 +51,7 @@ class Turns:
 
     @property
     def ended(self) -> int:
-        """How many batches of writes are over: those up to this number, as `Writes.add` gives them."""
+        """How many batches of writes are over: those up to this number, as `Writes.gathering` had it."""
         return self._writes.ended
 
     async def all_taken(self) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import os
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final, Protocol
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Protocol, TypeAlias
 
 from runwire.stream.deliveries import Delivered, Deliveries, Times
 from runwire.stream.outlet import JOBS, Batch, Sender, Socket
@@ -28,6 +28,10 @@ class Written(Protocol):
 
     def fell_short(self, client: Any, rest: bytes) -> None:
         """A client's socket did not take the rest of a piece."""
+
+
+Short: TypeAlias = tuple[Written, Any, bytes]
+"""Whose client did not take which rest of a piece."""
 
 
 class _Gathered:
@@ -70,7 +74,7 @@ class Writes:
         """How many batches are being written, or wait for that."""
         return len(self._under_way)
 
-    def add(self, whose: Written, piece: bytes, clients: Mapping[Any, Socket]) -> None:
+    def add(self, whose: Written, piece: bytes, clients: dict[Any, Socket]) -> None:
         """Has it written to each client's socket.
 
         A client has one piece between two calls of `make`.
@@ -98,8 +102,12 @@ class Writes:
             sender.start(batch)
             self._under_way.append(gathered)
             self.full = len(self._under_way) >= JOBS
-        else:
-            self._end(gathered, batch.send() if batch else ())
+            return
+        short: Sequence[Short] = ()
+        try:
+            short = batch.send() if batch else ()
+        finally:
+            self._end(gathered, short)
 
     def look(self) -> None:
         """Hears what the threads have done."""
@@ -108,6 +116,9 @@ class Writes:
                 for _ in range(self._sender.sent()):
                     if self._under_way:
                         self.finish()
+            except Exception:
+                asyncio.get_running_loop().call_soon(self.look)  # what else is done is no worse for that
+                raise
             finally:
                 self.on_room()
 
@@ -117,13 +128,17 @@ class Writes:
         For then what follows for them is still to go by their transports, and nothing must overtake it.
         """
         assert self._sender is not None  # noqa: S101  # something is under way
-        short = self._sender.finish()
+        gathered = self._under_way.popleft()
         self.full = False
+        short: Sequence[Short] = ()
         try:
-            self._end(self._under_way.popleft(), short)
+            short = self._sender.finish()
         finally:
-            while short and self._under_way:
-                self.finish()
+            try:
+                self._end(gathered, short)
+            finally:
+                while short and self._under_way:
+                    self.finish()
 
     async def settled(self) -> None:
         """Returns when all that was added by now is with the sockets, or with the transports of those that are full."""
@@ -141,7 +156,7 @@ class Writes:
             self._sender.close()
             self._sender = self._few = None
 
-    def _end(self, gathered: _Gathered, short: Sequence[tuple[Written, Any, bytes]]) -> None:
+    def _end(self, gathered: _Gathered, short: Sequence[Short]) -> None:
         self.ended += 1
         try:
             for whose, client, rest in short:
@@ -155,12 +170,13 @@ class Writes:
     def _threads(self) -> Sender | None:
         if self._sender is None:
             try:
-                self._sender = Sender()
-            except OSError as error:
+                sender = Sender()
+                self._listen(sender)
+            except Exception as error:  # noqa: BLE001  # whatever is missing, everything can be written without them
                 _log.warning(LogEvent.TASK_FAILED, task="threads for writes", error_type=type(error).__name__)
                 self._few = None
             else:
-                self._listen(self._sender)
+                self._sender = sender
         return self._sender
 
     def _listen(self, sender: Sender) -> None:
