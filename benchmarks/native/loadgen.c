@@ -198,7 +198,8 @@ int main(int argc, char **argv) {
     while (headed_count < client_count) {
         turn(100);
         if (now_us() - began > (uint64_t)patience_s * 1000000u) {
-            fprintf(stderr, "loadgen: only %d of %d connected\n", headed_count, client_count);
+            fprintf(stderr, "loadgen: only %d of %d connected, %d were closed, the others not answered\n", headed_count,
+                    client_count, client_count - left_connected);
             return 1;
         }
     }
