@@ -69,13 +69,12 @@ class Ring:
     Seqs in it are dense and end at `tail`. They are kept as they came: those of one message are one object.
     """
 
-    __slots__ = ("_before_newest", "_lasts", "_runs", "before", "capacity", "tail")
+    __slots__ = ("_lasts", "_runs", "before", "capacity", "tail")
 
     def __init__(self, capacity: int, *, tail: int = 0) -> None:
         self.capacity = capacity
         self.before = self.tail = tail
         """`before` is the seq before the oldest frame."""
-        self._before_newest = -1
         self._runs: list[bytes] = []
         self._lasts = array("q")
 
@@ -88,7 +87,7 @@ class Ring:
             raise BrokenSequence(expected=self.tail + 1, actual=first)
         self._runs.append(frames)
         self._lasts.append(last)
-        self._before_newest, self.tail = self.tail, last
+        self.tail = last
 
     def prepend(self, first: int, last: int, frames: bytes) -> None:
         """Adds older frames, as many as there is room for; none unless they touch what is here."""
@@ -116,7 +115,6 @@ class Ring:
             if before > self.before:
                 self._runs[0] = _without(self._runs[0], before - self.before)
                 self.before = before
-                self._before_newest = max(self._before_newest, before)
 
     def reaches(self, after: int) -> bool:
         """Whether every frame from `after + 1` to the tail is here."""
@@ -124,10 +122,12 @@ class Ring:
 
     def slice(self, after: int, *, upto: int, most_bytes: int) -> Slice:
         """The frames `after` < seq <= `upto`, which the ring must reach, as far as they fit into `most_bytes`."""
-        if after == self._before_newest and upto == self.tail and len(newest := self._runs[-1]) <= most_bytes:
-            return Slice(after + 1, upto, (newest,))
         if after < self.before:
             raise BrokenSequence(expected=after + 1, actual=self.before + 1)
+        if after < upto == self.tail and after == (self._lasts[-2] if len(self._lasts) > 1 else self.before):
+            newest = self._runs[-1]  # as nearly always: all of it, and nothing else
+            if len(newest) <= most_bytes:
+                return Slice(after + 1, upto, (newest,))
         runs: list[bytes] = []
         last, left = after, most_bytes
         at = bisect_right(self._lasts, after)
