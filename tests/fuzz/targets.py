@@ -13,8 +13,8 @@ from fuzz import cold, credentials
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import InvalidRequest
 from runwire.orchestrate.control import decoded_cursor
-from runwire.server.admission import client_address
 from runwire.server.bodies import AppendEvents, SendSignal, StartRun, deep
+from runwire.server.forwarded import client_address
 from runwire.settings import Network
 from runwire.stream.cursor import CURSOR_MAX, parse_cursor
 from runwire.telemetry.traceparent import parse_traceparent

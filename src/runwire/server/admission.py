@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from math import ceil
 from typing import Final
 
@@ -15,6 +14,7 @@ from prometheus_client import Counter
 
 from runwire.clock import monotonic
 from runwire.errors import Overloaded
+from runwire.server.forwarded import client_address
 from runwire.settings import Network, Settings
 
 BUSY_RETRY_S: Final = 5
@@ -23,8 +23,6 @@ BURST_S: Final = 2.0
 """A client that was silent may send this many seconds' worth of requests at once."""
 CLIENTS_MAX: Final = 50_000
 """Clients whose rate is remembered; the one not heard of for longest is forgotten first."""
-FORWARDED_MAX: Final = 32
-"""Addresses of an X-Forwarded-For that are looked at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,28 +141,6 @@ class _Place:
 
 CLIENT: Final = web.RequestKey("client", str)
 """The address a request came from, past the proxies that are trusted."""
-
-
-def client_address(remote: str, forwarded: list[str], proxies: tuple[Network, ...]) -> str:
-    """The nearest address that is no trusted proxy. What stands before it in X-Forwarded-For, anybody could write.
-
-    An address that does not parse counts as untrusted, and is cut to a bounded length.
-    """
-    if not proxies:
-        return remote
-    hops = [hop.strip() for line in forwarded for hop in line.split(",")][-FORWARDED_MAX:]
-    for hop in (remote, *reversed(hops)):
-        if not _within(hop, proxies):
-            return hop[:64]
-    return hops[0] if hops else remote
-
-
-def _within(hop: str, networks: tuple[Network, ...]) -> bool:
-    try:
-        address = ip_address(hop)
-    except ValueError:
-        return False
-    return any(address in network for network in networks)
 
 
 def _no_place(code: str, detail: str) -> Overloaded:
