@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
-from runwire.clock import set_within
+import pytest
+
+from runwire.clock import longest_pause_s, pause_s, set_within
 
 
 async def test_it_says_whether_the_event_is_set() -> None:
@@ -35,3 +37,15 @@ async def test_a_loop_that_waits_by_it_can_always_be_ended() -> None:
         looping.cancel()
         done, _ = await asyncio.wait([looping], timeout=5)
         assert done, turns
+
+
+@pytest.mark.parametrize("failures", [0, 1, 2, 1024, 1025, 10**6, 10**400])
+@pytest.mark.parametrize("first_s", [0.0, 5e-324, 0.05, 1e308])
+def test_a_pause_is_bounded_however_often_it_failed(failures: int, first_s: float) -> None:
+    assert 0 <= pause_s(failures, first_s=first_s, longest_s=5.0) <= 5.0
+
+
+def test_a_pause_doubles_up_to_the_longest() -> None:
+    ceilings = [longest_pause_s(failures, first_s=0.1, longest_s=0.5) for failures in (1, 2, 3, 4, 5000)]
+    assert ceilings == [0.1, 0.2, 0.4, 0.5, 0.5]
+    assert all(0.2 <= pause_s(3, first_s=0.1, longest_s=9.0) <= 0.4 for _ in range(100))

@@ -3,10 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
+from typing import Final
 
 monotonic = time.monotonic
 """Seconds of a clock that never goes back; for durations and deadlines."""
+
+_DOUBLINGS_MAX: Final = 64
+
+
+def longest_pause_s(failures: int, *, first_s: float, longest_s: float) -> float:
+    """The upper end of the pause after so many failures in a row: `first_s`, doubled each time, up to `longest_s`.
+
+    Without a failure there is none. Any count and any finite `first_s` will do; a float cannot hold 2.0 ** 1024.
+    """
+    return min(first_s * 2.0 ** min(failures - 1, _DOUBLINGS_MAX), longest_s) if failures > 0 else 0.0
+
+
+def pause_s(failures: int, *, first_s: float, longest_s: float) -> float:
+    """A pause between half of that and all of it: those who failed together do not come back together."""
+    ceiling = longest_pause_s(failures, first_s=first_s, longest_s=longest_s)
+    return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
 
 
 def wall_us() -> int:

@@ -66,6 +66,24 @@ def test_a_node_is_named_after_its_function_and_has_defaults() -> None:
     made.check()
 
 
+@pytest.mark.parametrize(
+    ("settings", "longest_s"),
+    [
+        ({"timeout_s": 10.0}, 10.0),
+        ({"timeout_s": 10.0, "retries": 2, "backoff_s": 1.0}, 33.0),
+        ({"timeout_s": 1.0, "retries": 100, "backoff_s": 60.0}, 6101.0),
+        ({"timeout_s": 1.0, "retries": 3000, "backoff_s": 0.0}, 3001.0),
+    ],
+)
+def test_how_long_all_tries_of_a_node_take_at_most(settings: dict[str, Any], longest_s: float) -> None:
+    assert agent(A={"to": END, **settings}).nodes["A"].longest_s == longest_s
+
+
+def test_any_number_of_retries_has_a_longest_time() -> None:
+    node = agent(A={"to": END, "timeout_s": 1.0, "retries": 10**400, "backoff_s": 1e308}).nodes["A"]
+    assert 0 < node.longest_s < float("inf")
+
+
 def test_targets_may_be_any_iterable_of_names() -> None:
     made = agent(A=iter(["B", END]), B=END)
     made.check()

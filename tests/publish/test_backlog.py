@@ -88,3 +88,11 @@ def test_others_go_on_while_one_rests_and_success_forgets_its_failures(clock: Cl
     backlog.published(["bad"])
     backlog.add(["bad", "a"])
     assert backlog.take(9) == ["bad", "a"]
+
+
+def test_a_run_may_fail_any_number_of_times() -> None:
+    backlog = Backlog(rest_max_s=0.0)
+    for _ in range(1100):
+        backlog.add(["a"])
+        backlog.failed(backlog.take(1))
+    assert backlog.take(1) == ["a"]

@@ -23,6 +23,7 @@ from nats.errors import SlowConsumerError
 from runwire.bus import Deliver, Published
 from runwire.bus.nats_wire import PREFIX, decoded, encoded, subject_of
 from runwire.bus.subscribers import Subscribers, tell
+from runwire.clock import pause_s
 from runwire.errors import BusUnavailable
 from runwire.settings import Settings, nats_servers
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -155,8 +156,7 @@ class NatsLink:
             failures += 1
             if failures & (failures - 1) == 0:  # 1, 2, 4, ...: an outage of an hour needs no thousand lines
                 _log.warning(LogEvent.BUS_UNAVAILABLE, bus="nats", error_type=error_type, failures=failures)
-            ceiling = min(_RETRY_FIRST_S * 2.0 ** min(failures, 8), _RETRY_MAX_S)
-            await asyncio.sleep(random.uniform(ceiling / 2, ceiling))  # noqa: S311  # jitter needs no secrecy
+            await asyncio.sleep(pause_s(failures, first_s=_RETRY_FIRST_S, longest_s=_RETRY_MAX_S))
 
     @asynccontextmanager
     async def _opened(self, lost: asyncio.Event) -> AsyncIterator[Client]:

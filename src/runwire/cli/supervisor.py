@@ -13,7 +13,7 @@ from typing import Final
 
 from runwire.cli.database import database_of
 from runwire.cli.failures import ExitCode
-from runwire.clock import monotonic, set_within
+from runwire.clock import longest_pause_s, monotonic, set_within
 from runwire.errors import ConfigurationError
 from runwire.settings import Settings
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -85,9 +85,9 @@ class Supervisor:
                 self.stop()
                 return
             failures = 0 if monotonic() - began >= STEADY_S else failures + 1
-            pause_s = min(BACKOFF_FIRST_S * 2.0 ** (failures - 1), BACKOFF_MAX_S) if failures else 0.0
-            _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=pause_s)
-            await set_within(self._stopping, pause_s)
+            again_in_s = longest_pause_s(failures, first_s=BACKOFF_FIRST_S, longest_s=BACKOFF_MAX_S)
+            _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=again_in_s)
+            await set_within(self._stopping, again_in_s)
 
     async def _lived(self, place: int) -> int:
         """From start to end: its exit code, negative for a signal."""

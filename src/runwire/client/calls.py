@@ -11,9 +11,10 @@ from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay, wait_random_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
 
 from runwire.client.problems import ServerUnreachable, UnexpectedAnswer, error_of, read_problem
+from runwire.clock import pause_s
 from runwire.errors import RunwireError
 
 T = TypeVar("T")
@@ -53,7 +54,8 @@ class Again(Exception):  # never leaves this package
         self.maybe_done = maybe_done
 
 
-_backoff = wait_random_exponential(multiplier=0.1, max=5)
+_BACKOFF_FIRST_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 5.0
 
 
 def wait_as_told(state: RetryCallState) -> float:
@@ -61,7 +63,7 @@ def wait_as_told(state: RetryCallState) -> float:
     failure = state.outcome.exception() if state.outcome is not None else None
     if isinstance(failure, Again) and failure.wait_s is not None:
         return failure.wait_s
-    return _backoff(state)
+    return pause_s(state.attempt_number, first_s=_BACKOFF_FIRST_S, longest_s=_BACKOFF_MAX_S)
 
 
 class Caller:

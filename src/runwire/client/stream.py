@@ -12,8 +12,6 @@ from tenacity import (
     AsyncRetrying,
     RetryCallState,
     retry_if_exception_type,
-    wait_exponential,
-    wait_random,
 )
 
 from runwire import clock
@@ -129,7 +127,8 @@ class RunStream:
             return failure.wait_s
         base_s = self._retry_ms / 1000
         longest_s = max(base_s, BACKOFF_MAX_S)
-        return (wait_exponential(multiplier=base_s, max=longest_s) + wait_random(0, base_s / 2))(state)
+        jitter_s = random.uniform(0, base_s / 2)  # noqa: S311  # needs no secrecy
+        return clock.longest_pause_s(state.attempt_number, first_s=base_s, longest_s=longest_s) + jitter_s
 
     async def _more(self) -> None:
         """Returns with an event or the end, or with neither after a connection that had long been a good one: its end

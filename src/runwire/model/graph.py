@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Generic, Protocol, TypeVar
 
+from runwire.clock import longest_pause_s
 from runwire.errors import GraphError
 from runwire.model.event import NAME_PATTERN
 
@@ -46,6 +47,11 @@ class Wait:
     then: str
 
 
+BACKOFF_MAX_S: Final = 60.0
+"""The longest pause between two tries of a node."""
+_RETRIES_COUNTED: Final = 1_000_000_000
+_PAUSES_COUNTED: Final = 65  # from there on they are all as long
+
 NodeFn = Callable[[Context, S], Awaitable[str | Wait | None]]
 
 
@@ -64,6 +70,17 @@ class Node(Generic[S]):
     @property
     def fn_name(self) -> str:
         return self.name[:1].lower() + self.name[1:]
+
+    @property
+    def longest_s(self) -> float:
+        """The longest that all its tries, and the pauses between them, may take."""
+        retries = min(self.retries, _RETRIES_COUNTED)
+        pauses_s = [
+            longest_pause_s(n, first_s=self.backoff_s, longest_s=BACKOFF_MAX_S)
+            for n in range(1, min(retries, _PAUSES_COUNTED) + 1)
+        ]
+        level_s = pauses_s[-1] * (retries - len(pauses_s)) if pauses_s else 0.0
+        return self.timeout_s * (retries + 1) + sum(pauses_s) + level_s
 
     def exits(self) -> tuple[str, ...]:
         """Every place a run may go from here, recovery included."""

@@ -143,8 +143,7 @@ class Diagnostician:
         node = agent.nodes.get(node_name) if agent is not None else None
         if node is None:
             return EXTERNAL_NODE_S  # an external orchestrator's: nothing is declared here
-        pauses = sum(min(node.backoff_s * 2.0**n, 60.0) for n in range(node.retries))
-        return node.timeout_s * (node.retries + 1) + pauses
+        return node.longest_s
 
 
 _Finding = tuple[Stage, str, NextStep]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import msgspec
 
 from runwire.append import Change, Checkpoint, EventLog
-from runwire.clock import monotonic, set_within
+from runwire.clock import monotonic, pause_s, set_within
 from runwire.errors import GraphError, NodeFailed, RunwireError
 from runwire.model.event import (
     RUN_FINISHED,
@@ -24,7 +23,7 @@ from runwire.model.event import (
     node_finished,
     node_started,
 )
-from runwire.model.graph import END, Agent, Node, Wait
+from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Wait
 from runwire.model.run import RunState
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.run_log import RunLog
@@ -346,8 +345,7 @@ class Walk:
             return None
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:
-        pause_s = min(node.backoff_s * 2.0 ** (attempt - 1), 60.0) * random.uniform(0.5, 1.0)  # noqa: S311  # jitter
-        await set_within(self._cancelled, pause_s)
+        await set_within(self._cancelled, pause_s(attempt, first_s=node.backoff_s, longest_s=BACKOFF_MAX_S))
 
     async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
         await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
-from runwire.clock import monotonic
+from runwire.clock import longest_pause_s, monotonic
+
+_REST_FIRST_S: Final = 0.1
 
 
 class Backlog:
@@ -67,7 +70,8 @@ class Backlog:
             failures = self._failures[run_id] = self._failures.get(run_id, 0) + 1
             self._first_failed_at.setdefault(run_id, self._went_through)
             if len(run_ids) == 1 and failures > 2:
-                self._rests_until[run_id] = monotonic() + min(0.05 * 2.0**failures, self._rest_max_s)
+                rest_s = longest_pause_s(failures, first_s=_REST_FIRST_S, longest_s=self._rest_max_s)
+                self._rests_until[run_id] = monotonic() + rest_s
             else:
                 self._dirty.setdefault(run_id)
 
