@@ -11,7 +11,6 @@ from archive.history import Archive, all_steps, archive, hot, read, run_of
 from runwire.archive import ColdStore, audit
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
-from runwire.archive.dropping import DayOutOfReach
 from runwire.archive.ledger import Batch
 from runwire.archive.metrics import Failure
 from runwire.archive.restoring import Restorer
@@ -128,17 +127,17 @@ async def test_a_day_half_way_out_can_be_restored(database: str, tmp_path: Path)
         assert await everything(here) == before
 
 
-async def test_a_table_that_somebody_detached_is_not_dropped_for_a_restore(database: str, tmp_path: Path) -> None:
+async def test_a_table_that_somebody_detached_is_part_of_the_log_again(database: str, tmp_path: Path) -> None:
+    """By a restore, or by the archiver: its runs that are nowhere else are neither dropped nor left out of reach."""
     async with archive(database, tmp_path) as here:
-        await run_of(here.database, "old")
-        await run_of(here.database, "goes-on", state="started")
+        log = await run_of(here.database, "old")
+        goes_on = await run_of(here.database, "goes-on", state="started")
         await here.run()
         [table] = await here.partitions()
         await here.database.execute(f"ALTER TABLE run_events DETACH PARTITION {table}")
-        with pytest.raises(DayOutOfReach, match="attach it first"):
-            await restorer_of(here).run("old", keep_days=1)
-        assert await here.run() == []
-        assert await here.database.fetchval(f"SELECT count(*) FROM {table}") == 13  # noqa: S608  # ours
+        await restorer_of(here).run("old", keep_days=1)
+        assert await hot(here.database, "old") == log
+        assert await hot(here.database, "goes-on") == goes_on
 
 
 # ---------------------------------------------------------------------- the audit

@@ -110,7 +110,10 @@ UPDATE archive_batches SET state = 'writing', sha256 = NULL, runs = 0, events = 
 WHERE batch_id = $1 AND state = 'written'
 
 -- name: mark_verified
-UPDATE archive_batches SET state = 'verified', verified_at = now() WHERE batch_id = $1 AND state = 'written'
+-- Only what was read back: a batch that was written anew meanwhile is not.
+UPDATE archive_batches SET state = 'verified', verified_at = now()
+WHERE batch_id = $1 AND state = 'written' AND sha256 = $2
+RETURNING batch_id
 
 -- name: today
 SELECT (now() AT TIME ZONE 'UTC')::date
@@ -137,14 +140,9 @@ GROUP BY run_day
 HAVING bool_or(state IN ('verified', 'dropped')) AND coalesce(max(keep_until) < now(), true)
 ORDER BY run_day
 
--- name: still_open
--- What a day's partition (which stands here for run_events) holds that may not go: runs in no proven batch. And of runs that are, those whose events are
--- not as many as were archived.
-SELECT e.run_id, e.events, a.events AS archived
-FROM (SELECT run_id, count(*) AS events FROM run_events GROUP BY run_id) AS e
-LEFT JOIN (archived_runs AS a JOIN archive_batches AS b ON b.batch_id = a.batch_id AND b.state IN ('verified', 'dropped'))
-       ON a.run_id = e.run_id
-WHERE a.run_id IS NULL OR a.events <> e.events
+-- name: kept
+-- What keeps a day, as its dropping and shrinking find it under their locks: a hint, until then.
+SELECT run_id, sum(events)::bigint AS events, max(archived) AS archived FROM kept_events($1) GROUP BY run_id
 
 -- name: hot_archived
 -- Whether a day's partition has any events that are in cold storage, too.

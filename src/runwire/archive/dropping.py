@@ -8,8 +8,8 @@ from typing import Final
 
 from runwire.archive.ledger import Held, Ledger
 from runwire.archive.watching import Milestone, Watcher
-from runwire.db.partitions import EventPartitions, PartitionStatus, partition_of
-from runwire.errors import ArchiveCorrupt, RunwireError
+from runwire.db.partitions import EventPartitions, PartitionStatus
+from runwire.errors import ArchiveCorrupt
 
 CARRY_AFTER_DAYS: Final = 2
 """So long after its runs are due, a day no longer waits for those that go on: the others leave without them."""
@@ -23,17 +23,6 @@ class Left(StrEnum):
     DROPPED = "dropped"
     SHRUNK = "shrunk"
     KEPT = "kept"
-
-
-class DayOutOfReach(RunwireError):
-    """A day's table was taken out of the log by somebody, and has runs that are nowhere else. Nothing was changed."""
-
-    code = "day_out_of_reach"
-
-    def __init__(self, day: dt.date) -> None:
-        table = partition_of(day)
-        super().__init__(f"{table} is not part of run_events and has runs that are not archived: attach it first")
-        self.day = day
 
 
 class DayDropper:
@@ -55,31 +44,32 @@ class DayDropper:
         archived run that the archive has not.
         """
         status = await self._partitions.status(day)
-        if status is not PartitionStatus.GONE:
+        if status is PartitionStatus.ATTACHED:
             held = await self._ledger.held(day)
             if others := [one.run_id for one in held if one.archived is not None]:
                 raise ArchiveCorrupt(f"run {others[0]!r} has other events in the log than in the archive")
             if held:
-                return await self._leave(day, held, status=status, today=today)
+                return await self._leave(day, held, today=today)
+            self._watcher.reached(Milestone.FREE, f"{day}")
+        if status is not PartitionStatus.GONE:
             await self._partitions.detach(day)
             self._watcher.reached(Milestone.DETACHED, f"{day}")
-            await self._partitions.drop(day)
+            if not await self._partitions.drop(day):  # somebody wrote since it was found free
+                self._watcher.reached(Milestone.ATTACHED_AGAIN, f"{day}")
+                return Left.KEPT
             self._watcher.reached(Milestone.TABLE_DROPPED, f"{day}")
         await self._ledger.dropped(day)
         self._watcher.reached(Milestone.DROPPED, f"{day}")
         return Left.DROPPED
 
-    async def _leave(self, day: dt.date, held: list[Held], *, status: PartitionStatus, today: dt.date) -> Left:
+    async def _leave(self, day: dt.date, held: list[Held], *, today: dt.date) -> Left:
         """A day that has runs which may not go yet."""
-        if status is not PartitionStatus.ATTACHED:
-            return Left.KEPT
         if not await self._ledger.has_archived_rows(day):  # a crash after they went, and before that was noted
             return Left.SHRUNK if await self._ledger.dropped(day) else Left.KEPT
         overdue = today > day + dt.timedelta(days=self._after_days + CARRY_AFTER_DAYS)
         few = sum(one.events for one in held) <= CARRIED_EVENTS_MAX
-        if not (overdue and few):
+        if not (overdue and few) or await self._partitions.shrink(day, at_most=CARRIED_EVENTS_MAX) is None:
             return Left.KEPT
-        await self._partitions.shrink(day, keep=[one.run_id for one in held])
         self._watcher.reached(Milestone.SHRUNK, f"{day}")
         await self._ledger.dropped(day)
         self._watcher.reached(Milestone.DROPPED, f"{day}")

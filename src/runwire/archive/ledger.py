@@ -10,7 +10,6 @@ from typing import Final
 
 from runwire.archive.format import FORMAT, LoggedEvent
 from runwire.db import Database, Row, load_sql
-from runwire.db.partitions import partition_of
 from runwire.model.run import new_run_id
 
 SQL: Final = load_sql("runwire.archive", "archive.sql")
@@ -78,7 +77,9 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A run whose rows keep a day's partition: `archived` is None unless they are others than those archived."""
+    """A run that keeps a day's partition: by its events, or because it may still write some. `archived` is None unless
+    the events are others than those archived.
+    """
 
     run_id: str
     events: int
@@ -156,8 +157,9 @@ class Ledger:
         rows = await self.database.fetch(SQL["due"], after_days, at_most)
         return [(row["run_day"], row["runs"], row["events"]) for row in rows]
 
-    async def verified(self, batch: Batch) -> None:
-        await self.database.execute(SQL["mark_verified"], batch.batch_id)
+    async def verified(self, batch: Batch) -> bool:
+        """Makes the batch `verified`; False when it is not what was read back any more."""
+        return bool(await self.database.fetch(SQL["mark_verified"], batch.batch_id, batch.sha256))
 
     async def advance(self, *, after_days: int) -> None:
         """Moves the mark below which nothing is looked for any more."""
@@ -181,10 +183,9 @@ class Ledger:
 
     async def held(self, day: dt.date) -> list[Held]:
         """What keeps a day's table, in the log or on its way out, from going; nothing when all it has is in cold
-        storage.
+        storage, and all its runs are over.
         """
-        sql = SQL["still_open"].replace("run_events", partition_of(day))
-        return [Held(*row) for row in await self.database.fetch(sql)]
+        return [Held(*row) for row in await self.database.fetch(SQL["kept"], day)]
 
     async def has_archived_rows(self, day: dt.date) -> bool:
         return bool(await self.database.fetchval(SQL["hot_archived"], day))

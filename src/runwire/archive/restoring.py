@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runwire.archive.dropping import DayOutOfReach
 from runwire.archive.ledger import READ_EVENTS, Batch, BatchState, Ledger
 from runwire.archive.reading import RunRead, read_batch, read_run
 from runwire.archive.store import ColdStore
@@ -30,7 +29,7 @@ class Restorer:
 
     async def batch(self, batch: Batch, *, keep_days: int) -> Restored:
         """All of a batch. Repeated after a crash, it puts back what is missing. Raises ArchiveCorrupt, ArchiveGone,
-        ArchiveUnavailable, PartitionBusy and DayOutOfReach.
+        ArchiveUnavailable and PartitionBusy.
         """
         places = await self._ledger.places_of(batch)
         await self._make_room(batch, keep_days=keep_days)
@@ -55,17 +54,13 @@ class Restorer:
         return Restored(1, len(events))
 
     async def _make_room(self, batch: Batch, *, keep_days: int) -> None:
-        """A partition that was half out of the log goes first: it has nothing that is not in cold storage."""
+        """A table that was out of the log, or on its way, is part of it again, with the rows it has."""
         day = batch.run_day
         # Before any row is there: from here on the archiver leaves the day alone.
         await self._ledger.restored(batch, keep_days=keep_days, whole=False)
-        status = await self._partitions.status(day)
-        if status is not PartitionStatus.ATTACHED:
-            if status is not PartitionStatus.GONE and await self._ledger.held(day):
-                raise DayOutOfReach(day)
+        if await self._partitions.status(day) is PartitionStatus.DETACHING:
             await self._partitions.detach(day)
-            await self._partitions.drop(day)
-            await self._partitions.make(day)
+        await self._partitions.make(day)
         self._watcher.reached(Milestone.PARTITION_MADE, f"{day}")
 
     async def _put_back(self, batch: Batch, runs: list[RunRead]) -> int:

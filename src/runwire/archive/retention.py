@@ -117,7 +117,8 @@ class Archiver:
             await self.ledger.write_again(batch)
             raise ArchiveCorrupt(str(error)) from error
         self._watcher.reached(Milestone.READ_BACK, batch.batch_id)
-        await self.ledger.verified(batch)
+        if not await self.ledger.verified(batch):  # another archiver, which took the lock that this one lost
+            raise ArchiverBusy
         self._watcher.reached(Milestone.VERIFIED, batch.batch_id)
         self._metrics.runs[Outcome.ARCHIVED].inc(verified.runs)
         self._metrics.bytes.inc(batch.size)

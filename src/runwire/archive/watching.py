@@ -6,7 +6,9 @@ from enum import StrEnum
 
 
 class Milestone(StrEnum):
-    """What has become durable. A process that dies after any of these leaves work that the next one goes on with."""
+    """What has become durable, or (`free`: nothing keeps the day) known. A process that dies after any of these leaves
+    work that the next one goes on with.
+    """
 
     BEGUN = "begun"
     DATA_STORED = "data_stored"
@@ -15,7 +17,9 @@ class Milestone(StrEnum):
     READ_BACK = "read_back"
     VERIFIED = "verified"
     SHRUNK = "shrunk"
+    FREE = "free"
     DETACHED = "detached"
+    ATTACHED_AGAIN = "attached_again"
     TABLE_DROPPED = "table_dropped"
     DROPPED = "dropped"
     PARTITION_MADE = "partition_made"

@@ -82,13 +82,15 @@ class EventPartitions:
         return PartitionStatus(await self._database.fetchval(_SQL["status"], partition_of(day)))
 
     async def make(self, day: dt.date) -> bool:
-        """Whether it was missing; it is there now. Raises PartitionBusy."""
+        """Whether the log lacked it; it is part of it now, with what its table had. Raises PartitionBusy."""
         made: bool = await self._alter(day, _SQL["make"], day)
         return made
 
-    async def shrink(self, day: dt.date, *, keep: list[str]) -> int:
-        """Leaves only the events of the runs `keep`; how many they are. Raises PartitionBusy after 100 ms."""
-        kept: int = await self._alter(day, _SQL["shrink"], day, keep)
+    async def shrink(self, day: dt.date, *, at_most: int) -> int | None:
+        """Leaves only events that are not in cold storage; how many they are. None, and nothing was changed, when they
+        are more than `at_most`. Raises PartitionBusy after 100 ms.
+        """
+        kept: int | None = await self._alter(day, _SQL["shrink"], day, at_most)
         return kept
 
     async def detach(self, day: dt.date) -> None:
@@ -100,10 +102,12 @@ class EventPartitions:
             how = "CONCURRENTLY" if status is PartitionStatus.ATTACHED else "FINALIZE"
             await self._alter(day, f"ALTER TABLE run_events DETACH PARTITION {partition_of(day)} {how}")
 
-    async def drop(self, day: dt.date) -> None:
-        """Drops the table of a partition that was detached. Raises PartitionBusy."""
-        if await self.status(day) is PartitionStatus.DETACHED:
-            await self._alter(day, f"DROP TABLE {partition_of(day)}")
+    async def drop(self, day: dt.date) -> bool:
+        """Drops the table of a partition that was detached, and is False when it stays: a last look under its lock
+        found events that are not in cold storage, or runs that may still write some. It is part of the log again then.
+        Raises PartitionBusy.
+        """
+        return await self._alter(day, _SQL["drop"], day) in ("dropped", "gone")
 
     async def _alter(self, day: dt.date, sql: str, *args: object) -> Any:
         session = self._database.session("partitions", settings={"lock_timeout": _LOCK_TIMEOUT})

@@ -5,7 +5,12 @@ SELECT ensure_event_partitions($1)
 SELECT make_event_partition($1)
 
 -- name: shrink
-SELECT shrink_event_partition($1, $2)
+-- What stays is looked for under the lock: nothing that is written meanwhile is lost.
+SELECT shrink_event_day($1, $2)
+
+-- name: drop
+-- Nothing goes with the table that is not in cold storage, whenever it was written.
+SELECT drop_event_partition($1)
 
 -- name: attached
 -- The days the log has a partition for, oldest first; one that is being detached has left it.
