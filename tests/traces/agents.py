@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ import asyncpg
 
 from runwire import END, Agent, Context
 from runwire.errors import NodeFailed
+from runwire.orchestrate.run_log import TRACE_LINGER_S
 
 
 @dataclass
@@ -32,5 +34,6 @@ async def look(_ctx: Context, state: Order) -> None:
 @order.node(to=END, timeout_s=60)
 async def say(ctx: Context, state: Order) -> None:
     ctx.trace("say.looked")
+    await asyncio.sleep(50 * TRACE_LINGER_S)  # it goes on, so what it said is stored on its own
     if state.broken:
         raise NodeFailed("no_stock", retry=False)

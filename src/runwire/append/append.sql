@@ -4,9 +4,9 @@
 -- (`= ANY(ARRAY[..])` keeps the look-up of runs an index look-up per request, whatever the planner thinks of sizes.)
 WITH request AS (
     SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
-                         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[])
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bigint[])
         AS r (i, run_id, fence, if_seq, n, events, source, state, waiting_for, error_code,
-              checkpoint_node, checkpoint_next, checkpoint_state)
+              checkpoint_node, checkpoint_next, checkpoint_state, followed_by)
 ), clock AS (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
 ), minted AS (
@@ -31,7 +31,7 @@ WITH request AS (
       AND runs.state NOT IN ('finished', 'failed', 'cancelled')
       AND (r.if_seq IS NULL OR runs.last_seq = r.if_seq)
     RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
-              r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state
+              r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state, r.followed_by
 ), written AS (
     INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
     SELECT m.run_day, m.run_id, m.base + e.k, clock.us, e.type::event_type, m.source::event_source,
@@ -42,7 +42,7 @@ WITH request AS (
                   FROM string_to_table(m.events, ',') WITH ORDINALITY AS t (body, k)) AS e
 ), checkpointed AS (
     INSERT INTO run_checkpoints AS c (run_id, seq, node, next_node, state)
-    SELECT run_id, base + n, checkpoint_node, checkpoint_next, coalesce(checkpoint_state, '')
+    SELECT run_id, base + n - followed_by, checkpoint_node, checkpoint_next, coalesce(checkpoint_state, '')
     FROM minted WHERE checkpoint_next IS NOT NULL
     ON CONFLICT (run_id) DO UPDATE SET
         seq = excluded.seq, node = excluded.node, next_node = excluded.next_node,

@@ -316,4 +316,5 @@ def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
         [checkpoint and checkpoint.node for checkpoint in checkpoints],
         [checkpoint and checkpoint.next_node for checkpoint in checkpoints],
         [checkpoint and checkpoint.state for checkpoint in checkpoints],
+        [checkpoint and checkpoint.followed_by for checkpoint in checkpoints],
     )

@@ -24,11 +24,15 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a run would go on. `state` is its JSON, or None when it is as the last checkpoint has it."""
+    """Where a run would go on. `state` is its JSON, or None when it is as the last checkpoint has it.
+
+    It is as of the last event of its append but `followed_by`: those tell of what comes after it.
+    """
 
     node: str | None
     next_node: str
     state: bytes | None
+    followed_by: int = 0
 
 
 class Appended(msgspec.Struct, frozen=True):

@@ -7,6 +7,7 @@ import contextlib
 import traceback
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -185,17 +186,9 @@ class Walk:
 
     async def _walk(self) -> RunState | None:
         if self.claim.last_seq == 0:
-            await self._log.append(RUN_STARTED, change=Change(RunState.STARTED))
-            self._metrics.runs_started[self.claim.agent].inc()
-            _log.info(LogEvent.RUN_STARTED, run_id=self.claim.run_id, agent=self.claim.agent)
+            self._log.hold(RUN_STARTED, change=Change(RunState.STARTED), stored=self._tell_started)
         elif self.claim.resumed:
-            await self._log.append(debug_trace("orchestrator.resumed"))
-            _log.info(
-                LogEvent.RUN_RESUMED,
-                run_id=self.claim.run_id,
-                agent=self.claim.agent,
-                attempt=self.claim.attempt,
-            )
+            self._log.hold(debug_trace("orchestrator.resumed"), stored=self._tell_resumed)
         state = self._restored()
         if state is None:
             return await self._finish(RunState.FAILED, "invalid_input", error_trace("invalid_input", "orchestrator"))
@@ -206,7 +199,8 @@ class Walk:
             if name == END:
                 return await self._finish(RunState.FINISHED, None)
             if self._draining:
-                return None
+                await self._log.flush()
+                return await self._cancelled_run() if self._log.cancel_requested else None
             node = self._agent.nodes.get(name)
             if node is None:  # a deploy took the node away while the run was between two workers
                 return await self._finish(RunState.FAILED, "unknown_node", error_trace("unknown_node", "orchestrator"))
@@ -231,13 +225,8 @@ class Walk:
                 if tried.code is not None and not self._log.cancel_requested:
                     span.fail(tried.code)
             if tried.exit_ is not None:
-                self._observe(node, started, "finished")
-                step = await self._leave(node, state, tried.exit_)
-                took_s = round(monotonic() - started, 3)
-                _log.info(LogEvent.NODE_FINISHED, duration_s=took_s, **self._about(node, attempt))
-                if isinstance(tried.exit_, Wait):
-                    _log.info(LogEvent.RUN_WAITING, run_id=self.claim.run_id, signal=tried.exit_.signal)
-                return step
+                told = partial(self._tell_finished, node, attempt, monotonic() - started)
+                return await self._leave(node, state, tried.exit_, told)
             if self._log.cancel_requested:
                 self._observe(node, started, "cancelled")
                 return await self._cancelled_run()
@@ -252,7 +241,7 @@ class Walk:
                 if self._log.cancel_requested:
                     return await self._cancelled_run()
             elif node.on_error is not None:
-                await self._log.append(trace, checkpoint=self._checkpoint(None, node.on_error, self._encoded(state)))
+                self._log.hold(trace, checkpoint=self._checkpoint(None, node.on_error, self._encoded(state)))
                 return node.on_error, state
             else:
                 return await self._finish(RunState.FAILED, code, trace)
@@ -314,14 +303,21 @@ class Walk:
             raise GraphError(self.claim.agent, (f"node {node.name!r} returned {target!r}, which it did not declare",))
         return exit_
 
-    async def _leave(self, node: Node[Any], state: Any, exit_: str | Wait) -> tuple[str, Any] | RunState:
-        """NodeFinished and the checkpoint in one transaction; with them, when the node asks to wait, the waiting."""
-        target = exit_.then if isinstance(exit_, Wait) else exit_
-        change = Change(RunState.WAITING, waiting_for=exit_.signal) if isinstance(exit_, Wait) else None
-        await self._log.append(
-            node_finished(node.name), change=change, checkpoint=self._checkpoint(node.name, target, self._left)
-        )
-        return (target, state) if change is None else RunState.WAITING
+    async def _leave(
+        self, node: Node[Any], state: Any, exit_: str | Wait, told: Callable[[], None]
+    ) -> tuple[str, Any] | RunState:
+        """NodeFinished and the checkpoint in one transaction, with what follows: the wait that the node asks for, the
+        start of the next node, or the end of the run.
+        """
+        finished = node_finished(node.name)
+        if isinstance(exit_, str):
+            self._log.hold(finished, checkpoint=self._checkpoint(node.name, exit_, self._left), stored=told)
+            return exit_, state
+        waiting = Change(RunState.WAITING, waiting_for=exit_.signal)
+        await self._log.append(finished, change=waiting, checkpoint=self._checkpoint(node.name, exit_.then, self._left))
+        told()
+        _log.info(LogEvent.RUN_WAITING, run_id=self.claim.run_id, signal=exit_.signal)
+        return RunState.WAITING
 
     def _encoded(self, state: Any) -> bytes:
         """The state as JSON. Raises NodeFailed (`bad_state`) for one that could not go on from it after a crash."""
@@ -368,6 +364,18 @@ class Walk:
 
     def _about(self, node: Node[Any], attempt: int) -> dict[str, Any]:
         return {"run_id": self.claim.run_id, "node": node.name, "attempt": attempt}
+
+    def _tell_started(self) -> None:
+        self._metrics.runs_started[self.claim.agent].inc()
+        _log.info(LogEvent.RUN_STARTED, run_id=self.claim.run_id, agent=self.claim.agent)
+
+    def _tell_resumed(self) -> None:
+        claim = self.claim
+        _log.info(LogEvent.RUN_RESUMED, run_id=claim.run_id, agent=claim.agent, attempt=claim.attempt)
+
+    def _tell_finished(self, node: Node[Any], attempt: int, took_s: float) -> None:
+        self._metrics.node_duration[node.name, "finished"].observe(took_s, self._trace_id)
+        _log.info(LogEvent.NODE_FINISHED, duration_s=round(took_s, 3), **self._about(node, attempt))
 
     def _observe(self, node: Node[Any], started: float, outcome: str) -> None:
         self._metrics.node_duration[node.name, outcome].observe(monotonic() - started, self._trace_id)

@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
-
-from runwire.append import Change, Checkpoint, EventLog
+from runwire.append import Appended, Change, Checkpoint, EventLog
+from runwire.clock import pause_s
 from runwire.errors import RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
 
+TRACE_LINGER_S: Final = 0.001
+"""A trace waits this long for the end of its node, whose append then takes it along: one commit instead of two."""
+_PAUSE_FIRST_S: Final = 0.05
+_PAUSE_MAX_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Held:
+    events: tuple[NewEvent, ...]
+    change: Change | None
+    checkpoint: Checkpoint | None
+    stored: Callable[[], None]
+
 
 class RunLog:
     """Appends for the holder of `fence`, one at a time. Traces go out as they come, ahead of what follows them.
+
+    Events that are held go with the next append, in its transaction and ahead of its events: one commit stores the end
+    of a node, its checkpoint and the start of the next node.
 
     An append whose outcome is unknown, because the connection broke during its commit, is repeated: the log's seq
     says whether it had happened. While the database is away it waits; it raises FenceLost when the run is somebody
@@ -41,27 +58,66 @@ class RunLog:
         self._spans = spans
         self._traces: list[NewEvent] = []
         self._flush: asyncio.Task[None] | None = None
+        self._flush_due: asyncio.TimerHandle | None = None
+        self._held: _Held | None = None
 
     def trace(self, fn: str) -> None:
         """Queues a DebugTrace, which is stored soon. Raises InvalidRequest for what is no identifier."""
         self._traces.append(debug_trace(fn))
-        if self._flush is None or self._flush.done():
+        if self._flush_due is None and (self._flush is None or self._flush.done()):
             self._raise_failed_flush()
-            self._flush = asyncio.create_task(self._flush_traces(), name=f"traces {self.run_id}")
+            self._flush_due = asyncio.get_running_loop().call_later(TRACE_LINGER_S, self._begin_flush)
 
     async def append(
         self, *events: NewEvent, change: Change | None = None, checkpoint: Checkpoint | None = None
     ) -> None:
-        """Stores the events, after all traces there are. Sets `cancel_requested` from what the log says."""
-        if self._flush is not None:
+        """Stores the events, after all traces there are and after what is held, in one transaction.
+
+        Sets `cancel_requested` from what the log says. Two changes of the run's state are two transactions.
+        """
+        if self._flush_due is not None:
+            self._flush_due.cancel()
+            self._flush_due = None
+        elif self._flush is not None:
             flush, self._flush = self._flush, None
             await flush
+        held, self._held = self._held, None
         traces, self._traces = self._traces, []
-        await self._store([*traces, *events], change, checkpoint)
+        if held is None:
+            await self._store([*traces, *events], change, checkpoint)
+            return
+        if (held.change and change) or (held.checkpoint and checkpoint):
+            await self._store([*traces, *held.events], held.change, held.checkpoint)
+            held.stored()
+            await self._store(events, change, checkpoint)
+            return
+        if held.checkpoint is not None:
+            checkpoint = replace(held.checkpoint, followed_by=len(events))
+        await self._store([*traces, *held.events, *events], held.change or change, checkpoint)
+        held.stored()
+
+    def hold(
+        self,
+        *events: NewEvent,
+        change: Change | None = None,
+        checkpoint: Checkpoint | None = None,
+        stored: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Has the events stored with the next append. `stored` is called after that commit."""
+        if self._held is not None:
+            raise AssertionError("events are held already")
+        self._held = _Held(events, change, checkpoint, stored)
+
+    async def flush(self) -> None:
+        """Stores what is held, if anything is."""
+        if self._held is not None:
+            await self.append()
 
     async def aclose(self) -> None:
         """Drops traces that are not stored yet: their run is not this owner's any more."""
         self._traces.clear()
+        if self._flush_due is not None:
+            self._flush_due.cancel()
         if self._flush is not None:
             self._flush.cancel()
             await asyncio.gather(self._flush, return_exceptions=True)
@@ -71,6 +127,10 @@ class RunLog:
             error = self._flush.exception()
             if error is not None:
                 raise error
+
+    def _begin_flush(self) -> None:
+        self._flush_due = None
+        self._flush = asyncio.create_task(self._flush_traces(), name=f"traces {self.run_id}")
 
     async def _flush_traces(self) -> None:
         while self._traces:
@@ -84,28 +144,45 @@ class RunLog:
     async def _repeat_until_stored(
         self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None
     ) -> None:
+        try:
+            appended = await self._try_to_store(events, change, checkpoint)
+        except StorageUnavailable:
+            await self._repeat(events, change, checkpoint)
+        else:
+            self.cancel_requested = self.cancel_requested or appended.cancel_requested
+        self.last_seq += len(events)
+
+    async def _repeat(self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None) -> None:
+        """Tries again, with pauses in between, until the events are stored, by this try or by one before it."""
         goal = self.last_seq + len(events)
-        async for attempt in AsyncRetrying(
-            retry=retry_if_exception_type(StorageUnavailable),
-            wait=wait_random_exponential(multiplier=0.05, max=2),
-            reraise=True,
-        ):
-            with attempt:
-                try:
-                    appended = await self._log.append(
-                        self.run_id,
-                        events,
-                        fence=self._fence,
-                        source=Source.WORKER,
-                        if_seq=self.last_seq,
-                        change=change,
-                        checkpoint=checkpoint,
-                    )
-                    self.cancel_requested = self.cancel_requested or appended.cancel_requested
-                except SeqConflict as error:
-                    if attempt.retry_state.attempt_number == 1 or error.actual != goal:
-                        raise
-                except RunClosed as error:
-                    if attempt.retry_state.attempt_number == 1 or error.last_seq != goal or change is None:
-                        raise
-        self.last_seq = goal
+        failures = 1
+        while True:
+            await asyncio.sleep(pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
+            try:
+                appended = await self._try_to_store(events, change, checkpoint)
+            except StorageUnavailable:
+                failures += 1
+            except SeqConflict as error:
+                if error.actual != goal:
+                    raise
+                return
+            except RunClosed as error:
+                if error.last_seq != goal or change is None:
+                    raise
+                return
+            else:
+                self.cancel_requested = self.cancel_requested or appended.cancel_requested
+                return
+
+    async def _try_to_store(
+        self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None
+    ) -> Appended:
+        return await self._log.append(
+            self.run_id,
+            events,
+            fence=self._fence,
+            source=Source.WORKER,
+            if_seq=self.last_seq,
+            change=change,
+            checkpoint=checkpoint,
+        )
