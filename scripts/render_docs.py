@@ -70,9 +70,20 @@ def problems_table() -> str:
     return "\n".join(lines)
 
 
+def decisions_list() -> str:
+    """A Markdown list of the decision records. Raises ValueError when two have the same number."""
+    records = sorted(path for path in (DOCS / "decisions").glob("*.md") if path.name != "index.md")
+    numbers = [path.name[:3] for path in records]
+    if len(set(numbers)) < len(numbers):
+        raise ValueError(f"two decision records have one number: {', '.join(path.name for path in records)}")
+    titles = (path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ") for path in records)
+    return "\n".join(f"- [{title}]({path.name})" for path, title in zip(records, titles, strict=True))
+
+
 GENERATED: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "operations.md", settings_table),
     "problems": (DOCS / "protocol.md", problems_table),
+    "decisions": (DOCS / "decisions" / "index.md", decisions_list),
 }
 """What stands between the markers of each name, and on which page."""
 

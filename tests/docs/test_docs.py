@@ -46,7 +46,9 @@ def test_a_page_has_one_title_and_headings_of_distinct_anchors(page: Path) -> No
 
 
 def test_every_page_can_be_reached_from_the_index() -> None:
-    linked = {(DOCS / urlsplit(link).path).resolve() for link in links(DOCS / "index.md")}
+    """A decision is reached through the list of decisions, every other page directly."""
+    indexes = (DOCS / "index.md", DOCS / "decisions" / "index.md")
+    linked = {(index.parent / urlsplit(link).path).resolve() for index in indexes for link in links(index)}
     assert linked == set(DOCS.rglob("*.md")) - {DOCS / "index.md"}
 
 
