@@ -66,16 +66,20 @@ class Started:
         return Result(self.process.returncode, out.decode(), err.decode())
 
 
+def bare_environment() -> dict[str, str]:
+    """This process's environment without settings of runwire."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(("RUNWIRE_", "DATABASE_"))}
+
+
 @asynccontextmanager
 async def started(*args: str, **environment: str) -> AsyncIterator[Started]:
     """`python -m runwire` with these arguments, in an environment without settings but these."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("RUNWIRE_", "DATABASE_"))}
     process = await asyncio.create_subprocess_exec(
         *tied([sys.executable, "-m", "runwire", *args]),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        env={**inherited, **environment},
+        env={**bare_environment(), **environment},
     )
     try:
         yield Started(process)

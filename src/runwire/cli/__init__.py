@@ -16,6 +16,7 @@ import runwire
 from runwire.cli import archive, demo, doctor, keys, migrate, ops, run, serve
 from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, exit_code_of, sentences_of
 from runwire.cli.options import examples
+from runwire.cli.standard_streams import open_standard_descriptors
 from runwire.errors import RunwireError
 
 # The classes of click as typer has them: its own copy in later versions.
@@ -59,6 +60,7 @@ def _options(
 
 def main() -> None:
     """The entry point: runs the command line of this process and exits."""
+    open_standard_descriptors()
     sys.exit(run_command(sys.argv[1:]))
 
 

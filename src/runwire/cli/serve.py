@@ -59,8 +59,9 @@ def serve(
 ) -> int:
     """Run the service: API, workers and publisher in one process, or some of them."""
     from runwire.cli.process_check import take_descriptors
+    from runwire.cli.standard_streams import queue_standard_output
     from runwire.settings import load_settings
-    from runwire.telemetry.logs import configure_logging
+    from runwire.telemetry.logs import configure_logging, count_dropped_line
 
     settings = load_settings(
         host=host,
@@ -71,6 +72,7 @@ def serve(
         processes=processes,
         agents=tuple(agents) if agents else None,
     )
+    queue_standard_output(dropped=count_dropped_line)
     configure_logging(settings.log_level, settings.log_format)
     take_descriptors()
     with asyncio.Runner(loop_factory=fast_loop()) as runner:

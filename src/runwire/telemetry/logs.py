@@ -23,6 +23,8 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from structlog.typing import EventDict, WrappedLogger
 
+from runwire.telemetry.line_writer import LineWriter
+
 LogFormat = Literal["json", "console"]
 
 MAX_FRAMES: Final = 20
@@ -67,6 +69,7 @@ class LogEvent(StrEnum):
     TASK_FAILED = "task_failed"
     REQUEST_FAILED = "request_failed"
     LIBRARY = "library"
+    LINES_DROPPED = "lines_dropped"
     EVENTS_INSERTED = "metric.events_inserted"
     EVENTS_PUBLISHED = "metric.events_published"
 
@@ -90,7 +93,10 @@ def configure_logging(
     call this once, before any.
     """
     threshold = logging.getLevelNamesMapping()[level.upper()]
-    out = _Sink(stream if stream is not None else sys.stdout, dropped or _tell_counter)
+    out = _Sink(stream if stream is not None else sys.stdout, dropped or count_dropped_line)
+    if isinstance(out.raw, LineWriter) and threshold <= logging.WARNING:
+        encode = _encoded_line if format == "json" else lambda *line: f"{_console_line(None, *line)}\n".encode()
+        out.raw.gap = lambda lost: encode("warning", {"event": LogEvent.LINES_DROPPED, "lines": lost})
     structlog.configure(
         processors=[_console_line],
         wrapper_class=_json_logger(threshold) if format == "json" else structlog.make_filtering_bound_logger(threshold),
@@ -110,7 +116,8 @@ def count_dropped_lines(counter: Callable[[], object]) -> None:
     _counter[0] = counter
 
 
-def _tell_counter() -> None:
+def count_dropped_line() -> None:
+    """Counts a line dropped, by the counter that `count_dropped_lines` named."""
     _counter[0]()
 
 
@@ -123,7 +130,7 @@ class _Sink:
     def __init__(self, stream: IO[str], dropped: Callable[[], object]) -> None:
         self._stream = stream
         # Bytes go past the text layer where there is one beneath: decoding and encoding them again says nothing new.
-        self._raw: IO[bytes] | None = getattr(stream, "buffer", None)
+        self.raw: IO[bytes] | None = getattr(stream, "buffer", None)
         self._dropped = dropped
 
     def msg(self, line: str | bytes) -> None:
@@ -131,9 +138,9 @@ class _Sink:
             if isinstance(line, str):
                 self._stream.write(line + "\n")
                 self._stream.flush()
-            elif self._raw is not None:
-                self._raw.write(line)
-                self._raw.flush()
+            elif self.raw is not None:
+                self.raw.write(line)
+                self.raw.flush()
             else:
                 self._stream.write(line.decode())
                 self._stream.flush()
@@ -205,6 +212,10 @@ def _json_logger(threshold: int) -> type[structlog.typing.FilteringBoundLogger]:
         if logging.getLevelNamesMapping()[level.upper()] >= threshold:
             setattr(JsonLogger, level, at_once(level))
     return JsonLogger
+
+
+def _encoded_line(level: str, fields: EventDict) -> bytes:
+    return _ENCODE(_facts(level, fields.pop("event"), fields)) + b"\n"
 
 
 def _console_line(logger: WrappedLogger, level: str, fields: EventDict) -> str:
