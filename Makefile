@@ -13,7 +13,7 @@ COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-report bench-scaling audit bench-telemetry \
-	drills drills-mutation drill-full chaos fuzz soak scale-out-test pictures trace-picture
+	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -87,6 +87,9 @@ fuzz: $(DEV) ## Fuzz every reader of foreign bytes, each for SECONDS=60
 soak: $(DEV) ## Load and faults for MINUTES=30: memory, descriptors, connections and tables stay flat; REPORT=1 writes
 	sh scripts/system-programs.sh
 	PYTHONPATH=tests $(BIN)/python -m chaos.soak --minutes $(or $(MINUTES),30) $(if $(SEED),--seed $(SEED)) $(if $(REPORT),--report)
+
+takeover: $(DEV) ## From SIGKILL of a worker to its run's next event, KILLS=50 times; REPORT=1 writes docs/reliability.md
+	KILLS=$(or $(KILLS),50) REPORT=$(REPORT) $(BIN)/python -m pytest -q -n0 -p no:randomly tests/crash/test_takeover.py
 
 trace-picture: $(DEV) ## Kill a worker in the middle of a run and draw the trace: docs/img/trace.png
 	sh scripts/system-programs.sh

@@ -36,6 +36,8 @@ from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseUnava
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
+from runwire.orchestrate.sessions import Taken, WorkerFacts, WorkerSession
+from runwire.orchestrate.watch import Watch
 from runwire.publish import Publisher, PublishWorker, Shards
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
@@ -383,13 +385,15 @@ class Assembly:
         self, database: Database, log: EventLog, agents: Agents, metrics: Metrics, spans: Tracing
     ) -> None:
         settings = self.settings
+        # Of this start of the process: the next one finds that this one's session is gone.
+        worker_id = f"{settings.worker_id}:{os.getpid()}:{secrets.token_hex(2)}"
         worker = Worker(
             database,
             log,
             agents,
             metrics=metrics,
             spans=spans,
-            worker_id=settings.worker_id,
+            worker_id=worker_id,
             concurrency=settings.worker_concurrency,
             lease_s=settings.lease_s,
             heartbeat_s=settings.lease_heartbeat_s,
@@ -397,6 +401,10 @@ class Assembly:
             on_claimable=self._links.claimable,
         )
         self._links.worker = worker
+        facts = WorkerFacts(worker_id, agents.names, settings.worker_concurrency)
+        session = WorkerSession(database.session("watch"), facts, losses_max=settings.losses_max)
+        watch = Watch(session, on_taken=self._taken, heartbeat_s=settings.lease_heartbeat_s)
+        await self._pipeline.enter_async_context(watch)
         reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id)
         self._run(self._pipeline, "lease reaper", reaper.run())
         guarded = contextvars.copy_context()
@@ -408,6 +416,10 @@ class Assembly:
             await asyncio.wait({task}, timeout=settings.drain_s)
 
         self._pipeline.push_async_callback(hand_over)
+
+    def _taken(self, taken: Taken) -> None:
+        for agent in taken.agents:
+            self._links.claimable(agent)
 
     async def _start_archiver(self, metrics: ArchiveMetrics) -> None:
         """Where nothing is to be archived, or only could be, there is no archiver, and the log says so."""

@@ -155,6 +155,12 @@ class Settings(BaseSettings):
     worker_poll_s: float = Field(1.0, gt=0, le=60, description="Period of the safety poll for claimable runs.")
     lease_s: float = Field(30.0, gt=0, description="How long a claim on a run holds without a heartbeat.")
     lease_heartbeat_s: float = Field(10.0, gt=0, description="Period of the worker's heartbeat.")
+    losses_max: int = Field(
+        3,
+        ge=2,
+        le=100,
+        description="Workers that may die with a run, one after the other, before it is failed with `worker_lost`.",
+    )
     drain_s: float = Field(10.0, ge=0, description="How long a stopping process waits for its nodes and streams.")
 
     # stream

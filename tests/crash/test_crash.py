@@ -206,7 +206,8 @@ async def _walks_and_streams(dsn: str, member: Member) -> bool:
     connection = await asyncpg.connect(dsn)
     try:
         walks = await connection.fetchval(
-            "SELECT count(*) >= 3 FROM runs WHERE lease_owner = $1 AND state = 'started'", member.name
+            "SELECT count(*) >= 3 FROM runs WHERE starts_with(lease_owner, $1 || ':') AND state = 'started'",
+            member.name,
         )
     finally:
         await connection.close()

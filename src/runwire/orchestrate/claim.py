@@ -12,6 +12,7 @@ class Claim:
 
     Of sampled runs `span_id` is the span of this turn, `earlier_span_id` that of the turn before; `lost_worker_id` is
     who had that one and died, from and until when (epoch microseconds), None when it let go of the run.
+    A `parked` run has lost as many workers as it may: it is failed, not walked.
     `next_node` and `state` (JSON) are those of the last checkpoint, None before the first.
     """
 
@@ -34,6 +35,7 @@ class Claim:
     earlier_until_us: int | None
     next_node: str | None
     state: bytes | None
+    parked: bool = False
 
     @property
     def resumed(self) -> bool:

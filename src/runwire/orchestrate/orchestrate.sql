@@ -77,8 +77,8 @@ ON CONFLICT (run_id, name) DO UPDATE SET sent_at = now()
 RETURNING run_id
 
 -- name: claim
--- Each run goes to one worker, with a fence higher than any before: new ones, those whose owner's lease ended, and
--- waiting ones that were signalled or cancelled. Locked rows are somebody else's claim in progress.
+-- Each run goes to one worker, with a fence higher than any before: new ones, those whose owner's lease ended (`bury` in
+-- sessions.sql ends that of a dead one), and waiting ones that were signalled or cancelled. Locked rows are somebody else's claim in progress.
 -- With the run comes its newest checkpoint, and of a sampled run the span of the attempt before; the span of this one
 -- is named here, so that who comes after can link to it whatever becomes of this worker.
 WITH fresh AS MATERIALIZED (
@@ -98,8 +98,23 @@ WITH fresh AS MATERIALIZED (
       AND (cancel_requested_at IS NOT NULL
            OR EXISTS (SELECT FROM run_signals AS s WHERE s.run_id = r.run_id AND s.name = r.waiting_for))
     LIMIT $2 FOR UPDATE SKIP LOCKED
+), suspect AS MATERIALIZED (
+    -- One that may be what kills its workers: none is taken beside another that has yet to show that it does not.
+    SELECT r.run_id, r.state AS was, r.waiting_for, r.lease_owner, r.lease_until, r.attempt_span, r.attempt_at
+    FROM run_losses AS l JOIN runs AS r ON r.run_id = ANY (ARRAY[l.run_id])
+    WHERE l.alone_s > 0 AND NOT l.parked AND l.not_before <= now() AND r.fence = l.fence
+      AND r.state IN ('pending', 'started') AND NOT r.external AND r.agent = ANY ($1::text[])
+      AND NOT EXISTS (
+          SELECT FROM run_losses AS tried JOIN runs AS mine ON mine.run_id = ANY (ARRAY[tried.run_id])
+          LEFT JOIN run_checkpoints AS c ON c.run_id = mine.run_id
+          WHERE tried.alone_s > 0 AND tried.taken_at > now() - tried.alone_s * interval '1 second'
+            AND mine.lease_owner = $3 AND mine.state IN ('pending', 'started') AND coalesce(c.seq, 0) <= tried.seq)
+    ORDER BY l.lost_at LIMIT 1 FOR UPDATE OF r SKIP LOCKED
+), tried AS (
+    UPDATE run_losses AS l SET taken_at = now() FROM suspect AS s WHERE l.run_id = s.run_id
 ), chosen AS (
-    SELECT * FROM orphaned UNION ALL SELECT * FROM woken UNION ALL SELECT * FROM fresh LIMIT $2
+    SELECT * FROM suspect
+    UNION ALL SELECT * FROM orphaned UNION ALL SELECT * FROM woken UNION ALL SELECT * FROM fresh LIMIT $2
 ), heard AS (
     DELETE FROM run_signals AS s USING chosen AS c
     WHERE c.was = 'waiting' AND s.run_id = c.run_id AND s.name = c.waiting_for
@@ -124,9 +139,10 @@ WITH fresh AS MATERIALIZED (
               -- Who let go of a run has no lease on it any more; who still had one was lost.
               CASE WHEN c.attempt_span IS NOT NULL THEN c.lease_owner END AS lost_worker_id,
               (extract(epoch FROM c.attempt_at) * 1000000)::bigint AS earlier_from_us,
-              (extract(epoch FROM c.lease_until) * 1000000)::bigint AS earlier_until_us
+              (extract(epoch FROM least(c.lease_until, now())) * 1000000)::bigint AS earlier_until_us
 )
-SELECT claimed.*, saved.next_node, saved.state
+SELECT claimed.*, saved.next_node, saved.state,
+       EXISTS (SELECT FROM run_losses AS l WHERE l.run_id = claimed.run_id AND l.parked) AS parked
 FROM claimed LEFT JOIN LATERAL newest_checkpoint(CASE WHEN claimed.last_seq > 0 THEN claimed.run_id END) AS saved ON true
 
 -- name: heartbeat

@@ -189,9 +189,10 @@ class Walk:
             self._log.hold(RUN_STARTED, change=Change(RunState.STARTED), stored=self._tell_started)
         elif self.claim.resumed:
             self._log.hold(debug_trace("orchestrator.resumed"), stored=self._tell_resumed)
-        state = self._restored()
+        state = None if self.claim.parked else self._restored()
         if state is None:
-            return await self._finish(RunState.FAILED, "invalid_input", error_trace("invalid_input", "orchestrator"))
+            code = "worker_lost" if self.claim.parked else "invalid_input"
+            return await self._finish(RunState.FAILED, code, error_trace(code, "orchestrator"))
         name = self.claim.next_node or self._agent.start
         while True:
             if self._log.cancel_requested:

@@ -46,6 +46,8 @@ class LogEvent(StrEnum):
     NODE_FINISHED = "node_finished"
     NODE_FAILED = "node_failed"
     LEASE_LOST = "lease_lost"
+    WORKER_LOST = "worker_lost"
+    RUN_LOST_AGAIN = "run_lost_again"
     INVARIANT_BROKEN = "invariant_broken"
     APPEND_FAILED = "append_failed"
     SHARDS_CHANGED = "shards_changed"

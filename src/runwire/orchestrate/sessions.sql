@@ -1,0 +1,97 @@
+-- name: hold
+-- This session proves that the worker lives, for as long as it lasts. False: an earlier session of the worker has the
+-- lock still, or somebody is just looking.
+SELECT pg_try_advisory_lock(hashtext('runwire.workers'), hashtext($1::text)) AS held
+
+-- name: enlist
+-- `anew`: the row was not there, because the worker has just started, or because others took it for dead.
+INSERT INTO workers (worker_id, host, pid, agents, slots) VALUES ($1, $2, $3, $4, $5)
+ON CONFLICT (worker_id) DO UPDATE SET seen_at = now()
+RETURNING xmax = 0 AS anew
+
+-- name: acquit
+-- The worker was taken for dead and lives: nothing that it walked has killed it.
+WITH back AS (
+    UPDATE run_losses SET losses = greatest(losses - 1, 0), alone_s = 0, parked = false, not_before = now()
+    WHERE worker_id = $1
+    RETURNING run_id, fence
+)
+UPDATE runs AS r SET lease_until = now() + r.lease_s * interval '1 second'
+FROM back WHERE r.run_id = back.run_id AND r.fence = back.fence AND r.state IN ('pending', 'started')
+
+-- name: leave
+DELETE FROM workers WHERE worker_id = $1
+
+-- name: look
+-- Workers among the next eight, in the circle of all ids, whose session is gone. The shared lock is given back at once;
+-- the owner's keeps it from being had. A server that has just started has none of the sessions there were.
+SELECT near.worker_id FROM (
+    SELECT * FROM (SELECT worker_id, 0 AS lap FROM workers WHERE worker_id > $1 ORDER BY worker_id LIMIT 8) AS further
+    UNION ALL
+    SELECT * FROM (SELECT worker_id, 1 AS lap FROM workers WHERE worker_id < $1 ORDER BY worker_id LIMIT 8) AS again
+    ORDER BY lap, worker_id LIMIT 8
+) AS near
+WHERE clock_timestamp() - pg_postmaster_start_time() > $2::real * interval '1 second'
+  AND pg_try_advisory_xact_lock_shared(hashtext('runwire.workers'), hashtext(near.worker_id))
+
+-- name: bury
+-- Ends the leases of workers whose session is gone, once, whoever is first; and judges the runs that they held.
+-- A loss counts against every run in the worker's hands that has finished no node since its loss before. With one loss
+-- to go a run is a suspect: it is held back for an hour (code that knows nothing of this takes it then), and `claim`
+-- gives it to a worker that has no other suspect. When a worker dies with one suspect, that one has done it, and the
+-- others are acquitted. With several it is not known, so each is alone for twice as long the next time.
+WITH gone AS (
+    DELETE FROM workers AS w
+    WHERE w.worker_id = ANY ($1::text[])
+      AND pg_try_advisory_xact_lock_shared(hashtext('runwire.workers'), hashtext(w.worker_id))
+    RETURNING w.worker_id
+), pending AS MATERIALIZED (
+    SELECT run_id, agent, lease_owner, last_seq, fence FROM runs
+    WHERE state = 'pending' AND NOT external AND lease_owner IN (SELECT worker_id FROM gone) FOR UPDATE
+), started AS MATERIALIZED (
+    SELECT run_id, agent, lease_owner, last_seq, fence FROM runs
+    WHERE state = 'started' AND NOT external AND lease_owner IN (SELECT worker_id FROM gone) FOR UPDATE
+), held AS (
+    SELECT h.*, coalesce(l.losses, 0) AS losses, coalesce(l.alone_s, 0) AS alone_s,
+           coalesce(c.seq, 0) > coalesce(l.seq, 0) AS went_on
+    FROM (SELECT * FROM pending UNION ALL SELECT * FROM started) AS h
+    LEFT JOIN run_losses AS l ON l.run_id = h.run_id
+    LEFT JOIN run_checkpoints AS c ON c.run_id = h.run_id
+), tried AS (
+    SELECT held.*, alone_s > 0 AND NOT went_on AS suspect,
+           count(*) FILTER (WHERE alone_s > 0 AND NOT went_on) OVER (PARTITION BY lease_owner) AS suspects
+    FROM held
+), judged AS (
+    SELECT tried.*,
+           CASE WHEN suspects = 0 THEN CASE WHEN went_on THEN 1 ELSE losses + 1 END
+                WHEN suspect AND suspects = 1 THEN losses + 1
+                WHEN suspect THEN losses END AS counts
+    FROM tried
+), noted AS (
+    INSERT INTO run_losses AS l (run_id, losses, seq, fence, worker_id, not_before, alone_s, parked)
+    SELECT run_id, counts, last_seq, fence, lease_owner,
+           now() + CASE WHEN counts < 2 THEN 0 ELSE least($3::real * 2.0 ^ (counts - 2), 60) END * interval '1 second',
+           CASE WHEN counts < $2 - 1 THEN 0 WHEN suspects > 1 THEN least(2 * alone_s, 3600) ELSE 60 END,
+           counts >= $2
+    FROM judged WHERE counts IS NOT NULL
+    ON CONFLICT (run_id) DO UPDATE SET
+        losses = excluded.losses, seq = excluded.seq, fence = excluded.fence, worker_id = excluded.worker_id,
+        lost_at = now(), not_before = excluded.not_before, alone_s = excluded.alone_s, taken_at = NULL,
+        parked = excluded.parked
+    RETURNING l.run_id, l.not_before, l.alone_s > 0 AND NOT l.parked AS suspect, l.parked
+), freed AS (
+    UPDATE runs AS r SET lease_until = CASE
+        WHEN n.suspect THEN now() + interval '1 hour'
+        WHEN n.not_before > now() AND NOT n.parked THEN n.not_before
+        ELSE now() - interval '1 millisecond' END
+    FROM judged AS j LEFT JOIN noted AS n ON n.run_id = j.run_id
+    WHERE r.run_id = j.run_id
+), forgotten AS (
+    DELETE FROM run_losses AS l USING runs AS r
+    WHERE r.run_id = l.run_id AND r.finished_at IS NOT NULL AND EXISTS (SELECT FROM gone)
+)
+SELECT gone.worker_id, j.run_id, j.agent, j.counts AS losses
+FROM gone LEFT JOIN judged AS j ON j.lease_owner = gone.worker_id
+
+-- name: seen
+UPDATE workers SET seen_at = now() WHERE worker_id = $1 RETURNING worker_id
