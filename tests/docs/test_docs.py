@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
 import pytest
 
@@ -159,6 +159,6 @@ def test_the_site_serves_every_picture_its_pages_show() -> None:
         content = site.content(page)
         assert content is not None
         for source in re.findall(r'<img src="([^"]*)"', content.body.decode()):
-            picture = site.content(source.removeprefix("/docs/"))
+            picture = site.content(urljoin(f"/docs/{page}", source).removeprefix("/docs/"))
             assert picture is not None, (page, source)
             assert picture.media_type.startswith("image/"), source

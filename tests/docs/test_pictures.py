@@ -54,4 +54,4 @@ def test_the_site_of_the_service_shows_them(name: str) -> None:
     assert picture is not None
     assert (picture.media_type, picture.body) == ("image/png", (PICTURES / f"{name}.png").read_bytes())
     assert page is not None
-    assert f'src="/docs/{address}"' in page.body.decode()
+    assert f'src="./{address}"' in page.body.decode()

@@ -36,6 +36,8 @@ class Page:
         self._socket = socket
         self._ids = itertools.count(1)
         self.session: str | None = None
+        self.complaints: list[str] = []
+        """What the browser said, since `listen`, of errors, warnings and whatever a policy forbade."""
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of a protocol method. One call at a time."""
@@ -46,6 +48,7 @@ class Page:
         await self._socket.send_json(message)
         while True:
             answer = await self._socket.receive_json(timeout=20)
+            self._heed(answer)
             if answer.get("id") == number:
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
@@ -56,6 +59,33 @@ class Page:
         answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
+
+    async def listen(self) -> None:
+        """From here on complaints are kept: uncaught errors, console errors, and violations of a page's policy."""
+        for domain in ("Page", "Runtime", "Log", "Network", "Audits"):
+            await self.call(f"{domain}.enable")
+
+    def _heed(self, message: dict[str, Any]) -> None:
+        said = message.get("params", {})
+        match message.get("method"):
+            case "Runtime.exceptionThrown":
+                self.complaints.append(str(said["exceptionDetails"]))
+            case "Runtime.consoleAPICalled" if said["type"] in ("error", "warning", "assert"):
+                self.complaints.append(str(said["args"]))
+            case "Log.entryAdded" if said["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(f"{said['entry']['text']} {said['entry'].get('url', '')}")
+            case "Audits.issueAdded" if said["issue"]["code"] == "ContentSecurityPolicyIssue":
+                self.complaints.append(str(said["issue"]["details"]))
+
+    async def reload(self) -> None:
+        """As F5 does: everything is asked for again, with what the cache has. Returns when the page is complete."""
+        await self.evaluate("window.beforeReload = true")
+        await self.call("Page.reload")
+
+        async def complete() -> bool:
+            return bool(await self.evaluate("!window.beforeReload && document.readyState === 'complete'"))
+
+        await eventually(complete, within_s=20)
 
     async def open(self, url: str) -> None:
         """Returns when the page at `url` is complete."""

@@ -51,21 +51,26 @@ def text(site: DocsSite, path: str) -> str:
     return content.body.decode()
 
 
+def addresses(site: DocsSite, path: str) -> set[str]:
+    """Where the links of a page lead, those within the site by their address below its index."""
+    return {urljoin(f"/docs/{path}", target).removeprefix("/docs/") for target in links_in(text(site, path)).targets}
+
+
 def test_the_index_leads_to_every_document(folder: Path) -> None:
     site = DocsSite(folder)
     assert site.pages == ("runbooks/book", "start", "problems")
-    assert {f"/docs/{page}" for page in site.pages} <= set(links_in(text(site, "")).targets)
+    assert set(site.pages) <= addresses(site, "")
 
 
 def test_links_between_documents_work_on_the_site_and_others_are_left_or_dropped(folder: Path) -> None:
     site = DocsSite(folder)
-    targets = links_in(text(site, "start")).targets
-    assert "/docs/runbooks/book#what-to-do" in targets
-    assert "/docs/map.svg" in targets
+    targets = addresses(site, "start")
+    assert "runbooks/book#what-to-do" in targets
+    assert "map.svg" in targets
     assert "https://example.org/x.md" in targets
     assert not [target for target in targets if "README" in target]
     assert "what-to-do" in links_in(text(site, "runbooks/book")).ids
-    assert "/docs/start" in links_in(text(site, "runbooks/book")).targets
+    assert "start" in addresses(site, "runbooks/book")
 
 
 def test_tables_are_rendered_and_raw_html_is_not(folder: Path) -> None:
@@ -105,13 +110,14 @@ async def test_every_link_of_the_site_and_the_console_leads_somewhere(api: Api) 
         page = links_in(response.text)
         ids[path] = set(page.ids)
         for target in page.targets:
+            assert not target.startswith("/"), f"{path} leads to {target}, which a proxy's prefix would break"
             address, fragment = urldefrag(urljoin(path, target))
             if address.startswith("/"):
                 waiting.append(address)
                 if fragment:
                     wanted.add((address, fragment))
-    assert {"/console.js", "/console.css", "/docs/docs.css", "/docs/problems", "/docs/telemetry"} <= seen
-    assert "/docs/img/overview.png" in seen
+    pages = {"/docs/problems", "/docs/telemetry", "/docs/img/overview.png"}
+    assert pages | {"/console.js", "/console.css", "/docs/docs.css", "/favicon.ico"} <= seen
     assert {(address, fragment) for address, fragment in wanted if fragment not in ids.get(address, set())} == set()
 
 
@@ -120,4 +126,14 @@ async def test_pages_are_revalidated_by_etag_and_docs_without_slash_finds_them(a
     again = await api.http.get("/console.js", headers={"If-None-Match": first.headers["ETag"]})
     assert (again.status_code, again.content) == (304, b"")
     moved = await api.http.get("/docs")
-    assert (moved.status_code, moved.headers["Location"]) == (308, "/docs/")
+    assert (moved.status_code, moved.headers["Location"]) == (308, "docs/")
+
+
+async def test_a_page_that_has_not_changed_keeps_the_policy_it_was_sent_with(api: Api) -> None:
+    """A 304 replaces the headers of the answer that the browser has (RFC 9111, 4.3.4)."""
+    for path in ("/", "/docs/", "/docs/telemetry", "/console.js", "/favicon.ico", "/openapi.json"):
+        first = await api.http.get(path)
+        again = await api.http.get(path, headers={"If-None-Match": first.headers["ETag"]})
+        assert again.status_code == 304
+        policy = "Content-Security-Policy"
+        assert again.headers.get(policy, first.headers[policy]) == first.headers[policy], path

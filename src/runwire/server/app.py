@@ -64,6 +64,7 @@ def build_api_app(services: Services) -> web.Application:
     if settings.pages:
         for path, name in (("/", "index.html"), ("/console.css", "console.css"), ("/console.js", "console.js")):
             app.add_routes([route(web.get, path, served(packaged("console", name)), PUBLIC)])
+        app.add_routes([route(web.get, "/favicon.ico", served(packaged("site", "favicon.ico")), PUBLIC)])
         add_docs(app, DocsSite(docs_folder()), public=lambda handler: gate.guarded(handler, PUBLIC))
     check_guarded(app)
     _protect_browsers(app, settings)

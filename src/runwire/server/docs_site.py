@@ -22,7 +22,6 @@ from mdit_py_plugins.anchors import anchors_plugin
 from runwire.server.problems import KINDS
 from runwire.server.static_files import Content, packaged, served
 
-PREFIX: Final = "/docs/"
 _ASSETS: Final = (".png", ".svg", ".json")
 _PROBLEMS: Final = "problems"
 _INDEX: Final = "index.md"
@@ -100,13 +99,11 @@ class DocsSite:
             del token.attrs[attribute]
             return
         page = "" if name == _INDEX else name.removesuffix(".md")
-        token.attrs[attribute] = PREFIX + page + (f"#{parts.fragment}" if parts.fragment else "")
+        token.attrs[attribute] = _from(at) + page + (f"#{parts.fragment}" if parts.fragment else "")
 
     def _index(self) -> str:
-        items = "".join(
-            f'<li><a href="{PREFIX}{escape(page)}">{escape(self._name(page))}</a></li>' for page in self.pages
-        )
-        return f'<h1>runwire</h1><p>All documents:</p><ul>{items}</ul><p><a href="/">Console</a></p>'
+        items = "".join(f'<li><a href="{escape(page)}">{escape(self._name(page))}</a></li>' for page in self.pages)
+        return f'<h1>runwire</h1><p>All documents:</p><ul>{items}</ul><p><a href="../">Console</a></p>'
 
     def _name(self, page: str) -> str:
         source = self._sources.get(f"{page}.md")
@@ -114,11 +111,11 @@ class DocsSite:
 
     def _page(self, title: str, body: str, *, at: str) -> Content:
         links = "".join(
-            f'<li><a href="{PREFIX}{escape(page)}"{" aria-current=page" if page == at else ""}>'
+            f'<li><a href="{_from(at)}{escape(page)}"{" aria-current=page" if page == at else ""}>'
             f"{escape(self._name(page))}</a></li>"
             for page in self.pages
         )
-        html = self._template.substitute(title=escape(title), body=body, links=links)
+        html = self._template.substitute(title=escape(title), body=body, links=links, docs=_from(at))
         return Content.of(html.encode(), name="page.html")
 
 
@@ -126,7 +123,7 @@ def add_docs(app: web.Application, site: DocsSite, *, public: Callable[[Handler]
     """Adds the site's routes; `public` makes handlers anybody may call."""
 
     async def to_index(_request: web.Request) -> web.StreamResponse:
-        return web.Response(status=308, headers={"Location": PREFIX})
+        return web.Response(status=308, headers={"Location": "docs/"})  # relative: a proxy may have added a prefix
 
     app.router.add_get("/docs", public(to_index))
     app.router.add_get("/docs/docs.css", public(served(packaged("site", "docs.css"))))
@@ -139,6 +136,11 @@ def _walk(folder: Traversable, at: str = "") -> Iterator[tuple[str, Traversable]
             yield from _walk(entry, f"{at}{entry.name}/")
         elif entry.name.endswith((".md", *_ASSETS)):
             yield at + entry.name, entry
+
+
+def _from(page: str) -> str:
+    """The way from a page to the site's index, relative: the site may be below a prefix that a proxy has put there."""
+    return "../" * page.count("/") or "./"
 
 
 def _title(text: str, path: str) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from http import HTTPStatus
 from typing import Final
 
 from aiohttp import web
@@ -25,7 +26,8 @@ def security_headers(*, tls: bool) -> Callable[[web.Request, web.StreamResponse]
 
     async def add(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(_ALWAYS)
-        response.headers.setdefault(_CSP, _NO_PAGE)
+        if response.status != HTTPStatus.NOT_MODIFIED:  # its headers replace those of the page the browser has
+            response.headers.setdefault(_CSP, _NO_PAGE)
         if tls:
             response.headers["Strict-Transport-Security"] = _ONLY_TLS
 

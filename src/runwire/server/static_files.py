@@ -21,6 +21,7 @@ _TYPES: Final = {
     ".js": "text/javascript",
     ".svg": "image/svg+xml",
     ".png": "image/png",
+    ".ico": "image/vnd.microsoft.icon",
     ".json": "application/json",
 }
 
@@ -43,10 +44,10 @@ class Content:
 
     def response(self, request: web.Request) -> web.Response:
         headers = {"Cache-Control": "no-cache", "ETag": f'"{self.etag}"'}
-        if any(known.value in (self.etag, "*") for known in request.if_none_match or ()):
-            return web.Response(status=304, headers=headers)
         if self.media_type == "text/html":
             headers["Content-Security-Policy"] = CONTENT_SECURITY_POLICY
+        if any(known.value in (self.etag, "*") for known in request.if_none_match or ()):
+            return web.Response(status=304, headers=headers)
         charset = "utf-8" if self.media_type.startswith("text/") else None
         return web.Response(body=self.body, content_type=self.media_type, charset=charset, headers=headers)
 

@@ -1,8 +1,12 @@
 "use strict";
 
-const RUNS = "/api/agents/runs";
+// Relative to this page: a proxy may have put a prefix before all addresses.
+const RUNS = new URL("api/agents/runs", document.baseURI).pathname;
+const DOCS = new URL("docs/", document.baseURI).href;
+const OVER = ["finished", "failed", "cancelled"];
 const REFRESH_MS = 2000;
 const RETRY_MS = 3000;
+const LOOK_MS = 200;
 const TIMELINE_MAX = 2000;
 
 const at = (id) => document.getElementById(id);
@@ -12,6 +16,7 @@ let lastSeq = 0; // what the timeline has
 let startedMs = 0;
 let nodeStarts = new Map();
 let retryTimer = 0;
+let lookTimer = 0;
 let token = sessionStorage.getItem("runwire.token") || ""; // of this tab; sent in a header, never in a URL
 
 function element(tag, className, text) {
@@ -31,7 +36,7 @@ async function call(path, options = {}) {
   const response = await fetch(path, { ...options, headers });
   if (response.status === 401) at("credentials").hidden = false;
   const body = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Error(body.detail || `HTTP ${response.status}`);
+  if (!response.ok) throw Object.assign(new Error(body.detail || `HTTP ${response.status}`), { status: response.status });
   return body;
 }
 
@@ -72,6 +77,7 @@ async function refresh() {
     at("no-runs").hidden = page.runs.length > 0;
     const shown = page.runs.find((run) => run.runId === selected);
     if (shown) showState(shown.state);
+    else if (selected && at("run-state").dataset.state && !OVER.includes(at("run-state").dataset.state)) lookSoon();
     if (at("notice").dataset.from === "refresh") notify("");
   } catch (error) {
     at("notice").dataset.from = "refresh";
@@ -89,7 +95,35 @@ async function keepRefreshing() {
 function showState(state) {
   at("run-state").textContent = state;
   at("run-state").dataset.state = state;
-  at("cancel").hidden = ["finished", "failed", "cancelled"].includes(state);
+  at("cancel").hidden = !state || OVER.includes(state);
+}
+
+// The run as the service has it, which alone knows its state: events say what happened, not what it waits for.
+async function look(runId) {
+  try {
+    const run = await call(`${RUNS}/${encodeURIComponent(runId)}`);
+    if (runId !== selected) return null;
+    showState(run.state);
+    return run;
+  } catch (error) {
+    if (runId === selected && error.status === 404) showNone();
+    throw error;
+  }
+}
+
+function lookSoon() {
+  if (lookTimer) return;
+  lookTimer = setTimeout(() => {
+    lookTimer = 0;
+    if (selected) look(selected).catch(() => {});
+  }, LOOK_MS);
+}
+
+function showNone() {
+  if (source) source.close();
+  clearTimeout(retryTimer);
+  showState("");
+  showLink("no such run");
 }
 
 function showLink(link) {
@@ -97,7 +131,7 @@ function showLink(link) {
   at("link").dataset.link = link;
 }
 
-function select(runId) {
+async function select(runId) {
   if (source) source.close();
   clearTimeout(retryTimer);
   selected = runId;
@@ -109,10 +143,27 @@ function select(runId) {
   at("count").textContent = "";
   at("run").hidden = false;
   at("nothing").hidden = true;
-  showState("pending");
-  history.replaceState(null, "", `#${encodeURIComponent(runId)}`);
-  listen(runId);
-  refresh();
+  showState("");
+  showLink("connecting");
+  if (wanted() !== runId) history.replaceState(null, "", `#${encodeURIComponent(runId)}`);
+  for (const item of at("runs").children) {
+    if (item.querySelector("code").textContent === runId) item.setAttribute("aria-current", "true");
+    else item.removeAttribute("aria-current");
+  }
+  try {
+    if (await look(runId)) listen(runId);
+  } catch (error) {
+    if (runId === selected && error.status !== 404) retryTimer = setTimeout(() => resume(runId), RETRY_MS);
+  }
+}
+
+// The run that the address names; null when it names none.
+function wanted() {
+  try {
+    return decodeURIComponent(location.hash.slice(1)) || null;
+  } catch {
+    return null; // a percent sign that escapes nothing
+  }
 }
 
 // An EventSource sends no header: where a token is needed, its URL has a ticket that lives for a minute.
@@ -155,22 +206,19 @@ async function listen(runId) {
 
 async function resume(runId) {
   try {
-    const run = await call(`${RUNS}/${encodeURIComponent(runId)}`);
-    if (runId !== selected) return;
-    showState(run.state);
+    const run = await look(runId);
+    if (!run) return;
     if (run.outcome && lastSeq >= run.lastSeq) showLink("ended");
     else listen(runId);
   } catch (error) {
-    if (runId === selected) retryTimer = setTimeout(() => resume(runId), RETRY_MS);
+    if (runId === selected && error.status !== 404) retryTimer = setTimeout(() => resume(runId), RETRY_MS);
   }
 }
 
 function show(event) {
   lastSeq = event.seq;
-  if (event.type === "RunStarted") {
-    startedMs = event.ts;
-    showState("started");
-  }
+  if (event.type === "RunStarted") startedMs = event.ts;
+  if (!OVER.includes(at("run-state").dataset.state)) lookSoon();
   let took = "";
   if (event.type === "NodeStarted") nodeStarts.set(event.name, event.ts);
   if (event.type === "NodeFinished" && nodeStarts.has(event.name)) took = duration(event.ts - nodeStarts.get(event.name));
@@ -221,7 +269,7 @@ function fitForm() {
   form.elements.site.hidden = !explore;
   form.elements.site.required = explore;
   form.querySelector(".delay").hidden = explore;
-  if (explore && !form.elements.site.value) form.elements.site.value = `${location.origin}/docs/`;
+  if (explore && !form.elements.site.value) form.elements.site.value = DOCS;
 }
 
 form.elements.agent.addEventListener("change", fitForm);
@@ -241,6 +289,7 @@ form.addEventListener("submit", async (submitted) => {
     });
     notify("");
     select(started.runId);
+    refresh();
   } catch (error) {
     at("notice").dataset.from = "start";
     notify(`The run was not started: ${error.message}`);
@@ -248,5 +297,9 @@ form.addEventListener("submit", async (submitted) => {
 });
 
 fitForm();
-if (location.hash.length > 1) select(decodeURIComponent(location.hash.slice(1)));
+addEventListener("hashchange", () => {
+  const runId = wanted();
+  if (runId && runId !== selected) select(runId);
+});
+if (wanted()) select(wanted());
 keepRefreshing();
