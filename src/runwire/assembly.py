@@ -29,7 +29,7 @@ from runwire.db import Database, Listener
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, SHARDS_FREE, Notifier
-from runwire.db.partitions import PartitionUpkeep
+from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
 from runwire.db.secret import shared_secret
 from runwire.db.tenancy import check_isolation
 from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseUnavailable, RunwireError
@@ -306,7 +306,8 @@ class Assembly:
         )
         metrics.db_pool_in_use.set_function(lambda: database.in_use)
         upkeep = PartitionUpkeep(database, days_ahead=settings.partition_days_ahead)
-        await upkeep.ensure()
+        with contextlib.suppress(PartitionForbidden):  # the loop says so; until they run out, there are some
+            await upkeep.ensure()
         self._run(self._ground, "partition upkeep", upkeep.run())
         return database
 

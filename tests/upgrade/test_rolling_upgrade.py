@@ -18,7 +18,8 @@ from chaos.campaign import Report, checked
 from chaos.load import Load, external_run, golden_run
 from crash.fleet import Fleet, Member
 from postgres import empty_database
-from runwire.db.migrate import migrate, migrations
+from runwire.db.migrate import migrate
+from runwire.db.migration import migrations
 from waiting import eventually
 
 RELEASES = sorted((Path(__file__).parent / "releases").glob("*.tar.xz"))

@@ -103,3 +103,7 @@ SELECT 0 AS i, last_seq - 1 AS base, cancel FROM minted
 -- name: refused
 -- Why appends were refused: the runs as they are now.
 SELECT run_id, state::text AS state, last_seq, fence, external FROM runs WHERE run_id = ANY ($1::text[])
+
+-- name: run_day
+-- The day of the log that a run's events belong to.
+SELECT run_day FROM runs WHERE run_id = $1

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Self
 
+from runwire.append.days import MissingDays
 from runwire.append.queue import Queue
 from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
 from runwire.append.rota import Rota
@@ -77,6 +78,7 @@ class EventLog:
             )
             for session in sessions
         ]
+        self._days = MissingDays(database)
         self._queue_max = queue_max
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
@@ -126,11 +128,20 @@ class EventLog:
         Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
         StorageUnavailable when the database failed; if the connection broke during the commit it may have happened all
         the same, which an append with `if_seq` can find out safely by being repeated. A missing partition of the log is
-        PartitionMissing, a kind of that, and has stored nothing.
+        made, once, and the append repeated; PartitionMissing, a kind of StorageUnavailable, says why that was not to
+        be had, and has stored nothing.
         """
-        return await self.submit(
-            run_id, events, fence=fence, source=source, if_seq=if_seq, change=change, checkpoint=checkpoint
-        )
+
+        def submitted() -> asyncio.Future[Appended]:
+            return self.submit(
+                run_id, events, fence=fence, source=source, if_seq=if_seq, change=change, checkpoint=checkpoint
+            )
+
+        try:
+            return await submitted()
+        except PartitionMissing:
+            await self._days.make_for(run_id)
+            return await submitted()
 
 
 class _Lane:

@@ -8,7 +8,7 @@ from runwire.archive.ledger import READ_EVENTS, Batch, BatchState, Ledger
 from runwire.archive.reading import RunRead, read_batch, read_run
 from runwire.archive.store import ColdStore
 from runwire.archive.watching import Milestone, Watcher
-from runwire.db.partitions import EventPartitions, PartitionStatus
+from runwire.db.partitions import EventPartitions
 from runwire.errors import RunNotFound
 
 
@@ -58,8 +58,6 @@ class Restorer:
         day = batch.run_day
         # Before any row is there: from here on the archiver leaves the day alone.
         await self._ledger.restored(batch, keep_days=keep_days, whole=False)
-        if await self._partitions.status(day) is PartitionStatus.DETACHING:
-            await self._partitions.detach(day)
         await self._partitions.make(day)
         self._watcher.reached(Milestone.PARTITION_MADE, f"{day}")
 

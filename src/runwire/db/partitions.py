@@ -11,6 +11,7 @@ import asyncpg
 import structlog
 
 from runwire.db.database import Database
+from runwire.db.privileges import forbidden
 from runwire.db.sql import load_sql
 from runwire.errors import DatabaseUnavailable
 
@@ -31,8 +32,13 @@ class PartitionUpkeep:
         self._days_ahead = days_ahead
 
     async def ensure(self) -> int:
-        """One step: how many partitions were missing and are there now."""
-        made: int = await self._database.fetchval(_SQL["ensure"], self._days_ahead)
+        """One step: how many partitions were missing and are there now. Raises PartitionForbidden."""
+        try:
+            made: int = await self._database.fetchval(_SQL["ensure"], self._days_ahead)
+        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+            if forbidden(error):
+                raise PartitionForbidden("the days to come") from error
+            raise
         return made
 
     async def run(self) -> None:
@@ -53,6 +59,20 @@ class PartitionBusy(DatabaseUnavailable):
 
     def __init__(self, day: dt.date) -> None:
         super().__init__(f"the partition of {day} is in use")
+        self.day = day
+
+
+class PartitionForbidden(DatabaseUnavailable):
+    """The role that this process connects as may not change the log's schema. Its owner has to, or let it."""
+
+    code = "partition_forbidden"
+
+    def __init__(self, day: dt.date | str) -> None:
+        super().__init__(
+            f"the log has no partition for {day}, and the database role of this process may not make it: the owner "
+            "of the tables runs `GRANT EXECUTE ON FUNCTION make_event_partition(date) TO <role>`, "
+            "or `runwire migrate --days 7`"
+        )
         self.day = day
 
 
@@ -82,7 +102,12 @@ class EventPartitions:
         return PartitionStatus(await self._database.fetchval(_SQL["status"], partition_of(day)))
 
     async def make(self, day: dt.date) -> bool:
-        """Whether the log lacked it; it is part of it now, with what its table had. Raises PartitionBusy."""
+        """Whether the log lacked it; it is part of it now, with what its table had.
+
+        Raises PartitionBusy and PartitionForbidden.
+        """
+        if await self.status(day) is PartitionStatus.DETACHING:
+            await self.detach(day)
         made: bool = await self._alter(day, _SQL["make"], day)
         return made
 
@@ -113,10 +138,14 @@ class EventPartitions:
         session = self._database.session("partitions", settings={"lock_timeout": _LOCK_TIMEOUT})
         try:
             row = await session.fetchrow(sql, *args)
-        except DatabaseUnavailable as error:
+        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
             if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
                 raise PartitionBusy(day) from error
-            raise
+            if forbidden(error):
+                raise PartitionForbidden(day) from error
+            if isinstance(error, DatabaseUnavailable):
+                raise
+            raise DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}") from error
         finally:
             await session.aclose()
         return None if row is None else row[0]

@@ -14,11 +14,18 @@ from typing import Final, Protocol
 import asyncpg
 
 from runwire.db.database import ConstraintViolated, Database, Row, Transaction
-from runwire.errors import ConfigurationError
+from runwire.db.privileges import forbidden
+from runwire.errors import ConfigurationError, DatabaseUnavailable
 
 TENANT_ROLE: Final = "runwire_tenant"
-_BECOME: Final = "SELECT set_config('role', $1, true), set_config('runwire.tenant', $2, true)"
-"""As SET LOCAL: both end with the transaction, so the connection goes back to the pool as what it was."""
+_BECOME: Final = """
+SELECT set_config('search_path', (SELECT string_agg(quote_ident(s), ', ') FROM unnest(current_schemas(false)) AS s),
+                  true),
+       set_config('role', $1, true), set_config('runwire.tenant', $2, true)"""
+"""As SET LOCAL: all end with the transaction, so the connection goes back to the pool as what it was.
+
+The search path is spelled out first: a schema found as "$user" would be another one for the other role.
+"""
 
 
 class Statements(Protocol):
@@ -68,13 +75,20 @@ async def check_isolation(database: Database) -> None:
     """
     try:
         await database.execute("SELECT runwire_isolate_tenants()")
+    except (asyncpg.PostgresError, DatabaseUnavailable) as error:
+        if not forbidden(error):
+            raise
+        # Who does not own the tables may not: whether their owner has done it, the next statement says.
+    try:
         # Nobody's tenant: whatever is seen by it, tenants would see of each other.
         row = await TenantDatabase(database, tenant="").fetchrow("SELECT count(*) AS seen FROM runs")
-    except (asyncpg.InsufficientPrivilegeError, ConstraintViolated) as error:
+    except (asyncpg.PostgresError, DatabaseUnavailable, ConstraintViolated) as error:
+        if not isinstance(error, ConstraintViolated) and not forbidden(error):
+            raise
         problem = (
             f"PostgreSQL does not let this user take the role {TENANT_ROLE}, which isolates tenants; an administrator "
-            f"runs `CREATE ROLE {TENANT_ROLE} NOLOGIN; GRANT {TENANT_ROLE} TO <this user>;`, "
-            "or RUNWIRE_TENANTS=false says that there is one tenant"
+            f"runs `CREATE ROLE {TENANT_ROLE} NOLOGIN; GRANT {TENANT_ROLE} TO <this user>;`, the owner of the tables "
+            "`SELECT runwire_isolate_tenants()`, or RUNWIRE_TENANTS=false says that there is one tenant"
         )
         raise ConfigurationError((problem,)) from error
     if row is None or row["seen"]:

@@ -160,8 +160,12 @@ def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | 
     if not run["has_partition"]:
         return (
             Stage.APPEND_FAILING,
-            "The partition for the run's day is missing, so its events cannot be stored.",
-            NextStep("Make it; any running runwire does so hourly.", "psql -c 'SELECT ensure_event_partitions(7)'"),
+            f"The partition for the run's day, {run['run_day']}, is missing, so its events cannot be stored.",
+            NextStep(
+                "The next append makes it. If none has, the service's database role may not: as the owner of the "
+                "tables, make it now.",
+                f"psql -c \"SELECT make_event_partition('{run['run_day']}')\"",
+            ),
         )
     if blocked and not blocked[0]["held_by"].startswith("runwire append"):
         lock = blocked[0]

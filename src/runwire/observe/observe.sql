@@ -112,7 +112,9 @@ SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence
        e.type AS last_type, e.label AS last_label, e.age_s AS last_age_s,
        u.age_s AS unpublished_age_s,
        c.next_node,
-       to_regclass('run_events_' || to_char(r.run_day, 'YYYYMMDD')) IS NOT NULL AS has_partition,
+       r.run_day,
+       EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = to_regclass('run_events') AND NOT i.inhdetachpending
+               AND i.inhrelid = to_regclass('run_events_' || to_char(r.run_day, 'YYYYMMDD'))) AS has_partition,
        pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on' AS read_only
 FROM runs AS r
 LEFT JOIN run_outbox AS o USING (run_id)

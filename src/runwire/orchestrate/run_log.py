@@ -9,7 +9,7 @@ from typing import Final
 
 from runwire.append import Appended, Change, Checkpoint, EventLog
 from runwire.clock import pause_s
-from runwire.errors import RunClosed, SeqConflict, StorageUnavailable
+from runwire.errors import PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -17,6 +17,8 @@ TRACE_LINGER_S: Final = 0.001
 """A trace waits this long for the end of its node, whose append then takes it along: one commit instead of two."""
 _PAUSE_FIRST_S: Final = 0.05
 _PAUSE_MAX_S: Final = 2.0
+_DAYLESS_MAX: Final = 8
+"""So often an append may find that the day of its run cannot be made: that does not pass, and the run is let go."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,11 +158,16 @@ class RunLog:
         """Tries again, with pauses in between, until the events are stored, by this try or by one before it."""
         goal = self.last_seq + len(events)
         failures = 1
+        dayless = 0
         while True:
             await asyncio.sleep(pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
             try:
                 appended = await self._try_to_store(events, change, checkpoint)
-            except StorageUnavailable:
+            except StorageUnavailable as error:
+                if isinstance(error, PartitionMissing):
+                    dayless += 1
+                    if dayless >= _DAYLESS_MAX:
+                        raise
                 failures += 1
             except SeqConflict as error:
                 if error.actual != goal:
