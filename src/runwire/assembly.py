@@ -42,6 +42,8 @@ from runwire.publish import Publisher, PublishWorker, Shards
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
 from runwire.server.auth.build import check_exposure, gate_of
+from runwire.server.connections import Connections
+from runwire.server.descriptors import admin_limits, api_limits
 from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
@@ -257,7 +259,13 @@ class Assembly:
         admin = build_admin_app(AdminServices(metrics=metrics, readiness=self._readiness(database), token=token))
         admin_tls = self._certificate.context if self._certificate is not None and settings.admin_tls else None
         self.admin_port = await self._front.enter_async_context(
-            listening(admin, host=settings.admin_host, port=settings.admin_port, tls=admin_tls)
+            listening(
+                admin,
+                host=settings.admin_host,
+                port=settings.admin_port,
+                tls=admin_tls,
+                connections=Connections(admin_limits()),
+            )
         )
         _log.info(
             LogEvent.SERVER_STARTED,
@@ -508,9 +516,16 @@ class Assembly:
             settings=settings,
             admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
         )
+        connections = Connections(
+            api_limits(settings), refused=metrics.http_connections_refused, cut=metrics.http_connections_cut
+        )
+        metrics.http_connections.set_function(lambda: connections.open)
+        metrics.http_descriptors.set_function(lambda: connections.descriptors)
+        metrics.http_descriptors_max.set(connections.limits.descriptors)
         self.api_port = await self._front.enter_async_context(
             listening(
                 build_api_app(services),
+                connections=connections,
                 host=settings.host,
                 port=settings.port,
                 drain_s=settings.drain_s,
@@ -591,5 +606,6 @@ def _each(act: Callable[[str], None], payload: str) -> None:
 
 
 def _url(host: str, port: int, *, tls: bool) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, host)  # noqa: S104  # compared, not bound
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
+    shown = f"[{shown}]" if ":" in shown else shown
     return f"http{'s' if tls else ''}://{shown}:{port}"

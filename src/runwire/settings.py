@@ -181,6 +181,27 @@ class Settings(BaseSettings):
     batch_max_events: int = Field(1000, ge=1, le=10_000, description="Largest batch of an external orchestrator.")
     page_max_events: int = Field(1000, ge=1, le=10_000, description="Largest page of events or runs.")
 
+    # bounds on connections of the API listener
+    http_connections_max: int = Field(
+        0,
+        ge=0,
+        description="Descriptors for connections, of which a stream takes two. 0: as many as the system allows "
+        "the process, less what the admin listener, the database and files need.",
+    )
+    http_head_s: float = Field(20.0, gt=0, le=600, description="Seconds for the head of a request to come.")
+    http_body_s: float = Field(
+        30.0,
+        gt=0,
+        le=3600,
+        description="Seconds for the body of a request to come, or for a client to take none of an answer.",
+    )
+    http_idle_s: float = Field(
+        75.0,
+        gt=0,
+        le=3600,
+        description="Seconds a connection may be kept between two requests: longer than a proxy before it keeps one.",
+    )
+
     # bounds on what is under way; 0 is no bound
     runs_open_max: int = Field(100_000, ge=0, description="Runs that may be open at once; starts beyond are refused.")
     streams_max: int = Field(20_000, ge=0, description="Streams this process may have open.")
@@ -262,6 +283,11 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("host", "admin_host")
+    @classmethod
+    def _without_brackets(cls, value: str) -> str:
+        return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
     @field_validator("keys", mode="before")
     @classmethod

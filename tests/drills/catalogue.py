@@ -67,6 +67,16 @@ DRILLS: Final[tuple[Drill, ...]] = (
         fires=("SseHeartbeatMissed",),
     ),
     Drill(
+        "connections ask for nothing",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.connections_ask_for_nothing,
+        what="A second API process, with descriptors for 40 connections, has 60 that send half a request each.",
+        recovery="Block who opens them; their connections end.",
+        runbook="httpconnectionsfull",
+        fires=("HttpConnectionsFull",),
+    ),
+    Drill(
         "an event is deleted",
         stage="streams and runs",
         turn=1,

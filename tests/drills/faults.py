@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
+from urllib.parse import urlsplit
 
 import asyncpg
 
@@ -193,6 +194,21 @@ async def heartbeats_too_rare(stage: Stage) -> AsyncIterator[float]:
     async with _watching(stage, [run], api="api-1"):
         yield time.time()
         await stage.remove("api-1")
+
+
+async def connections_ask_for_nothing(stage: Stage) -> AsyncIterator[None]:
+    """Half requests without end, as slowloris sends them, to a process with few descriptors and long deadlines."""
+    await stage.add("api-2", "api", RUNWIRE_HTTP_CONNECTIONS_MAX="40", RUNWIRE_HTTP_HEAD_S="600")
+    url = urlsplit(stage.member("api-2").url)
+    held = []
+    for _ in range(60):
+        _, writer = await asyncio.open_connection(url.hostname, url.port)
+        writer.write(b"GET / HTTP/1.1\r\nHost: loc")
+        held.append(writer)
+    yield
+    for writer in held:
+        writer.close()
+    await stage.remove("api-2")
 
 
 # ---------------------------------------------------------------------- invariants

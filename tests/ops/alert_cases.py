@@ -109,13 +109,19 @@ PIPELINE: Final = [
 ]  # fmt: skip
 
 STREAMS: Final = [
+    Case("HttpConnectionsFull", "above 90 %", gauge("runwire_http_descriptors", 91)
+         | gauge("runwire_http_descriptors_max", 100), True, INSTANCE),
+    Case("HttpConnectionsFull", "at 90 %", gauge("runwire_http_descriptors", 90)
+         | gauge("runwire_http_descriptors_max", 100), False),
+    Case("HttpConnectionsFull", "without an API listener", gauge("runwire_http_descriptors", 0)
+         | gauge("runwire_http_descriptors_max", 0), False),
     Case("SseChurn", "above 10", gauge("runwire_sse_run_reconnects_1m_max", 11), True, INSTANCE),
     Case("SseChurn", "at 10", gauge("runwire_sse_run_reconnects_1m_max", 10), False),
     Case("SseFlapping", "above 5", gauge("runwire_sse_client_reconnects_1m_max", 6), True, INSTANCE),
     Case("SseFlapping", "at 5", gauge("runwire_sse_client_reconnects_1m_max", 5), False),
     Case("SseHeartbeatMissed", "above 30 s", gauge("runwire_sse_write_age_seconds_max", 31), True, INSTANCE),
     Case("SseHeartbeatMissed", "at 30 s", gauge("runwire_sse_write_age_seconds_max", 30), False),
-]
+]  # fmt: skip
 
 WATCHING: Final = [
     Case("TargetDown", "when scrapes fail", gauge("up", 0), True, INSTANCE),

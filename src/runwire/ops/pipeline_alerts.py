@@ -40,9 +40,19 @@ def stream_alerts(thresholds: Thresholds) -> Group:
     churn = _above("max by (job, instance) (runwire_sse_run_reconnects_1m_max)", thresholds, "sse_churn", WARNING)
     flap = _above("max by (job, instance) (runwire_sse_client_reconnects_1m_max)", thresholds, "sse_flapping", WARNING)
     age = _above("max by (job, instance) (runwire_sse_write_age_seconds_max)", thresholds, "sse_heartbeat", CRITICAL)
+    full = "max by (job, instance) (runwire_http_descriptors / (runwire_http_descriptors_max > 0))"
     return Group(
         "runwire-streams",
         (
+            Alert(
+                "HttpConnectionsFull",
+                _above(full, thresholds, "http_descriptors", CRITICAL),
+                CRITICAL,
+                "An API process is nearly out of descriptors for connections",
+                "Connections take {{ $value | humanizePercentage }} of the descriptors that {{ $labels.instance }} has"
+                f" for them (limit {_limit(thresholds, 'http_descriptors', CRITICAL)}).",
+                thresholds.level("http_descriptors", CRITICAL).for_,
+            ),
             Alert(
                 "SseChurn",
                 churn,

@@ -16,8 +16,8 @@ from runwire.server.auth.local import check_local
 from runwire.server.cors import Cors
 from runwire.server.docs_site import DocsSite, add_docs, docs_folder
 from runwire.server.events import EventRoutes
-from runwire.server.listener import server_options
 from runwire.server.problems import answer_expectation, answer_problems
+from runwire.server.requests import refuse_duplicates
 from runwire.server.runs import RUNS, RunRoutes
 from runwire.server.security_headers import security_headers
 from runwire.server.services import AdminServices, Services
@@ -82,9 +82,7 @@ def build_admin_app(services: AdminServices) -> web.Application:
 
 
 def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Application:
-    app = web.Application(
-        middlewares=[answer_problems, *middlewares], client_max_size=body_max, handler_args=server_options()
-    )
+    app = web.Application(middlewares=[answer_problems, *middlewares, refuse_duplicates], client_max_size=body_max)
     app.on_response_prepare.append(security_headers(tls=tls))
     return app
 

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import socket
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from runwire.errors import ConfigurationError
+from runwire.server.connections import LINGER_S, Connection, Connections, bounded
+from runwire.server.problems import FIELD_MAX, LINE_MAX
 
 BACKLOG: Final = 4096
 """Connections that may wait to be accepted: clients of a restarted process all come back at once."""
+
+
+HANDSHAKE_S: Final = 10.0
+"""How long a TLS handshake may take: until it is over, its connection is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,25 +64,54 @@ async def listening(
     drain_s: float = 0.0,
     reuse_port: bool = False,
     tls: ssl.SSLContext | None = None,
+    connections: Connections | None = None,
 ) -> AsyncIterator[int]:
     """Serves `app` inside the block; gives the port, which the system chooses for 0. Raises OSError if it is taken.
 
     At the end nothing more is accepted, and requests under way have `drain_s` to end before they are cancelled.
     """
-    runner = web.AppRunner(app, shutdown_timeout=drain_s, **server_options())
+    among = connections or Connections()
+    runner = web.AppRunner(app, shutdown_timeout=drain_s, access_log=None, handler_cancellation=True)
     await runner.setup()
+    manager = cast("web.Server", runner.server)  # there is one once it is set up
+    manager.request_handler = bounded(manager.request_handler)
+    options = {
+        "access_log": None,
+        "logger": _http_logger(),
+        # Inflating is work that anybody could cause, on the event loop: compressed bodies are refused instead.
+        "auto_decompress": False,
+        "lingering_time": LINGER_S,
+        "max_line_size": LINE_MAX,
+        "max_field_size": FIELD_MAX,
+    }
+    loop = asyncio.get_running_loop()
+    sweeps = loop.create_task(among.run(), name="connections")
+    server: asyncio.Server | None = None
     try:
-        site = web.TCPSite(runner, host, port, backlog=BACKLOG, reuse_port=reuse_port or None, ssl_context=tls)
-        await site.start()
-        addresses: list[Any] = runner.addresses
-        yield int(addresses[0][1])
+        server = await loop.create_server(
+            lambda: Connection(manager, among, **options),
+            **_where(host, port, reuse_port=reuse_port),
+            backlog=BACKLOG,
+            ssl=tls,
+            ssl_handshake_timeout=HANDSHAKE_S if tls is not None else None,
+        )
+        yield int(server.sockets[0].getsockname()[1])
     finally:
+        if server is not None:
+            server.close()
+        sweeps.cancel()
+        await asyncio.gather(sweeps, return_exceptions=True)
         await runner.cleanup()
 
 
-def server_options() -> dict[str, Any]:
-    """What aiohttp's server is told: no access log, and a lost connection cancels its handler."""
-    return {"access_log": None, "handler_cancellation": True, "logger": _http_logger()}
+def _where(host: str, port: int, *, reuse_port: bool) -> dict[str, Any]:
+    """Where to listen, for `create_server`: at `::` for IPv4, too, which asyncio's own sockets are not."""
+    if host == "::" and socket.has_dualstack_ipv6():
+        both = socket.create_server(
+            (host, port), family=socket.AF_INET6, dualstack_ipv6=True, reuse_port=reuse_port, backlog=BACKLOG
+        )
+        return {"sock": both}
+    return {"host": host, "port": port, "reuse_port": reuse_port or None}
 
 
 def _http_logger() -> logging.Logger:

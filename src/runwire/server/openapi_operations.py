@@ -59,7 +59,10 @@ _GATE: Final = (
     "host_refused",
     "auth_unavailable",
 )
-_BODY: Final = ("malformed_json", "malformed_body", "body_too_large", "unsupported_media_type", "invalid_request")
+_BODY: Final = (
+    *("malformed_json", "malformed_body", "request_timeout", "body_too_large"),
+    *("unsupported_media_type", "unsupported_encoding", "invalid_request"),
+)
 _OF_RUN: Final = ("invalid_run_id", "run_not_found", "too_many_requests", "database_unavailable", "internal")
 
 API_OPERATIONS: Final = (

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import msgspec
 from aiohttp import HttpVersion11, web
+from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler
 
 from runwire.errors import (
@@ -37,6 +38,10 @@ _log = get_logger()
 
 MEDIA_TYPE: Final = "application/problem+json"
 RETRY_AFTER_S: Final = 1
+LINE_MAX: Final = 8192
+"""Bytes of a request's address."""
+FIELD_MAX: Final = 8190
+"""Bytes of a header with its name. It is not LINE_MAX, which tells the one error from the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +53,10 @@ class Kind:
 
 
 KINDS: Final[Mapping[str, Kind]] = {
+    "malformed_http": Kind(400, "The request is not what HTTP/1.1 allows."),
     "malformed_json": Kind(400, "The body is not JSON."),
     "malformed_body": Kind(400, "The body could not be read."),
+    "duplicate_header": Kind(400, "A header that has one value came twice."),
     "invalid_run_id": Kind(400, "A run id is 1 to 128 of A-Za-z0-9._:-"),
     "invalid_cursor": Kind(400, "The cursor is malformed."),
     "invalid_replay": Kind(400, "replay is 1, and speed goes with it."),
@@ -70,6 +77,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "not_found": Kind(404, "There is nothing at this address."),
     "run_not_found": Kind(404, "There is no such run."),
     "method_not_allowed": Kind(405, "This address does not take this method."),
+    "request_timeout": Kind(408, "The request did not come in time."),
     "start_conflict": Kind(409, "The run id or the Idempotency-Key was used for another start."),
     "not_external": Kind(409, "Only runs started with `external` take events from outside."),
     "run_closed": Kind(409, "The run is over."),
@@ -80,17 +88,21 @@ KINDS: Final[Mapping[str, Kind]] = {
     "run_open": Kind(409, "Only a run that is over can be replayed."),
     "cursor_expired": Kind(410, "The events after the cursor are gone."),
     "body_too_large": Kind(413, "The body is too large."),
+    "uri_too_long": Kind(414, "The address is too long."),
     "unsupported_media_type": Kind(415, "The body must be application/json."),
+    "unsupported_encoding": Kind(415, "The body must not be compressed."),
     "expectation_failed": Kind(417, "The only expectation met is 100-continue."),
     "invalid_request": Kind(422, "The body does not fit."),
     "invalid_input": Kind(422, "The input does not fit the agent's state."),
     "unknown_agent": Kind(422, "There is no such agent."),
     "batch_too_large": Kind(422, "The batch has too many events."),
     "illegal_batch": Kind(422, "No run would take this batch."),
+    "headers_too_large": Kind(431, "A header is too long."),
     "too_many_requests": Kind(429, "This address sends more requests than it may."),
     "too_many_own_streams": Kind(429, "This address has as many streams as it may."),
     "too_many_replays": Kind(429, "As many runs are being replayed as may be at a time."),
     "internal": Kind(500, "This is our fault."),
+    "too_many_connections": Kind(503, "There are as many connections as may be."),
     "too_many_runs": Kind(503, "As many runs are open as may be. Nothing was started."),
     "too_many_streams": Kind(503, "There are as many streams as may be."),
     "archive_unavailable": Kind(503, "The archive, which has the run's events, does not answer."),
@@ -101,6 +113,8 @@ KINDS: Final[Mapping[str, Kind]] = {
 }
 """Every code there is. Codes are public API: clients branch on them."""
 
+_ACCEPTED: Final = {"unsupported_encoding": {"Accept-Encoding": "identity"}}
+"""Headers of a problem that say what would have been taken (RFC 9110, 15.5.16)."""
 _HTTP_CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
@@ -147,8 +161,18 @@ def problem_of(error: RunwireError) -> Problem:
     if error.code not in KINDS:
         return Problem("internal", "An error nobody foresaw.")
     if isinstance(error, InvalidRequest):
-        return Problem(error.code, error.detail)
+        return Problem(error.code, error.detail, headers=_ACCEPTED.get(error.code, {}))
     return Problem(error.code, str(error), facts=_facts(error), headers=_headers(error))
+
+
+def problem_of_protocol(status: int, error: BaseException | None) -> Problem:
+    """The problem that a request is which aiohttp could not read, or whose error no middleware saw."""
+    if status >= 500:
+        return Problem("internal", "An error nobody foresaw.")
+    code = "malformed_http"
+    if isinstance(error, LineTooLong):
+        code = "headers_too_large" if FIELD_MAX in error.args else "uri_too_long"
+    return Problem(code, KINDS[code].title)
 
 
 def _headers(error: RunwireError) -> dict[str, str]:
@@ -200,9 +224,9 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         if problem.code == "internal":
             _tell(request, error)
     except web.HTTPException as error:
-        if error.status not in _HTTP_CODES:
+        if error.status < 400:
             raise
-        problem = _of_http(error, request)
+        problem = problem_of_http(error, request)
     except web.RequestPayloadError:
         problem = Problem("malformed_body", "The body ends early, or is not encoded as its headers say.")
     except Exception as error:  # noqa: BLE001  # the last resort: the client gets an answer, the log gets the rest
@@ -225,8 +249,9 @@ async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
     return None
 
 
-def _of_http(error: web.HTTPException, request: web.Request) -> Problem:
-    code = _HTTP_CODES[error.status]
+def problem_of_http(error: web.HTTPException, request: web.BaseRequest) -> Problem:
+    """The problem that an error of aiohttp's own is, 400 or above."""
+    code = _HTTP_CODES.get(error.status, "malformed_http")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = sorted(error.allowed_methods)
         detail = f"{request.method} is none of {', '.join(allowed)}."

@@ -7,10 +7,12 @@ from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from runwire.errors import InvalidRequest
 from runwire.model.event import NAME_PATTERN
 from runwire.model.run import RunState, checked_run_id
+from runwire.server.connections import body_of
 
 T = TypeVar("T")
 
@@ -19,19 +21,33 @@ SEQ_MAX: Final = 2**53 - 1
 LIST_DEFAULT: Final = 50
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
+_SINGLE: Final = ("Idempotency-Key", "Last-Event-ID", "Origin", "Runwire-Fence")
+"""Headers of one value that are read here. aiohttp refuses two of Content-Length, Content-Type or Host; the gate, of
+Authorization."""
 _AGENT: Final = re.compile(NAME_PATTERN)
 _DIGITS_MAX: Final = len(str(SEQ_MAX))
+
+
+@web.middleware
+async def refuse_duplicates(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Raises InvalidRequest (`duplicate_header`) where a proxy and we could each take another of two values."""
+    for name in _SINGLE:
+        if len(request.headers.getall(name, ())) > 1:
+            raise InvalidRequest(f"{name} came more than once.", code="duplicate_header")
+    return await handler(request)
 
 
 async def decoded_body(request: web.Request, decoder: msgspec.json.Decoder[T], *, when_empty: bytes = b"") -> T:
     """The body as what `decoder` gives. Raises InvalidRequest (`unsupported_media_type`, `malformed_json`,
     `invalid_request`), and aiohttp's own for one that is too large or broken.
     """
+    if request.can_read_body and (encoding := _encoding(request)):
+        raise InvalidRequest(f"A body in {encoding} is not taken: send it as it is.", code="unsupported_encoding")
     declared = request.headers.get("Content-Type")
     if declared and request.can_read_body and request.content_type != "application/json":
         raise InvalidRequest(f"{request.content_type} is not taken.", code="unsupported_media_type")
     try:
-        return decoder.decode(await request.read() or when_empty)
+        return decoder.decode(await body_of(request) or when_empty)
     except msgspec.ValidationError as error:
         raise InvalidRequest(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -96,3 +112,9 @@ def _integer(text: str) -> int | None:
     if len(text) <= _DIGITS_MAX and text.isascii() and text.isdigit() and (number := int(text)) <= SEQ_MAX:
         return number
     return None
+
+
+def _encoding(request: web.Request) -> str:
+    """What the body is said to be compressed with; empty when it is not."""
+    codings = (coding.strip() for line in request.headers.getall("Content-Encoding", ()) for coding in line.split(","))
+    return ", ".join(coding for coding in codings if coding.lower() not in ("", "identity"))[:64]

@@ -8,7 +8,7 @@ from typing import Final
 
 from aiohttp import web
 
-_ALWAYS: Final = {
+ALWAYS: Final = {
     "Server": "runwire",
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -25,7 +25,7 @@ def security_headers(*, tls: bool) -> Callable[[web.Request, web.StreamResponse]
     """What an application does before each answer; with `tls`, browsers are told to stay with it."""
 
     async def add(_request: web.Request, response: web.StreamResponse) -> None:
-        response.headers.update(_ALWAYS)
+        response.headers.update(ALWAYS)
         if response.status != HTTPStatus.NOT_MODIFIED:  # its headers replace those of the page the browser has
             response.headers.setdefault(_CSP, _NO_PAGE)
         if tls:

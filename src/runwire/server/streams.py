@@ -11,6 +11,7 @@ from runwire import clock
 from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.auth import caller_of
+from runwire.server.connections import hold_open
 from runwire.server.requests import run_id_in
 from runwire.server.services import Services
 from runwire.stream import NothingLeft, Outlet, Replay, Stream, parse_cursor, parse_speed
@@ -82,6 +83,7 @@ async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamRe
     transport = request.transport
     if transport is None:
         return response
+    hold_open(request)
     outlet = Outlet.of(transport, chunked=chunked)
     try:
         await stream.run(outlet)

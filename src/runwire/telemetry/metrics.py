@@ -109,6 +109,16 @@ class Refusal(StrEnum):
     TOO_MANY_RUNS = "too_many_runs"
 
 
+class ConnectionCut(StrEnum):
+    """Why the API listener ended a connection."""
+
+    HEAD = "head"
+    BODY = "body"
+    IDLE = "idle"
+    STALLED = "stalled"
+    ROOM = "room"
+
+
 class Signal(StrEnum):
     TRACES = "traces"
     LOGS = "logs"
@@ -238,6 +248,21 @@ class ProcessMetrics:
         )
         self.event_loop_lag: Histogram = out.histogram(
             "event_loop_lag_seconds", "How late the event loop woke a timer.", edges=LAG_BUCKETS_S
+        )
+        self.http_connections: Gauge = out.gauge("http_connections", "Connections of the API listener that are open.")
+        self.http_descriptors: Gauge = out.gauge(
+            "http_descriptors", "Descriptors that they take: one each, and a stream two."
+        )
+        self.http_descriptors_max: Gauge = out.gauge(
+            "http_descriptors_max", "Descriptors that they may take; 0 without an API listener."
+        )
+        self.http_connections_refused: Counter = out.counter(
+            "http_connections_refused", "Connections answered with 503 because there was no descriptor for them."
+        )
+        self.http_connections_cut: Mapping[str, Counter] = out.counters(
+            "http_connections_cut",
+            "Connections ended for a deadline, or, as the oldest idle one, to make room.",
+            reason=ConnectionCut,
         )
         self.requests_refused: Mapping[str, Counter] = out.counters(
             "requests_refused", "Requests turned away because of a limit.", code=Refusal

@@ -25,7 +25,7 @@ def check_local(request: web.Request, *, hosts: frozenset[str], origins: frozens
     origin = request.headers.get("Origin")
     if origin is None or request.method in _SAFE or origin in origins or "*" in origins:
         return
-    if urlsplit(origin).netloc.lower() != request.headers.get("Host", "").lower():
+    if _netloc_of(origin) != request.headers.get("Host", "").lower():
         raise NotPermitted("Pages of this origin may not do this: see RUNWIRE_CORS_ORIGINS.", code="origin_refused")
 
 
@@ -34,6 +34,13 @@ def _name_of(host: str) -> str | None:
         return urlsplit(f"//{host}").hostname
     except ValueError:
         return host
+
+
+def _netloc_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # brackets that do not close
+        return None
 
 
 def _is_address(host: str) -> bool:
