@@ -35,7 +35,7 @@ from runwire.db.tenancy import check_isolation
 from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseUnavailable, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
-from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Worker
+from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Seat, Worker
 from runwire.orchestrate.sessions import Taken, WorkerFacts, WorkerSession
 from runwire.orchestrate.watch import Watch
 from runwire.publish import Publisher, PublishWorker, Shards
@@ -91,6 +91,10 @@ class Links:
         if self.worker is not None:
             self.worker.wake()
         self.tell_others(RUNS_CLAIMABLE, [agent])
+
+    def seat(self, run_id: str, agent: str) -> Seat | None:
+        """Room for a new run at this process's worker."""
+        return self.worker.seat(run_id, agent) if self.worker is not None else None
 
     def cancelled(self, run_id: str) -> None:
         if self.worker is not None:
@@ -503,6 +507,7 @@ class Assembly:
             on_claimable=self._links.claimable,
             on_cancel=self._links.cancelled,
             open_max=settings.runs_open_max,
+            seat=self._links.seat,
         )
         services = Services(
             control=control,

@@ -175,6 +175,20 @@ async def test_the_outbox_row_goes_with_the_terminal_event(database: str) -> Non
         await publisher.aclose()
 
 
+async def test_the_terminal_event_says_on_the_bus_how_its_run_ended(database: str) -> None:
+    async with stages(database) as s:
+        fence = await written(s, "r", events=3)
+        bus = RecordingBus()
+        publisher = s.publisher(bus)
+        publisher.mark_dirty(["r"], by="local")
+        await drained(publisher)
+        await s.log.append("r", [RUN_FINISHED], fence=fence, source=Source.API, change=Change(RunState.FAILED))
+        publisher.mark_dirty(["r"], by="local")
+        await drained(publisher)
+        assert [message.outcome for message in bus.messages] == [None, "failed"]
+        await publisher.aclose()
+
+
 async def test_the_sweep_finds_what_every_hint_lost_and_says_so(database: str) -> None:
     async with stages(database) as s:
         await written(s, "r", events=2)

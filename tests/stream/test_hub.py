@@ -9,6 +9,7 @@ from dataclasses import replace
 from math import inf
 from typing import Any
 
+import msgspec
 import pytest
 
 from runwire.bus import Published
@@ -27,6 +28,7 @@ from runwire.stream.writes import Writes, Written
 from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
 from stream.feed import CountingReader, Feed, count, fresh_metrics
 from stream.screen import Connected, Screen
+from waiting import eventually
 
 
 class Seat:
@@ -608,3 +610,27 @@ async def test_whom_nothing_could_be_added_for_goes_on_by_itself_from_where_it_i
         assert [seat.screen.seqs for seat in seats] == [[1, 2, 3, 4]] * len(seats)
         for screen in connected:
             screen.close()
+
+
+@pytest.mark.parametrize("told", ["with the event", "later"])
+async def test_a_terminal_event_that_says_how_the_run_ended_needs_no_read(
+    db: Database, feed: Feed, bus: MemoryBus, told: str
+) -> None:
+    async with bench(db, bus) as b:
+        await feed.add(2)
+        await b.hub.subscribe()
+        await b.hub.locate()
+        seat = Seat()
+        await seat.reach_the_tail_of(b.hub)
+        await feed.append(end="failed")
+        bare = Published(feed.run_id, 3, 3, tuple(feed.events[2:]))
+        if told == "later":
+            await bus.publish([bare])
+            await asyncio.sleep(0)
+            assert seat.woken == 0
+        await bus.publish([msgspec.structs.replace(bare, outcome="failed")])
+        await eventually(lambda: seat.woken == 1)
+        assert b.hub.end == End("failed", 3)
+        assert b.hub.ended_for(seat.cursor) is not None
+        assert not b.hub.wants_end
+        # CatchUp did not run: nothing but the bus was heard.

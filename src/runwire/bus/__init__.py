@@ -18,7 +18,8 @@ from runwire.model.event import StoredEvent
 class Published(msgspec.Struct, frozen=True):
     """Events `first_seq` to `last_seq` of a run, now published. `events` is None where the bus carries only the hint.
 
-    `traceparent` (W3C) is the run's, when it is sampled and the bus carries it.
+    `traceparent` (W3C) is the run's, when it is sampled and the bus carries it. `outcome` is the run's terminal state,
+    when the last event is its terminal event and the bus carries it.
     """
 
     run_id: str
@@ -26,6 +27,7 @@ class Published(msgspec.Struct, frozen=True):
     last_seq: int
     events: tuple[StoredEvent, ...] | None
     traceparent: str | None = None
+    outcome: str | None = None
 
 
 Deliver: TypeAlias = Callable[[Published], None]

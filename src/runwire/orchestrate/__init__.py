@@ -2,6 +2,7 @@
 
 from runwire.orchestrate.control import RunControl, RunPage, RunView, Started, StartRequest
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper
+from runwire.orchestrate.seat import Seat
 from runwire.orchestrate.worker import Worker
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "RunControl",
     "RunPage",
     "RunView",
+    "Seat",
     "StartRequest",
     "Started",
     "Worker",

@@ -41,3 +41,30 @@ class Claim:
     def resumed(self) -> bool:
         """Its last owner died, or handed it over, in the middle."""
         return self.was == "started"
+
+    @classmethod
+    def of_start(
+        cls, run_id: str, *, agent: str, input_: bytes, traceparent: str | None, worker_id: str, span_id: str | None
+    ) -> Claim:
+        """The claim of a run that was stored with its worker as its owner."""
+        return cls(
+            run_id=run_id,
+            agent=agent,
+            input=input_,
+            last_seq=0,
+            fence=1,
+            attempt=1,
+            traceparent=traceparent,
+            was="pending",
+            cancel_requested=False,
+            age_s=0.0,
+            waited_s=0.0,
+            worker_id=worker_id,
+            span_id=span_id,
+            earlier_span_id=None,
+            lost_worker_id=None,
+            earlier_from_us=None,
+            earlier_until_us=None,
+            next_node=None,
+            state=None,
+        )

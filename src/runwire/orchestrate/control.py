@@ -5,9 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
+import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,7 +16,9 @@ from runwire.db import Database, Row, Statements, load_sql, seen_by
 from runwire.errors import InvalidRequest, RunClosed, RunNotFound, SignalNotTaken, StartConflict, UnknownAgent
 from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
+from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.open_runs import OpenRuns
+from runwire.orchestrate.seat import Seat
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.traceparent import sampled_trace_id
 
@@ -43,6 +46,21 @@ class StartRequest:
         """A hash of what the caller asked for: the same request sent again has the same one."""
         asked = (self.agent, self.run_id, self.input, self.external, self.lease_s)
         return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
+
+
+class _NewRun(NamedTuple):
+    """The arguments of `start`, but for its worker. `sampled` is the traceparent again, of a run that is traced."""
+
+    run_id: str
+    tenant: str
+    agent: str
+    external: bool
+    lease_s: float
+    traceparent: str | None
+    idempotency_key: str | None
+    request_hash: bytes
+    input: bytes
+    sampled: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +118,12 @@ class RunControl:
         on_cancel: Callable[[str], None],
         open_max: int = 0,
         tenant: str | None = None,
+        seat: Callable[[str, str], Seat | None] = lambda _run_id, _agent: None,
     ) -> None:
         """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. With a `tenant` all is done
-        on its behalf: what belongs to others is not there.
+        on its behalf: what belongs to others is not there. `seat(run_id, agent)`: room at a worker of this process.
         """
+        self._seat = seat
         self._whole_database = database
         self._database: Statements = seen_by(database, tenant)
         self._tenant = tenant
@@ -135,7 +155,7 @@ class RunControl:
         run_id = new_run_id() if request.run_id is None else checked_run_id(request.run_id)
         await self._open_runs.admit()
         fingerprint = request.fingerprint()
-        run = (
+        run = _NewRun(
             run_id,
             self._tenant or request.tenant,
             request.agent,
@@ -145,11 +165,18 @@ class RunControl:
             request.idempotency_key,
             fingerprint,
             msgspec.json.encode(request.input or {}),
+            request.traceparent if request.sampled else None,
         )
-        if not await self._make(run, request.traceparent if request.sampled else None):
+        # A tenant's role may not name a worker: its runs are claimed as soon as they are stored.
+        seat = None if request.external or self._tenant is not None else self._seat(run_id, request.agent)
+        if seat is not None:
+            made = await self._make_seated(seat, run)
+        else:
+            made = await self._make(run)
+            if made and not request.external:
+                self._on_claimable(request.agent)
+        if not made:
             return await self._started_before(run_id, request, fingerprint)
-        if not request.external:
-            self._on_claimable(request.agent)
         return Started(run_id, created=True, fence=1 if request.external else None)
 
     async def view(self, run_id: str) -> RunView:
@@ -212,15 +239,34 @@ class RunControl:
         self._on_claimable(view.agent)
         return view
 
-    async def _make(self, run: tuple[object, ...], traceparent: str | None) -> bool:
+    async def _make_seated(self, seat: Seat, run: _NewRun) -> bool:
+        """As `_make`; the run is the worker's from the beginning, and walked at once."""
+        span_id = None if run.sampled is None else secrets.token_hex(8)
+        with seat:
+            row = await self._database.fetchrow(
+                _SQL["start"], *run._replace(lease_s=seat.lease_s), seat.worker_id, span_id
+            )
+            if row is not None:
+                claim = Claim.of_start(
+                    run.run_id,
+                    agent=run.agent,
+                    input_=run.input,
+                    traceparent=run.traceparent,
+                    worker_id=seat.worker_id,
+                    span_id=span_id,
+                )
+                seat.take(claim)
+        return row is not None
+
+    async def _make(self, run: _NewRun) -> bool:
         """Whether the run and its outbox row are there now; False when the id or the key is taken."""
         if self._tenant is None:
-            return await self._database.fetchrow(_SQL["start"], *run, traceparent) is not None
+            return await self._database.fetchrow(_SQL["start"], *run, None, None) is not None
         # Two statements: a policy looks at the run the second is for, and sees what earlier statements made.
         async with self._database.transaction() as transaction:
-            made = await transaction.fetchrow(_SQL["start_run"], *run)
+            made = await transaction.fetchrow(_SQL["start_run"], *run[:-1])
             if made is not None:
-                await transaction.execute(_SQL["start_outbox"], made["run_id"], made["run_day"], traceparent)
+                await transaction.execute(_SQL["start_outbox"], made["run_id"], made["run_day"], run.sampled)
         return made is not None
 
     def _check(self, request: StartRequest) -> None:

@@ -1,10 +1,13 @@
 -- name: start
--- A run and its outbox row, or nothing when the id or the idempotency key is taken.
+-- A run and its outbox row, or nothing when the id or the idempotency key is taken. With an owner ($11) it is that
+-- worker's from the beginning, as after `claim`; $12 is the span of its attempt.
 WITH made AS (
     INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
-                      idempotency_key, request_hash, input)
-    VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN 1 ELSE 0 END, CASE WHEN $4 THEN 'external' END,
-            CASE WHEN $4 THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9)
+                      idempotency_key, request_hash, input, attempt, attempt_span, attempt_at)
+    VALUES ($1, $2, $3, $4, CASE WHEN $4 OR $11::text IS NOT NULL THEN 1 ELSE 0 END,
+            CASE WHEN $4 THEN 'external' ELSE $11 END,
+            CASE WHEN $4 OR $11 IS NOT NULL THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9,
+            CASE WHEN $11 IS NOT NULL THEN 1 ELSE 0 END, $12, CASE WHEN $12::text IS NOT NULL THEN now() END)
     ON CONFLICT DO NOTHING
     RETURNING run_id, run_day
 )
@@ -161,6 +164,11 @@ FROM held JOIN runs AS r USING (run_id)
 -- Hands a run over: whoever claims next may have it at once.
 UPDATE runs SET lease_until = now() - interval '1 millisecond', lease_owner = NULL
 WHERE run_id = $1 AND fence = $2 AND state IN ('pending', 'started')
+
+-- name: disown
+-- As `release`, of runs that were started for a worker, which does not know whether they were.
+UPDATE runs SET lease_until = now() - interval '1 millisecond', lease_owner = NULL
+WHERE run_id = ANY ($1::text[]) AND lease_owner = $2 AND fence = 1 AND state = 'pending'
 
 -- name: trace
 SELECT traceparent FROM runs WHERE run_id = $1

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import contextvars
 from collections.abc import Callable
 
 from runwire.append import EventLog
@@ -13,6 +15,7 @@ from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.orchestrator import Walk
+from runwire.orchestrate.seat import Seat
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
@@ -53,6 +56,14 @@ class Worker:
         self._on_claimable = on_claimable
         self._walks: dict[str, Walk] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._reserved = 0
+        self._none_reserved = asyncio.Event()
+        self._none_reserved.set()
+        self._crowded = True
+        """Older runs may wait for room: who starts one now gets in line."""
+        self._doubtful: set[str] = set()
+        """Started for this worker, it does not know whether with success: to be given up."""
+        self._context: contextvars.Context | None = None
         self._wake = asyncio.Event()
         self._stopping = False
         self._drained = asyncio.Event()
@@ -66,6 +77,18 @@ class Worker:
         """A run may be claimable: looks at once instead of at the next poll."""
         self._wake.set()
 
+    def seat(self, run_id: str, agent: str) -> Seat | None:
+        """Room for a run that is about to be started; None where it has to wait for its turn, or for another worker.
+
+        Only for a worker whose loop runs and left nothing unclaimed: a new run overtakes no older one.
+        """
+        room = self._concurrency - len(self._walks) - self._reserved
+        if self._crowded or self._stopping or self._context is None or room <= 0 or self._agents.get(agent) is None:
+            return None
+        self._reserved += 1
+        self._none_reserved.clear()
+        return Seat(run_id, self._worker_id, self._lease_s, self._begin_seated, self._leave_seat)
+
     def cancel(self, run_id: str) -> None:
         """Cancellation of a run was requested: interrupts it if it is walked here."""
         walk = self._walks.get(run_id)
@@ -74,6 +97,7 @@ class Worker:
 
     async def run(self) -> None:
         """Claims and walks until cancelled or drained."""
+        self._context = contextvars.copy_context()
         heartbeat = asyncio.create_task(self._keep_leases(), name="leases")
         heartbeat.add_done_callback(lambda _: self._wake.set())
         try:
@@ -103,12 +127,15 @@ class Worker:
 
     async def claim(self) -> int:
         """One step: takes what is claimable and fits, and starts walking it. How many runs that were."""
-        room = min(self._concurrency - len(self._walks), _CLAIM_MAX)
+        await self._disown()
+        room = min(self._concurrency - len(self._walks) - self._reserved, _CLAIM_MAX)
         if room <= 0 or self._stopping:
+            self._crowded = True
             return 0
         rows = await self._database.fetch(_SQL["claim"], list(self._agents.names), room, self._worker_id, self._lease_s)
         for row in rows:
             self._begin(Claim(**row))
+        self._crowded = len(rows) == room
         return len(rows)
 
     async def heartbeat(self) -> None:
@@ -125,6 +152,21 @@ class Worker:
                 self._lose(walk)
             elif row["cancel_requested"]:
                 walk.cancel()
+
+    def _begin_seated(self, claim: Claim) -> None:
+        """In the worker's context, not in that of the request that started the run."""
+        if self._context is None or self._stopping:
+            self._doubtful.add(claim.run_id)
+        else:
+            self._context.run(self._begin, claim)
+
+    def _leave_seat(self, doubtful: str | None) -> None:
+        self._reserved -= 1
+        if not self._reserved:
+            self._none_reserved.set()
+        if doubtful is not None:
+            self._doubtful.add(doubtful)
+            self._wake.set()
 
     def _begin(self, claim: Claim) -> None:
         agent = self._agents.get(claim.agent)
@@ -160,7 +202,7 @@ class Worker:
             return
         finally:
             self._forget(walk)
-            if len(self._walks) == self._concurrency - 1 or reached is RunState.WAITING:
+            if self._crowded or reached is RunState.WAITING:
                 self._wake.set()  # there is room again, or a signal was there before the run waited for it
 
     def _forget(self, walk: Walk) -> None:
@@ -178,6 +220,13 @@ class Worker:
             return False
         self._on_claimable(walk.claim.agent)
         return released != "UPDATE 0"
+
+    async def _disown(self) -> None:
+        """Gives up the runs that were started for this worker and are not walked here."""
+        if self._doubtful:
+            doubtful = list(self._doubtful)
+            await self._database.execute(_SQL["disown"], doubtful, self._worker_id)
+            self._doubtful.difference_update(doubtful)
 
     async def _claim_or_wait_out(self) -> int:
         try:
@@ -202,6 +251,9 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         # Each has let go of its run, but for those that were cancelled before they began.
         await asyncio.gather(*(self._release(walk) for walk in walks if walk in self._walks.values()))
+        await self._none_reserved.wait()  # starts under way, each bounded by the time-out of its statement
+        with contextlib.suppress(DatabaseUnavailable):  # their leases end by themselves
+            await self._disown()
 
 
 def _tell_lost(walk: Walk) -> None:

@@ -1,7 +1,8 @@
 -- name: claim
 -- The events each of these runs has beyond its cursor, with the cursor moved past them when this transaction commits.
 -- The row lock is what keeps a run to one publisher and its events in seq order; a locked run is somebody else's and
--- is left alone, as is one whose shard is somebody else's by now. The row of a run goes with its terminal event.
+-- is left alone, as is one whose shard is somebody else's by now. The row of a run goes with its terminal event,
+-- which comes with the state that it was stored with.
 WITH asked AS (
     SELECT run_id, ord FROM unnest($1::text[]) WITH ORDINALITY AS a (run_id, ord)
 ), locked AS MATERIALIZED (
@@ -26,7 +27,8 @@ WITH asked AS (
     DELETE FROM run_outbox AS o USING reached AS r WHERE o.run_id = ANY (ARRAY[r.run_id]) AND r.closed
 )
 SELECT run_id, seq, ts_us, type, name, fn, traceparent,
-       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us
+       (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now_us,
+       CASE WHEN type = 'RunFinished' THEN (SELECT r.state::text FROM runs AS r WHERE r.run_id = taken.run_id) END AS outcome
 FROM taken ORDER BY ord, seq
 
 -- name: unpublished

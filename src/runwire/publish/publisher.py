@@ -234,4 +234,4 @@ class Publisher:
 def _message(run_id: str, rows: Iterable[Row]) -> Published:
     run = list(rows)
     events = tuple([StoredEvent(row[1], row[2], row[3], row[4], row[5]) for row in run])
-    return Published(run_id, events[0].seq, events[-1].seq, events, run[0]["traceparent"])
+    return Published(run_id, events[0].seq, events[-1].seq, events, run[0]["traceparent"], run[-1]["outcome"])

@@ -239,6 +239,9 @@ class Hub:
             self.published = max(self.published, message.last_seq)
             return
         events = _carried(message)
+        if message.outcome is not None and self.end is None:
+            self.end = End(message.outcome, message.last_seq)
+            self._release_at_end()  # the terminal event may have come before
         if events and message.first_seq == tail + 1 and self.published == tail:  # as it nearly always is
             self.published = message.last_seq
             self._append(events)
