@@ -408,6 +408,8 @@ class Assembly:
             spans=spans,
             worker_id=worker_id,
             concurrency=settings.worker_concurrency,
+            threads=settings.worker_threads,
+            state_max_bytes=settings.state_max_bytes,
             lease_s=settings.lease_s,
             heartbeat_s=settings.lease_heartbeat_s,
             poll_s=settings.worker_poll_s,
@@ -508,6 +510,7 @@ class Assembly:
             on_cancel=self._links.cancelled,
             open_max=settings.runs_open_max,
             seat=self._links.seat,
+            state_max_bytes=settings.state_max_bytes,
         )
         services = Services(
             control=control,

@@ -251,9 +251,21 @@ class GraphError(RunwireError):
     code = "invalid_graph"
 
     def __init__(self, agent: str, problems: tuple[str, ...]) -> None:
-        super().__init__(f"agent {agent!r}: " + "; ".join(problems))
+        # Its name may be what is wrong with it, and anything at all.
+        shown = repr(agent) if type(agent) is str else "without a name"
+        super().__init__(f"agent {shown}: " + "; ".join(problems))
         self.agent = agent
         self.problems = problems
+
+
+class StateRefused(RunwireError):
+    """A state that no checkpoint can hold: `bad_state`, or `state_too_large`."""
+
+    code = "bad_state"
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 class NodeFailed(RunwireError):

@@ -146,6 +146,15 @@ class Settings(BaseSettings):
     )
 
     # orchestrate
+    state_max_bytes: int = Field(
+        1024 * 1024,
+        ge=1024,
+        le=256 * 1024 * 1024,
+        description="Bytes of JSON the state of a run may have; a node that leaves more fails with `state_too_large`.",
+    )
+    worker_threads: int = Field(
+        32, ge=1, le=1000, description="Threads of a worker in which plain nodes, those that are not `async`, run."
+    )
     worker_concurrency: int = Field(200, ge=1, le=10_000, description="Runs one worker walks at once.")
     worker_id: str = Field(
         default_factory=socket.gethostname,

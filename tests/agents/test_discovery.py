@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -12,6 +15,7 @@ import pytest
 from runwire.agents import discovery
 from runwire.agents.discovery import find_agents
 from runwire.errors import ConfigurationError
+from runwire.telemetry.logs import configure_logging, get_logger
 
 Write = Callable[[str, str], None]
 
@@ -110,6 +114,74 @@ def test_a_module_that_fails_while_it_is_imported_is_a_problem_like_any_other(wr
     told = problems("shop_e:x", "no_such_module:y")
     assert len(told) == 2
     assert "shop_e:x" in told[0]
+
+
+@pytest.mark.parametrize(
+    ("body", "said", "line"),
+    [
+        ("import sys\nsys.exit(1)", "SystemExit: 1", 2),
+        ("raise SystemExit", "SystemExit", 1),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt", 1),
+        ("raise GeneratorExit('over')", "GeneratorExit: over", 1),
+        ("raise BaseExceptionGroup('both', [SystemExit(1)])", "BaseExceptionGroup: both", 1),
+        ("import argparse\nargparse.ArgumentParser().parse_args(['--what'])", "SystemExit: 2", 2),
+        ("import asyncio\nraise asyncio.CancelledError", "CancelledError", 2),
+        ("raise ValueError('at\\nimport')", "ValueError: at", 1),
+        ("import no_such_dependency", "ModuleNotFoundError: No module named 'no_such_dependency'", 1),
+        ("def f(): return f()\nf()", "RecursionError", 1),
+        ("this is no python", "SyntaxError", 1),
+        ("from runwire import Wait\nWait('needs approval', then='X')", "NodeFailed: a Wait's signal must match", 2),
+        ("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E", "E (", 3),
+    ],
+)
+def test_whatever_a_module_raises_is_said_with_its_file_and_line(write: Write, body: str, said: str, line: int) -> None:
+    write("shop_g", body)
+    (told,) = problems("shop_g:x")
+    assert told.startswith(f"RUNWIRE_AGENTS: shop_g:x cannot be loaded: {said}")
+    assert told.endswith(f"shop_g.py:{AGENT.count(chr(10)) + line})")
+    assert "\n" not in told
+
+
+def test_an_attribute_may_raise_too(write: Write) -> None:
+    write("shop_h", "def __getattr__(name):\n    raise SystemExit(name)\n")
+    (told,) = problems("shop_h:triage")
+    assert "SystemExit: triage" in told
+
+
+@pytest.mark.parametrize("reference", ["shop", "./shop.py:a", "shop/agents.py:a", "shop:", ":a", " ", "shop:a b", ""])
+def test_a_reference_that_is_none_says_how_one_is_written(reference: str) -> None:
+    (told,) = problems(reference)
+    assert told == f"RUNWIRE_AGENTS: {reference!r} must be written as module:object, e.g. shop.agents:triage"
+
+
+def test_what_a_module_prints_and_sets_up_for_its_log_is_not_in_ours(
+    write: Write, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = io.StringIO()
+    configure_logging(stream=stream)
+    write(
+        "shop_i",
+        "import logging, structlog\nprint('hello')\nlogging.basicConfig(level=logging.DEBUG, force=True)\n"
+        "logging.disable(logging.CRITICAL)\nstructlog.configure(processors=[])\ntriage = made('triage')\n",
+    )
+    assert "triage" in find_agents(["shop_i:triage"]).names
+    logging.getLogger("theirs").warning("card %s", "bob@example.com")
+    get_logger().warning("ours", fact=1)
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "hello\n")
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert [(line["event"], line.get("message"), line.get("fact")) for line in lines] == [
+        ("library", "card %s", None),
+        ("ours", None, 1),
+    ]
+
+
+def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert find_agents().names == ("explore", "golden")
 
 
 def test_two_agents_of_one_name_are_refused(write: Write) -> None:

@@ -43,10 +43,6 @@ async def labels(s: Stages, run_id: str) -> list[str]:
 # ------------------------------------------------------------------ nodes that break the rules
 
 
-def not_a_coroutine(_ctx: Context, _state: Count) -> Any:
-    return None
-
-
 def raises_before_it_is_awaited(_ctx: Context, _state: Count) -> Any:
     raise ValueError("secret")
 
@@ -66,7 +62,6 @@ async def stops_the_interpreter(_ctx: Context, _state: Count) -> None:
 @pytest.mark.parametrize(
     ("node", "code"),
     [
-        (not_a_coroutine, "exception"),
         (raises_before_it_is_awaited, "exception"),
         (puts_what_is_no_json_into_its_state, "bad_state"),
         (puts_another_type_into_its_state, "bad_state"),

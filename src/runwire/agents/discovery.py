@@ -2,31 +2,37 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Iterable
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from runwire.errors import ConfigurationError, GraphError
 from runwire.model.graph import Agent, Agents
+from runwire.model.names import class_name
+from runwire.telemetry.logs import logging_kept
 
 ENTRY_POINT_GROUP = "runwire.agents"
+_SAID_CHARS: Final = 300
 
 
 def find_agents(references: Iterable[str] = ()) -> Agents:
     """Agents by entry point, then by `module:object`; the working directory is importable, as for `python -m`.
 
-    Raises ConfigurationError naming every one that cannot be loaded or whose graph cannot run.
+    Raises ConfigurationError naming every one that cannot be loaded or whose graph cannot run. Whatever a module does
+    while it is imported, this process goes on with its logging and its standard output as they were.
     """
     agents = Agents()
     problems: list[str] = []
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         _add(agents, f"{entry_point.module}:{entry_point.attr}", problems, told_by=f"entry point {entry_point.name}")
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    with contextlib.suppress(OSError):  # a working directory that is gone holds no module
+        here = str(Path.cwd())
+        if here not in sys.path:
+            sys.path.append(here)
     for reference in references:
         _add(agents, reference, problems, told_by="RUNWIRE_AGENTS")
     if problems:
@@ -36,17 +42,46 @@ def find_agents(references: Iterable[str] = ()) -> Agents:
 
 def _add(agents: Agents, reference: str, problems: list[str], *, told_by: str) -> None:
     module_name, _, path = reference.partition(":")
-    try:
-        found: Any = import_module(module_name)
-        for part in path.split("."):
-            found = getattr(found, part)
-    except Exception as error:  # noqa: BLE001  # a module may raise anything while it is imported
-        problems.append(f"{told_by}: {reference} cannot be loaded: {type(error).__name__}: {error}")
-        return
-    if not isinstance(found, Agent):
-        problems.append(f"{told_by}: {reference} is a {type(found).__name__}, not a runwire.Agent")
+    if not all(part.isidentifier() for name in (module_name, path) for part in name.split(".")):
+        problems.append(f"{told_by}: {reference!r} must be written as module:object, e.g. shop.agents:triage")
         return
     try:
+        # What is printed on the way is no line of the log.
+        with logging_kept(), contextlib.redirect_stdout(sys.stderr):
+            found: Any = import_module(module_name)
+            for part in path.split("."):
+                found = getattr(found, part)
+        if not issubclass(type(found), Agent):
+            problems.append(f"{told_by}: {reference} is a {class_name(type(found))}, not a runwire.Agent")
+            return
         agents.add(found)
     except GraphError as error:
         problems.append(f"{told_by}: {error}")
+    except BaseException as error:  # noqa: BLE001  # a module may raise anything while it is imported, SystemExit included
+        said = f"{class_name(type(error))}: {_first_line(error)}".rstrip(": ")
+        problems.append(f"{told_by}: {reference} cannot be loaded: {said}{_where(error, module_name)}")
+
+
+def _where(error: BaseException, module_name: str) -> str:
+    """` (file:line)`: of the module's own package where the error came by there, else of what it called."""
+    if isinstance(error, SyntaxError) and type(error.filename) is str:
+        return f" ({error.filename}:{error.lineno})"
+    package = module_name.partition(".")[0]
+    own = other = ""
+    at = error.__traceback__
+    while at is not None:
+        file = at.tb_frame.f_code.co_filename
+        name = at.tb_frame.f_globals.get("__name__")
+        if type(name) is str and name.partition(".")[0] == package and name != __name__:
+            own = f" ({file}:{at.tb_lineno})"
+        elif name != __name__ and not file.startswith("<frozen "):
+            other = f" ({file}:{at.tb_lineno})"
+        at = at.tb_next
+    return own or other
+
+
+def _first_line(error: BaseException) -> str:
+    try:
+        return (str(error).strip().splitlines() or [""])[0][:_SAID_CHARS]
+    except BaseException:  # noqa: BLE001  # an exception's text is code, too
+        return ""

@@ -9,6 +9,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from runwire.errors import InvalidRequest
+from runwire.model.names import code_of
 
 VERSION: Final = 1
 
@@ -22,7 +23,6 @@ Fn = Annotated[str, msgspec.Meta(pattern=FN_PATTERN, max_length=256)]
 """An identifier, dotted or with colons: `ensureDevice.check`, `error:timeout:openApp`."""
 
 _FN = re.compile(FN_PATTERN)
-_CODE = re.compile(r"^[a-z][a-z0-9_]{0,47}$(?!\n)")
 
 
 class EventType(StrEnum):
@@ -72,14 +72,14 @@ class Event(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=
 
 def debug_trace(fn: str) -> NewEvent:
     """A DebugTrace. Raises InvalidRequest when `fn` is not an identifier, so a payload cannot slip in as one."""
-    if not _FN.match(fn):
+    if not (isinstance(fn, str) and _FN.match(fn)):
         raise InvalidRequest("fn must be an identifier, dotted or with colons", code="invalid_fn")
     return NewEvent(EventType.DEBUG_TRACE, fn=fn)
 
 
 def error_trace(code: str, fn: str) -> NewEvent:
     """The DebugTrace of a failure, `error:<code>:<fn>`; a code that is not bounded snake_case becomes `exception`."""
-    return debug_trace(f"error:{code if _CODE.match(code) else 'exception'}:{fn}")
+    return debug_trace(f"error:{code_of(code)}:{fn}")
 
 
 RUN_STARTED: Final = NewEvent(EventType.RUN_STARTED)

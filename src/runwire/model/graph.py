@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import math
-import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from functools import cached_property
+from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from runwire.clock import longest_pause_s
-from runwire.errors import GraphError
+from runwire.errors import GraphError, NodeFailed
+from runwire.model.declaration import END, is_async, is_name, problems_of, problems_of_graph
 from runwire.model.event import NAME_PATTERN
+from runwire.model.names import class_name
+from runwire.model.state import StateType
 
-END: Final = "END"
-"""Where a run goes when it is done: name it in `to`, or return it from a node."""
+__all__ = ["DEFAULT_TIMEOUT_S", "END", "Agent", "Agents", "Context", "Node", "NodeFn", "Wait"]
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 
 S = TypeVar("S")
-_NAME = re.compile(NAME_PATTERN)
-_NODE_NAME = re.compile(r"^[A-Za-z_][A-Za-z0-9_]{0,63}$")  # so that it can stand in a DebugTrace's fn
 
 
 class Context(Protocol):
@@ -36,15 +35,26 @@ class Context(Protocol):
         """1 for the first try of this node since it was entered, then 2, 3, ..."""
 
     def trace(self, fn: str) -> None:
-        """Appends a DebugTrace, durable before the node's NodeFinished. `fn` is an identifier, never a payload."""
+        """Appends a DebugTrace, durable before the node's NodeFinished. `fn` is an identifier, never a payload.
+
+        May be called from any thread. Raises InvalidRequest for what is no identifier, RuntimeError once the node has
+        ended.
+        """
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Returned by a node: the run rests in `waiting`, holding no worker, until `POST .../signal` names `signal`."""
+    """Returned by a node: the run rests in `waiting`, holding no worker, until `POST .../signal` names `signal`.
+
+    Raises NodeFailed (`bad_wait`) for a signal that nobody could send: the name must match `NAME_PATTERN`.
+    """
 
     signal: str
     then: str
+
+    def __post_init__(self) -> None:
+        if not is_name(self.signal):
+            raise NodeFailed("bad_wait", f"a Wait's signal must match {NAME_PATTERN}", retry=False)
 
 
 BACKOFF_MAX_S: Final = 60.0
@@ -53,11 +63,16 @@ _RETRIES_COUNTED: Final = 1_000_000_000
 _PAUSES_COUNTED: Final = 65  # from there on they are all as long
 
 NodeFn = Callable[[Context, S], Awaitable[str | Wait | None]]
+PlainNodeFn = Callable[[Context, S], str | Wait | None]
+AnyNodeFn = NodeFn[S] | PlainNodeFn[S]
 
 
 @dataclass(frozen=True, slots=True)
 class Node(Generic[S]):
-    """A step of an agent. `fn_name` is its identifier in error traces (`OpenApp` -> `openApp`)."""
+    """A step of an agent. `fn_name` is its identifier in error traces (`OpenApp` -> `openApp`).
+
+    With `in_thread` its function is a plain one, to be called where it may block; it gives its result at once.
+    """
 
     name: str
     run: NodeFn[S]
@@ -66,6 +81,7 @@ class Node(Generic[S]):
     retries: int
     backoff_s: float
     on_error: str | None
+    in_thread: bool = False
 
     @property
     def fn_name(self) -> str:
@@ -90,8 +106,8 @@ class Node(Generic[S]):
 class Agent(Generic[S]):
     """A named graph of nodes over a state that is checkpointed after each of them.
 
-    `state` is a dataclass or msgspec.Struct; a run's `input` (a JSON object) is converted to it, and it is what
-    nodes read and change in place. See `node` for the rest and `check` for what is refused at start-up.
+    `state` is a dataclass, a msgspec.Struct or a pydantic model; a run's `input` (a JSON object) is converted to it,
+    and it is what nodes read and change in place. See `node` for the rest and `check` for what is refused at start-up.
     """
 
     def __init__(self, name: str, *, start: str, state: type[S]) -> None:
@@ -99,7 +115,12 @@ class Agent(Generic[S]):
         self.start = start
         self.state = state
         self._nodes: dict[str, Node[S]] = {}
-        self._declared_twice: list[str] = []
+        self._misdeclared: list[str] = []
+
+    @cached_property
+    def state_type(self) -> StateType[S]:
+        """How the state is read and written. Raises what the class raises; `check` has said so before."""
+        return StateType(self.state)
 
     @property
     def nodes(self) -> Mapping[str, Node[S]]:
@@ -114,8 +135,8 @@ class Agent(Generic[S]):
         retries: int = 0,
         backoff_s: float = 0.2,
         on_error: str | None = None,
-    ) -> Callable[[NodeFn[S]], NodeFn[S]]:
-        """Declares the decorated coroutine function as a node.
+    ) -> Callable[[AnyNodeFn[S]], AnyNodeFn[S]]:
+        """Declares the decorated function as a node: `async def`, or a plain one, which is called in a thread.
 
         Its name is the function's in CamelCase unless given. With one `to` the function may return None; otherwise
         it returns one of them, or `Wait(signal, then=one_of_them)`. A try is cut after `timeout_s` seconds;
@@ -123,63 +144,44 @@ class Agent(Generic[S]):
         A node may run again after a crash, so its effects outside the state should be idempotent.
         """
 
-        def declare(fn: NodeFn[S]) -> NodeFn[S]:
-            node_name = name or "".join(part.capitalize() for part in getattr(fn, "__name__", "").split("_"))
-            if node_name in self._nodes:
-                self._declared_twice.append(node_name)
-            targets = (to,) if isinstance(to, str) else tuple(to)
-            self._nodes[node_name] = Node(node_name, fn, targets, timeout_s, retries, backoff_s, on_error)
+        def declare(fn: AnyNodeFn[S]) -> AnyNodeFn[S]:
+            node_name = "".join(part.capitalize() for part in _written_name(fn).split("_")) if name is None else name
+            try:
+                if node_name in self._nodes:
+                    self._misdeclared.append(f"node {node_name!r} is declared twice")
+                targets = (to,) if isinstance(to, str) else tuple(to)
+            except TypeError:  # a name that is not hashable, targets that are not iterable
+                kind = class_name(type(to))
+                self._misdeclared.append(
+                    f"node {_written_name(fn)!r} needs a name, and one or several `to`, not {kind}"
+                )
+                return fn
+            self._nodes[node_name] = Node(
+                node_name,
+                cast(NodeFn[S], fn),
+                targets,
+                timeout_s,
+                retries,
+                backoff_s,
+                on_error,
+                in_thread=not is_async(fn),
+            )
             return fn
 
         return declare
 
     def check(self) -> None:
-        """Raises GraphError naming every problem: unknown, unreachable or unnamed nodes, no way to the end."""
-        problems = [f"node {name!r} is declared twice" for name in self._declared_twice]
-        if not _NAME.fullmatch(self.name):
-            problems.append("the agent's name must match " + NAME_PATTERN)
-        if self.start not in self._nodes:
-            problems.append(f"start node {self.start!r} is not declared")
-        for node in self._nodes.values():
-            problems += self._problems_of(node)
+        """Raises GraphError naming every problem of the declaration: names, state, nodes, and the graph they make."""
+        problems = [*self._misdeclared, *problems_of(self.name, self.start, self.state, self._nodes)]
         if not problems:
-            reachable = _closure({self.start}, lambda name: self._nodes[name].exits())
-            problems += [f"node {n!r} cannot be reached from {self.start!r}" for n in self._nodes if n not in reachable]
-            into: dict[str, set[str]] = {}
-            for node in self._nodes.values():
-                for target in node.exits():
-                    into.setdefault(target, set()).add(node.name)
-            ending = _closure({END}, lambda name: into.get(name, ()))
-            problems += [f"node {n!r} has no way to the end" for n in self._nodes if n not in ending]
+            problems += problems_of_graph(self.start, self._nodes)
         if problems:
             raise GraphError(self.name, tuple(problems))
 
-    def _problems_of(self, node: Node[S]) -> list[str]:
-        problems = []
-        if not _NODE_NAME.fullmatch(node.name) or node.name == END:
-            problems.append(f"node name {node.name!r} must match {_NODE_NAME.pattern} and not be {END!r}")
-        if not node.to:
-            problems.append(f"node {node.name!r} leads nowhere")
-        problems += [
-            f"node {node.name!r} leads to unknown node {target!r}"
-            for target in node.exits()
-            if target != END and target not in self._nodes
-        ]
-        # Said this way round so that NaN is refused too.
-        if not (0 < node.timeout_s < math.inf and node.retries >= 0 and 0 <= node.backoff_s < math.inf):
-            problems.append(f"node {node.name!r} needs finite timeout_s > 0, retries >= 0 and finite backoff_s >= 0")
-        return problems
 
-
-def _closure(seeds: set[str], neighbours: Callable[[str], Iterable[str]]) -> set[str]:
-    seen = set(seeds)
-    frontier = list(seeds)
-    while frontier:
-        for name in neighbours(frontier.pop()):
-            if name not in seen and name != END:
-                seen.add(name)
-                frontier.append(name)
-    return seen
+def _written_name(fn: object) -> str:
+    name = getattr(fn, "__name__", "")
+    return name if type(name) is str else ""
 
 
 class Agents:

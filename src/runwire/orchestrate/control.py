@@ -13,9 +13,18 @@ from typing import Any, NamedTuple
 import msgspec
 
 from runwire.db import Database, Row, Statements, load_sql, seen_by
-from runwire.errors import InvalidRequest, RunClosed, RunNotFound, SignalNotTaken, StartConflict, UnknownAgent
+from runwire.errors import (
+    InvalidRequest,
+    RunClosed,
+    RunNotFound,
+    SignalNotTaken,
+    StartConflict,
+    StateRefused,
+    UnknownAgent,
+)
 from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
+from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.orchestrate.seat import Seat
@@ -117,11 +126,13 @@ class RunControl:
         on_claimable: Callable[[str], None],
         on_cancel: Callable[[str], None],
         open_max: int = 0,
+        state_max_bytes: int = STATE_MAX_BYTES,
         tenant: str | None = None,
         seat: Callable[[str, str], Seat | None] = lambda _run_id, _agent: None,
     ) -> None:
-        """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. With a `tenant` all is done
-        on its behalf: what belongs to others is not there. `seat(run_id, agent)`: room at a worker of this process.
+        """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. `state_max_bytes`: of the JSON
+        of a state. With a `tenant` all is done on its behalf: what belongs to others is not there.
+        `seat(run_id, agent)`: room at a worker of this process.
         """
         self._seat = seat
         self._whole_database = database
@@ -130,6 +141,7 @@ class RunControl:
         self._agents = agents
         self._on_claimable = on_claimable
         self._on_cancel = on_cancel
+        self._state_max_bytes = state_max_bytes
         self._open_runs = OpenRuns(database, at_most=open_max)
 
     def on_behalf_of(self, tenant: str | None) -> RunControl:
@@ -141,6 +153,7 @@ class RunControl:
             self._agents,
             on_claimable=self._on_claimable,
             on_cancel=self._on_cancel,
+            state_max_bytes=self._state_max_bytes,
             tenant=tenant,
         )
         bound._open_runs = self._open_runs  # one count for all tenants
@@ -151,7 +164,7 @@ class RunControl:
 
         Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`), StartConflict or Overloaded.
         """
-        self._check(request)
+        stored_input = self._first_state(request)
         run_id = new_run_id() if request.run_id is None else checked_run_id(request.run_id)
         await self._open_runs.admit()
         fingerprint = request.fingerprint()
@@ -164,7 +177,7 @@ class RunControl:
             request.traceparent,
             request.idempotency_key,
             fingerprint,
-            msgspec.json.encode(request.input or {}),
+            stored_input,
             request.traceparent if request.sampled else None,
         )
         # A tenant's role may not name a worker: its runs are claimed as soon as they are stored.
@@ -269,21 +282,25 @@ class RunControl:
                 await transaction.execute(_SQL["start_outbox"], made["run_id"], made["run_day"], run.sampled)
         return made is not None
 
-    def _check(self, request: StartRequest) -> None:
+    def _first_state(self, request: StartRequest) -> bytes:
+        """What the run begins with: its whole state, defaults included, so that a deploy that changes one changes no
+        run that was started before. The input as it came, for an external run.
+        """
+        given = msgspec.json.encode(request.input or {})
         if request.external:
-            return
+            return given
         agent = self._agents.get(request.agent)
         if agent is None:
             raise UnknownAgent(request.agent, known=self._agents.names)
+        state = agent.state_type.from_input(given)
         try:
-            msgspec.convert(request.input or {}, agent.state)
-        except msgspec.ValidationError as error:
-            raise InvalidRequest(f"input: {error}", code="invalid_input") from None
-        except Exception as error:
-            # The state's own checks are its author's code: whatever they raise, this input is what they refused.
-            raise InvalidRequest(
-                f"input: refused by {agent.state.__name__} ({type(error).__name__})", code="invalid_input"
-            ) from error
+            return agent.state_type.save(state, at_most=self._state_max_bytes)[0]
+        except StateRefused as error:
+            if error.code == "state_too_large":
+                why = f"the state it makes has more than {self._state_max_bytes} bytes"
+            else:
+                why = "the state it makes is not the same when it comes back from JSON"
+            raise InvalidRequest(f"input: {why}", code="invalid_input") from None
 
     async def _started_before(self, run_id: str, request: StartRequest, fingerprint: bytes) -> Started:
         tenant = self._tenant or request.tenant

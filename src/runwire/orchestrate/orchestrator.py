@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import traceback
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import msgspec
-
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.clock import monotonic, pause_s, set_within
-from runwire.errors import GraphError, NodeFailed, RunwireError
+from runwire.errors import IllegalAppend, StorageUnavailable
 from runwire.model.event import (
     RUN_FINISHED,
     RUN_STARTED,
@@ -26,7 +22,9 @@ from runwire.model.event import (
 )
 from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Wait
 from runwire.model.run import RunState
+from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.node_try import Ended, NodeContext, Threads, Tried, exit_of, failure_of, judged, run_node
 from runwire.orchestrate.run_log import RunLog
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
@@ -36,36 +34,6 @@ from runwire.telemetry.traceparent import sampled_trace_id
 
 _log = get_logger()
 _STUBBORN_S = 5.0  # how long a node may go on after it was cancelled, before its run goes on without it
-
-
-class _NodeContext:
-    """The `Context` a node sees, for as long as it runs."""
-
-    __slots__ = ("_log", "agent", "attempt", "run_id")
-
-    def __init__(self, log: RunLog, agent: str, attempt: int) -> None:
-        self.run_id = log.run_id
-        self.agent = agent
-        self.attempt = attempt
-        self._log: RunLog | None = log
-
-    def trace(self, fn: str) -> None:
-        if self._log is None:  # a task the node left running; its traces would meet what the walk appends
-            raise RuntimeError("the node has ended: nothing more can be traced")
-        self._log.trace(fn)
-
-    def end(self) -> None:
-        self._log = None
-
-
-@dataclass(frozen=True, slots=True)
-class _Tried:
-    """What came of one try of a node: where it leads, or the code of its failure and what the log may say of it."""
-
-    exit_: str | Wait | None = None
-    code: str | None = None
-    retry: bool = False
-    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 class Walk:
@@ -80,8 +48,10 @@ class Walk:
         metrics: Metrics,
         spans: Spans,
         hand_over: Callable[[Walk], Awaitable[bool]],
+        threads: Threads,
+        state_max_bytes: int = STATE_MAX_BYTES,
     ) -> None:
-        """`hand_over` gives the lease back; whether it did."""
+        """`hand_over` gives the lease back; whether it did. `threads` is the room for nodes that are not `async`."""
         self.claim = claim
         self._hand_over = hand_over
         self._agent = agent
@@ -99,8 +69,12 @@ class Walk:
         self._trace_id = sampled_trace_id(claim.traceparent)
         self._started_at = monotonic() - claim.age_s
         self._saved: bytes | None = claim.state
+        self._threads = threads
+        self._state_max_bytes = state_max_bytes
         self._left = b""  # the state as the last node left it
-        self._node: asyncio.Task[str | Wait | None] | None = None
+        self._next_state: Any = None  # the same, as it comes back from that
+        self._node: asyncio.Task[Ended] | None = None
+        self._abandoned: asyncio.Future[None] | None = None
         self._cancelled = asyncio.Event()
         self._draining = False
         self.lost = False
@@ -111,9 +85,11 @@ class Walk:
     def cancel(self) -> None:
         """The run's cancellation was requested: interrupts the running node, or the pause before its next try."""
         self._log.cancel_requested = True
+        self._log.interrupted.set()
         self._cancelled.set()
-        if self._node is not None:
+        if self._node is not None and self._abandoned is not None:
             self._node.cancel()
+            asyncio.get_running_loop().call_later(_STUBBORN_S, _settle, self._abandoned)
 
     def lose(self) -> None:
         """The run is somebody else's by now, who tells of this turn; what remains is to cancel it."""
@@ -122,6 +98,7 @@ class Walk:
     def drain(self) -> None:
         """Stops at the next checkpoint, leaving the run as it is for another worker."""
         self._draining = True
+        self._log.interrupted.set()
 
     async def run(self) -> RunState | None:
         """The state the run was brought to: terminal, `waiting`, or None when it was left for another worker.
@@ -140,7 +117,7 @@ class Walk:
             earlier=claim.earlier_span_id,
         ) as span:
             try:
-                reached = await self._walk()
+                reached = await self._to_an_end()
             except asyncio.CancelledError:
                 if self.lost:
                     span.discard()
@@ -184,6 +161,22 @@ class Walk:
                 until_us=claim.earlier_until_us,
             )
 
+    async def _to_an_end(self) -> RunState | None:
+        """As `_walk`, where the log cannot take an event: for a while that is waited out, and some causes last."""
+        try:
+            return await self._walk()
+        except StorageUnavailable:
+            if self._draining:
+                return None
+            if not self._log.cancel_requested:
+                raise
+            self._log.forget_held()
+            return await self._cancelled_run()
+        except IllegalAppend:  # the database holds a rule that this event breaks; the end of the run breaks none
+            self._log.forget_held()
+            refused = error_trace("storage_refused", "orchestrator")
+            return await self._finish(RunState.FAILED, "storage_refused", refused)
+
     async def _walk(self) -> RunState | None:
         if self.claim.last_seq == 0:
             self._log.hold(RUN_STARTED, change=Change(RunState.STARTED), stored=self._tell_started)
@@ -210,7 +203,7 @@ class Walk:
                 return step
             name, state = step
 
-    async def _visit(self, node: Node[Any], state: Any) -> tuple[str, Any] | RunState:
+    async def _visit(self, node: Node[Any], state: Any) -> tuple[str, Any] | RunState:  # noqa: PLR0911  # each ends a run
         """One node with its retries: where to go next and with which state, or the state the run came to."""
         attempt = 0
         while True:
@@ -227,7 +220,7 @@ class Walk:
                     span.fail(tried.code)
             if tried.exit_ is not None:
                 told = partial(self._tell_finished, node, attempt, monotonic() - started)
-                return await self._leave(node, state, tried.exit_, told)
+                return await self._leave(node, tried.exit_, told)
             if self._log.cancel_requested:
                 self._observe(node, started, "cancelled")
                 return await self._cancelled_run()
@@ -236,13 +229,15 @@ class Walk:
             self._observe(node, started, "timeout" if code == "timeout" else "failed")
             trace = error_trace(code, node.fn_name)
             state = self._restored()  # what a failed try left half done is not carried on
+            if state is None:
+                return await self._finish(RunState.FAILED, "invalid_input", trace)
             if tried.retry and attempt <= node.retries:
                 await self._log.append(trace)
                 await self._pause(node, attempt)
                 if self._log.cancel_requested:
                     return await self._cancelled_run()
             elif node.on_error is not None:
-                self._log.hold(trace, checkpoint=self._checkpoint(None, node.on_error, self._encoded(state)))
+                self._log.hold(trace, checkpoint=self._checkpoint(None, node.on_error, self._kept))
                 return node.on_error, state
             else:
                 return await self._finish(RunState.FAILED, code, trace)
@@ -255,91 +250,77 @@ class Walk:
             self._first_node = False
             self._metrics.time_to_first_node.observe(monotonic() - self._started_at, self._trace_id)
 
-    async def _try(self, node: Node[Any], state: Any, attempt: int) -> _Tried:
-        context = _NodeContext(self._log, self.claim.agent, attempt)
-        task: asyncio.Task[str | Wait | None] | None = None
+    async def _try(self, node: Node[Any], state: Any, attempt: int) -> Tried:
+        context = NodeContext(self._log, self.claim.agent, attempt)
+        loop = asyncio.get_running_loop()
+        began: asyncio.Future[None] = loop.create_future()
+        self._abandoned = abandoned = loop.create_future()
+        self._node = task = asyncio.create_task(run_node(node, context, state, self._threads, began))
         try:
-            self._node = task = asyncio.ensure_future(node.run(context, state))
-            done, _ = await asyncio.wait({task}, timeout=node.timeout_s)
-            if not done:
-                await self._interrupt(task, node)
-                return _Tried(code="timeout", retry=True)
-            exit_ = self._exit_of(node, task.result())
-            self._left = self._encoded(state)
-        except asyncio.CancelledError:
-            if task is not None and not task.done():
-                await self._interrupt(task, node)
-            walk = asyncio.current_task()
-            if walk is not None and walk.cancelling():  # the walk itself is cancelled, not the node
-                raise
-            return _Tried(code="cancelled")
-        except NodeFailed as error:
-            return _Tried(code=error.code, retry=error.retry)
-        except GraphError:
-            return _Tried(code="bad_exit")
-        except Exception as error:  # noqa: BLE001  # any failure of a node is the run's, never the worker's
-            code = error.code if isinstance(error, RunwireError) else "exception"
-            frames = [f"{f.filename}:{f.lineno} {f.name}" for f in traceback.extract_tb(error.__traceback__)[-5:]]
-            return _Tried(code=code, retry=True, facts={"error_type": type(error).__name__, "frames": frames})
-        else:
-            return _Tried(exit_)
+            if node.in_thread:  # its time counts from when it has a thread
+                await asyncio.wait((task, began, abandoned), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((task, abandoned), timeout=node.timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            if not task.done():
+                await self._interrupt(task, node, began)
+                return Tried(code="cancelled") if abandoned.done() else Tried(code="timeout", retry=True)
+            if task.cancelled():  # before it began, or by itself at its very end
+                return Tried(code="cancelled")
+            if node.in_thread and self._cancelled.is_set():
+                self._tell_abandoned(node)  # its thread cannot be interrupted
+            return judged(partial(self._judge, node, task.result(), state))
+        except asyncio.CancelledError:  # of the walk itself: a node's own ends the node
+            if not task.done():
+                await self._interrupt(task, node, began)
+            raise
         finally:
-            self._node = None
+            self._node = self._abandoned = None
             context.end()
 
-    async def _interrupt(self, task: asyncio.Task[Any], node: Node[Any]) -> None:
+    def _judge(self, node: Node[Any], ended: Ended, state: Any) -> Tried:
+        if ended.error is not None:
+            return failure_of(ended.error)
+        exit_ = exit_of(node, ended.value)
+        self._left, self._next_state = self._agent.state_type.save(state, at_most=self._state_max_bytes)
+        return Tried(exit_)
+
+    async def _interrupt(self, task: asyncio.Task[Ended], node: Node[Any], began: asyncio.Future[None]) -> None:
         """Cancels a node and waits for it, though not for ever: one that will not stop is left behind."""
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=_STUBBORN_S)
-        if not task.done():
-            _log.warning(LogEvent.NODE_FAILED, run_id=self.claim.run_id, node=node.name, code="abandoned")
-        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if not task.done() or (node.in_thread and began.done()):
+            self._tell_abandoned(node)
 
-    def _exit_of(self, node: Node[Any], exit_: str | Wait | None) -> str | Wait:
-        if exit_ is None and len(node.to) == 1:
-            return node.to[0]
-        target = exit_.then if isinstance(exit_, Wait) else exit_
-        if exit_ is None or target not in node.to:
-            raise GraphError(self.claim.agent, (f"node {node.name!r} returned {target!r}, which it did not declare",))
-        return exit_
+    def _tell_abandoned(self, node: Node[Any]) -> None:
+        _log.warning(LogEvent.NODE_FAILED, run_id=self.claim.run_id, node=node.name, code="abandoned")
 
-    async def _leave(
-        self, node: Node[Any], state: Any, exit_: str | Wait, told: Callable[[], None]
-    ) -> tuple[str, Any] | RunState:
+    async def _leave(self, node: Node[Any], exit_: str | Wait, told: Callable[[], None]) -> tuple[str, Any] | RunState:
         """NodeFinished and the checkpoint in one transaction, with what follows: the wait that the node asks for, the
         start of the next node, or the end of the run.
         """
         finished = node_finished(node.name)
         if isinstance(exit_, str):
             self._log.hold(finished, checkpoint=self._checkpoint(node.name, exit_, self._left), stored=told)
-            return exit_, state
+            return exit_, self._next_state
         waiting = Change(RunState.WAITING, waiting_for=exit_.signal)
         await self._log.append(finished, change=waiting, checkpoint=self._checkpoint(node.name, exit_.then, self._left))
         told()
         _log.info(LogEvent.RUN_WAITING, run_id=self.claim.run_id, signal=exit_.signal)
         return RunState.WAITING
 
-    def _encoded(self, state: Any) -> bytes:
-        """The state as JSON. Raises NodeFailed (`bad_state`) for one that could not go on from it after a crash."""
-        try:
-            encoded = msgspec.json.encode(state)
-            msgspec.json.decode(encoded, type=self._agent.state)
-        except Exception:  # noqa: BLE001  # a node may have put anything into it, and its text must not travel
-            raise NodeFailed("bad_state") from None
-        return encoded
-
     def _checkpoint(self, node: str | None, next_node: str, encoded: bytes) -> Checkpoint:
         unchanged = encoded == self._saved
         self._saved = encoded
         return Checkpoint(node, next_node, None if unchanged else encoded)
 
+    @property
+    def _kept(self) -> bytes:
+        """The state as of the last checkpoint; before the first, what the run began with."""
+        return self._saved or self.claim.input
+
     def _restored(self) -> Any:
-        """The state as of the last checkpoint, or from the input before the first; None when it does not fit."""
-        try:
-            return msgspec.json.decode(self._saved or self.claim.input, type=self._agent.state)
-        except Exception:  # noqa: BLE001  # a state may check itself, and raise what it likes
-            return None
+        """That state; None when it does not fit its class any more."""
+        return self._agent.state_type.restore(self._kept)
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:
         await set_within(self._cancelled, pause_s(attempt, first_s=node.backoff_s, longest_s=BACKOFF_MAX_S))
@@ -380,3 +361,8 @@ class Walk:
 
     def _observe(self, node: Node[Any], started: float, outcome: str) -> None:
         self._metrics.node_duration[node.name, outcome].observe(monotonic() - started, self._trace_id)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

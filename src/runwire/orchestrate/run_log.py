@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from runwire.append import Appended, Change, Checkpoint, EventLog
-from runwire.clock import pause_s
-from runwire.errors import PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
+from runwire.clock import monotonic, pause_s, set_within
+from runwire.errors import NodeFailed, PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -19,6 +19,10 @@ _PAUSE_FIRST_S: Final = 0.05
 _PAUSE_MAX_S: Final = 2.0
 _DAYLESS_MAX: Final = 8
 """So often an append may find that the day of its run cannot be made: that does not pass, and the run is let go."""
+PATIENCE_S: Final = 60.0
+"""How long one append is repeated. By then its lease has ended, unless only this append cannot be stored."""
+TRACES_MAX: Final = 10_000
+"""Traces that may wait for their commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +40,9 @@ class RunLog:
     of a node, its checkpoint and the start of the next node.
 
     An append whose outcome is unknown, because the connection broke during its commit, is repeated: the log's seq
-    says whether it had happened. While the database is away it waits; it raises FenceLost when the run is somebody
-    else's, and whatever else the log refuses.
+    says whether it had happened. While the database is away it waits, though not for ever: it raises StorageUnavailable
+    after `PATIENCE_S`, or once `interrupted` is set, and the run is left to whoever comes when its lease has ended. It
+    raises FenceLost when the run is somebody else's, and whatever else the log refuses.
     """
 
     def __init__(
@@ -50,6 +55,7 @@ class RunLog:
         cancel_requested: bool = False,
         traceparent: str | None = None,
         spans: Spans = NO_SPANS,
+        patience_s: float = PATIENCE_S,
     ) -> None:
         self.run_id = run_id
         self.last_seq = last_seq
@@ -62,10 +68,19 @@ class RunLog:
         self._flush: asyncio.Task[None] | None = None
         self._flush_due: asyncio.TimerHandle | None = None
         self._held: _Held | None = None
+        self._patience_s = patience_s
+        self._uncertain_seq: int | None = None
+        self.interrupted = asyncio.Event()
+        """Set by whoever wants the run to stop: an append that cannot be stored is repeated no more."""
 
     def trace(self, fn: str) -> None:
-        """Queues a DebugTrace, which is stored soon. Raises InvalidRequest for what is no identifier."""
-        self._traces.append(debug_trace(fn))
+        """Queues a DebugTrace, which is stored soon. Raises InvalidRequest for what is no identifier, and NodeFailed
+        (`too_many_traces`) when more come than can be stored.
+        """
+        event = debug_trace(fn)
+        if len(self._traces) >= TRACES_MAX:
+            raise NodeFailed("too_many_traces", retry=False)
+        self._traces.append(event)
         if self._flush_due is None and (self._flush is None or self._flush.done()):
             self._raise_failed_flush()
             self._flush_due = asyncio.get_running_loop().call_later(TRACE_LINGER_S, self._begin_flush)
@@ -115,6 +130,11 @@ class RunLog:
         if self._held is not None:
             await self.append()
 
+    def forget_held(self) -> None:
+        """What is held, and traces that are not stored yet, will not be."""
+        self._held = None
+        self._traces.clear()
+
     async def aclose(self) -> None:
         """Drops traces that are not stored yet: their run is not this owner's any more."""
         self._traces.clear()
@@ -150,6 +170,14 @@ class RunLog:
             appended = await self._try_to_store(events, change, checkpoint)
         except StorageUnavailable:
             await self._repeat(events, change, checkpoint)
+        except SeqConflict as error:
+            if error.actual != self._uncertain_seq:
+                raise
+            # An append that was given up had been stored after all.
+            self.last_seq = error.actual
+            self._uncertain_seq = None
+            await self._repeat_until_stored(events, change, checkpoint)
+            return
         else:
             self.cancel_requested = self.cancel_requested or appended.cancel_requested
         self.last_seq += len(events)
@@ -159,16 +187,17 @@ class RunLog:
         goal = self.last_seq + len(events)
         failures = 1
         dayless = 0
+        until = monotonic() + self._patience_s
         while True:
-            await asyncio.sleep(pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
+            await set_within(self.interrupted, pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
             try:
                 appended = await self._try_to_store(events, change, checkpoint)
             except StorageUnavailable as error:
-                if isinstance(error, PartitionMissing):
-                    dayless += 1
-                    if dayless >= _DAYLESS_MAX:
-                        raise
                 failures += 1
+                dayless += isinstance(error, PartitionMissing)
+                if self.interrupted.is_set() or dayless >= _DAYLESS_MAX or monotonic() >= until:
+                    self._uncertain_seq = goal
+                    raise
             except SeqConflict as error:
                 if error.actual != goal:
                     raise

@@ -13,7 +13,9 @@ from runwire.db import Database, load_sql
 from runwire.errors import DatabaseUnavailable, FenceLost, RunClosed, RunwireError
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
+from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.orchestrator import Walk
 from runwire.orchestrate.seat import Seat
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -42,7 +44,10 @@ class Worker:
         heartbeat_s: float = 10.0,
         poll_s: float = 1.0,
         on_claimable: Callable[[str], None] = lambda _agent: None,
+        threads: int = 32,
+        state_max_bytes: int = STATE_MAX_BYTES,
     ) -> None:
+        """`threads` nodes that are not `async` run at once; `state_max_bytes` is the limit of a state's JSON."""
         self._database = database
         self._log = log
         self._agents = agents
@@ -54,6 +59,8 @@ class Worker:
         self._heartbeat_s = heartbeat_s
         self._poll_s = poll_s
         self._on_claimable = on_claimable
+        self._threads = Threads(threads)
+        self._state_max_bytes = state_max_bytes
         self._walks: dict[str, Walk] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -175,7 +182,16 @@ class Worker:
         previous = self._walks.get(claim.run_id)
         if previous is not None:  # its lease ended while it was walked here: that walk is fenced out
             self._lose(previous)
-        walk = Walk(claim, agent, self._log, metrics=self._metrics, spans=self._spans, hand_over=self._release)
+        walk = Walk(
+            claim,
+            agent,
+            self._log,
+            metrics=self._metrics,
+            spans=self._spans,
+            hand_over=self._release,
+            threads=self._threads,
+            state_max_bytes=self._state_max_bytes,
+        )
         self._walks[claim.run_id] = walk
         self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")
 

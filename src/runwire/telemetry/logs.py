@@ -11,7 +11,9 @@ from __future__ import annotations
 import logging
 import sys
 import time
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from enum import StrEnum
 from types import TracebackType
@@ -23,6 +25,7 @@ from opentelemetry import context as otel_context
 from opentelemetry import trace
 from structlog.typing import EventDict, WrappedLogger
 
+from runwire.model.names import class_name
 from runwire.telemetry.line_writer import LineWriter
 
 LogFormat = Literal["json", "console"]
@@ -116,6 +119,21 @@ def configure_logging(
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 
+@contextmanager
+def logging_kept() -> Iterator[None]:
+    """Undoes at its end what is done inside to the configuration of logging: user code may bring one of its own."""
+    root = logging.getLogger()
+    handlers, level, disabled = root.handlers[:], root.level, root.manager.disable
+    configured = structlog.get_config()
+    try:
+        yield
+    finally:
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.disable(disabled)
+        structlog.configure(**configured)
+
+
 def count_dropped_lines(counter: Callable[[], object]) -> None:
     """Has `counter` called for every line dropped from now on: logging starts before there is anything that counts."""
     _counter[0] = counter
@@ -159,7 +177,8 @@ class _LibraryHandler(logging.Handler):
     """What libraries log, by the first line of the message as they wrote it, never what they filled in."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        first_line = str(record.msg).partition("\n")[0]
+        # A message that is an object, an exception for one, has nothing but its text to say.
+        first_line = record.msg.partition("\n")[0] if type(record.msg) is str else class_name(type(record.msg))
         structlog.get_logger().log(
             record.levelno,
             LogEvent.LIBRARY,
@@ -239,10 +258,19 @@ def _add_error(fields: EventDict) -> None:
 
 def describe_error(error: BaseException, *, causes: int = 5) -> dict[str, Any]:
     """An exception without its text or its locals: type, SQL state if it has one, frames, at most `causes` causes."""
-    said: dict[str, Any] = {"type": f"{type(error).__module__}.{type(error).__qualname__}"}
+    try:
+        return _described(error, causes)
+    except BaseException:  # noqa: BLE001  # exceptions of user code may have attributes that raise
+        return {"type": class_name(type(error)), "frames": frames_of(error)}
+
+
+def _described(error: BaseException, causes: int) -> dict[str, Any]:
+    module = type(error).__module__
+    name = class_name(type(error))
+    said: dict[str, Any] = {"type": f"{module}.{name}" if type(module) is str else name}
     if isinstance(sqlstate := getattr(error, "sqlstate", None), str):
         said["sqlstate"] = sqlstate
-    said["frames"] = _frames(error.__traceback__)
+    said["frames"] = frames_of(error)
     if isinstance(error, BaseExceptionGroup):
         said["errors"] = [describe_error(inner, causes=causes - 1) for inner in error.exceptions[:causes]]
     cause = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -251,14 +279,18 @@ def describe_error(error: BaseException, *, causes: int = 5) -> dict[str, Any]:
     return said
 
 
-def _frames(at: TracebackType | None) -> list[str]:
-    """Outermost first, the innermost `MAX_FRAMES` of them."""
-    frames = []
+_TRACEBACK_OF: Final[Any] = BaseException.__dict__["__traceback__"]
+
+
+def frames_of(error: BaseException) -> list[str]:
+    """Where an exception was raised, outermost first: the innermost `MAX_FRAMES` frames, without any of their text."""
+    at: TracebackType | None = _TRACEBACK_OF.__get__(error)
+    frames: deque[str] = deque(maxlen=MAX_FRAMES)
     while at is not None:
         code = at.tb_frame.f_code
         frames.append(f"{code.co_filename}:{at.tb_lineno} {code.co_qualname}")
         at = at.tb_next
-    return frames[-MAX_FRAMES:]
+    return list(frames)
 
 
 _ENCODE: Final = msgspec.json.Encoder(enc_hook=lambda value: type(value).__qualname__).encode

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,8 +18,8 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
 from runwire.errors import RunwireError
+from runwire.model.names import class_name, code_of
 
-_CODE = re.compile(r"[a-z][a-z0-9_]{0,47}")
 _UNSET: Final = Status(StatusCode.UNSET)
 _FAILED: Final = Status(StatusCode.ERROR)
 
@@ -234,6 +233,5 @@ def _traceparent(at: SpanContext) -> str:
 
 
 def _error_type(error: Exception) -> str:
-    if isinstance(error, RunwireError) and _CODE.fullmatch(error.code):
-        return error.code
-    return type(error).__qualname__
+    code = code_of(error.code) if isinstance(error, RunwireError) else "exception"
+    return code if code != "exception" else class_name(type(error))

@@ -1,0 +1,195 @@
+"""One try of a node: its function is called so that nothing it raises leaves as itself, and what came of it is judged.
+
+A node may raise or return anything at all. asyncio passes SystemExit and KeyboardInterrupt of a task on through its
+loop, which would end the process, so a node's exception becomes the result of its task. Objects that a node returned or
+raised are code, too: they are looked at where an exception costs the try and nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import contextvars
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from runwire.errors import GraphError, NodeFailed, RunwireError, StateRefused
+from runwire.model.event import debug_trace
+from runwire.model.graph import Node, Wait
+from runwire.model.names import class_name, code_of
+from runwire.orchestrate.run_log import RunLog
+from runwire.telemetry.logs import frames_of
+
+_FRAMES_TOLD: Final = 5
+_LATE_TRACES_MAX: Final = 10_000
+
+
+class NodeContext:
+    """The `Context` a node sees, for as long as it runs. A plain node uses it from its thread."""
+
+    __slots__ = ("_late", "_log", "_loop", "_loop_thread", "agent", "attempt", "run_id")
+
+    def __init__(self, log: RunLog, agent: str, attempt: int) -> None:
+        self.run_id = log.run_id
+        self.agent = agent
+        self.attempt = attempt
+        self._log: RunLog | None = log
+        self._loop = asyncio.get_running_loop()
+        self._loop_thread = threading.get_ident()
+        self._late = 0
+
+    def trace(self, fn: str) -> None:
+        log = self._log
+        if log is None:  # a task the node left running; its traces would meet what the walk appends
+            raise RuntimeError("the node has ended: nothing more can be traced")
+        if threading.get_ident() == self._loop_thread:
+            log.trace(fn)
+            return
+        debug_trace(fn)  # said to the caller, not to the loop
+        if self._late >= _LATE_TRACES_MAX:
+            raise NodeFailed("too_many_traces", retry=False)
+        self._late += 1
+        self._loop.call_soon_threadsafe(self._trace_late, fn)
+
+    def end(self) -> None:
+        self._log = None
+
+    def _trace_late(self, fn: str) -> None:
+        self._late -= 1
+        if self._log is not None:
+            with contextlib.suppress(RunwireError):  # what kept earlier ones from being stored is said to the walk
+                self._log.trace(fn)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a node's function ended: it returned a value, or raised."""
+
+    value: object = None
+    error: BaseException | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What came of one try of a node: where it leads, or the code of its failure and what the log may say of it."""
+
+    exit_: str | Wait | None = None
+    code: str | None = None
+    retry: bool = False
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Threads:
+    """Room for plain nodes: at most so many at once, each in a thread of its own.
+
+    A thread cannot be interrupted. One whose node ran out of time goes on, and keeps its place until it ends.
+    """
+
+    def __init__(self, at_most: int) -> None:
+        self._room = asyncio.Semaphore(at_most)
+
+    async def call(self, function: Callable[[], Any], *, began: asyncio.Future[None]) -> Ended:
+        """Waits for a place, says that it has one by `began`, and returns how the function ended."""
+        await self._room.acquire()
+        loop = asyncio.get_running_loop()
+        ended: asyncio.Future[Ended] = loop.create_future()
+
+        def settle(how: Ended) -> None:
+            self._room.release()
+            if not ended.done():
+                ended.set_result(how)
+
+        def body(context: contextvars.Context) -> None:
+            try:
+                how = Ended(context.run(function))
+            except BaseException as error:  # noqa: BLE001  # the whole point
+                how = Ended(error=error)
+            with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+                loop.call_soon_threadsafe(settle, how)
+
+        # A daemon: a process that stops does not wait for a node that hangs.
+        thread = threading.Thread(target=body, args=(contextvars.copy_context(),), name="node", daemon=True)
+        try:
+            thread.start()
+        except BaseException:
+            self._room.release()
+            raise
+        if not began.done():
+            began.set_result(None)
+        return await ended
+
+
+async def run_node(
+    node: Node[Any], context: NodeContext, state: Any, threads: Threads, began: asyncio.Future[None]
+) -> Ended:
+    """How the node's function ended. Raises nothing: not even that its task was cancelled."""
+    try:
+        if node.in_thread:
+            how = await threads.call(lambda: node.run(context, state), began=began)
+            if how.error is not None:
+                return how
+            value: Any = how.value
+        else:
+            value = node.run(context, state)
+        if hasattr(type(value), "__await__"):  # not asked of the object, which may have its own idea of its class
+            value = await value
+    except BaseException as error:  # noqa: BLE001  # the whole point
+        return Ended(error=error)
+    return Ended(value)
+
+
+def exit_of(node: Node[Any], returned: Any) -> str | Wait:
+    """Where the node says that the run goes. Raises GraphError for anything it did not declare."""
+    if returned is None and len(node.to) == 1:
+        return node.to[0]
+    if issubclass(type(returned), Wait):
+        wait = Wait(_text(node, returned.signal), _text(node, returned.then))
+        _check_target(node, wait.then)
+        return wait
+    target = _text(node, returned)
+    _check_target(node, target)
+    return target
+
+
+def _text(node: Node[Any], said: Any) -> str:
+    if not issubclass(type(said), str):
+        raise GraphError(node.name, (f"returned a {class_name(type(said))}",))
+    return str.__str__(said)  # of an enumeration's member: its value
+
+
+def _check_target(node: Node[Any], target: str) -> None:
+    if target not in node.to:
+        raise GraphError(node.name, ("returned what it did not declare",))
+
+
+def judged(judge: Callable[[], Tried]) -> Tried:
+    """What the judge says, or what becomes of the try where looking at the node's objects raises."""
+    try:
+        return judge()
+    except StateRefused as error:
+        return Tried(code=error.code, retry=True)
+    except GraphError:
+        return Tried(code="bad_exit")
+    except NodeFailed as error:
+        return Tried(code=code_of(error.code), retry=error.retry)
+    except BaseException:  # noqa: BLE001  # a property or an operator of an object of user code
+        return Tried(code="exception", retry=True)
+
+
+def failure_of(error: BaseException) -> Tried:
+    """The bounded code of what a node raised, and for the log its type and frames; never its text."""
+    kind = type(error)
+    retry = True
+    code = "exception"
+    if issubclass(kind, NodeFailed):
+        code, retry = code_of(error.code), bool(error.retry)  # type: ignore[attr-defined]
+    elif issubclass(kind, RunwireError):
+        code = code_of(error.code)  # type: ignore[attr-defined]
+    elif issubclass(kind, asyncio.CancelledError):
+        code, retry = "cancelled", False
+    facts: dict[str, Any] = {}
+    if code == "exception":
+        facts = {"error_type": class_name(kind), "frames": frames_of(error)[-_FRAMES_TOLD:]}
+    return Tried(code=code, retry=retry, facts=facts)
