@@ -21,6 +21,7 @@ from benchmarks.scenarios import (
     publish_lag,
     scrape,
     storm,
+    walk,
 )
 from benchmarks.stand import Stand
 
@@ -42,6 +43,7 @@ SCENARIOS = (
     fan_out,
     storm,
     http_append,
+    walk,
     peers,
     idle_memory,
     scrape,
