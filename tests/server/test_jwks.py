@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -22,6 +23,7 @@ from runwire.server.auth.jwks import MAX_BYTES, JwkSet, fetched, jwk_set, public
 from runwire.settings import Settings
 from server.conftest import LogLines
 from server.issuer import AUDIENCE, ISSUER, Issuer, hs256_with
+from waiting import eventually
 
 ONE, OTHER = Issuer(), Issuer()
 SECRET = "s" * 32
@@ -56,7 +58,46 @@ async def test_keys_are_read_once_and_again_when_they_are_old(now: list[float]) 
     assert source.reads == 1
     now[0] += 301
     assert await keys.key("r1", algorithm="RS256")
+    await eventually(lambda: source.reads == 2)
+
+
+async def test_an_issuer_that_hangs_holds_up_no_token_whose_key_is_known(now: list[float]) -> None:
+    source = Source(ONE.jwks())
+    hanging = asyncio.Event()
+
+    async def read() -> bytes:
+        document = await source.read()
+        if source.reads > 1:
+            await hanging.wait()
+        return document
+
+    keys = JwkSet(read, refresh_s=300, stale_s=600)
+    assert await keys.key("r1", algorithm="RS256")
+    now[0] += 301
+    async with asyncio.timeout(1):
+        assert all([await keys.key("r1", algorithm="RS256") for _ in range(100)])
+    assert source.reads <= 2
+    new = asyncio.create_task(keys.key("new", algorithm="RS256"))  # waits for the same reading
+    await eventually(lambda: source.reads == 2)
+    assert not new.done()
+    async with asyncio.timeout(1):
+        assert await keys.key("r1", algorithm="RS256")
+    source.document = ONE.jwks()
+    hanging.set()
+    assert await new is None
     assert source.reads == 2
+
+
+async def test_a_file_that_hangs_holds_up_no_token_whose_key_is_known(now: list[float], tmp_path: Path) -> None:
+    file = tmp_path / "jwks.json"
+    file.write_text(json.dumps(ONE.jwks()))
+    keys = jwk_set(str(file), refresh_s=10, stale_s=600)
+    assert await keys.key("r1", algorithm="RS256")
+    file.unlink()
+    os.mkfifo(file)
+    now[0] += 11
+    async with asyncio.timeout(1):
+        assert await keys.key("r1", algorithm="RS256")
 
 
 async def test_a_new_key_is_found_at_once_and_unknown_ones_cause_few_reads(now: list[float]) -> None:

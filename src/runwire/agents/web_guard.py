@@ -28,11 +28,13 @@ _NOT_PUBLIC: Final = tuple(
             *("192.0.0.0/24", "192.0.2.0/24", "192.31.196.0/24", "192.52.193.0/24", "192.88.99.0/24"),
             *("192.168.0.0/16", "192.175.48.0/24", "198.18.0.0/15", "198.51.100.0/24", "203.0.113.0/24"),
             *("224.0.0.0/4", "240.0.0.0/4"),
-            *("::/96", "64:ff9b:1::/48", "100::/64", "2001::/23", "2001:db8::/32", "3fff::/20", "5f00::/16"),
-            *("fc00::/7", "fe80::/10", "fec0::/10", "ff00::/8"),
+            *("2001::/23", "2001:db8::/32", "2002::/16", "2620:4f:8000::/48", "3fff::/20"),
         ),
     )
 )
+# All unicast of IPv6 that IANA gives out. Outside of it, addresses are unassigned, local, or IPv4 in disguise
+# (translated, NAT64). Inside, Teredo and 6to4 are that, too, and not public either.
+_UNICAST: Final = ipaddress.ip_network("2000::/3")
 # IPv6 addresses that stand for an IPv4 address, which is where a connection to them may end.
 _MAPPED: Final = ipaddress.ip_network("::ffff:0:0/96")
 _TRANSLATED: Final = ipaddress.ip_network("64:ff9b::/96")
@@ -64,8 +66,10 @@ def approve(address: str) -> None:
 
 
 def _is_public(ip: Address) -> bool:
-    if _stands_for(ip):
-        return True  # what it stands for is asked about by itself
+    if ip in _MAPPED:
+        return True  # the IPv4 address is asked about by itself
+    if ip.version == 6 and ip not in _UNICAST:
+        return False
     return ip.is_global and not ip.is_multicast and not any(ip in network for network in _NOT_PUBLIC)
 
 

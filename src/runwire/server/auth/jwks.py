@@ -13,6 +13,7 @@ import msgspec
 
 from runwire import clock
 from runwire.errors import AuthUnavailable, ConfigurationError
+from runwire.server.auth.keys_file import START_S, begin_to_read
 from runwire.telemetry.logs import LogEvent, get_logger
 
 try:
@@ -52,20 +53,23 @@ class JwkSet:
         self._keys: Sequence[PublicKey] = ()
         self._read_at: float | None = None
         self._tried_at: float | None = None
-        self._reading = asyncio.Lock()
+        self._reading: asyncio.Task[None] | None = None
 
     async def key(self, key_id: str | None, *, algorithm: str) -> Any | None:
         """The one key that fits; None when there is none, or several and the token does not say which.
 
+        Waits for the issuer only while no keys may be used, or for a key that is not among them.
         Raises AuthUnavailable when there are no keys that may still be used.
         """
         if self._age_s() > self._refresh_s:
-            await self._refresh()
+            reading = self._refresh()
+            if reading is not None and self._age_s() > self._refresh_s + self._stale_s:
+                await asyncio.shield(reading)
         if self._age_s() > self._refresh_s + self._stale_s:
             raise AuthUnavailable("The keys that verify tokens cannot be had.")
         found = self._find(key_id, algorithm)
-        if found is None:
-            await self._refresh()
+        if found is None and (reading := self._refresh()) is not None:
+            await asyncio.shield(reading)
             found = self._find(key_id, algorithm)
         return found
 
@@ -76,19 +80,24 @@ class JwkSet:
     def _age_s(self) -> float:
         return float("inf") if self._read_at is None else clock.monotonic() - self._read_at
 
-    async def _refresh(self) -> None:
-        """Reads the document anew, unless that was tried a moment ago; those who come meanwhile wait for the same."""
-        async with self._reading:
+    def _refresh(self) -> asyncio.Task[None] | None:
+        """Reads the document anew, beside the requests; None where that was tried a moment ago. One task at a time."""
+        if self._reading is None or self._reading.done():
             now = clock.monotonic()
             pause_s = 1.0 if self._read_at is None else min(UNKNOWN_KEY_S, self._refresh_s)
             if self._tried_at is not None and now - self._tried_at < pause_s:
-                return
+                return None
             self._tried_at = now
-            try:
+            self._reading = asyncio.create_task(self._read_anew(now), name="read the JWK Set")
+        return self._reading
+
+    async def _read_anew(self, now: float) -> None:
+        try:
+            async with asyncio.timeout(FETCH_TIMEOUT_S):
                 self._keys = public_keys(await self._read())
-            except (OSError, ValueError, TimeoutError, aiohttp.ClientError) as error:
-                _log.error(LogEvent.CREDENTIALS_UNREADABLE, source="jwt_jwks", error_type=type(error).__name__)
-                return
+        except (OSError, ValueError, TimeoutError, aiohttp.ClientError) as error:
+            _log.error(LogEvent.CREDENTIALS_UNREADABLE, source="jwt_jwks", error_type=type(error).__name__)
+        else:
             self._read_at = now
 
 
@@ -131,13 +140,17 @@ def jwk_set(source: str, *, refresh_s: float, stale_s: float) -> JwkSet:
     if source.startswith(("https://", "http://")):
         return JwkSet(lambda: fetched(source), refresh_s=refresh_s, stale_s=stale_s)
     file = Path(source)
+    reading = begin_to_read(file, most_bytes=MAX_BYTES)
     try:
-        public_keys(file.read_bytes())
-    except (OSError, ValueError) as error:
+        public_keys(reading.result(START_S))
+    except (OSError, ValueError, TimeoutError) as error:
         raise ConfigurationError((f"RUNWIRE_JWT_JWKS: {file} is no JWK Set: {type(error).__name__}",)) from error
 
     async def read() -> bytes:
-        return file.read_bytes()  # noqa: ASYNC240  # a small local file
+        nonlocal reading
+        if reading.done():  # one that hangs is waited for anew, not joined by another
+            reading = begin_to_read(file, most_bytes=MAX_BYTES)
+        return await asyncio.shield(asyncio.wrap_future(reading))
 
     return JwkSet(read, refresh_s=min(refresh_s, 10.0), stale_s=stale_s)
 

@@ -20,14 +20,10 @@ from typing import Final
 from runwire import clock
 from runwire.errors import ConfigurationError, Unauthenticated
 from runwire.server.auth.caller import DEFAULT_TENANT, Caller, Scope, is_tenant
-from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.server.auth.keys_file import KeysFile
 
 PREFIX: Final = "rwk_"
 """What keys begin with, for scanners of leaked secrets."""
-LOOK_S: Final = 1.0
-"""How often a keys file is looked at, at most."""
-
-_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,43 +85,21 @@ class KeyRing:
     def __init__(self, lines: Iterable[str] = (), *, file: Path | None = None) -> None:
         """Raises ConfigurationError naming every line that is wrong."""
         self._fixed = _records(lines, at="RUNWIRE_KEYS")
-        self._file = file
-        self._from_file: dict[str, KeyRecord] = {}
-        self._read_as: tuple[int, int] | None = None
-        self._looked_at = 0.0
-        if file is not None:
-            self._read(file)
+        self._file = None if file is None else KeysFile(file, lambda text: _records(text.splitlines(), at=str(file)))
 
     def caller(self, key: str) -> Caller:
         """Raises Unauthenticated (`credentials_invalid`, `credentials_expired`)."""
-        self._look()
         key_id, _, secret = key.removeprefix(PREFIX).partition("_")
-        record = self._fixed.get(key_id) or self._from_file.get(key_id)
+        record = self._fixed.get(key_id)
+        if record is None and self._file is not None:
+            self._file.check_watched()
+            record = self._file.records.get(key_id)
         right = hmac.compare_digest(_digest(key_id, secret), record.digest if record is not None else "0" * 64)
         if record is None or not right:
             raise Unauthenticated("The API key is not known.", code="credentials_invalid")
         if record.expires_at is not None and clock.wall_us() / 1e6 >= record.expires_at:
             raise Unauthenticated("The API key has expired.", code="credentials_expired")
         return Caller(f"key:{key_id}", record.tenant, record.scopes, record.expires_at)
-
-    def _look(self) -> None:
-        now = clock.monotonic()
-        if self._file is None or now - self._looked_at < LOOK_S:
-            return
-        self._looked_at = now
-        try:
-            if _version(self._file) != self._read_as:
-                self._read(self._file)
-        except (ConfigurationError, OSError) as error:
-            _log.error(LogEvent.CREDENTIALS_UNREADABLE, source="keys_file", error_type=type(error).__name__)
-
-    def _read(self, file: Path) -> None:
-        try:
-            self._read_as = _version(file)
-            lines = file.read_text(encoding="utf-8").splitlines()
-        except (OSError, UnicodeError) as error:
-            raise ConfigurationError((f"RUNWIRE_KEYS_FILE: {file} cannot be read: {type(error).__name__}",)) from error
-        self._from_file = _records(lines, at=str(file))
 
 
 def _records(lines: Iterable[str], *, at: str) -> dict[str, KeyRecord]:
@@ -143,11 +117,6 @@ def _records(lines: Iterable[str], *, at: str) -> dict[str, KeyRecord]:
     if problems:
         raise ConfigurationError(tuple(problems))
     return records
-
-
-def _version(file: Path) -> tuple[int, int]:
-    stat = file.stat()
-    return stat.st_mtime_ns, stat.st_size
 
 
 def _digest(key_id: str, secret: str) -> str:

@@ -1,0 +1,124 @@
+"""A file that may stand on a mount which hangs: read by a thread of its own, so that nobody waits for it.
+
+Thread ownership: the watching thread alone reads the file, and hands what it found to `took`, which swaps one
+reference. Everybody else only reads that reference. The thread ends soon after its KeysFile is dropped, and never
+keeps a process alive.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Final, Generic, TypeVar
+
+from runwire import clock
+from runwire.errors import ConfigurationError
+from runwire.telemetry.logs import LogEvent, get_logger
+
+LOOK_S: Final = 1.0
+"""How often the file is read. Its content is compared: a copy or an editor may keep size and time."""
+START_S: Final = 10.0
+"""How long a start waits for the file."""
+HUNG_S: Final = 10.0
+"""A look that takes longer is told of in the log."""
+MAX_BYTES: Final = 4 * 1024 * 1024
+
+Record = TypeVar("Record")
+_log = get_logger()
+
+
+class KeysFile(Generic[Record]):
+    """The records of a file as last read. One that cannot be read, or has a wrong line, keeps the last good ones."""
+
+    def __init__(self, file: Path, parse: Callable[[str], Mapping[str, Record]]) -> None:
+        """`parse` raises ConfigurationError. Raises ConfigurationError when the file cannot be read at the start."""
+        self.records: Mapping[str, Record] = {}
+        self._problem: ConfigurationError | None = None
+        self._looked_at = clock.monotonic()
+        self._told = ""
+        looked = threading.Event()
+        watch = threading.Thread(
+            target=_watch, args=(weakref.ref(self), file, parse, looked), name="keys file", daemon=True
+        )
+        watch.start()
+        if not looked.wait(START_S):
+            raise ConfigurationError((f"RUNWIRE_KEYS_FILE: {file} cannot be read: no answer in {START_S:g} s",))
+        if self._problem is not None:
+            raise self._problem
+
+    def check_watched(self) -> None:
+        """Says in the log, once, when the file has not answered for long."""
+        if clock.monotonic() - self._looked_at > HUNG_S:
+            self._tell("TimeoutError")
+
+    def took(self, found: Mapping[str, Record] | ConfigurationError | None) -> None:
+        """What a look has found; None when nothing has changed. For the thread."""
+        self._looked_at = clock.monotonic()
+        first, self._problem = self._problem, found if isinstance(found, ConfigurationError) else None
+        if self._problem is not None:
+            if self.records or first is not None:
+                self._tell(type(self._problem.__cause__ or self._problem).__name__)
+            return
+        self._told = ""
+        if found is not None and not isinstance(found, ConfigurationError):
+            self.records = found
+
+    def _tell(self, error_type: str) -> None:
+        if self._told != error_type:
+            self._told = error_type
+            _log.error(LogEvent.CREDENTIALS_UNREADABLE, source="keys_file", error_type=error_type)
+
+
+def begin_to_read(file: Path, *, most_bytes: int) -> Future[bytes]:
+    """What `read_bounded` gives or raises, once a thread that keeps no process alive has it."""
+    future: Future[bytes] = Future()
+
+    def read() -> None:
+        try:
+            future.set_result(read_bounded(file, most_bytes=most_bytes))
+        except OSError as error:
+            future.set_exception(error)
+
+    threading.Thread(target=read, name=f"read {file.name}", daemon=True).start()
+    return future
+
+
+def read_bounded(file: Path, *, most_bytes: int) -> bytes:
+    """Raises OSError, also for a file that is longer."""
+    with file.open("rb") as opened:
+        data = opened.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise OSError(f"more than {most_bytes} bytes")
+    return data
+
+
+def _watch(
+    owner: weakref.ref[KeysFile[Record]],
+    file: Path,
+    parse: Callable[[str], Mapping[str, Record]],
+    looked: threading.Event,
+) -> None:
+    seen: bytes | None = None
+    while True:
+        found: Mapping[str, Record] | ConfigurationError | None = None
+        try:
+            data = read_bounded(file, most_bytes=MAX_BYTES)
+            if data != seen:
+                found = parse(data.decode("utf-8"))
+                seen = data
+        except ConfigurationError as error:
+            found = error
+        except (OSError, UnicodeError) as error:
+            found = ConfigurationError((f"RUNWIRE_KEYS_FILE: {file} cannot be read: {type(error).__name__}",))
+            found.__cause__ = error
+        ring = owner()
+        if ring is None:
+            return
+        ring.took(found)
+        del ring
+        looked.set()
+        time.sleep(LOOK_S)
