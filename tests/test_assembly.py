@@ -6,13 +6,16 @@ import asyncio
 import contextlib
 import gzip
 import socket
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import structlog
 from aiohttp import web
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
@@ -513,3 +516,17 @@ async def test_telemetry_switched_off_exports_nothing(database: str, collector: 
 def test_every_hint_has_a_channel_of_its_own() -> None:
     channels = [notify.RUNS_CLAIMABLE, notify.RUNS_DIRTY, notify.RUN_CANCELLED, notify.EVENTS_PUBLISHED]
     assert len(set(channels)) == 4
+
+
+async def test_a_healthy_server_says_nothing_of_failures(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not even where the extra that archives is not installed, which nobody asked for."""
+    monkeypatch.setitem(sys.modules, "obstore", None)
+    with structlog.testing.capture_logs() as lines:
+        async with Assembly(settings(database, agents=(), archive_url=str(tmp_path))):
+            pass
+    events = [line["event"] for line in lines]
+    assert "archive_off" in events
+    assert "server_started" in events
+    assert not [event for event in events if event.endswith("_failed")]

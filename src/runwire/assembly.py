@@ -445,7 +445,7 @@ class Assembly:
         except ArchiveUnavailable as error:
             if "roles" in settings.model_fields_set:
                 raise ConfigurationError((f"the role archiver: {error}",)) from error
-            _log.info(LogEvent.ARCHIVE_FAILED, code="not_installed")  # nobody asked for one
+            _log.info(LogEvent.ARCHIVE_OFF, code="not_installed")  # nobody asked for one
             return
         if not settings.archives:
             return

@@ -18,6 +18,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from runwire.dsn import redact_dsn
 from runwire.errors import ConfigurationError
+from runwire.postgres_url import understood
 from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 _ENV = "RUNWIRE_"
@@ -74,15 +75,15 @@ class Settings(BaseSettings):
     )
 
     # where the data is
-    database_url: str | None = Field(
-        None,
-        validation_alias=AliasChoices(f"{_ENV}DATABASE_URL", "DATABASE_URL"),
-        description="PostgreSQL to use; without it an embedded one is started in the data directory.",
-    )
     database_direct_url: str | None = Field(
         None,
         description="PostgreSQL itself, when the other URL is that of a pooler in transaction mode such as PgBouncer: "
         "for LISTEN, leases, migrations and the few connections that append and publish.",
+    )
+    database_url: str | None = Field(
+        None,
+        validation_alias=AliasChoices(f"{_ENV}DATABASE_URL", "DATABASE_URL"),
+        description="PostgreSQL to use; without it an embedded one is started in the data directory.",
     )
     data_dir: Path = Field(
         default_factory=lambda: platformdirs.user_data_path("runwire"),
@@ -333,6 +334,12 @@ class Settings(BaseSettings):
         if value is not None and len(value.get_secret_value().encode()) < least:
             raise ValueError(f"must have {least} bytes or more")
         return value
+
+    @field_validator("database_direct_url", "database_url")
+    @classmethod
+    def _url_is_understood(cls, value: str | None, info: Any) -> str | None:
+        pooled = info.field_name == "database_url" and info.data.get("database_direct_url") is not None
+        return None if value is None else understood(value, pooled=pooled)
 
     @field_validator("bus")
     @classmethod

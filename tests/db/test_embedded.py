@@ -16,6 +16,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
 
 import asyncpg
 import pytest
@@ -24,6 +25,7 @@ from runwire.db import embedded_binaries
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.embedded_process import servers_in
 from runwire.errors import EmbeddedPostgresError
+from runwire.postgres_url import understood
 from waiting import eventually
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc")
@@ -229,6 +231,97 @@ async def test_second_start_on_the_same_directory_shares_the_server_and_leaves_i
             assert (second.owned, second.pid, second.dsn) == (False, postgres.pid, postgres.dsn)
         async with connected(postgres.dsn) as connection:
             assert await connection.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.parametrize("deep", [False, True])
+async def test_those_who_share_a_server_take_it_over_when_its_owner_ends(data_dir: Path, *, deep: bool) -> None:
+    folder = data_dir / ("d" * 100) if deep else data_dir  # deep: its socket is elsewhere, in a folder of the owner's
+    owner, *others = (EmbeddedPostgres(EmbeddedOptions(folder, settings=SMALL)) for _ in range(3))
+    dsn = await owner.start()
+    await write(dsn, "kept")
+    for other in others:
+        assert await other.start() == dsn
+    await owner.stop()
+    await eventually(lambda: any(other.owned for other in others), within_s=20)
+    assert await eventually(lambda: rows(dsn), within_s=10) == ["kept"]
+    first = next(other for other in others if other.owned)
+    [second] = [other for other in others if not other.owned]
+    await first.stop()
+    await eventually(lambda: second.owned, within_s=20)
+    assert await eventually(lambda: rows(dsn), within_s=10) == ["kept"]
+    assert second.dsn == dsn
+    await second.stop()
+    assert not Path(dsn_folder(dsn)).exists() or not list(Path(dsn_folder(dsn)).iterdir())
+
+
+async def write(dsn: str, row: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    await connection.execute("CREATE TABLE IF NOT EXISTS kept (row text)")
+    await connection.execute("INSERT INTO kept VALUES ($1)", row)
+    await connection.close()
+
+
+async def rows(dsn: str) -> list[str]:
+    """None yet while the server is on its way."""
+    try:
+        connection = await asyncpg.connect(dsn)
+    except (OSError, asyncpg.PostgresError):
+        return []
+    found = [row["row"] for row in await connection.fetch("SELECT row FROM kept")]
+    await connection.close()
+    return found
+
+
+def dsn_folder(dsn: str) -> str:
+    return parse_qs(urlsplit(dsn).query)["host"][0]
+
+
+async def test_a_failure_of_long_ago_is_not_given_as_the_reason_of_this_one(
+    postgres: EmbeddedPostgres, data_dir: Path
+) -> None:
+    await postgres.start()
+    await postgres.stop()
+    old = data_dir / "data" / "log" / "older.log"
+    old.write_text("2020-01-01 FATAL:  of long ago\n")
+    broken = EmbeddedPostgres(EmbeddedOptions(data_dir, settings=SMALL | {"shared_buffers": "bogus"}))
+    with pytest.raises(EmbeddedPostgresError, match="shared_buffers") as failed:
+        await broken.start()
+    assert "long ago" not in str(failed.value)
+
+
+ABOUT_ANOTHER_SERVER = {
+    "PGHOST": "203.0.113.9",
+    "PGPORT": "1",
+    "PGUSER": "somebody",
+    "PGPASSWORD": "else",
+    "PGDATABASE": "elsewhere",
+    "PGOPTIONS": "-c default_transaction_read_only=on",
+    "PGSSLMODE": "verify-full",
+    "PGSSLNEGOTIATION": "direct",
+    "PGSSLROOTCERT": "/nonexistent",
+    "PGTARGETSESSIONATTRS": "standby",
+    "PGPASSFILE": "/dev/null",
+    "PGSERVICE": "prod",
+    "PGSERVICEFILE": "/nonexistent",
+    "PGGSSLIB": "bogus",
+    "PGDATA": "/nonexistent",
+    "PGTZ": "Mars",
+    "PGCLIENTENCODING": "bogus",
+    "PGAPPNAME": "somebody",
+}
+
+
+async def test_variables_about_another_server_reach_neither_this_one_nor_its_clients(
+    postgres: EmbeddedPostgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in ABOUT_ANOTHER_SERVER.items():
+        monkeypatch.setenv(name, value)
+    dsn = await postgres.start()
+    await write(dsn, "here")
+    assert await rows(dsn) == ["here"]
+    assert understood(dsn)
+    await write(understood(dsn), "too")  # as a process of a supervisor is handed it
+    await postgres.stop()
 
 
 async def test_two_starts_at_once_make_one_server(data_dir: Path) -> None:

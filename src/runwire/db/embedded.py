@@ -25,7 +25,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import quote
 
 import asyncpg
@@ -63,6 +63,9 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
     "log_parameter_max_length": "0",
 }
 
+SHARED_POLL_S = 0.25
+"""How often those who share a server look whether it is still there."""
+
 log = logging.getLogger(__name__)
 
 
@@ -84,7 +87,8 @@ class EmbeddedOptions:
 class EmbeddedPostgres:
     """The server of one data directory: started, or found running and shared. Whoever started it stops it.
 
-    While it owns the server it starts it again, at the same DSN, should it end by itself.
+    Should the server end by itself, or because whoever owns it has ended, it is started again, at the same DSN: by its
+    owner, or by one of those who share it, who owns it then.
     """
 
     def __init__(self, options: EmbeddedOptions) -> None:
@@ -97,6 +101,8 @@ class EmbeddedPostgres:
         self._socket_dir: str | None = None
         self._temporary: Path | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._logged: dict[Path, int] = {}
+        """How long the server's logs were before the newest start: what is older is no reason for its failure."""
 
     @property
     def dsn(self) -> str:
@@ -137,9 +143,8 @@ class EmbeddedPostgres:
         except BaseException:
             await self.stop()
             raise
-        if self.owned:
-            atexit.register(self._interrupt)
-            self._watch = asyncio.create_task(self._keep_running(binaries, identity), name="embedded-postgres")
+        atexit.register(self._interrupt)
+        self._watch = asyncio.create_task(self._keep_running(binaries, identity), name="embedded-postgres")
         return self.dsn
 
     async def stop(self) -> None:
@@ -150,9 +155,12 @@ class EmbeddedPostgres:
             self._watch = None
         if self._child is not None:
             await self._shut_down(self._child)
-            atexit.unregister(self._interrupt)
+        atexit.unregister(self._interrupt)
         if self._temporary is not None:
-            shutil.rmtree(self._temporary, ignore_errors=True)
+            async with alone(self._root / "start.lock"):  # one that shared the server may have started it again, there
+                found = LockFile.read(self._lock_path)
+                if found is None or not is_postmaster(found.pid, cluster=self._cluster):
+                    shutil.rmtree(self._temporary, ignore_errors=True)
         self._child = self._pid = self._socket_dir = self._temporary = None
 
     async def _shut_down(self, child: Child) -> None:
@@ -168,6 +176,7 @@ class EmbeddedPostgres:
             self._child.signal(signal.SIGINT)
 
     async def _start(self, binaries: Binaries, identity: Identity) -> None:
+        self._logged = {file: file.stat().st_size for file in self._logs()}
         try:
             async with asyncio.timeout(self._options.start_timeout_s):
                 self._make_folders(identity)
@@ -191,7 +200,7 @@ class EmbeddedPostgres:
         """True with a server that answered; False once it is certain that none runs or is going down."""
         while (found := LockFile.read(self._lock_path)) and is_postmaster(found.pid, cluster=self._cluster):
             if found.status == "ready" and await self._answers(found):
-                self._pid, self._socket_dir = found.pid, found.socket_dir
+                self._child, self._pid, self._socket_dir = None, found.pid, found.socket_dir
                 return True
             await asyncio.sleep(POLL_S)
         await ended(self._cluster)
@@ -208,12 +217,12 @@ class EmbeddedPostgres:
     async def _answers(self, found: LockFile) -> bool:
         try:
             connection = await asyncpg.connect(_dsn(found.socket_dir, "postgres"), timeout=5)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            return False
-        try:
-            serves = await connection.fetchval("SHOW data_directory")
-        finally:
-            await connection.close()
+            try:
+                serves = await connection.fetchval("SHOW data_directory", timeout=5)
+            finally:
+                connection.terminate()
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            return False  # it goes down at this moment, perhaps
         return str(serves) == str(self._cluster)
 
     async def _initialise(self, binaries: Binaries, identity: Identity) -> None:
@@ -273,11 +282,18 @@ class EmbeddedPostgres:
         return now is not None and (now.pid, now.status) == (child.pid, "ready")
 
     def _make_socket_dir(self, identity: Identity) -> Path:
-        parent = self._temporary or self._root
-        if len(os.fsencode(parent / "socket" / f".s.PGSQL.{PORT}")) > LONGEST_SOCKET_PATH:
-            parent = self._temporary = Path(tempfile.mkdtemp(prefix="runwire-", dir="/tmp"))  # the short one
-            parent.chmod(self._root.stat().st_mode & 0o777)
-        folder = parent / "socket"
+        if self._socket_dir is not None:  # who shared the server, or had it, knows it by this one
+            folder = Path(self._socket_dir)
+            if folder.parent != self._root:
+                self._temporary = folder.parent
+                folder.parent.mkdir(mode=0o700, exist_ok=True)
+                folder.parent.chmod(self._root.stat().st_mode & 0o777)
+        else:
+            parent = self._root
+            if len(os.fsencode(parent / "socket" / f".s.PGSQL.{PORT}")) > LONGEST_SOCKET_PATH:
+                parent = self._temporary = Path(tempfile.mkdtemp(prefix="runwire-", dir="/tmp"))  # the short one
+                parent.chmod(self._root.stat().st_mode & 0o777)
+            folder = parent / "socket"
         # Made anew: what a killed server left holds a pid that may be another process's by now.
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(mode=0o700)
@@ -296,10 +312,10 @@ class EmbeddedPostgres:
 
     async def _keep_running(self, binaries: Binaries, identity: Identity) -> None:
         failures = 0
-        while self._child is not None:
-            code = await self._child.exited()
+        while True:
+            why = await self._ended()
             began = monotonic()
-            log.warning("embedded PostgreSQL ended with %d, starting it again", code)
+            log.warning("%s, starting it again", why)
             await asyncio.sleep(RESTART_PAUSE_S[min(failures, len(RESTART_PAUSE_S) - 1)])
             try:
                 await self._start(binaries, identity)
@@ -310,6 +326,18 @@ class EmbeddedPostgres:
             failures = 0
             log.warning("embedded PostgreSQL runs again after %.2f s", monotonic() - began)
 
+    async def _ended(self) -> str:
+        """Why the server is not there, once it is not."""
+        if self._child is not None:
+            return f"embedded PostgreSQL ended with {await self._child.exited()}"
+        # Nothing announces the end of another's child.
+        while self._pid is not None and is_postmaster(self._pid, cluster=self._cluster):  # noqa: ASYNC110
+            await asyncio.sleep(SHARED_POLL_S)
+        return "embedded PostgreSQL was stopped by the process that had started it"
+
+    def _logs(self) -> list[Path]:
+        return sorted((self._cluster / "log").glob("*.log"), key=lambda file: file.stat().st_mtime)
+
     def _fresh_log(self) -> Path:
         path = self._root / "start.log"
         path.write_bytes(b"")
@@ -318,8 +346,8 @@ class EmbeddedPostgres:
     def _failure(self, what: str) -> EmbeddedPostgresError:
         """An error whose text ends in what PostgreSQL said last, and says where the rest is."""
         printed, logs = self._root / "start.log", self._cluster / "log"
-        newest = sorted(logs.glob("*.log"), key=lambda file: file.stat().st_mtime)[-1:]
-        said = [line.strip() for file in (printed, *newest) if file.exists() for line in _lines(file)]
+        since = {printed: 0, **{file: self._logged.get(file, 0) for file in self._logs()[-1:]}}
+        said = [line.strip() for file, at in since.items() if file.exists() for line in _lines(file, after=at)]
         fatal = [line for line in said if "FATAL" in line or "error:" in line] or said
         reason = f": {fatal[-1]}" if fatal else ""
         return EmbeddedPostgresError(
@@ -327,9 +355,23 @@ class EmbeddedPostgres:
         )
 
 
-def _lines(file: Path) -> list[str]:
-    return [line for line in file.read_text(errors="replace").splitlines() if line]
+def _lines(file: Path, *, after: int) -> list[str]:
+    """What was written behind so many bytes; all of it, when the file was begun anew."""
+    content = file.read_bytes()
+    new = content[after:] if len(content) >= after else content
+    return [line for line in new.decode(errors="replace").splitlines() if line]
+
+
+_TOLD_OTHERWISE: Final = {
+    "PGSSLMODE": "sslmode=disable",
+    "PGSSLNEGOTIATION": "sslnegotiation=postgres",
+    "PGTARGETSESSIONATTRS": "target_session_attrs=any",
+    "PGPASSFILE": "passfile=/nonexistent",
+    "PGGSSLIB": "gsslib=gssapi",
+}
 
 
 def _dsn(socket_dir: str, database: str) -> str:
-    return f"postgresql://{SUPERUSER}@/{database}?host={quote(socket_dir, safe='/')}&port={PORT}"
+    url = f"postgresql://{SUPERUSER}@/{database}?host={quote(socket_dir, safe='/')}&port={PORT}"
+    # Else these, which are about another server, would be read by our connections to this one, too.
+    return url + "".join(f"&{told}" for variable, told in _TOLD_OTHERWISE.items() if variable in os.environ)

@@ -63,6 +63,7 @@ class LogEvent(StrEnum):
     MIGRATION_WAITING = "migration_waiting"
     INDEX_BUILDING = "index_building"
     ARCHIVE_FAILED = "archive_failed"
+    ARCHIVE_OFF = "archive_off"
     DATABASE_UNAVAILABLE = "database_unavailable"
     DATABASE_RECOVERED = "database_recovered"
     BUS_UNAVAILABLE = "bus_unavailable"
