@@ -9,7 +9,7 @@ import os
 import secrets
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import runwire
 from runwire.agents import web_guard
@@ -25,14 +25,15 @@ from runwire.bus import BusReader, BusWriter
 from runwire.bus.memory import MemoryBus
 from runwire.bus.postgres import PostgresBusReader, PostgresBusWriter
 from runwire.clock import set_within
-from runwire.db import Database, Listener
+from runwire.db import Database, Listener, Troubles
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE, RUNS_DIRTY, SHARDS_FREE, Notifier
 from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
 from runwire.db.secret import shared_secret
 from runwire.db.tenancy import check_isolation
-from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseUnavailable, RunwireError
+from runwire.duties import Duty
+from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseFailed
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Seat, Worker
@@ -48,6 +49,7 @@ from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
 from runwire.stream import Hubs, Limits, LogReader, Replays
+from runwire.supervision import Supervision
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
 from runwire.telemetry.logs import LogEvent, count_dropped_lines, get_logger
 from runwire.telemetry.loop_lag import LoopLagProbe
@@ -57,10 +59,8 @@ from runwire.telemetry.tracing import Tracing, exporter_from_environment
 _log = get_logger()
 
 
-class TaskFailed(RunwireError):
-    """A part of the process that should run until the end has failed: the process should be started anew."""
-
-    code = "task_failed"
+UNWELL_AFTER_S: Final = 2.0
+"""For so long a duty may be in trouble before the process says that it is not ready: most are over by then."""
 
 
 class Links:
@@ -143,8 +143,6 @@ class Assembly:
         self._hubs: Hubs | None = None
         self._replays: Replays | None = None
         self._stop = asyncio.Event()
-        self._failure = asyncio.Event()
-        self._failed_task = ""
         self._certificate: Certificate | None = None
 
     @property
@@ -186,16 +184,8 @@ class Assembly:
             _log.info(LogEvent.CERTIFICATE_LOADED)
 
     async def run_until_stopped(self) -> None:
-        """Returns after `stop`. Raises TaskFailed when a part of the process has failed."""
-        waits = [asyncio.create_task(event.wait()) for event in (self._stop, self._failure)]
-        try:
-            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
-        if self._failed_task:
-            raise TaskFailed(f"{self._failed_task} has failed")
+        """Returns after `stop`."""
+        await self._stop.wait()
 
     # ------------------------------------------------------------------ starting
 
@@ -213,12 +203,14 @@ class Assembly:
         archive_metrics = ArchiveMetrics(metrics.out)
         count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
         spans = self._tracing(metrics)
+        self._troubles = Troubles(lambda duty, count: metrics.duty_troubles[duty].set(count))
+        self._supervision = Supervision(self._troubles, restarted=metrics.loop_restarts.inc)
         database = await self._database(metrics)
-        self._run(self._ground, "loop lag", LoopLagProbe(metrics.event_loop_lag).run())
+        self._run(self._ground, Duty.PROBE_LOOP, "loop lag", LoopLagProbe(metrics.event_loop_lag).run)
         alone = settings.bus_name == "memory"
         if not alone:
-            notifier = Notifier(database.session("notify"))
-            self._run(self._ground, "notifier", notifier.run())
+            notifier = Notifier(database)
+            self._run(self._ground, Duty.NOTIFY, "notifier", notifier.run)
             self._links.tell_others = notifier.send
         writer, reader = await self._buses(database, alone=alone)
         if Role.PUBLISHER in roles:
@@ -244,14 +236,14 @@ class Assembly:
                 archives=settings.archives,
                 archive_audit=ArchiveAudit(database, self._open_archive, metrics=archive_metrics),
             )
-            self._run(self._ground, "observer", observer.run())
+            self._run(self._ground, Duty.OBSERVE, "observer", observer.run)
         self._check_archive()
         if Role.ARCHIVER in roles:
             await self._start_archiver(archive_metrics)
         channels = self._links.heard()
         if channels and not alone:
-            listener = Listener(database.dsn, channels, on_connected=self._links.missed)
-            self._run(self._ground, "listener", listener.run())
+            listener = Listener(database, channels, on_connected=self._links.missed)
+            self._run(self._ground, Duty.LISTEN, "listener", listener.run)
         if Role.API in roles:
             cold = ColdLog(database, self._open_archive, metrics=archive_metrics)
             self._front.push_async_callback(cold.aclose)
@@ -314,13 +306,14 @@ class Assembly:
                 pool_size=settings.db_pool_size,
                 timeout_s=settings.db_timeout_s,
                 on_wait=metrics.db_pool_wait.observe,
+                troubles=self._troubles,
             )
         )
         metrics.db_pool_in_use.set_function(lambda: database.in_use)
         upkeep = PartitionUpkeep(database, days_ahead=settings.partition_days_ahead)
         with contextlib.suppress(PartitionForbidden):  # the loop says so; until they run out, there are some
             await upkeep.ensure()
-        self._run(self._ground, "partition upkeep", upkeep.run())
+        self._run(self._ground, Duty.MAKE_PARTITIONS, "partition upkeep", upkeep.run)
         return database
 
     async def _buses(self, database: Database, *, alone: bool) -> tuple[BusWriter, BusReader]:
@@ -331,9 +324,9 @@ class Assembly:
             return await self._nats_bus()
         session = database.session("bus")
         self._ground.push_async_callback(session.aclose)
-        reader = PostgresBusReader(database.dsn, on_connected=self._recheck_streams)
+        reader = PostgresBusReader(database, on_connected=self._recheck_streams)
         if Role.API in self.settings.roles:
-            self._run(self._ground, "bus listener", reader.listener.run())
+            self._run(self._ground, Duty.LISTEN, "bus listener", reader.listener.run)
         return PostgresBusWriter(session), reader
 
     async def _nats_bus(self) -> tuple[BusWriter, BusReader]:
@@ -349,7 +342,7 @@ class Assembly:
         links = {Role.PUBLISHER: writer.link, Role.API: reader.link}
         for role, link in links.items():
             if role in settings.roles:
-                self._run(self._ground, f"bus of {role.value}", link.run())
+                self._run(self._ground, Duty.BUS, f"bus of {role.value}", link.run)
                 await set_within(link.connected, options.timeout_s)  # one that is away is waited for by who needs it
         return writer, reader
 
@@ -386,7 +379,7 @@ class Assembly:
             heartbeat_s=settings.publish_heartbeat_s,
         )
         self._links.publisher = worker
-        task = self._run(self._pipeline, "publisher", worker.run())
+        task = self._run(self._pipeline, Duty.PUBLISH, "publisher", worker.run)
 
         async def finish() -> None:
             worker.stop()
@@ -421,10 +414,10 @@ class Assembly:
         watch = Watch(session, on_taken=self._taken, heartbeat_s=settings.lease_heartbeat_s)
         await self._pipeline.enter_async_context(watch)
         reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id)
-        self._run(self._pipeline, "lease reaper", reaper.run())
+        self._run(self._pipeline, Duty.REAP, "lease reaper", reaper.run)
         guarded = contextvars.copy_context()
         guarded.run(web_guard.allow, settings.explore_networks)
-        task = guarded.run(self._run, self._pipeline, "worker", worker.run())
+        task = guarded.run(self._run, self._pipeline, Duty.CLAIM, "worker", worker.run)
 
         async def hand_over() -> None:
             await worker.drain(within_s=settings.drain_s)
@@ -451,7 +444,13 @@ class Assembly:
             return
         # A pool of its own: its statements are few and long.
         database = await self._ground.enter_async_context(
-            Database(self.settings.session_url or self.database_url, pool_size=2, timeout_s=600.0, name="archive")
+            Database(
+                self.settings.session_url or self.database_url,
+                pool_size=2,
+                timeout_s=600.0,
+                name="archive",
+                troubles=self._troubles,
+            )
         )
         worker = ArchiveWorker(
             lambda: Archiver(
@@ -467,7 +466,7 @@ class Assembly:
             metrics,
             period_s=settings.archive_period_s,
         )
-        self._run(self._ground, "archiver", worker.run())
+        self._run(self._ground, Duty.ARCHIVE, "archiver", worker.run)
 
     def _check_archive(self) -> None:
         """A URL that is none is a wrong setting, to be heard of now; an archive that is away may come back."""
@@ -547,17 +546,14 @@ class Assembly:
             try:
                 await database.fetchval("SELECT 1")
                 checks = {"database": "ok"}
-            except DatabaseUnavailable as error:
+            except DatabaseFailed as error:
                 checks = {"database": error.code}
-            if self._draining:
-                checks["process"] = "draining"
-            elif self._failure.is_set():
-                checks["process"] = f"{self._failed_task} has failed"
-            else:
-                checks["process"] = "ok"
+            checks["process"] = "draining" if self._draining else "ok"
+            lasting = self._troubles.lasting(UNWELL_AFTER_S)
+            needed = any(trouble.duty.needed for trouble in lasting)
             return Readiness(
-                ready=all(found == "ok" for found in checks.values()),
-                checks=checks,
+                ready=not needed and all(found == "ok" for found in checks.values()),
+                checks=checks | {trouble.name: trouble.why for trouble in lasting},
                 api_port=self.api_port,
                 admin_port=self.admin_port,
                 roles=[role.value for role in self.settings.roles],
@@ -567,17 +563,11 @@ class Assembly:
 
     # ------------------------------------------------------------------ running and stopping
 
-    def _run(self, stack: AsyncExitStack, name: str, loop: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Runs a loop until the stack is closed. One that fails is the process's failure."""
-        task = asyncio.create_task(loop, name=name)
-
-        def ended(done: asyncio.Task[None]) -> None:
-            if not done.cancelled() and (error := done.exception()) is not None:
-                _log.error(LogEvent.TASK_FAILED, task=name, exc_info=error)
-                self._failed_task = name
-                self._failure.set()
-
-        task.add_done_callback(ended)
+    def _run(
+        self, stack: AsyncExitStack, duty: Duty, name: str, loop: Callable[[], Coroutine[Any, Any, None]]
+    ) -> asyncio.Task[None]:
+        """Keeps a loop running until the stack is closed."""
+        task = asyncio.create_task(self._supervision.keep(duty, loop, name=name), name=name)
 
         async def end() -> None:
             task.cancel()

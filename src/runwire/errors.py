@@ -219,10 +219,34 @@ class BusUnavailable(RunwireError):
     code = "bus_unavailable"
 
 
-class DatabaseUnavailable(RunwireError):
-    """No connection to PostgreSQL could be had."""
+class DatabaseFailed(RunwireError):
+    """PostgreSQL did not do what it was asked: base of everything that a database makes us raise.
+
+    A loop waits each of them out. The text is of a bounded set: it quotes nothing that was stored or asked.
+    """
+
+
+class DatabaseUnavailable(DatabaseFailed):
+    """No connection to PostgreSQL could be had, or the server did not carry out the statement; it may, the next time.
+
+    `sqlstate` is what the server said, None when it said nothing.
+    """
 
     code = "database_unavailable"
+
+    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class ConstraintViolated(DatabaseFailed):
+    """The database refused a value: by a constraint, or because no column takes it. Nothing was stored."""
+
+    code = "value_refused"
+
+    def __init__(self, constraint: str) -> None:
+        super().__init__(f"constraint {constraint or 'unknown'} holds")
+        self.constraint = constraint
 
 
 class ArchiveUnavailable(RunwireError):

@@ -43,14 +43,14 @@ async def memory(_dsn: str) -> AsyncIterator[Bus]:
 @asynccontextmanager
 async def postgres(dsn: str) -> AsyncIterator[Bus]:
     missed: list[None] = []
-    reader = PostgresBusReader(dsn, on_connected=lambda: missed.append(None))
+    reader = PostgresBusReader(Database(dsn), on_connected=lambda: missed.append(None))
 
     async def cut() -> None:
         killer = await raw(dsn)
         before = len(missed)
         terminated = await killer.fetchval(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
-            "WHERE application_name IN ('runwire listener', 'runwire bus') AND datname = current_database()"
+            "WHERE application_name IN ('runwire bus listener', 'runwire bus') AND datname = current_database()"
         )
         assert terminated >= 1
         await killer.close()

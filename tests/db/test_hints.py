@@ -36,7 +36,7 @@ async def running(*loops: object) -> AsyncIterator[None]:
 async def test_a_listener_hears_again_after_its_connection_is_lost_and_says_it_missed_some(database: str) -> None:
     heard: list[str] = []
     connects: list[int] = []
-    listener = Listener(database, {"c": heard.append}, on_connected=lambda: connects.append(1))
+    listener = Listener(Database(database), {"c": heard.append}, on_connected=lambda: connects.append(1))
     sender = await raw(database)
     async with running(listener.run()):
         await asyncio.wait_for(listener.connected.wait(), 10)
@@ -54,7 +54,7 @@ async def test_a_listener_whose_server_went_silent_connects_again_once(database:
     heard: list[str] = []
     wire = Wire(database)
     async with wire.open() as dsn:
-        listener = Listener(dsn, {"c": heard.append}, check_s=0.3)
+        listener = Listener(Database(dsn), {"c": heard.append}, check_s=0.3)
         sender = await raw(database)
         async with running(listener.run()):
             await asyncio.wait_for(listener.connected.wait(), 10)
@@ -74,7 +74,7 @@ async def test_a_listener_whose_connection_makes_no_sense_any_more_connects_agai
     """As after an answer of which a part was lost."""
     wire = Wire(database)
     async with wire.open() as dsn:
-        listener = Listener(dsn, {"c": lambda _payload: None}, check_s=0.1)
+        listener = Listener(Database(dsn), {"c": lambda _payload: None}, check_s=0.1)
         async with running(listener.run()):
             await asyncio.wait_for(listener.connected.wait(), 10)
             wire.say(b"T\x00\x00\x00\x06\x00\x01")
@@ -84,7 +84,7 @@ async def test_a_listener_whose_connection_makes_no_sense_any_more_connects_agai
 
 async def test_a_listener_that_cannot_listen_leaves_no_connection_open(database: str) -> None:
     """It connects, then LISTEN fails, again and again."""
-    listener = Listener(database, {"c" * 5000 + "\x00": lambda _payload: None})
+    listener = Listener(Database(database), {"c" * 5000 + "\x00": lambda _payload: None})
     look = await raw(database)
 
     async def open_connections() -> int:
@@ -108,9 +108,9 @@ async def test_a_listener_that_cannot_listen_leaves_no_connection_open(database:
 
 async def test_hints_that_gather_go_out_together_and_each_once(database: str) -> None:
     heard: list[str] = []
-    listener = Listener(database, {"c": heard.append})
+    listener = Listener(Database(database), {"c": heard.append})
     async with Database(database) as db:
-        notifier = Notifier(db.session("notify"))
+        notifier = Notifier(db)
         async with running(listener.run(), notifier.run()):
             await asyncio.wait_for(listener.connected.wait(), 10)
             for n in range(100):
@@ -121,9 +121,9 @@ async def test_hints_that_gather_go_out_together_and_each_once(database: str) ->
 
 async def test_a_hint_that_cannot_be_sent_is_dropped_and_the_next_one_goes(database: str) -> None:
     heard: list[str] = []
-    listener = Listener(database, {"c": heard.append})
+    listener = Listener(Database(database), {"c": heard.append})
     async with Database(database) as db:
-        notifier = Notifier(db.session("notify"))
+        notifier = Notifier(db)
         async with running(listener.run(), notifier.run()):
             await asyncio.wait_for(listener.connected.wait(), 10)
             notifier.send("c", ["before"])
@@ -142,10 +142,10 @@ async def test_a_hint_that_cannot_be_sent_is_dropped_and_the_next_one_goes(datab
 
 async def test_hints_given_just_before_the_end_still_go(database: str) -> None:
     heard: list[str] = []
-    listener = Listener(database, {"c": heard.append})
+    listener = Listener(Database(database), {"c": heard.append})
     async with Database(database) as db, running(listener.run()):
         await asyncio.wait_for(listener.connected.wait(), 10)
-        notifier = Notifier(db.session("notify"))
+        notifier = Notifier(db)
         async with running(notifier.run()):
             await asyncio.sleep(0)  # its loop has begun
             notifier.send("c", ["last-words"])

@@ -9,6 +9,7 @@ from typing import Any
 
 from runwire.bus import BusReader, BusWriter, Deliver, Published
 from runwire.db import Database, Row, Session
+from runwire.db.connection import Door
 from runwire.errors import BusUnavailable, DatabaseUnavailable
 
 
@@ -113,12 +114,12 @@ class ForgetfulDatabase(Database):
         self.answers_to_lose = 0
 
     def session(self, name: str, *, settings: Mapping[str, str] | None = None) -> Session:
-        return _ForgetfulSession(self, name, settings or {})
+        return _ForgetfulSession(self, self.door(name, timeout_s=10.0, settings=settings))
 
 
 class _ForgetfulSession(Session):
-    def __init__(self, database: ForgetfulDatabase, name: str, settings: Mapping[str, str]) -> None:
-        super().__init__(database.dsn, name=name, settings=settings, timeout_s=10.0)
+    def __init__(self, database: ForgetfulDatabase, door: Door) -> None:
+        super().__init__(door)
         self._owner = database
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:

@@ -149,7 +149,7 @@ class World:
             session = self.database.session("bus")
             self._stack.push_async_callback(session.aclose)
             self._writer = PostgresBusWriter(session)
-            readers = [PostgresBusReader(self.dsn), PostgresBusReader(self.dsn)]
+            readers = [PostgresBusReader(self.database), PostgresBusReader(self.database)]
             for reader in readers:
                 await enter(_running(reader.listener.run()))
                 await asyncio.wait_for(reader.listener.connected.wait(), 10)

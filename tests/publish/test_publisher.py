@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from urllib.parse import urlsplit
 
 import pytest
 
-from pipeline import RecordingBus, Stages, stages
+from pipeline import RecordingBus, Stages, raw, stages
 from runwire.append import Change
 from runwire.bus import Published
 from runwire.db import load_sql
@@ -272,16 +273,19 @@ async def test_the_lag_is_measured_by_the_databases_clock(database: str) -> None
         await publisher.aclose()
 
 
-async def test_while_the_database_is_away_nothing_is_forgotten(database: str) -> None:
+async def test_while_the_database_is_away_nothing_is_forgotten(database: str, postgres_dsn: str) -> None:
     async with stages(database) as s:
         await written(s, "r", events=2)
         bus = RecordingBus()
         publisher = s.publisher(bus)
         publisher.mark_dirty(["r"], by="local")
-        good, publisher._session._dsn = publisher._session._dsn, "postgresql://nobody@127.0.0.1:1/none"
+        name = urlsplit(database).path.removeprefix("/")
+        admin = await raw(postgres_dsn)
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
         with pytest.raises(DatabaseUnavailable):
             await publisher.publish_pending()
-        publisher._session._dsn = good
+        await admin.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        await admin.close()
         assert await drained(publisher) == 2
         assert bus.seqs("r") == [1, 2]
         await publisher.aclose()

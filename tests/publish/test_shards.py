@@ -34,7 +34,7 @@ class One:
     async def die(self) -> None:
         """Its connections are gone, and nothing was said."""
         for session in (self.shards._session, self.publisher._session, self.publisher._sweeper):
-            session._drop()
+            session.drop()
 
 
 @asynccontextmanager
@@ -169,7 +169,7 @@ async def test_who_stood_still_past_its_lease_publishes_nothing_of_what_others_h
 async def test_a_publisher_whose_connection_was_cut_goes_on_with_what_it_had(database: str) -> None:
     async with stages(database) as s, several(s, "a") as [a]:
         await a.step()
-        a.shards._session._drop()
+        a.shards._session.drop()
         await a.step()
         assert a.shards.owned == ALL
         async with several(s, "b") as [b]:

@@ -171,7 +171,7 @@ async def test_messages_that_the_bus_loses_arrive_by_silence(db: Database, bus: 
 
 
 async def test_a_bus_that_only_hints_streams_the_same(db: Database, database: str) -> None:
-    reader = PostgresBusReader(database)
+    reader = PostgresBusReader(Database(database))
     listening = asyncio.create_task(reader.listener.run())
     await reader.listener.connected.wait()
     session = db.session("publisher")

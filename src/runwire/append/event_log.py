@@ -12,9 +12,11 @@ from runwire.append.queue import Queue
 from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
 from runwire.append.rota import Rota
 from runwire.clock import monotonic
-from runwire.db import ConstraintViolated, Database, NoPartition, Row, Session, load_sql
+from runwire.db import Attempts, ConstraintViolated, Database, NoPartition, Row, Session, load_sql
+from runwire.duties import Duty
 from runwire.errors import (
     AppendError,
+    DatabaseFailed,
     DatabaseUnavailable,
     FenceLost,
     IllegalAppend,
@@ -66,10 +68,12 @@ class EventLog:
     ) -> None:
         self._queue = Queue()
         self._rota = Rota(self._queue, writers=connections, batch_max=batch_max)
+        attempts = database.attempts(Duty.APPEND)
         sessions = [database.session(f"append {n}", settings=_PLANS) for n in range(connections)]
         self._lanes = [
             _Lane(
                 session,
+                attempts=attempts,
                 queue=self._queue,
                 rota=self._rota,
                 metrics=metrics,
@@ -151,6 +155,7 @@ class _Lane:
         self,
         session: Session,
         *,
+        attempts: Attempts,
         queue: Queue,
         rota: Rota,
         metrics: Metrics,
@@ -158,6 +163,7 @@ class _Lane:
         give_way: Callable[[], Awaitable[object]] | None,
     ) -> None:
         self._session = session
+        self._attempts = attempts
         self._queue = queue
         self._rota = rota
         self._metrics = metrics
@@ -201,6 +207,8 @@ class _Lane:
             rows = await self._session.fetch(_SQL["append_plain"], *_arguments(groups))
         else:
             rows = await self._session.fetch(_SQL["append"], *_arguments(groups), *_extra_arguments(groups))
+        if self._attempts.failures:
+            self._attempts.succeeded()
         self._tell([groups[row[0]] for row in rows])
         for i, base, cancel in rows:
             groups[i].fulfil(base, cancel_requested=cancel)
@@ -231,7 +239,7 @@ class _Lane:
         alone = [group.head for group in groups if len(group.requests) == 1]
         try:
             rows = await self._session.fetch(_SQL["refused"], [request.run_id for request in alone])
-        except DatabaseUnavailable as error:
+        except DatabaseFailed as error:
             for request in alone:
                 self._fail(request, StorageUnavailable(request.run_id, str(error)))
         else:
@@ -246,7 +254,9 @@ class _Lane:
         if isinstance(error, ConstraintViolated) and several:
             await self._one_by_one(groups)
             return
-        if not isinstance(error, (ConstraintViolated, DatabaseUnavailable)):
+        if isinstance(error, DatabaseUnavailable):
+            self._attempts.failed(error)
+        elif not isinstance(error, ConstraintViolated):
             _log.error(LogEvent.APPEND_FAILED, error_type=type(error).__name__)
         for group in groups:
             for request in group.requests:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import Callable
 from typing import Final
 
 from runwire.archive.metrics import ArchiveMetrics
 from runwire.archive.retention import Archiver, ArchiverBusy, Did, reason_of
 from runwire.archive.watching import Watcher
-from runwire.errors import ArchiveUnavailable, DatabaseUnavailable
+from runwire.clock import pause_s
+from runwire.errors import ArchiveUnavailable, DatabaseFailed
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
-_AGAIN_FIRST_S: Final = 1.0
+_AGAIN_FIRST_S: Final = 2.0
 _AGAIN_MAX_S: Final = 60.0
 
 _log = get_logger()
@@ -61,12 +61,11 @@ class ArchiveWorker:
                 self._failures = 0
         except ArchiverBusy:
             return min(self._period_s, _AGAIN_MAX_S)
-        except (ArchiveUnavailable, DatabaseUnavailable) as error:
+        except (ArchiveUnavailable, DatabaseFailed) as error:
             self._failures += 1
             self._metrics.failures[reason_of(error)].inc()
             _log.warning(LogEvent.ARCHIVE_FAILED, code=reason_of(error).value, failures=self._failures)
-            ceiling = min(_AGAIN_FIRST_S * 2.0 ** min(self._failures, 16), _AGAIN_MAX_S, self._period_s)
-            return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
+            return pause_s(self._failures, first_s=_AGAIN_FIRST_S, longest_s=min(_AGAIN_MAX_S, self._period_s))
         finally:
             await self.aclose()  # while this one rests, somebody may restore, or archive by hand
         self._failures = 0

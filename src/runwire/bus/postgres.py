@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 
 from runwire.bus import Deliver, Published
 from runwire.bus.subscribers import Subscribers, Subscription, tell
-from runwire.db import Listener, Session
+from runwire.db import Database, Listener, Session
 from runwire.db.notify import EVENTS_PUBLISHED, packed
-from runwire.errors import BusUnavailable, DatabaseUnavailable
+from runwire.errors import BusUnavailable, DatabaseFailed
 
 
 class PostgresBusWriter:
@@ -23,17 +23,19 @@ class PostgresBusWriter:
             await self._session.fetch(
                 "SELECT pg_notify($1, p) FROM unnest($2::text[]) AS p", EVENTS_PUBLISHED, packed(words)
             )
-        except DatabaseUnavailable as error:
+        except DatabaseFailed as error:
             raise BusUnavailable("the NOTIFY did not go out") from error
 
 
 class PostgresBusReader:
     """Routes notifications to subscribers. Run its `listener`; messages may be lost while it reconnects."""
 
-    def __init__(self, dsn: str, *, on_connected: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, database: Database, *, on_connected: Callable[[], None] = lambda: None) -> None:
         """`on_connected`: after every (re)connect, when messages may have been lost."""
         self._subscribers = Subscribers()
-        self.listener = Listener(dsn, {EVENTS_PUBLISHED: self._route}, on_connected=on_connected)
+        self.listener = Listener(
+            database, {EVENTS_PUBLISHED: self._route}, name="bus listener", on_connected=on_connected
+        )
 
     def subscribe(self, run_id: str, deliver: Deliver) -> Subscription:
         return self._subscribers.subscribed(run_id, deliver)

@@ -1,11 +1,17 @@
 """PostgreSQL: connections, named SQL, notifications, migrations and the embedded server."""
 
-from runwire.db.database import ConstraintViolated, Database, NoPartition, Row, Session, Transaction
+from runwire.db.database import Database
 from runwire.db.notify import Listener
+from runwire.db.session import Session
 from runwire.db.sql import load_sql
 from runwire.db.tenancy import Statements, seen_by
+from runwire.db.transaction import Row, Transaction
+from runwire.db.translation import NoPartition
+from runwire.db.troubles import Attempts, Troubles
+from runwire.errors import ConstraintViolated
 
 __all__ = [
+    "Attempts",
     "ConstraintViolated",
     "Database",
     "Listener",
@@ -14,6 +20,7 @@ __all__ = [
     "Session",
     "Statements",
     "Transaction",
+    "Troubles",
     "load_sql",
     "seen_by",
 ]

@@ -13,7 +13,8 @@ import asyncpg
 
 from runwire.clock import monotonic
 from runwire.db import migrate
-from runwire.db.database import Connection, Database
+from runwire.db.connection import Connection
+from runwire.db.database import Database
 from runwire.db.sql import load_sql
 from runwire.errors import ConfigurationError, DatabaseUnavailable, MigrationError
 

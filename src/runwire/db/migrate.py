@@ -19,11 +19,12 @@ import asyncpg
 import structlog
 
 from runwire.clock import monotonic, pause_s
-from runwire.db.database import Connection, translated_errors
+from runwire.db.connection import Connection
 from runwire.db.migration import Index, Migration, migrations
 from runwire.db.privileges import forbidden
 from runwire.db.sql import load_sql
-from runwire.errors import MigrationError
+from runwire.db.translation import translated
+from runwire.errors import DatabaseFailed, DatabaseUnavailable, MigrationError
 
 _SQL: Final = load_sql("runwire.db", "migrate.sql")
 _TABLE = """
@@ -45,6 +46,9 @@ PATIENCE_S: Final = 900.0
 """So long a migration tries to get its locks."""
 BIG_BYTES: Final = 8 * 2**20
 """An index of a smaller table is built within a few milliseconds, in the transaction of its file."""
+
+_REFUSALS: Final = ("0A", "0L", "2B", "42", "P0")
+"""Classes of SQLSTATE that trying again does not help against: the server understood, and does not do it."""
 
 _log = structlog.get_logger()
 
@@ -69,19 +73,21 @@ async def migrate(dsn: str, *, patience_s: float = PATIENCE_S, big_bytes: int = 
     MigrationError when the database refuses, is of a later version, or did not give the locks in `patience_s`.
     """
     try:
-        with translated_errors():
+        with translated:
             connection = await asyncpg.connect(dsn, server_settings=_SETTINGS)
             try:
                 return await _Migrator(connection, patience_s=patience_s, big_bytes=big_bytes).migrate()
             finally:
                 await connection.close()
-    except asyncpg.PostgresError as error:
+    except DatabaseFailed as error:
         if what := forbidden(error):
             raise MigrationError(
                 f"this database role may not migrate: {what}. Run `runwire migrate` as the owner of the tables, or let "
                 "the role make them in a schema: GRANT USAGE, CREATE ON SCHEMA <schema> TO <role>"
             ) from error
-        raise MigrationError(f"PostgreSQL refuses to migrate: {type(error).__name__}") from error
+        if isinstance(error, DatabaseUnavailable) and not (error.sqlstate or "").startswith(_REFUSALS):
+            raise
+        raise MigrationError(f"PostgreSQL refuses to migrate: {type(error.__cause__).__name__}") from error
 
 
 _SETTINGS: Final = {

@@ -6,13 +6,12 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
-import asyncpg
-import structlog
-from tenacity import AsyncRetrying, wait_random_exponential
-
 from runwire.clock import set_within
-from runwire.db.database import Connection, Session
-from runwire.errors import DatabaseUnavailable
+from runwire.db.connection import Connection, cut
+from runwire.db.database import Database
+from runwire.db.translation import translated
+from runwire.duties import Duty
+from runwire.errors import DatabaseFailed, DatabaseUnavailable
 
 RUNS_CLAIMABLE = "runwire_claimable"
 """A run may be claimed: it was started, signalled or handed over. Payload: its agent."""
@@ -29,10 +28,8 @@ PAYLOAD_MAX = 7900
 """Bytes of one payload; PostgreSQL takes fewer than 8000."""
 
 _LAST_WORDS_S = 2.0
-# What a connection fails with, InternalClientError when it was cut amid an answer.
-_LOST = (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)
-
-_log = structlog.get_logger()
+_CONNECT_S = 5.0
+_AGAIN_MAX_S = 2.0
 
 
 class Listener:
@@ -44,13 +41,15 @@ class Listener:
 
     def __init__(
         self,
-        dsn: str,
+        database: Database,
         channels: Mapping[str, Callable[[str], None]],
         *,
+        name: str = "listener",
         on_connected: Callable[[], None] = lambda: None,
         check_s: float = 10.0,
     ) -> None:
-        self._dsn = dsn
+        self._door = database.door(name, timeout_s=_CONNECT_S)
+        self._attempts = database.attempts(Duty.LISTEN, longest_s=_AGAIN_MAX_S)
         self._channels = channels
         self._on_connected = on_connected
         self._check_s = check_s
@@ -66,30 +65,26 @@ class Listener:
                 await self._watch(connection, lost)
             finally:
                 self.connected.clear()
-                connection.terminate()
-            _log.warning("database_unavailable", doing="listen", channels=sorted(self._channels))
+                cut(connection)
+            self._attempts.failed(DatabaseUnavailable("PostgreSQL: the connection that listens was lost"))
 
     async def _connect(self) -> tuple[Connection, asyncio.Event]:
         """A connection that listens, and what is set when it is lost: its own, since one given up tells late."""
-        async for attempt in AsyncRetrying(wait=wait_random_exponential(multiplier=0.05, max=2), retry=_is_db_error):
-            with attempt:
-                connected = await self._listen()
-        return connected
+        while True:
+            with self._attempts:
+                return await self._listen()
+            await asyncio.sleep(self._attempts.pause_s)
 
     async def _listen(self) -> tuple[Connection, asyncio.Event]:
-        connection: Connection = await asyncpg.connect(
-            self._dsn,
-            timeout=5,
-            command_timeout=5,
-            server_settings={"application_name": "runwire listener", "jit": "off"},
-        )
+        connection = await self._door.open()
         lost = asyncio.Event()
         connection.add_termination_listener(lambda _connection: lost.set())
         try:
-            for channel, callback in self._channels.items():
-                await connection.add_listener(channel, _payload_only(callback))
+            with translated:
+                for channel, callback in self._channels.items():
+                    await connection.add_listener(channel, _payload_only(callback))
         except BaseException:
-            connection.terminate()
+            cut(connection)
             raise
         return connection, lost
 
@@ -99,15 +94,10 @@ class Listener:
             if await set_within(lost, self._check_s):
                 return
             try:
-                await connection.execute("SELECT 1", timeout=min(self._check_s, 5.0))
-            except _LOST:
+                with translated:
+                    await connection.execute("SELECT 1", timeout=min(self._check_s, _CONNECT_S))
+            except DatabaseFailed:
                 return
-
-
-def _is_db_error(state: object) -> bool:
-    outcome = getattr(state, "outcome", None)
-    error = outcome.exception() if outcome is not None else None
-    return isinstance(error, _LOST)
 
 
 def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:
@@ -123,8 +113,9 @@ class Notifier:
     Call `send` from the event loop; run its loop as a task.
     """
 
-    def __init__(self, session: Session) -> None:
-        self._session = session
+    def __init__(self, database: Database) -> None:
+        self._session = database.session("notify")
+        self._attempts = database.attempts(Duty.NOTIFY)
         self._waiting: dict[str, dict[str, None]] = {}
         self._wake = asyncio.Event()
 
@@ -150,9 +141,8 @@ class Notifier:
         if not waiting:
             return
         try:
-            await self.flush(waiting)
-        except DatabaseUnavailable:
-            _log.warning("database_unavailable", doing="notify", channels=sorted(waiting))
+            with self._attempts:
+                await self.flush(waiting)
         except asyncio.CancelledError:
             for channel, words in waiting.items():
                 self.send(channel, words)

@@ -7,21 +7,19 @@ import datetime as dt
 from enum import StrEnum
 from typing import Any, Final
 
-import asyncpg
-import structlog
-
 from runwire.db.database import Database
 from runwire.db.privileges import forbidden
 from runwire.db.sql import load_sql
+from runwire.db.translation import LOCK_NOT_AVAILABLE
+from runwire.duties import Duty
 from runwire.errors import DatabaseUnavailable
 
 _SQL: Final = load_sql("runwire.db", "partitions.sql")
 _PERIOD_S: Final = 3600.0
-_AGAIN_S: Final = 60.0
+_AGAIN_FIRST_S: Final = 0.5
+_AGAIN_MAX_S: Final = 60.0
 """After a failure: the partitions ahead last for days, but nobody should have to count them."""
 _LOCK_TIMEOUT: Final = "5s"
-
-_log = structlog.get_logger()
 
 
 class PartitionUpkeep:
@@ -35,21 +33,18 @@ class PartitionUpkeep:
         """One step: how many partitions were missing and are there now. Raises PartitionForbidden."""
         try:
             made: int = await self._database.fetchval(_SQL["ensure"], self._days_ahead)
-        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
+        except DatabaseUnavailable as error:
             if forbidden(error):
                 raise PartitionForbidden("the days to come") from error
             raise
         return made
 
     async def run(self) -> None:
+        attempts = self._database.attempts(Duty.MAKE_PARTITIONS, first_s=_AGAIN_FIRST_S, longest_s=_AGAIN_MAX_S)
         while True:
-            pause_s = _PERIOD_S
-            try:
+            with attempts:
                 await self.ensure()
-            except DatabaseUnavailable as error:
-                _log.warning("database_unavailable", doing="partitions", code=error.code)
-                pause_s = _AGAIN_S
-            await asyncio.sleep(pause_s)
+            await asyncio.sleep(attempts.pause_s or _PERIOD_S)
 
 
 class PartitionBusy(DatabaseUnavailable):
@@ -138,14 +133,12 @@ class EventPartitions:
         session = self._database.session("partitions", settings={"lock_timeout": _LOCK_TIMEOUT})
         try:
             row = await session.fetchrow(sql, *args)
-        except (DatabaseUnavailable, asyncpg.PostgresError) as error:
-            if isinstance(error.__cause__, asyncpg.LockNotAvailableError):
+        except DatabaseUnavailable as error:
+            if error.sqlstate == LOCK_NOT_AVAILABLE:
                 raise PartitionBusy(day) from error
             if forbidden(error):
                 raise PartitionForbidden(day) from error
-            if isinstance(error, DatabaseUnavailable):
-                raise
-            raise DatabaseUnavailable(f"PostgreSQL: {type(error).__name__}") from error
+            raise
         finally:
             await session.aclose()
         return None if row is None else row[0]

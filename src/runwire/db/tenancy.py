@@ -7,15 +7,15 @@ policies leave alone: one batch of it has runs of many tenants.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from typing import Final, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Final, Protocol, TypeVar
 
-import asyncpg
-
-from runwire.db.database import ConstraintViolated, Database, Row, Transaction
+from runwire.db.database import Database
 from runwire.db.privileges import forbidden
-from runwire.errors import ConfigurationError, DatabaseUnavailable
+from runwire.db.transaction import Row, Transaction
+from runwire.errors import ConfigurationError, DatabaseFailed, DatabaseUnavailable
+
+T = TypeVar("T")
 
 TENANT_ROLE: Final = "runwire_tenant"
 _BECOME: Final = """
@@ -34,7 +34,7 @@ class Statements(Protocol):
     async def fetch(self, sql: str, *args: object) -> list[Row]: ...
     async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
     async def execute(self, sql: str, *args: object) -> str: ...
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]: ...
+    async def in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T: ...
 
 
 class TenantDatabase:
@@ -45,22 +45,20 @@ class TenantDatabase:
         self._tenant = tenant
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
-        async with self.transaction() as transaction:
-            return await transaction.fetch(sql, *args)
+        return await self.in_transaction(lambda transaction: transaction.fetch(sql, *args))
 
     async def fetchrow(self, sql: str, *args: object) -> Row | None:
-        async with self.transaction() as transaction:
-            return await transaction.fetchrow(sql, *args)
+        return await self.in_transaction(lambda transaction: transaction.fetchrow(sql, *args))
 
     async def execute(self, sql: str, *args: object) -> str:
-        async with self.transaction() as transaction:
-            return await transaction.execute(sql, *args)
+        return await self.in_transaction(lambda transaction: transaction.execute(sql, *args))
 
-    @asynccontextmanager
-    async def transaction(self) -> AsyncIterator[Transaction]:
-        async with self._database.transaction() as transaction:
+    async def in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
+        async def by_tenant(transaction: Transaction) -> T:
             await transaction.fetchrow(_BECOME, TENANT_ROLE, self._tenant)
-            yield transaction
+            return await work(transaction)
+
+        return await self._database.in_transaction(by_tenant)
 
 
 def seen_by(database: Database, tenant: str | None) -> Statements:
@@ -75,15 +73,15 @@ async def check_isolation(database: Database) -> None:
     """
     try:
         await database.execute("SELECT runwire_isolate_tenants()")
-    except (asyncpg.PostgresError, DatabaseUnavailable) as error:
+    except DatabaseFailed as error:
         if not forbidden(error):
             raise
         # Who does not own the tables may not: whether their owner has done it, the next statement says.
     try:
         # Nobody's tenant: whatever is seen by it, tenants would see of each other.
         row = await TenantDatabase(database, tenant="").fetchrow("SELECT count(*) AS seen FROM runs")
-    except (asyncpg.PostgresError, DatabaseUnavailable, ConstraintViolated) as error:
-        if not isinstance(error, ConstraintViolated) and not forbidden(error):
+    except DatabaseFailed as error:
+        if isinstance(error, DatabaseUnavailable) and not forbidden(error):
             raise
         problem = (
             f"PostgreSQL does not let this user take the role {TENANT_ROLE}, which isolates tenants; an administrator "

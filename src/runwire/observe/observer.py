@@ -7,11 +7,12 @@ from typing import Final
 
 from runwire.clock import monotonic
 from runwire.db import Database, load_sql
+from runwire.duties import Duty
 from runwire.errors import DatabaseUnavailable
 from runwire.observe.audit import ArchiveAudit, Audit
 from runwire.observe.metrics import ObserverMetrics
 from runwire.telemetry.asyncpg_spans import suppressed
-from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.logs import get_logger
 from runwire.thresholds import PUBLISHER_DEAD_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
@@ -68,10 +69,9 @@ class Observer:
 
     async def run(self) -> None:
         """Observes until cancelled; while the database is away the last success grows old, which is an alert."""
+        attempts = self._database.attempts(Duty.OBSERVE)
         with suppressed():
             while True:
-                try:
+                with attempts:
                     await self.observe()
-                except DatabaseUnavailable as error:
-                    _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="observe", code=error.code)
-                await asyncio.sleep(self._period_s)
+                await asyncio.sleep(max(self._period_s, attempts.pause_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import binascii
 import hashlib
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runwire.db import Database, Row, Statements, load_sql, seen_by
+from runwire.db import Database, Row, Statements, Transaction, load_sql, seen_by
 from runwire.errors import (
     InvalidRequest,
     RunClosed,
@@ -183,7 +184,9 @@ class RunControl:
         # A tenant's role may not name a worker: its runs are claimed as soon as they are stored.
         seat = None if request.external or self._tenant is not None else self._seat(run_id, request.agent)
         if seat is not None:
-            made = await self._make_seated(seat, run)
+            # A caller that leaves does not end it: the statement goes on, and the run it may make has a worker.
+            starting = asyncio.create_task(self._make_seated(seat, run), name=f"start {run_id}")
+            made = await asyncio.shield(starting)
         else:
             made = await self._make(run)
             if made and not request.external:
@@ -275,12 +278,15 @@ class RunControl:
         """Whether the run and its outbox row are there now; False when the id or the key is taken."""
         if self._tenant is None:
             return await self._database.fetchrow(_SQL["start"], *run, None, None) is not None
+
         # Two statements: a policy looks at the run the second is for, and sees what earlier statements made.
-        async with self._database.transaction() as transaction:
+        async def make(transaction: Transaction) -> bool:
             made = await transaction.fetchrow(_SQL["start_run"], *run[:-1])
             if made is not None:
                 await transaction.execute(_SQL["start_outbox"], made["run_id"], made["run_day"], run.sampled)
-        return made is not None
+            return made is not None
+
+        return await self._database.in_transaction(make)
 
     def _first_state(self, request: StartRequest) -> bytes:
         """What the run begins with: its whole state, defaults included, so that a deploy that changes one changes no

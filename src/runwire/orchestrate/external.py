@@ -10,7 +10,8 @@ from typing import Final
 
 from runwire.append import Appended, Change, EventLog
 from runwire.db import Database, load_sql
-from runwire.errors import AppendError, DatabaseUnavailable, IllegalBatch, RunClosed, RunNotFound
+from runwire.duties import Duty
+from runwire.errors import AppendError, DatabaseFailed, IllegalBatch, RunClosed, RunNotFound
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -72,7 +73,7 @@ class ExternalRuns:
             return self._traces[run_id]
         try:
             row = await self._database.fetchrow(_SQL["trace"], run_id)
-        except DatabaseUnavailable:
+        except DatabaseFailed:
             return None
         if row is None:
             return None
@@ -84,7 +85,7 @@ class ExternalRuns:
     async def _observe_duration(self, run_id: str, outcome: RunState) -> None:
         """The end is durable and told: that nobody could say how long the run took is no failure of it."""
         self._traces.pop(run_id, None)
-        with contextlib.suppress(DatabaseUnavailable):
+        with contextlib.suppress(DatabaseFailed):
             row = await self._database.fetchrow(_SQL["duration"], run_id)
             if row is not None:
                 self._metrics.run_duration[outcome.value].observe(row["took_s"], sampled_trace_id(row["traceparent"]))
@@ -111,13 +112,13 @@ class LeaseReaper:
         self._poll_s = poll_s
 
     async def run(self) -> None:
+        attempts = self._database.attempts(Duty.REAP)
         while True:
-            try:
+            reaped = 0
+            with attempts:
                 reaped = await self.reap()
-            except DatabaseUnavailable:
-                reaped = 0
             if reaped == 0:
-                await asyncio.sleep(self._poll_s)
+                await asyncio.sleep(max(self._poll_s, attempts.pause_s))
 
     async def reap(self) -> int:
         """One step: how many runs were failed with `error:lease_lost`. Each was fenced out before."""

@@ -10,7 +10,8 @@ from collections.abc import Callable
 from runwire.append import EventLog
 from runwire.clock import set_within
 from runwire.db import Database, load_sql
-from runwire.errors import DatabaseUnavailable, FenceLost, RunClosed, RunwireError
+from runwire.duties import Duty
+from runwire.errors import DatabaseFailed, FenceLost, RunClosed, RunwireError
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
@@ -105,6 +106,7 @@ class Worker:
     async def run(self) -> None:
         """Claims and walks until cancelled or drained."""
         self._context = contextvars.copy_context()
+        claims = self._database.attempts(Duty.CLAIM)
         heartbeat = asyncio.create_task(self._keep_leases(), name="leases")
         heartbeat.add_done_callback(lambda _: self._wake.set())
         try:
@@ -112,7 +114,12 @@ class Worker:
                 if heartbeat.done():  # never by itself: without it every lease would end in silence
                     heartbeat.result()
                 self._wake.clear()
-                if await self._claim_or_wait_out() < _CLAIM_MAX:
+                claimed = 0
+                with claims:
+                    claimed = await self.claim()
+                if claims.failures:
+                    await asyncio.sleep(claims.pause_s)
+                elif claimed < _CLAIM_MAX:
                     await set_within(self._wake, self._poll_s)
             await self._drained.wait()
         finally:
@@ -232,7 +239,7 @@ class Worker:
         self._forget(walk)  # no heartbeat renews what is given back
         try:
             released = await self._database.execute(_SQL["release"], walk.claim.run_id, walk.claim.fence)
-        except DatabaseUnavailable:
+        except DatabaseFailed:
             return False
         self._on_claimable(walk.claim.agent)
         return released != "UPDATE 0"
@@ -244,20 +251,12 @@ class Worker:
             await self._database.execute(_SQL["disown"], doubtful, self._worker_id)
             self._doubtful.difference_update(doubtful)
 
-    async def _claim_or_wait_out(self) -> int:
-        try:
-            return await self.claim()
-        except DatabaseUnavailable as error:
-            _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="claim", code=error.code)
-            return 0
-
     async def _keep_leases(self) -> None:
+        attempts = self._database.attempts(Duty.RENEW_LEASES)
         while True:
-            await asyncio.sleep(self._heartbeat_s)
-            try:
+            await asyncio.sleep(min(attempts.pause_s or self._heartbeat_s, self._heartbeat_s))
+            with attempts:
                 await self.heartbeat()
-            except DatabaseUnavailable as error:
-                _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="heartbeat", code=error.code)
 
     async def _finish_walks(self) -> None:
         walks = tuple(self._walks.values())
@@ -268,7 +267,7 @@ class Worker:
         # Each has let go of its run, but for those that were cancelled before they began.
         await asyncio.gather(*(self._release(walk) for walk in walks if walk in self._walks.values()))
         await self._none_reserved.wait()  # starts under way, each bounded by the time-out of its statement
-        with contextlib.suppress(DatabaseUnavailable):  # their leases end by themselves
+        with contextlib.suppress(DatabaseFailed):  # their leases end by themselves
             await self._disown()
 
 

@@ -10,8 +10,9 @@ from operator import itemgetter
 
 from runwire.bus import BusWriter, Published
 from runwire.clock import monotonic
-from runwire.db import Database, Row, load_sql
-from runwire.errors import BusUnavailable, DatabaseUnavailable
+from runwire.db import Database, Row, Troubles, load_sql
+from runwire.db.translation import of_a_statement
+from runwire.errors import BusUnavailable, DatabaseFailed
 from runwire.model.event import StoredEvent
 from runwire.publish.backlog import Backlog
 from runwire.publish.shards import Shards
@@ -71,6 +72,7 @@ class Publisher:
         rest_max_s: float = 5.0,
         park_after_s: float = 60.0,
     ) -> None:
+        self._database = database
         self._session = database.session("publish", settings=SETTINGS)
         self._sweeper = database.session("publish sweep", settings=SWEEP_SETTINGS)
         self._bus = bus
@@ -87,6 +89,11 @@ class Publisher:
         self._in_flight: frozenset[str] = frozenset()
         self._taken_meanwhile: set[str] | None = None
         self._left_some = False
+
+    @property
+    def troubles(self) -> Troubles:
+        """Of the process, on the database it publishes from."""
+        return self._database.troubles
 
     @property
     def behind(self) -> bool:
@@ -154,9 +161,12 @@ class Publisher:
         except BusUnavailable:
             self._failed(run_ids)
             raise
-        except DatabaseUnavailable:
+        except DatabaseFailed as error:
             self._metrics.publish_failures["database"].inc()
-            self._backlog.add(run_ids)
+            if of_a_statement(error):  # one of them may be the reason: they come back one by one
+                self._backlog.failed(run_ids)
+            else:
+                self._backlog.add(run_ids)
             raise
         except Exception as error:
             _log.error(LogEvent.PUBLISH_FAILED, error_type=type(error).__name__, runs=len(run_ids))

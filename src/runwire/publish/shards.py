@@ -9,7 +9,7 @@ from typing import Final
 
 from runwire.clock import set_within
 from runwire.db import Database, load_sql
-from runwire.errors import DatabaseUnavailable
+from runwire.duties import Duty
 from runwire.publish.assignment import SHARDS, next_step, shard_of
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -44,6 +44,7 @@ class Shards:
         self.publisher_id = publisher_id
         self.owned: frozenset[int] = frozenset()
         self._session = database.session("publish lease")
+        self._attempts = database.attempts(Duty.LEASE_SHARDS)
         self._lease_s = lease_s
         self._tell_others = tell_others
         self._locked_in = -1
@@ -101,12 +102,13 @@ class Shards:
         """Steps until cancelled. While the database is away it keeps what it has: nobody could take it."""
         with suppressed():
             while True:
-                try:
+                with self._attempts:
                     if await self.step(let_go=let_go):
                         on_taken()
-                except DatabaseUnavailable as error:
-                    _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="lease shards", code=error.code)
-                await set_within(self._wake, _RESTLESS_S if self._restless else self._lease_s / 8)
+                if self._attempts.failures:
+                    await asyncio.sleep(min(self._attempts.pause_s, self._lease_s / 8))
+                else:
+                    await set_within(self._wake, _RESTLESS_S if self._restless else self._lease_s / 8)
                 self._wake.clear()
 
     async def aclose(self) -> None:

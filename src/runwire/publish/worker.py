@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from runwire.clock import monotonic, set_within
-from runwire.errors import BusUnavailable, DatabaseUnavailable
+from runwire.clock import monotonic, pause_s, set_within
+from runwire.db import Attempts
+from runwire.duties import Duty
+from runwire.errors import BusUnavailable, DatabaseFailed, DatabaseUnavailable
 from runwire.publish.publisher import Publisher
 from runwire.publish.shards import Shards
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
-_BACKOFF_FIRST_S = 0.01
+_BACKOFF_FIRST_S = 0.02
 KEEP_UP_S: Final = 0.05
 """How long commits may be held back for a step of the publisher: appends are durable however slow the bus is."""
 _LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before the bus counts as gone
@@ -91,7 +92,7 @@ class PublishWorker:
                             if self._stopping and self._did_its_best():
                                 break
                             await self._sleep()
-                with contextlib.suppress(DatabaseUnavailable):
+                with contextlib.suppress(DatabaseFailed):
                     await self._publisher.retire()
         finally:
             await self._publisher.aclose()
@@ -104,7 +105,7 @@ class PublishWorker:
         if self._shards is None:
             yield
             return
-        with contextlib.suppress(DatabaseUnavailable):
+        with contextlib.suppress(DatabaseFailed):
             await self._shards.step(let_go=self._publisher.let_go)
         leasing = self._shards.run(let_go=self._publisher.let_go, on_taken=self.sweep_soon)
         async with _beside(leasing, name="shards"):
@@ -128,10 +129,11 @@ class PublishWorker:
         """One step of publishing: how many events went out; 0 after a failure, too."""
         try:
             published = await self._publisher.publish_pending()
-        except (BusUnavailable, DatabaseUnavailable) as error:
+        except (BusUnavailable, DatabaseFailed) as error:
             self._failures += 1
-            self._failing = error.code
-            _log.warning(LogEvent.PUBLISH_FAILED, code=error.code, failures=self._failures)
+            self._failing = DatabaseUnavailable.code if isinstance(error, DatabaseFailed) else error.code
+            self._publisher.troubles.begin(Duty.PUBLISH, str(error))
+            _log.warning(LogEvent.PUBLISH_FAILED, code=error.code, why=str(error), failures=self._failures)
             return 0
         finally:
             self._too_slow = False
@@ -140,20 +142,20 @@ class PublishWorker:
         self._failures = 0
         if published or self._failing == DatabaseUnavailable.code:  # nothing to do proves nothing about the bus
             self._failing = None
+            self._publisher.troubles.end(Duty.PUBLISH)
         return published
 
     async def _keep_looking(self) -> None:
-        failures = 0
+        attempts = Attempts(
+            Duty.SWEEP, self._publisher.troubles, first_s=_BACKOFF_FIRST_S, longest_s=self._backoff_max_s
+        )
         while True:
             self._look.clear()
-            try:
+            with attempts:
                 await self.look()
-            except DatabaseUnavailable as error:
-                failures += 1
-                _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="sweep", code=error.code)
-                await asyncio.sleep(self._pause_s(failures))
+            if attempts.failures:
+                await asyncio.sleep(attempts.pause_s)
                 continue
-            failures = 0
             due = min(self._sweep_due, self._heartbeat_due)
             await set_within(self._look, due - monotonic())
 
@@ -166,15 +168,11 @@ class PublishWorker:
     async def _sleep(self) -> None:
         """Until there is work, or what failed has rested; after failures, a jittered pause no wake-up shortens."""
         if self._failures:
-            await asyncio.sleep(self._pause_s(self._failures))
+            await asyncio.sleep(pause_s(self._failures, first_s=_BACKOFF_FIRST_S, longest_s=self._backoff_max_s))
             return
         self._wake.clear()
         if self._publisher.backlog_runs == 0:
             await set_within(self._wake, min(self._sweep_s, self._heartbeat_s))
-
-    def _pause_s(self, failures: int) -> float:
-        ceiling = min(_BACKOFF_FIRST_S * 2.0 ** min(failures, 16), self._backoff_max_s)
-        return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
 
 
 @asynccontextmanager

@@ -11,11 +11,13 @@ from aiohttp import HttpVersion11, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.typedefs import Handler
 
+from runwire.clock import monotonic
 from runwire.errors import (
     ArchiveUnavailable,
     AuthUnavailable,
     CursorExpired,
     CursorPastTail,
+    DatabaseFailed,
     DatabaseUnavailable,
     FenceLost,
     InvalidRequest,
@@ -42,6 +44,8 @@ LINE_MAX: Final = 8192
 """Bytes of a request's address."""
 FIELD_MAX: Final = 8190
 """Bytes of a header with its name. It is not LINE_MAX, which tells the one error from the other."""
+TOLD_EVERY_S: Final = 5.0
+_told_at: Final[dict[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +99,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "invalid_request": Kind(422, "The body does not fit."),
     "invalid_input": Kind(422, "The input does not fit the agent's state."),
     "unknown_agent": Kind(422, "There is no such agent."),
+    "value_refused": Kind(422, "The database takes no such value. Nothing was changed."),
     "batch_too_large": Kind(422, "The batch has too many events."),
     "illegal_batch": Kind(422, "No run would take this batch."),
     "headers_too_large": Kind(431, "A header is too long."),
@@ -223,6 +228,8 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         problem = problem_of(error)
         if problem.code == "internal":
             _tell(request, error)
+        elif isinstance(error, DatabaseFailed):
+            _tell_of_database(request, error)
     except web.HTTPException as error:
         if error.status < 400:
             raise
@@ -264,10 +271,24 @@ def problem_of_http(error: web.HTTPException, request: web.BaseRequest) -> Probl
 
 
 def _tell(request: web.Request, error: BaseException) -> None:
+    _log.error(LogEvent.REQUEST_FAILED, method=request.method, route=_route_of(request), exc_info=error)
+
+
+def _tell_of_database(request: web.Request, error: DatabaseFailed) -> None:
+    """Once in a while for each route: in an outage every request fails."""
+    route = _route_of(request)
+    if monotonic() - _told_at.get(route, float("-inf")) >= TOLD_EVERY_S:
+        _told_at[route] = monotonic()
+        _log.warning(
+            LogEvent.DATABASE_UNAVAILABLE,
+            doing="request",
+            method=request.method,
+            route=route,
+            code=error.code,
+            why=str(error),
+        )
+
+
+def _route_of(request: web.Request) -> str:
     resource = request.match_info.route.resource
-    _log.error(
-        LogEvent.REQUEST_FAILED,
-        method=request.method,
-        route=resource.canonical if resource else "none",
-        exc_info=error,
-    )
+    return resource.canonical if resource else "none"

@@ -7,7 +7,8 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Final
 
-from runwire.errors import DatabaseUnavailable
+from runwire.duties import Duty
+from runwire.errors import DatabaseFailed
 from runwire.stream.hub import Hub
 from runwire.stream.limits import PAGE_EVENTS_MAX
 from runwire.stream.reader import LogReader
@@ -48,7 +49,7 @@ class CatchUp:
         try:
             await self._read_tails(hubs)
             await self._read_ends([hub for hub in hubs if hub.wants_end])
-        except DatabaseUnavailable as error:
+        except DatabaseFailed as error:
             self._note_failure(error)
             for hub in hubs:
                 hub.put_off()
@@ -82,7 +83,7 @@ class CatchUp:
             quiet = {hub for hub in batch if not hub.is_missing_some}
             try:
                 positions = await self._reader.positions([hub.run_id for hub in batch])
-            except DatabaseUnavailable as error:
+            except DatabaseFailed as error:
                 self._note_failure(error)
                 for hub in batch:
                     hub.put_off()
@@ -95,14 +96,16 @@ class CatchUp:
                     hub.lose()
         return len(due)
 
-    def _note_failure(self, error: DatabaseUnavailable) -> None:
+    def _note_failure(self, error: DatabaseFailed) -> None:
         if not self._failing:
             self._failing = True
+            self._reader.troubles.begin(Duty.STREAM, str(error))
             _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="stream", code=error.code)
 
     def _note_success(self) -> None:
         if self._failing:
             self._failing = False
+            self._reader.troubles.end(Duty.STREAM)
             _log.info(LogEvent.DATABASE_RECOVERED, doing="stream")
 
     async def run(self) -> None:

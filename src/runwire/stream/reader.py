@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from runwire.db import Database, Row, Statements, load_sql, seen_by
-from runwire.errors import CursorExpired, CursorPastTail, DatabaseUnavailable, RunNotFound
+from runwire.db import Database, Row, Statements, Troubles, load_sql, seen_by
+from runwire.errors import CursorExpired, CursorPastTail, DatabaseFailed, DatabaseUnavailable, RunNotFound
 from runwire.model.event import StoredEvent
 from runwire.model.run import TERMINAL, RunState
 
@@ -74,8 +74,13 @@ class LogReader:
         self._whole_database = database
         self._database: Statements = seen_by(database, tenant)
         self._cold = cold
-        self._asked: dict[str, asyncio.Future[Position | DatabaseUnavailable | None]] = {}
+        self._asked: dict[str, asyncio.Future[Position | DatabaseFailed | None]] = {}
         self._answering: asyncio.Task[None] | None = None
+
+    @property
+    def troubles(self) -> Troubles:
+        """Of the process, on the database it reads from."""
+        return self._whole_database.troubles
 
     def on_behalf_of(self, tenant: str | None) -> LogReader:
         """The same for one tenant; for None, this one."""
@@ -93,7 +98,7 @@ class LogReader:
             if self._answering is None:
                 self._answering = asyncio.create_task(self._answer(), name="positions")
         found = await asyncio.shield(waiter)
-        if isinstance(found, DatabaseUnavailable):
+        if isinstance(found, DatabaseFailed):
             raise DatabaseUnavailable(str(found)) from found
         if found is None:
             raise RunNotFound(run_id)
@@ -104,10 +109,10 @@ class LogReader:
             while self._asked:
                 asked, self._asked = self._asked, {}
                 found: Mapping[str, Position] = {}
-                failure: DatabaseUnavailable | None = None
+                failure: DatabaseFailed | None = None
                 try:
                     found = await self.positions(list(asked))
-                except DatabaseUnavailable as error:
+                except DatabaseFailed as error:
                     failure = error
                 finally:
                     for run_id, waiter in asked.items():

@@ -14,7 +14,7 @@ from runwire.errors import (
     ArchiveUnavailable,
     CursorExpired,
     CursorPastTail,
-    DatabaseUnavailable,
+    DatabaseFailed,
     InvalidRequest,
     RunStillOpen,
     TooManyReplays,
@@ -148,7 +148,7 @@ class Replay:
         self._wrote_at = monotonic()
         try:
             self.reason = await self._until_over()
-        except (ArchiveUnavailable, DatabaseUnavailable, CursorExpired):
+        except (ArchiveUnavailable, DatabaseFailed, CursorExpired):
             self.reason = DisconnectReason.ERROR
         except Exception:
             self.reason = DisconnectReason.ERROR

@@ -7,7 +7,7 @@ import random
 from contextlib import AbstractContextManager
 
 from runwire.clock import monotonic
-from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseUnavailable
+from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseFailed
 from runwire.stream.hub import Hub
 from runwire.stream.limits import Limits
 from runwire.stream.outlet import Outlet
@@ -107,7 +107,7 @@ class Stream:
             self._stored_part = self._spans.backfill(hub.traceparent, run_id=hub.run_id, after=self.cursor)
             self._stored_part.__enter__()
             self.reason = await self._until_over()
-        except (ArchiveUnavailable, DatabaseUnavailable, CursorExpired):
+        except (ArchiveUnavailable, DatabaseFailed, CursorExpired):
             self.reason = DisconnectReason.ERROR
         except Exception:
             self.reason = DisconnectReason.ERROR

@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge, ProcessCollector
 
+from runwire.duties import Duty
 from runwire.model.event import EventType
 from runwire.telemetry.exposition import PREFIX, Exposition
 from runwire.telemetry.histogram import Histogram
@@ -245,6 +246,13 @@ class ProcessMetrics:
         self.db_pool_in_use: Gauge = out.gauge("db_pool_in_use", "Database connections taken from the pool.")
         self.db_pool_wait: Histogram = out.histogram(
             "db_pool_wait_seconds", "Wait for a connection from the pool.", edges=LAG_BUCKETS_S
+        )
+        self.duty_troubles: Mapping[str, Gauge] = out.gauges(
+            "duty_troubles", "What keeps the process from a duty at the moment: 0 while it does it.", duty=Duty
+        )
+        """By duty."""
+        self.loop_restarts: Counter = out.counter(
+            "loop_restarts", "Loops that an unexpected error ended and that were begun again."
         )
         self.event_loop_lag: Histogram = out.histogram(
             "event_loop_lag_seconds", "How late the event loop woke a timer.", edges=LAG_BUCKETS_S

@@ -1,0 +1,64 @@
+"""Transactions of a connection: at the isolation our statements are written for, and over when their block is."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeAlias
+
+import asyncpg
+
+from runwire.db.connection import ISOLATION, Connection, cut
+from runwire.db.translation import translated
+from runwire.errors import DatabaseFailed
+
+Row: TypeAlias = asyncpg.Record
+
+
+class Transaction:
+    """Statements of one transaction."""
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    async def fetch(self, sql: str, *args: object) -> list[Row]:
+        with translated:
+            return await self._connection.fetch(sql, *args)
+
+    async def fetchrow(self, sql: str, *args: object) -> Row | None:
+        with translated:
+            return await self._connection.fetchrow(sql, *args)
+
+    async def execute(self, sql: str, *args: object) -> str:
+        with translated:
+            return await self._connection.execute(sql, *args)
+
+
+@asynccontextmanager
+async def transacting(connection: Connection) -> AsyncIterator[Transaction]:
+    """Commits at the end of the block, rolls back when it raises.
+
+    Where neither was answered, or the block was cancelled, nobody knows what the connection is in the middle of, and it
+    is cut. A cancelled block does not try to roll back: ROLLBACK would wait for the statement that was cancelled, as
+    long as the server likes.
+    """
+    over = False
+    try:
+        with translated:
+            transaction = connection.transaction(isolation=ISOLATION)
+            await transaction.start()
+        try:
+            yield Transaction(connection)
+        except Exception as error:
+            if isinstance(error, DatabaseFailed) and connection.is_closed():
+                raise  # there is nothing to roll back
+            with translated:
+                await transaction.rollback()
+            over = True
+            raise
+        with translated:
+            await transaction.commit()
+        over = True
+    finally:
+        if not over:
+            cut(connection)
