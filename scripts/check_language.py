@@ -1,7 +1,7 @@
 """Reads the project's prose and names what a reader would stumble over: `make language`.
 
-Prose is what people read: docstrings, comments, `description=` and `help=` texts, messages of errors, Markdown pages, comments
-of SQL and C files. The rules are those that a program can check; docs/glossary.md decides about words.
+Prose is what people read: docstrings, comments, `description=` and `help=` texts, messages of errors, Markdown pages,
+comments of SQL and C files. The rules are those that a program can check; docs/glossary.md decides about words.
 """  # noqa: INP001  # a script
 
 from __future__ import annotations

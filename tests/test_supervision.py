@@ -9,7 +9,7 @@ import structlog
 
 from runwire import supervision
 from runwire.db import Attempts, Troubles
-from runwire.duties import Duty
+from runwire.duties import Duty, Part
 from runwire.errors import ConstraintViolated, DatabaseUnavailable
 from runwire.supervision import Supervision
 from runwire.telemetry.metrics import Metrics
@@ -23,7 +23,7 @@ class Kept:
         monkeypatch.setattr(supervision, "AGAIN_FIRST_S", 0.01)
         monkeypatch.setattr(supervision, "STEADY_S", 0.05)
         self.metrics = Metrics()
-        self.troubles = Troubles(lambda duty, count: self.metrics.duty_troubles[duty].set(count))
+        self.troubles = Troubles(lambda part, count: self.metrics.role_unwell[part].set(count))
         self._supervision = Supervision(self.troubles, restarted=self.metrics.loop_restarts.inc)
         self._raises = list(raises)
         self.begun = 0
@@ -39,7 +39,7 @@ class Kept:
         await self._supervision.keep(Duty.CLAIM, self.loop, name="worker")
 
     def metric(self, name: str) -> float | None:
-        return self.metrics.out.registry.get_sample_value(name, {"duty": "claim"})
+        return self.metrics.out.registry.get_sample_value(name, {"role": "worker"})
 
 
 @pytest.mark.parametrize(
@@ -61,7 +61,7 @@ async def test_a_loop_that_raises_anything_is_begun_again_and_tells(
     with structlog.testing.capture_logs() as lines:
         running = asyncio.create_task(kept.run())
         await eventually(lambda: kept.begun == 2)
-        await eventually(lambda: kept.metric("runwire_duty_troubles") == 0)
+        await eventually(lambda: kept.metric("runwire_role_unwell") == 0)
         kept.ends.set()
         await running
     (line,) = [line for line in lines if line["event"] == "task_failed"]
@@ -73,7 +73,7 @@ async def test_while_it_rests_the_duty_is_in_trouble_by_the_loops_name(monkeypat
     kept = Kept(monkeypatch, RuntimeError("what a user said"))
     monkeypatch.setattr(supervision, "AGAIN_FIRST_S", 60.0)
     running = asyncio.create_task(kept.run())
-    await eventually(lambda: kept.metric("runwire_duty_troubles") == 1)
+    await eventually(lambda: kept.metric("runwire_role_unwell") == 1)
     (trouble,) = kept.troubles.lasting(0)
     assert (trouble.name, trouble.why) == ("claim worker", "ended by RuntimeError")
     running.cancel()
@@ -83,8 +83,8 @@ async def test_while_it_rests_the_duty_is_in_trouble_by_the_loops_name(monkeypat
 
 
 def test_attempts_wait_out_what_the_database_does_and_nothing_else() -> None:
-    counts: list[tuple[Duty, int]] = []
-    troubles = Troubles(lambda duty, count: counts.append((duty, count)))
+    counts: list[tuple[Part, int]] = []
+    troubles = Troubles(lambda part, count: counts.append((part, count)))
     attempts = Attempts(Duty.OBSERVE, troubles, first_s=1.0, longest_s=3.0)
     assert attempts.pause_s == 0.0
     for error in (DatabaseUnavailable("PostgreSQL: io error"), ConstraintViolated("runs_pkey")):
@@ -98,7 +98,7 @@ def test_attempts_wait_out_what_the_database_does_and_nothing_else() -> None:
     with attempts:
         pass
     assert (attempts.failures, attempts.pause_s, troubles.lasting(0)) == (0, 0.0, [])
-    assert counts == [(Duty.OBSERVE, 1), (Duty.OBSERVE, 0)]
+    assert counts == [(Part.OBSERVER, 1), (Part.OBSERVER, 0)]
 
 
 def test_a_trouble_is_as_old_as_its_first_failure() -> None:

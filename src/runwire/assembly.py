@@ -203,7 +203,7 @@ class Assembly:
         archive_metrics = ArchiveMetrics(metrics.out)
         count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
         spans = self._tracing(metrics)
-        self._troubles = Troubles(lambda duty, count: metrics.duty_troubles[duty].set(count))
+        self._troubles = Troubles(lambda part, count: metrics.role_unwell[part].set(count))
         self._supervision = Supervision(self._troubles, restarted=metrics.loop_restarts.inc)
         database = await self._database(metrics)
         self._run(self._ground, Duty.PROBE_LOOP, "loop lag", LoopLagProbe(metrics.event_loop_lag).run)
@@ -411,7 +411,12 @@ class Assembly:
         self._links.worker = worker
         facts = WorkerFacts(worker_id, agents.names, settings.worker_concurrency)
         session = WorkerSession(database.session("watch"), facts, losses_max=settings.losses_max)
-        watch = Watch(session, on_taken=self._taken, heartbeat_s=settings.lease_heartbeat_s)
+        watch = Watch(
+            session,
+            on_taken=self._taken,
+            heartbeat_s=settings.lease_heartbeat_s,
+            attempts=database.attempts(Duty.WATCH),
+        )
         await self._pipeline.enter_async_context(watch)
         reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id)
         self._run(self._pipeline, Duty.REAP, "lease reaper", reaper.run)

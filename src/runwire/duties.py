@@ -1,29 +1,45 @@
-"""The duties of a process: each goes on for as long as its role does, by one name in readiness, metrics and logs."""
+"""The duties of a process: each goes on for as long as its role does, by one name in readiness and logs."""
 
 from __future__ import annotations
 
 from enum import StrEnum
 
 
-class Duty(StrEnum):
-    """The label `duty`. A process has those of its roles."""
+class Part(StrEnum):
+    """Whose duty it is: a role, or the whole process. The label of the metric, which has few."""
 
-    APPEND = "append"
-    PUBLISH = "publish"
-    SWEEP = "sweep"
-    LEASE_SHARDS = "lease_shards"
+    API = "api"
+    WORKER = "worker"
+    PUBLISHER = "publisher"
+    OBSERVER = "observer"
+    ARCHIVER = "archiver"
+    PROCESS = "process"
+
+
+class Duty(StrEnum):
+    """A process has those of its roles, and those of every process."""
+
+    STREAM = "stream"
     CLAIM = "claim"
     RENEW_LEASES = "renew_leases"
     REAP = "reap"
-    STREAM = "stream"
+    WATCH = "watch"
+    PUBLISH = "publish"
+    SWEEP = "sweep"
+    LEASE_SHARDS = "lease_shards"
+    OBSERVE = "observe"
+    ARCHIVE = "archive"
+    APPEND = "append"
     CONNECT = "connect"
     LISTEN = "listen"
     NOTIFY = "notify"
     BUS = "bus"
-    OBSERVE = "observe"
-    ARCHIVE = "archive"
     MAKE_PARTITIONS = "make_partitions"
     PROBE_LOOP = "probe_loop"
+
+    @property
+    def part(self) -> Part:
+        return _PARTS.get(self, Part.PROCESS)
 
     @property
     def needed(self) -> bool:
@@ -31,4 +47,16 @@ class Duty(StrEnum):
         return self not in _BESIDE
 
 
+_PARTS = {
+    Duty.STREAM: Part.API,
+    Duty.CLAIM: Part.WORKER,
+    Duty.RENEW_LEASES: Part.WORKER,
+    Duty.REAP: Part.WORKER,
+    Duty.WATCH: Part.WORKER,
+    Duty.PUBLISH: Part.PUBLISHER,
+    Duty.SWEEP: Part.PUBLISHER,
+    Duty.LEASE_SHARDS: Part.PUBLISHER,
+    Duty.OBSERVE: Part.OBSERVER,
+    Duty.ARCHIVE: Part.ARCHIVER,
+}
 _BESIDE = frozenset({Duty.OBSERVE, Duty.ARCHIVE, Duty.MAKE_PARTITIONS, Duty.PROBE_LOOP})

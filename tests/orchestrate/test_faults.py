@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -300,6 +301,8 @@ class Away:
 
     def __getattr__(self, name: str) -> Any:
         method = getattr(self._database, name)
+        if not inspect.iscoroutinefunction(method):
+            return method
 
         async def call(*args: object) -> Any:
             if self.away:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import weakref
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -59,10 +60,12 @@ class Database:
         settings = {} if self._through_pooler else SESSION_SETTINGS  # a pooler takes few at the start
         self._door = Door(dsn, name, timeout_s, settings, self.troubles, how=how)
         self._pool: Pool | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._working: set[asyncio.Task[Any]] = set()
         self._sessions: weakref.WeakSet[Session] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
         self._pool = Pool(self._door.open, size=self._pool_size, timeout_s=self._timeout_s)
         return self
 
@@ -186,5 +189,7 @@ class Database:
         self._pool.release(connection)
 
     def _make_room(self) -> None:
-        if self._pool is not None:
-            self._pool.make_room()
+        """Called where a session lives, which may be another thread with a loop of its own."""
+        if self._pool is not None and self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # that loop is closed, and the pool with it
+                self._loop.call_soon_threadsafe(self._pool.make_room)

@@ -7,8 +7,9 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from runwire.db.database import Connection, translated_errors
+from runwire.db.connection import Connection
 from runwire.db.privileges import forbidden
+from runwire.db.translation import translated
 from runwire.errors import ConfigurationError, DatabaseUnavailable
 
 
@@ -33,13 +34,13 @@ async def make_days(dsn: str, *, ahead: int) -> int:
 @asynccontextmanager
 async def _owner(dsn: str) -> AsyncIterator[Connection]:
     try:
-        with translated_errors():
+        with translated:
             connection = await asyncpg.connect(dsn, timeout=10)
             try:
                 yield connection
             finally:
                 await connection.close(timeout=2)
-    except (asyncpg.PostgresError, DatabaseUnavailable) as error:
+    except DatabaseUnavailable as error:
         if what := forbidden(error):
             raise ConfigurationError(
                 (f"this database role may not do that: {what}; the owner of the tables may",)

@@ -96,6 +96,8 @@ class Pool:
 
     def make_room(self) -> None:
         """Others of this process find no room on the server: gives up what is idle, and keeps little for a while."""
+        if self._closed:
+            return
         self._room_until = monotonic() + ROOM_S
         idle, self._idle = self._idle, []
         for connection, _ in idle:

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from runwire.clock import monotonic, pause_s
-from runwire.duties import Duty
+from runwire.duties import Duty, Part
 from runwire.errors import DatabaseFailed
 
 _FIRST_S: Final = 0.05
@@ -39,9 +39,12 @@ class Trouble:
 
 
 class Troubles:
-    """The troubles of a process. `on_change` hears how many there are of a duty, whenever one begins or ends."""
+    """The troubles of a process, from whichever thread.
 
-    def __init__(self, on_change: Callable[[Duty, int], None] = lambda _duty, _count: None) -> None:
+    `on_change` hears how many there are of a part of the process, whenever one begins or ends.
+    """
+
+    def __init__(self, on_change: Callable[[Part, int], None] = lambda _part, _count: None) -> None:
         self._on_change = on_change
         self._current: dict[tuple[Duty, str], Trouble] = {}
 
@@ -63,12 +66,12 @@ class Troubles:
         return ended
 
     def _changed(self, duty: Duty) -> None:
-        self._on_change(duty, sum(trouble.duty is duty for trouble in self._current.values()))
+        self._on_change(duty.part, sum(trouble.duty.part is duty.part for trouble in tuple(self._current.values())))
 
     def lasting(self, at_least_s: float) -> list[Trouble]:
         """Those as old as that, the oldest first."""
         until = monotonic() - at_least_s
-        return [trouble for trouble in self._current.values() if trouble.since <= until]
+        return [trouble for trouble in tuple(self._current.values()) if trouble.since <= until]
 
 
 class Attempts:

@@ -13,7 +13,9 @@ from types import TracebackType
 from typing import Final, Self
 
 from runwire.clock import monotonic, set_within
-from runwire.errors import DatabaseUnavailable
+from runwire.db import Attempts, Troubles
+from runwire.duties import Duty
+from runwire.errors import DatabaseFailed
 from runwire.orchestrate.sessions import LOOK_S, NOTHING, Taken, WorkerSession
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -30,8 +32,16 @@ class Watch:
     `on_taken` is called with what was taken from workers that are gone: it may be claimed.
     """
 
-    def __init__(self, session: WorkerSession, *, on_taken: Callable[[Taken], None], heartbeat_s: float = 10.0) -> None:
+    def __init__(
+        self,
+        session: WorkerSession,
+        *,
+        on_taken: Callable[[Taken], None],
+        heartbeat_s: float = 10.0,
+        attempts: Attempts | None = None,
+    ) -> None:
         self._session = session
+        self._attempts = attempts or Attempts(Duty.WATCH, Troubles())
         self._on_taken = on_taken
         self._heartbeat_s = heartbeat_s
         self._worker_loop: asyncio.AbstractEventLoop | None = None
@@ -67,7 +77,7 @@ class Watch:
             try:
                 await self._look_until_stopped()
                 await self._session.leave()
-            except DatabaseUnavailable:
+            except DatabaseFailed:
                 pass  # others find the session gone, and nothing in its hands
             finally:
                 await self._session.aclose()
@@ -77,15 +87,15 @@ class Watch:
         while not self._stop.is_set():
             now = monotonic()
             try:
-                if now >= look_at or not self._session.held:
-                    look_at = now + LOOK_S
-                    self._tell(await self._session.look())
-                if now >= seen_at:
-                    seen_at = now + self._heartbeat_s
-                    await self._session.renew({}, lease_s=0)
-            except DatabaseUnavailable as error:
-                _log.warning(LogEvent.DATABASE_UNAVAILABLE, doing="watch", code=error.code)
-                await set_within(self._stop, _FAILED_S)
+                with self._attempts:
+                    if now >= look_at or not self._session.held:
+                        look_at = now + LOOK_S
+                        self._tell(await self._session.look())
+                    if now >= seen_at:
+                        seen_at = now + self._heartbeat_s
+                        await self._session.renew({}, lease_s=0)
+                if self._attempts.failures:
+                    await set_within(self._stop, _FAILED_S)
             except Exception as error:  # noqa: BLE001  # without it, deaths would be noticed by nobody
                 _log.error(LogEvent.TASK_FAILED, task="watch", error_type=type(error).__name__)
                 await set_within(self._stop, _FAILED_S)

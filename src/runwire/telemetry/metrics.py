@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 
 from prometheus_client import Counter, Gauge, ProcessCollector
 
-from runwire.duties import Duty
+from runwire.duties import Part
 from runwire.model.event import EventType
 from runwire.telemetry.exposition import PREFIX, Exposition
 from runwire.telemetry.histogram import Histogram
@@ -247,10 +247,10 @@ class ProcessMetrics:
         self.db_pool_wait: Histogram = out.histogram(
             "db_pool_wait_seconds", "Wait for a connection from the pool.", edges=LAG_BUCKETS_S
         )
-        self.duty_troubles: Mapping[str, Gauge] = out.gauges(
-            "duty_troubles", "What keeps the process from a duty at the moment: 0 while it does it.", duty=Duty
+        self.role_unwell: Mapping[str, Gauge] = out.gauges(
+            "role_unwell", "Duties of a role that cannot be done at the moment; 0: all is well.", role=Part
         )
-        """By duty."""
+        """By role; `process`: what all roles share."""
         self.loop_restarts: Counter = out.counter(
             "loop_restarts", "Loops that an unexpected error ended and that were begun again."
         )
