@@ -33,7 +33,7 @@ from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
 from runwire.db.secret import shared_secret
 from runwire.db.tenancy import check_isolation
 from runwire.duties import Duty
-from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseFailed
+from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseFailed, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Seat, Worker
@@ -61,6 +61,15 @@ _log = get_logger()
 
 UNWELL_AFTER_S: Final = 2.0
 """For so long a duty may be in trouble before the process says that it is not ready: most are over by then."""
+
+
+class StoppedEarly(RunwireError):
+    """The process was told to stop while it started; whatever it had opened is closed."""
+
+    code = "stopped_early"
+
+    def __init__(self) -> None:
+        super().__init__("stopped before it had started")
 
 
 class Links:
@@ -143,6 +152,7 @@ class Assembly:
         self._hubs: Hubs | None = None
         self._replays: Replays | None = None
         self._stop = asyncio.Event()
+        self._starting: asyncio.Task[Any] | None = None
         self._certificate: Certificate | None = None
 
     @property
@@ -155,11 +165,20 @@ class Assembly:
         return _url(self.settings.admin_host, self.admin_port, tls=self.settings.admin_tls)
 
     async def __aenter__(self) -> Self:
+        """Raises StoppedEarly after `stop`, however long the start would have taken."""
+        self._starting = asyncio.current_task()
         try:
+            if self._stop.is_set():
+                raise StoppedEarly
             await self._start()
-        except BaseException:
+        except BaseException as error:
+            starting, self._starting = self._starting, None
             await self._close()
+            if isinstance(error, asyncio.CancelledError) and self._stop.is_set() and starting is not None:
+                starting.uncancel()
+                raise StoppedEarly from None
             raise
+        self._starting = None
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -169,7 +188,9 @@ class Assembly:
         _log.info(LogEvent.SERVER_STOPPED)
 
     def stop(self) -> None:
-        """Lets `run_until_stopped` return; may be called from a signal handler of the loop."""
+        """Lets `run_until_stopped` return, or ends the start; may be called from a signal handler of the loop."""
+        if self._starting is not None and not self._stop.is_set():
+            self._starting.cancel()
         self._stop.set()
 
     def reload(self) -> None:

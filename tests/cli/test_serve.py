@@ -11,6 +11,7 @@ import httpx
 import pytest
 
 from cli.command import Started, started
+from pipeline import raw
 
 pytestmark = pytest.mark.crash
 SERVE = ("serve", "--port", "0", "--admin-port", "0")
@@ -46,6 +47,23 @@ async def test_it_drains_and_ends_with_0_when_told(database: str, number: int) -
     said = [line["event"] for line in result.lines]
     assert "server_draining" in said
     assert said[-1] == "server_stopped"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_start_that_waits_for_another_s_migration_says_so_and_ends_when_told(
+    database: str, number: int
+) -> None:
+    other = await raw(database)
+    await other.execute("SELECT pg_advisory_lock($1)", 0x72756E77697265)
+    await other.execute("DELETE FROM runwire_migrations WHERE name = (SELECT max(name) FROM runwire_migrations)")
+    async with started(*SERVE, DATABASE_URL=database) as serving:
+        said = await first_line(serving)
+        assert said["event"] == "migration_waiting"
+        assert f"session {other.get_server_pid()}" in str(said["why"])
+        serving.process.send_signal(number)
+        result = await serving.ended(within_s=10)
+    assert (result.code, result.err) == (0, "")
+    await other.close()
 
 
 async def test_a_second_ctrl_c_ends_it_at_once(database: str) -> None:

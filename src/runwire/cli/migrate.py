@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 EPILOG: Final = examples(
     "runwire migrate",
     "DATABASE_URL=postgresql://... runwire migrate --check",
-    "DATABASE_URL=postgresql://owner@... runwire migrate --serve-as runwire_service",
+    "DATABASE_URL=postgresql://owner@... runwire migrate --serve-as serving",
 )
 
 

@@ -89,7 +89,7 @@ async def _serve_several(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
-    from runwire.assembly import Assembly
+    from runwire.assembly import Assembly, StoppedEarly
     from runwire.cli.supervisor import end_with_supervisor
     from runwire.db.health import check_reachable
 
@@ -104,6 +104,8 @@ async def _serve(settings: Settings) -> int:
         async with service:
             spare_garbage_collector()
             await service.run_until_stopped()
+    except StoppedEarly:
+        return ExitCode.OK
     except OSError as error:
         raise ServiceFailed(sentences_of(error)[0]) from error
     return ExitCode.OK

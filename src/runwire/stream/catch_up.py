@@ -81,6 +81,7 @@ class CatchUp:
         for start in range(0, len(due), HUBS_PER_CHECK):
             batch = due[start : start + HUBS_PER_CHECK]
             quiet = {hub for hub in batch if not hub.is_missing_some}
+            known = {hub: hub.known for hub in batch}
             try:
                 positions = await self._reader.positions([hub.run_id for hub in batch])
             except DatabaseFailed as error:
@@ -90,10 +91,13 @@ class CatchUp:
                 continue
             self._note_success()
             for hub in batch:
-                if hub.run_id in positions:
-                    hub.learn(positions[hub.run_id], after_silence=hub in quiet)
-                else:
+                position = positions.get(hub.run_id)
+                if (
+                    position is None or position.last_seq < known[hub]
+                ):  # restored to a point before it, or before its end
                     hub.lose()
+                else:
+                    hub.learn(position, after_silence=hub in quiet)
         return len(due)
 
     def _note_failure(self, error: DatabaseFailed) -> None:

@@ -128,6 +128,11 @@ class Hubs:
         for tenancy in self._tenancies.values():
             tenancy.hub.check_at = 0.0
 
+    def forget_history(self) -> None:
+        """The log is another one: all streams end, resumable, and nothing is remembered of any run."""
+        for tenancy in self._tenancies.values():
+            tenancy.hub.lose()
+
     def write_age_s(self, now: float) -> float:
         """Seconds since the last write to the open stream that waited longest; grows when nobody looks any more."""
         return self._oldest_write_s + (now - self._tended_at) if self._open else 0.0

@@ -60,6 +60,7 @@ class LogEvent(StrEnum):
     BATCH_ARCHIVED = "batch_archived"
     DAY_DROPPED = "day_dropped"
     PARTITION_MADE = "partition_made"
+    LOG_RESTORED = "log_restored"
     MIGRATION_WAITING = "migration_waiting"
     INDEX_BUILDING = "index_building"
     ARCHIVE_FAILED = "archive_failed"
