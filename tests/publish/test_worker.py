@@ -204,3 +204,22 @@ async def test_a_publisher_that_stops_on_purpose_is_not_missed(database: str) ->
         async with running(PublishWorker(s.publisher(RecordingBus()))):
             await eventually(lambda: s.database.fetchval("SELECT count(*) FROM publishers"))
         assert await s.database.fetchval("SELECT count(*) FROM publishers") == 0
+
+
+async def test_a_publisher_at_rest_has_no_transaction_open(database: str) -> None:
+    async with stages(database) as s:
+        worker = PublishWorker(s.publisher(RecordingBus()), sweep_s=60, heartbeat_s=60)
+        async with running(worker):
+            fence = await s.started_run("r")
+            for n in range(3):
+                await s.log.append("r", [debug_trace(f"t{n}")], fence=fence, source=Source.API)
+                worker.mark_dirty(["r"])
+
+            async def at_rest() -> bool:
+                state = "SELECT state FROM pg_stat_activity WHERE application_name = 'runwire publish' AND datname = $1"
+                name = await s.database.fetchval("SELECT current_database()")
+                published = await s.database.fetchval("SELECT next_seq FROM run_outbox")
+                return bool(published == 5 and await s.database.fetchval(state, name) == "idle")
+
+            await eventually(at_rest)
+            worker.stop()

@@ -9,7 +9,7 @@ from typing import Final
 
 from runwire.clock import pause_s
 from runwire.db.connection import Connection, Door, cut
-from runwire.db.transaction import Row, Transaction, transacting
+from runwire.db.transaction import Row, Transaction, chaining, transacting
 from runwire.db.translation import spoils, translated
 from runwire.errors import DatabaseFailed, DatabaseUnavailable
 
@@ -27,6 +27,8 @@ class Session:
     def __init__(self, door: Door) -> None:
         self._door = door
         self._connection: Connection | None = None
+        self._chained: Connection | None = None
+        """The connection on which a transaction is open that nothing was done in."""
         self._opening: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
         self.opened = 0
@@ -61,6 +63,32 @@ class Session:
         except DatabaseFailed as error:
             if spoils(error):
                 self.drop()
+            raise
+
+    @asynccontextmanager
+    async def chained(self) -> AsyncIterator[Transaction]:
+        """As `transaction`, for one that another follows soon: see `chaining`. `unchain` when none does."""
+        connection = await self._open()
+        begun, self._chained = self._chained is connection, None
+        try:
+            async with chaining(connection, begun=begun) as transaction:
+                yield transaction
+            self._chained = connection
+        except DatabaseFailed as error:
+            if spoils(error):
+                self.drop()
+            raise
+
+    async def unchain(self) -> None:
+        """Ends the transaction that `chained` has begun for the next one, if there is one."""
+        connection, self._chained = self._chained, None
+        if connection is None or connection.is_closed():
+            return
+        try:
+            with translated:
+                await connection.execute("COMMIT")
+        except BaseException:
+            cut(connection)
             raise
 
     def drop(self) -> None:

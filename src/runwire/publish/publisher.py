@@ -177,6 +177,11 @@ class Publisher:
         self._backlog.published(run_ids)
         return published
 
+    async def rest(self) -> None:
+        """Ends what the last step has begun for the next one. Raises DatabaseUnavailable, which costs nothing."""
+        async with self._step:
+            await self._session.unchain()
+
     async def heartbeat(self, *, failing: str | None = None) -> None:
         """Says that this publisher lives, and the code of the error it is failing with, if it is.
 
@@ -194,7 +199,7 @@ class Publisher:
 
     async def _publish(self, run_ids: list[str]) -> int:
         per_run = max(1, self._batch_events // len(run_ids))
-        async with self._session.transaction() as tx:
+        async with self._session.chained() as tx:
             rows = await tx.fetch(_SQL["claim"], run_ids, per_run, self._holder)
             read_at = monotonic()
             if not rows:

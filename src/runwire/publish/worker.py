@@ -21,6 +21,8 @@ _log = get_logger()
 _BACKOFF_FIRST_S = 0.02
 KEEP_UP_S: Final = 0.05
 """How long commits may be held back for a step of the publisher: appends are durable however slow the bus is."""
+LINGER_S: Final = 0.02
+"""How long the transaction of the next step is kept open, which the last step's commit has begun."""
 _LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before the bus counts as gone
 
 
@@ -172,6 +174,10 @@ class PublishWorker:
             return
         self._wake.clear()
         if self._publisher.backlog_runs == 0:
+            if await set_within(self._wake, LINGER_S):
+                return
+            with contextlib.suppress(DatabaseUnavailable):
+                await self._publisher.rest()
             await set_within(self._wake, min(self._sweep_s, self._heartbeat_s))
 
 
