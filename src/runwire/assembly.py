@@ -49,6 +49,7 @@ from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
 from runwire.stream import Hubs, Limits, LogReader, Replays
+from runwire.stream.epoch import LogEpoch
 from runwire.supervision import Supervision
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
 from runwire.telemetry.logs import LogEvent, count_dropped_lines, get_logger
@@ -150,6 +151,7 @@ class Assembly:
         self._pipeline = AsyncExitStack()
         self._links = Links()
         self._hubs: Hubs | None = None
+        self._epoch: LogEpoch | None = None
         self._replays: Replays | None = None
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[Any] | None = None
@@ -167,9 +169,9 @@ class Assembly:
     async def __aenter__(self) -> Self:
         """Raises StoppedEarly after `stop`, however long the start would have taken."""
         self._starting = asyncio.current_task()
+        if self._stop.is_set():
+            raise StoppedEarly
         try:
-            if self._stop.is_set():
-                raise StoppedEarly
             await self._start()
         except BaseException as error:
             starting, self._starting = self._starting, None
@@ -370,6 +372,8 @@ class Assembly:
     def _recheck_streams(self) -> None:
         if self._hubs is not None:
             self._hubs.recheck()
+        if self._epoch is not None:
+            self._epoch.wake()
 
     async def _start_publisher(self, database: Database, bus: BusWriter, metrics: Metrics, spans: Tracing) -> None:
         settings = self.settings
@@ -528,6 +532,8 @@ class Assembly:
         self._hubs = await self._front.enter_async_context(
             Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
         )
+        self._epoch = LogEpoch(database, on_change=self._hubs.forget_history)
+        self._run(self._front, Duty.STREAM, "log epoch", self._epoch.run)
         control = RunControl(
             database,
             agents,

@@ -92,9 +92,7 @@ class CatchUp:
             self._note_success()
             for hub in batch:
                 position = positions.get(hub.run_id)
-                if (
-                    position is None or position.last_seq < known[hub]
-                ):  # restored to a point before it, or before its end
+                if position is None or position.last_seq < known[hub]:  # gone, or restored to a point before its end
                     hub.lose()
                 else:
                     hub.learn(position, after_silence=hub in quiet)
