@@ -84,7 +84,9 @@ async def pipeline(dsn: str) -> AsyncIterator[Stages]:
 async def make_runs(dsn: str, count: int, *, prefix: str = "bench") -> list[str]:
     """Started external runs with fence 1, whose RunStarted is published."""
     async with Database(dsn) as database, pipeline(dsn) as stages:
-        control = RunControl(database, Agents(), on_claimable=lambda _agent: None, on_cancel=lambda _run: None)
+        control = RunControl(
+            database, Agents(), on_claimable=lambda _agent: None, on_cancel=lambda _run: None, first_fence=lambda: 1
+        )
         run_ids = [f"{prefix}-{n}" for n in range(1, count + 1)]
         started = Change(RunState.STARTED)
         for run_id in run_ids:

@@ -97,7 +97,9 @@ async def stages(dsn: str, *agents: Agent[Any], **log_settings: Any) -> AsyncIte
         Database(dsn) as database,
         EventLog(database, metrics=metrics, on_committed=committed.extend, **log_settings) as log,
     ):
-        control = RunControl(database, known, on_claimable=claimable.append, on_cancel=cancelled.append)
+        control = RunControl(
+            database, known, on_claimable=claimable.append, on_cancel=cancelled.append, first_fence=lambda: 1
+        )
         yield Stages(database, metrics, log, committed, claimable, cancelled, control, known)
 
 

@@ -54,7 +54,11 @@ class Pipeline:
         self._clients = clients
         self._agents = Agents([golden])
         self._control = RunControl(
-            database, self._agents, on_claimable=lambda _agent: None, on_cancel=lambda _run: None
+            database,
+            self._agents,
+            on_claimable=lambda _agent: None,
+            on_cancel=lambda _run: None,
+            first_fence=lambda: 1,
         )
         self._prefixes = (f"{name}-{n}" for n in itertools.count())
         self._appended_to = [f"{name}-appends-{n}" for n in range(APPEND_RUNS)]

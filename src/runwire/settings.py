@@ -180,6 +180,15 @@ class Settings(BaseSettings):
     sse_slow_bytes: int = Field(262_144, ge=65_536, description="Bound on the bytes buffered for one client.")
     sse_slow_s: float = Field(10.0, gt=0, description="Seconds a client may stay slow before it is closed, resumable.")
     sse_ring_events: int = Field(1024, ge=1, description="Latest events of a run kept encoded while it has streams.")
+    sse_ring_bytes_max: int = Field(
+        268_435_456,
+        ge=1_048_576,
+        description="Bound on the bytes of such events, of all runs of the process; what exceeds it is read again from "
+        "PostgreSQL.",
+    )
+    sse_idle_runs_max: int = Field(
+        1000, ge=0, description="Runs whose events are kept for a moment after their last stream, for reconnects."
+    )
     sse_silence_s: float = Field(
         5.0, gt=0, description="Silence of the bus after which a run's stored tail is checked."
     )

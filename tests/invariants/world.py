@@ -155,7 +155,7 @@ class World:
                 await asyncio.wait_for(reader.listener.connected.wait(), 10)
             self._readers = readers
         agents = Agents([_holding_agent(self.arrivals)])
-        self.control = RunControl(self.database, agents, on_claimable=_ignore, on_cancel=_ignore)
+        self.control = RunControl(self.database, agents, on_claimable=_ignore, on_cancel=_ignore, first_fence=lambda: 1)
         self._agents = agents
         return self
 

@@ -23,7 +23,7 @@ from runwire.errors import (
 )
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, NewEvent, debug_trace, node_finished, node_started
 from runwire.model.run import RunState
-from runwire.orchestrate import ExternalRuns, LeaseReaper, StartRequest
+from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, StartRequest
 from runwire.telemetry.traceparent import mint_trace, with_span
 from runwire.telemetry.tracing import Tracing
 from waiting import eventually
@@ -374,3 +374,26 @@ async def test_the_reapers_loop_outlives_a_lost_connection(database: str) -> Non
         await asyncio.gather(loop, return_exceptions=True)
         assert await labels(s) == LOST
         await killer.close()
+
+
+async def test_fences_cannot_be_guessed_and_a_repeated_start_never_tells_the_reapers(database: str) -> None:
+    async with stages(database) as s:
+        control = RunControl(s.database, s.agents, on_claimable=lambda _agent: None, on_cancel=lambda _run: None)
+        starts = [StartRequest(agent="theirs", run_id=f"r{n}", external=True, lease_s=30.0) for n in range(20)]
+        fences = [(await control.start(start)).fence or 0 for start in starts]
+        assert len(set(fences)) == 20
+        assert all(2**51 <= fence < 2**52 for fence in fences)
+        assert (await control.start(starts[0])).fence == fences[0]
+        await expire(s, "r0")
+        assert (await control.start(starts[0])).fence == fences[0]  # nobody has taken it yet
+        (taken,) = await s.database.fetch(TAKE, "w0", 10)
+        assert fences[0] + 1 < taken["fence"] < 2**53
+        again = await control.start(starts[0])
+        assert (again.created, again.fence) == (False, None)
+        external = ExternalRuns(s.database, s.log, metrics=s.metrics)
+        for guess in (fences[0], fences[0] + 1, fences[0] + 2):
+            with pytest.raises(FenceLost):
+                await external.append("r0", [RUN_STARTED], fence=guess)
+        await expire(s, "r0")
+        assert await reaper(s).reap() == 1
+        assert (await control.start(starts[0])).fence is None

@@ -47,7 +47,7 @@ async def test_an_idempotency_key_starts_one_run_however_many_ask_at_once(api: A
 
 async def test_a_repeated_external_start_gives_the_fence_again(api: Api) -> None:
     fences = [(await api.start(runId="ext", external=True, leaseSeconds=60))["fence"] for _ in range(2)]
-    assert fences == [1, 1]
+    assert fences[0] == fences[1] > 0
 
 
 async def test_pages_of_runs_do_not_shift_while_runs_are_started(api: Api) -> None:

@@ -58,6 +58,15 @@ class StartRequest:
         return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
 
 
+def new_fence() -> int:
+    """The first fence of an external run. Whoever holds it may append, so nobody can guess it.
+
+    It is at least 2**51 and below 2**52: the fences of those who take the run over are higher, and below 2**53, which
+    every JSON parser keeps.
+    """
+    return 2**51 + secrets.randbelow(2**51)
+
+
 class _NewRun(NamedTuple):
     """The arguments of `start`, but for its worker. `sampled` is the traceparent again, of a run that is traced."""
 
@@ -130,14 +139,16 @@ class RunControl:
         state_max_bytes: int = STATE_MAX_BYTES,
         tenant: str | None = None,
         seat: Callable[[str, str], Seat | None] = lambda _run_id, _agent: None,
+        first_fence: Callable[[], int] = new_fence,
     ) -> None:
         """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. `state_max_bytes`: of the JSON
         of a state. With a `tenant` all is done on its behalf: what belongs to others is not there.
-        `seat(run_id, agent)`: room at a worker of this process.
+        `seat(run_id, agent)`: room at a worker of this process. `first_fence` makes that of an external run.
         """
         self._seat = seat
         self._whole_database = database
         self._database: Statements = seen_by(database, tenant)
+        self._first_fence = first_fence
         self._tenant = tenant
         self._agents = agents
         self._on_claimable = on_claimable
@@ -156,6 +167,7 @@ class RunControl:
             on_cancel=self._on_cancel,
             state_max_bytes=self._state_max_bytes,
             tenant=tenant,
+            first_fence=self._first_fence,
         )
         bound._open_runs = self._open_runs  # one count for all tenants
         return bound
@@ -182,18 +194,19 @@ class RunControl:
             request.traceparent if request.sampled else None,
         )
         # A tenant's role may not name a worker: its runs are claimed as soon as they are stored.
+        fence = self._first_fence() if request.external else 0
         seat = None if request.external or self._tenant is not None else self._seat(run_id, request.agent)
         if seat is not None:
             # A caller that leaves does not end it: the statement goes on, and the run it may make has a worker.
             starting = asyncio.create_task(self._make_seated(seat, run), name=f"start {run_id}")
             made = await asyncio.shield(starting)
         else:
-            made = await self._make(run)
+            made = await self._make(run, fence=fence)
             if made and not request.external:
                 self._on_claimable(request.agent)
         if not made:
             return await self._started_before(run_id, request, fingerprint)
-        return Started(run_id, created=True, fence=1 if request.external else None)
+        return Started(run_id, created=True, fence=fence if request.external else None)
 
     async def view(self, run_id: str) -> RunView:
         """Raises RunNotFound."""
@@ -260,7 +273,7 @@ class RunControl:
         span_id = None if run.sampled is None else secrets.token_hex(8)
         with seat:
             row = await self._database.fetchrow(
-                _SQL["start"], *run._replace(lease_s=seat.lease_s), seat.worker_id, span_id
+                _SQL["start"], *run._replace(lease_s=seat.lease_s), seat.worker_id, span_id, 1
             )
             if row is not None:
                 claim = Claim.of_start(
@@ -274,14 +287,14 @@ class RunControl:
                 seat.take(claim)
         return row is not None
 
-    async def _make(self, run: _NewRun) -> bool:
+    async def _make(self, run: _NewRun, *, fence: int) -> bool:
         """Whether the run and its outbox row are there now; False when the id or the key is taken."""
         if self._tenant is None:
-            return await self._database.fetchrow(_SQL["start"], *run, None, None) is not None
+            return await self._database.fetchrow(_SQL["start"], *run, None, None, fence) is not None
 
         # Two statements: a policy looks at the run the second is for, and sees what earlier statements made.
         async def make(transaction: Transaction) -> bool:
-            made = await transaction.fetchrow(_SQL["start_run"], *run[:-1])
+            made = await transaction.fetchrow(_SQL["start_run"], *run[:-1], fence)
             if made is not None:
                 await transaction.execute(_SQL["start_outbox"], made["run_id"], made["run_day"], run.sampled)
             return made is not None
@@ -318,7 +331,7 @@ class RunControl:
         if not rows:  # it is another tenant's, or was withdrawn meanwhile: which of them is nobody's business
             raise StartConflict(run_id, by="this runId")
         first = rows[0]
-        return Started(first["run_id"], created=False, fence=first["fence"] if first["external"] else None)
+        return Started(first["run_id"], created=False, fence=first["fence"])
 
 
 def _view(row: Row) -> RunView:

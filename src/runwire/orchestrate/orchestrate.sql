@@ -1,11 +1,11 @@
 -- name: start
 -- A run and its outbox row, or nothing when the id or the idempotency key is taken. With an owner ($11) it is that
--- worker's from the beginning, as after `claim`; $12 is the span of its attempt.
+-- worker's from the beginning, as after `claim`; $12 is the span of its attempt. $13 is its first fence.
 WITH made AS (
     INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
                       idempotency_key, request_hash, input, attempt, attempt_span, attempt_at)
-    VALUES ($1, $2, $3, $4, CASE WHEN $4 OR $11::text IS NOT NULL THEN 1 ELSE 0 END,
-            CASE WHEN $4 THEN 'external' ELSE $11 END,
+    VALUES ($1, $2, $3, $4, $13,
+            CASE WHEN $4 THEN 'external' ELSE $11::text END,
             CASE WHEN $4 OR $11 IS NOT NULL THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9,
             CASE WHEN $11 IS NOT NULL THEN 1 ELSE 0 END, $12, CASE WHEN $12::text IS NOT NULL THEN now() END)
     ON CONFLICT DO NOTHING
@@ -18,10 +18,10 @@ INSERT INTO run_outbox (run_id, run_day, traceparent) SELECT run_id, run_day, $1
 SELECT count(*) FROM (SELECT FROM run_outbox LIMIT $1) AS open_run
 
 -- name: start_run
--- As `start`, the first half, on behalf of a tenant.
+-- As `start`, the first half, on behalf of a tenant. $10 is the run's first fence.
 INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
                   idempotency_key, request_hash, input)
-VALUES ($1, $2, $3, $4, CASE WHEN $4 THEN 1 ELSE 0 END, CASE WHEN $4 THEN 'external' END,
+VALUES ($1, $2, $3, $4, $10, CASE WHEN $4 THEN 'external' END,
         CASE WHEN $4 THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9)
 ON CONFLICT DO NOTHING
 RETURNING run_id, run_day
@@ -32,7 +32,8 @@ INSERT INTO run_outbox (run_id, run_day, traceparent) VALUES ($1, $2, $3)
 
 -- name: taken_by
 -- The runs a start collides with: by its id, or by its idempotency key.
-SELECT run_id, request_hash, fence, external FROM runs
+-- The fence is that of the external orchestrator, until somebody else has taken the run from it.
+SELECT run_id, request_hash, CASE WHEN external AND lease_owner = 'external' THEN fence END AS fence FROM runs
 WHERE run_id = $1 OR (tenant = $2 AND idempotency_key = $3)
 
 -- name: view
@@ -180,7 +181,7 @@ WHERE run_id = $1 AND finished_at IS NOT NULL
 
 -- name: take_expired_external
 -- Fences the external orchestrators whose lease has ended out, so that their runs can be failed. Who took one and died
--- is followed by another when this lease ends.
+-- is followed by another when this lease ends. The fence rises by a step that the one who had the run cannot guess.
 WITH started AS MATERIALIZED (
     SELECT run_id FROM runs WHERE external AND state = 'started' AND lease_until < now()
     ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
@@ -188,7 +189,9 @@ WITH started AS MATERIALIZED (
     SELECT run_id FROM runs WHERE external AND state = 'pending' AND lease_until < now()
     ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
 )
-UPDATE runs AS r SET fence = r.fence + 1, lease_owner = $1, lease_until = now() + interval '30 seconds'
+UPDATE runs AS r
+SET fence = r.fence + 1 + ('x' || right(gen_random_uuid()::text, 10))::bit(40)::bigint,
+    lease_owner = $1, lease_until = now() + interval '30 seconds'
 FROM (SELECT run_id FROM started UNION ALL SELECT run_id FROM pending) AS expired
 WHERE r.run_id = expired.run_id
 RETURNING r.run_id, r.agent, r.fence, r.last_seq, r.state::text AS state,

@@ -182,6 +182,20 @@ class Hub:
             return self.end
         return await self.slice_after(cursor)
 
+    @property
+    def ring_bytes(self) -> int:
+        """Bytes of frames that are kept for clients to come."""
+        return self._ring.bytes
+
+    def rest(self) -> None:
+        """The last client has left: lets go of what only a herd of them shares."""
+        self._slices.clear()
+
+    def shed(self) -> None:
+        """Lets go of every frame that followers already have. Clients further back read from PostgreSQL."""
+        self._slices.clear()
+        self._ring.shed(keep=max(self._ring.tail - self.sent, 0))
+
     async def aclose(self) -> None:
         """Leaves the bus. Clients must have left before."""
         for read in tuple(self._reads.values()):

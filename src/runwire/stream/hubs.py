@@ -54,6 +54,8 @@ class _Tenancy:
     opened: asyncio.Task[None]
     streams: dict[Stream, None] = field(default_factory=dict)
     idle_since: float = inf
+    ring_bytes: int = 0
+    """As last counted."""
 
 
 class Hubs:
@@ -71,6 +73,11 @@ class Hubs:
         self._pacing = Pacing(self._limits)
         self._turns = Turns(Writes(Deliveries(metrics)))
         self._tenancies: dict[str, _Tenancy] = {}
+        self._idle: dict[_Tenancy, None] = {}
+        """Those without streams, the one that is so for longest first."""
+        self._let_go_of: list[_Tenancy] = []
+        """Out of the register, and still to be closed."""
+        self._ring_bytes = 0
         self._open: dict[Stream, None] = {}
         self._none_open = asyncio.Event()
         self._none_open.set()
@@ -102,7 +109,7 @@ class Hubs:
             task.cancel()
         try:
             await asyncio.gather(*self._tasks, return_exceptions=True)
-            for tenancy in tuple(self._tenancies.values()):
+            for tenancy in (*self._tenancies.values(), *self._let_go_of):
                 await self._close(tenancy)
         finally:
             self._turns.close()
@@ -145,9 +152,39 @@ class Hubs:
         self._tended_at = now
         self._metrics.sse_run_reconnects_max.set(self._run_reconnects.most(now=now))
         self._metrics.sse_client_reconnects_max.set(self._client_reconnects.most(now=now))
-        for tenancy in tuple(self._tenancies.values()):
-            if not tenancy.streams and now - tenancy.idle_since >= LINGER_S:
+        for tenancy in tuple(self._idle):
+            if now - tenancy.idle_since >= LINGER_S:
                 await self._close(tenancy)
+        for tenancy in tuple(self._tenancies.values()):
+            self._count_ring(tenancy)
+        self.keep_within_bounds()
+        while self._let_go_of:
+            await self._close(self._let_go_of.pop())
+
+    def keep_within_bounds(self) -> None:
+        """One step: lets go of runs nobody watches, the longest idle first, then of frames that followers have."""
+        limits = self._limits
+        while self._idle and (len(self._idle) > limits.idle_hubs or self._ring_bytes > limits.ring_bytes):
+            tenancy = next(iter(self._idle))
+            self._forget(tenancy)
+            tenancy.hub.shed()
+            self._let_go_of.append(tenancy)
+        if self._ring_bytes > limits.ring_bytes:
+            for tenancy in self._tenancies.values():
+                tenancy.hub.shed()
+                self._count_ring(tenancy)
+                if self._ring_bytes <= limits.ring_bytes // 2:  # not again at once
+                    return
+
+    @property
+    def ring_bytes(self) -> int:
+        """Bytes of encoded events that are kept for clients to come, of all runs, as last counted."""
+        return self._ring_bytes
+
+    @property
+    def idle_runs(self) -> int:
+        """Runs without streams whose events are kept."""
+        return len(self._idle)
 
     async def check(self, now: float) -> None:
         """One step: asks PostgreSQL about hubs that miss something or have not heard anything for long."""
@@ -179,7 +216,7 @@ class Hubs:
                 await hub.subscribe()
                 await hub.locate()
             except BaseException:
-                del self._tenancies[run_id]
+                self._forget(tenancy)
                 await hub.aclose()
                 raise
 
@@ -194,9 +231,22 @@ class Hubs:
             tenancy.opened.cancel()
             await asyncio.gather(tenancy.opened, return_exceptions=True)
         # Out of the register first: who comes from here on gets a new hub.
-        self._tenancies.pop(tenancy.hub.run_id, None)
+        self._forget(tenancy)
         self._catch_up.forget(tenancy.hub)
         await tenancy.hub.aclose()
+
+    def _forget(self, tenancy: _Tenancy) -> None:
+        if self._tenancies.get(tenancy.hub.run_id) is tenancy:
+            del self._tenancies[tenancy.hub.run_id]
+        self._idle.pop(tenancy, None)
+        self._ring_bytes -= tenancy.ring_bytes
+        tenancy.ring_bytes = 0
+
+    def _count_ring(self, tenancy: _Tenancy) -> None:
+        if self._tenancies.get(tenancy.hub.run_id) is not tenancy:
+            return
+        counted, tenancy.ring_bytes = tenancy.ring_bytes, tenancy.hub.ring_bytes
+        self._ring_bytes += tenancy.ring_bytes - counted
 
     # ------------------------------------------------------------------ streams come and go
 
@@ -212,7 +262,20 @@ class Hubs:
             spans=self._spans,
         )
         tenancy.streams[stream] = None
+        self._idle.pop(tenancy, None)
         return tenancy, stream
+
+    def left(self, tenancy: _Tenancy, stream: Stream) -> None:
+        """Gives up what `hold` gave. For Attachment."""
+        del tenancy.streams[stream]
+        if tenancy.streams:
+            return
+        tenancy.idle_since = monotonic()
+        if self._tenancies.get(tenancy.hub.run_id) is tenancy:  # else it could not be opened
+            self._idle[tenancy] = None
+            tenancy.hub.rest()
+            self._count_ring(tenancy)
+            self.keep_within_bounds()
 
     async def admit(self, tenancy: _Tenancy, stream: Stream) -> NothingLeft | None:
         """Brings the stream to its first piece, or says that there is nothing left for it. For Attachment."""
@@ -220,6 +283,8 @@ class Hubs:
         await asyncio.shield(tenancy.opened)
         with self._spans.subscribe(hub.traceparent, run_id=hub.run_id):
             first = await hub.admit(stream.cursor)
+        self._count_ring(tenancy)
+        self.keep_within_bounds()
         if isinstance(first, End):
             return NothingLeft(hub.run_id, first.state, first.last_seq)
         stream.start_with(first)
@@ -285,10 +350,7 @@ class Attachment:
         self._let_go()
 
     def _let_go(self) -> None:
-        tenancy = self._tenancy
-        del tenancy.streams[self._stream]
-        if not tenancy.streams:
-            tenancy.idle_since = monotonic()
+        self._hubs.left(self._tenancy, self._stream)
 
 
 async def _every(period_s: float, step: Callable[[float], Awaitable[None]]) -> None:

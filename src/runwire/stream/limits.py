@@ -32,6 +32,8 @@ class Limits:
     slice_bytes: int
     pause_bytes: int
     resume_bytes: int
+    idle_hubs: int
+    ring_bytes: int
 
     @classmethod
     def of(cls, settings: Settings) -> Limits:
@@ -47,4 +49,6 @@ class Limits:
             slice_bytes=slice_bytes,
             pause_bytes=settings.sse_slow_bytes // 4,
             resume_bytes=settings.sse_slow_bytes // 16,
+            idle_hubs=settings.sse_idle_runs_max,
+            ring_bytes=settings.sse_ring_bytes_max,
         )

@@ -69,12 +69,13 @@ class Ring:
     Seqs in it are dense and end at `tail`. They are kept as they came: those of one message are one object.
     """
 
-    __slots__ = ("_lasts", "_runs", "before", "capacity", "tail")
+    __slots__ = ("_lasts", "_runs", "before", "bytes", "capacity", "tail")
 
     def __init__(self, capacity: int, *, tail: int = 0) -> None:
         self.capacity = capacity
         self.before = self.tail = tail
         """`before` is the seq before the oldest frame."""
+        self.bytes = 0
         self._runs: list[bytes] = []
         self._lasts = array("q")
 
@@ -87,6 +88,7 @@ class Ring:
             raise BrokenSequence(expected=self.tail + 1, actual=first)
         self._runs.append(frames)
         self._lasts.append(last)
+        self.bytes += len(frames)
         self.tail = last
 
     def prepend(self, first: int, last: int, frames: bytes) -> None:
@@ -99,6 +101,7 @@ class Ring:
             first += excess
         self._runs.insert(0, frames)
         self._lasts.insert(0, last)
+        self.bytes += len(frames)
         self.before = first - 1
 
     def trim(self, *, keep: int = 0) -> None:
@@ -106,15 +109,26 @@ class Ring:
         if self.tail - self.before <= self.capacity:
             return
         # Some more than it has to: what stays is moved, which should not be for every event.
-        before = self.tail - max(self.capacity - self.capacity // 8, keep)
+        self._drop(self.tail - max(self.capacity - self.capacity // 8, keep))
+
+    def shed(self, *, keep: int) -> None:
+        """Drops all but the last `keep`."""
+        self._drop(self.tail - keep)
+
+    def _drop(self, before: int) -> None:
+        """Drops the frames up to `before`."""
+        if before <= self.before:
+            return
+        gone = bisect_right(self._lasts, before)
+        if gone:
+            self.before = self._lasts[gone - 1]
+            self.bytes -= sum(map(len, self._runs[:gone]))
+            del self._runs[:gone], self._lasts[:gone]
         if before > self.before:
-            gone = bisect_right(self._lasts, before)
-            if gone:
-                self.before = self._lasts[gone - 1]
-                del self._runs[:gone], self._lasts[:gone]
-            if before > self.before:
-                self._runs[0] = _without(self._runs[0], before - self.before)
-                self.before = before
+            left = _without(self._runs[0], before - self.before)
+            self.bytes -= len(self._runs[0]) - len(left)
+            self._runs[0] = left
+            self.before = before
 
     def reaches(self, after: int) -> bool:
         """Whether every frame from `after + 1` to the tail is here."""
