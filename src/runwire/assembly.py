@@ -7,6 +7,7 @@ import contextlib
 import contextvars
 import os
 import secrets
+import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
 from typing import Any, Final, Self
@@ -37,8 +38,9 @@ from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseFaile
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
 from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Seat, Worker
+from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.sessions import Taken, WorkerFacts, WorkerSession
-from runwire.orchestrate.watch import Watch
+from runwire.orchestrate.watch import Watch, WatchLimits
 from runwire.publish import Publisher, PublishWorker, Shards
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
@@ -432,14 +434,19 @@ class Assembly:
             heartbeat_s=settings.lease_heartbeat_s,
             poll_s=settings.worker_poll_s,
             on_claimable=self._links.claimable,
+            beat=(beat := Beat()),
         )
         self._links.worker = worker
         facts = WorkerFacts(worker_id, agents.names, settings.worker_concurrency)
         session = WorkerSession(database.session("watch"), facts, losses_max=settings.losses_max)
         watch = Watch(
             session,
+            beat=beat,
+            held=worker.held,
             on_taken=self._taken,
-            heartbeat_s=settings.lease_heartbeat_s,
+            blocked=metrics.loop_blocked,
+            give_up=_end_at_once,
+            limits=WatchLimits(heartbeat_s=settings.lease_heartbeat_s, lease_s=settings.lease_s),
             attempts=database.attempts(Duty.WATCH),
         )
         await self._pipeline.enter_async_context(watch)
@@ -633,6 +640,15 @@ def _ignore(_others: list[str]) -> None:
 def _each(act: Callable[[str], None], payload: str) -> None:
     for word in payload.split():
         act(word)
+
+
+def _end_at_once() -> None:
+    """Ends the process, whose event loop stands: with its last log lines, and without anything that needs the loop."""
+    for stream in (sys.stdout, sys.stderr):
+        drain = getattr(getattr(stream, "buffer", None), "drain", None)
+        if drain is not None:
+            drain()
+    os._exit(1)
 
 
 def _url(host: str, port: int, *, tls: bool) -> str:

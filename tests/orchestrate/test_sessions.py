@@ -265,3 +265,17 @@ async def test_when_two_suspects_were_there_neither_is_blamed(database: str) -> 
             assert await losses(s) == {"r1": 2, "r2": 2}
             alone = await s.database.fetch("SELECT alone_s FROM run_losses")
             assert [row["alone_s"] for row in alone] == [120, 120]
+
+
+async def test_a_worker_that_ends_because_of_one_run_gives_the_others_back_and_only_that_one_counts(
+    database: str,
+) -> None:
+    async with stages(database, ANY) as s, life(s, "looker") as looker:
+        await start(s, "stands", "beside")
+        async with life(s, "w1") as w1:
+            assert await w1.worker.claim() == 2
+            assert await w1.session.own_up(w1.worker.held(), culprit="stands") == {"gated"}
+            assert await owners(s) == {"stands": "w1"}
+            await w1.dies()
+            assert (await taken(looker)).runs == 1
+            assert await losses(s) == {"stands": 1}

@@ -19,6 +19,7 @@ from runwire.errors import GraphError, NodeFailed, RunwireError, StateRefused
 from runwire.model.event import debug_trace
 from runwire.model.graph import Node, Wait
 from runwire.model.names import class_name, code_of
+from runwire.orchestrate.beat import passes_cuts, was_cut
 from runwire.orchestrate.run_log import RunLog
 from runwire.telemetry.logs import frames_of
 
@@ -121,6 +122,7 @@ class Threads:
         return await ended
 
 
+@passes_cuts
 async def run_node(
     node: Node[Any], context: NodeContext, state: Any, threads: Threads, began: asyncio.Future[None]
 ) -> Ended:
@@ -189,6 +191,8 @@ def failure_of(error: BaseException) -> Tried:
         code = code_of(error.code)  # type: ignore[attr-defined]
     elif issubclass(kind, asyncio.CancelledError):
         code, retry = "cancelled", False
+    elif was_cut(error):
+        code = "timeout"
     facts: dict[str, Any] = {}
     if code == "exception":
         facts = {"error_type": class_name(kind), "frames": frames_of(error)[-_FRAMES_TOLD:]}

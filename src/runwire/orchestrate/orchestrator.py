@@ -23,6 +23,7 @@ from runwire.model.event import (
 from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Wait
 from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
+from runwire.orchestrate.beat import Beat, NodeAtWork
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_try import Ended, NodeContext, Threads, Tried, exit_of, failure_of, judged, run_node
 from runwire.orchestrate.run_log import RunLog
@@ -47,6 +48,7 @@ class Walk:
         *,
         metrics: Metrics,
         spans: Spans,
+        beat: Beat,
         hand_over: Callable[[Walk], Awaitable[bool]],
         threads: Threads,
         state_max_bytes: int = STATE_MAX_BYTES,
@@ -66,6 +68,7 @@ class Walk:
         )
         self._metrics = metrics
         self._spans = spans
+        self._beat = beat
         self._trace_id = sampled_trace_id(claim.traceparent)
         self._started_at = monotonic() - claim.age_s
         self._saved: bytes | None = claim.state
@@ -255,7 +258,9 @@ class Walk:
         loop = asyncio.get_running_loop()
         began: asyncio.Future[None] = loop.create_future()
         self._abandoned = abandoned = loop.create_future()
-        self._node = task = asyncio.create_task(run_node(node, context, state, self._threads, began))
+        at_work = NodeAtWork(self.claim.run_id, self.claim.agent, node.name, monotonic() + node.timeout_s)
+        function = partial(run_node, node, context, state, self._threads, began)
+        self._node = task = asyncio.create_task(self._beat.of(at_work, function))
         try:
             if node.in_thread:  # its time counts from when it has a thread
                 await asyncio.wait((task, began, abandoned), return_when=asyncio.FIRST_COMPLETED)

@@ -108,6 +108,15 @@ class WorkerSession:
             return []
         return await self._session.fetch(_RENEW, list(held), list(held.values()), lease_s)
 
+    async def tell_block(self, run_id: str, *, node: str, at: str, blocked_s: float) -> None:
+        """One step: the run's node makes this worker's event loop stand, for so long by now."""
+        await self._session.fetch(_SQL["block"], run_id, self._facts.worker_id, node, at, blocked_s)
+
+    async def own_up(self, held: Mapping[str, int], *, culprit: str) -> frozenset[str]:
+        """One step, before the process ends because of one run: gives the others back. Their agents."""
+        rows = await self._session.fetch(_SQL["own_up"], list(held), culprit, self._facts.worker_id)
+        return frozenset(row["agent"] for row in rows)
+
     async def leave(self) -> None:
         """The worker has let go of everything: nobody is to look for it."""
         if self._enlisted:

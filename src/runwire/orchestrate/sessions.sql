@@ -95,3 +95,16 @@ FROM gone LEFT JOIN judged AS j ON j.lease_owner = gone.worker_id
 
 -- name: seen
 UPDATE workers SET seen_at = now() WHERE worker_id = $1 RETURNING worker_id
+
+-- name: block
+-- The run's node makes the event loop of this worker stand.
+INSERT INTO run_blocks (run_id, worker_id, node, at, blocked_s)
+SELECT run_id, $2, left($3, 128), left($4, 256), $5 FROM runs WHERE run_id = $1
+ON CONFLICT (run_id) DO UPDATE SET
+    worker_id = excluded.worker_id, node = excluded.node, at = excluded.at, blocked_s = excluded.blocked_s, seen_at = now()
+
+-- name: own_up
+-- Before a worker ends because of one run: the others are given back, so that the loss counts against that one alone.
+UPDATE runs SET lease_until = now() - interval '1 millisecond', lease_owner = NULL
+WHERE run_id = ANY ($1::text[]) AND run_id <> $2 AND lease_owner = $3 AND state IN ('pending', 'started')
+RETURNING agent

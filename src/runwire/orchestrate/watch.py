@@ -1,69 +1,110 @@
 """The watch: a thread with an event loop and a session of its own, which goes on while the worker's event loop stands.
 
-Threads: `Watch` is entered and left in the worker's event loop. Everything else runs in the watch's thread, but for the
-callbacks it is given: those run in the worker's loop.
+Threads: `Watch` is entered and left in the worker's event loop, and calls `on_taken` there. Everything else runs in the
+watch's thread, in two tasks: one asks the database and may wait for it, the other never waits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
-from types import TracebackType
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
 from typing import Final, Self
+
+from prometheus_client import Counter
 
 from runwire.clock import monotonic, set_within
 from runwire.db import Attempts, Troubles
 from runwire.duties import Duty
 from runwire.errors import DatabaseFailed
+from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.sessions import LOOK_S, NOTHING, Taken, WorkerSession
+from runwire.orchestrate.stall import Stall, Standing
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.metrics import EXTERNAL
 
 _TICK_S: Final = 0.1
 _FAILED_S: Final = 1.0
 """Pause after a failed look. A session that was merely cut is had again at the first attempt."""
+_TELL_S: Final = 1.0
+"""From when on an event loop that stands is told of, and how often the run's diagnosis is brought up to date."""
+_OWN_UP_S: Final = 5.0
 _log = get_logger()
 
 
-class Watch:
-    """Inside `async with`, this worker's session is held and other workers' are looked at, five times a second.
+@dataclass(frozen=True, slots=True)
+class WatchLimits:
+    """Seconds. `margin_s`: how long an event loop may stand past its node's time-out before the process is given up;
+    `unknown_s`: how long it may stand when no node is known to be to blame.
+    """
 
-    `on_taken` is called with what was taken from workers that are gone: it may be claimed.
+    heartbeat_s: float = 10.0
+    lease_s: float = 30.0
+    margin_s: float = 10.0
+    unknown_s: float = 60.0
+
+
+_LIMITS: Final = WatchLimits()
+
+
+class Watch:
+    """Inside `async with`, this worker's session is held, other workers' are looked at, and the event loop is watched.
+
+    `on_taken` is called with what was taken from workers that are gone: it may be claimed. While the event loop stands,
+    the watch renews the leases of what the worker holds (`held`: run id to fence), tells of the node that stands there,
+    and cuts it once its time-out is over. What cannot be cut is given up: `give_up` is to end the process.
     """
 
     def __init__(
         self,
         session: WorkerSession,
         *,
+        beat: Beat,
+        held: Callable[[], Mapping[str, int]],
         on_taken: Callable[[Taken], None],
-        heartbeat_s: float = 10.0,
+        blocked: Mapping[str, Counter],
+        give_up: Callable[[], None],
+        limits: WatchLimits = _LIMITS,
         attempts: Attempts | None = None,
     ) -> None:
+        """`blocked` counts seconds, by node."""
         self._session = session
         self._attempts = attempts or Attempts(Duty.WATCH, Troubles())
+        self._beat = beat
+        self._held = held
         self._on_taken = on_taken
-        self._heartbeat_s = heartbeat_s
+        self._blocked = blocked
+        self._give_up = give_up
+        self._limits = limits
         self._worker_loop: asyncio.AbstractEventLoop | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._stall: Stall | None = None
+        self._standing: Standing | None = None
+        self._tell_at = self._renew_at = 0.0
+        self._given_up = False
         self._stop = asyncio.Event()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._main, name="runwire watch", daemon=True)
+        self._cutting = ExitStack()
 
     async def __aenter__(self) -> Self:
         """Returns when the watch runs; the session is had as soon as the database gives it."""
         self._worker_loop = asyncio.get_running_loop()
+        self._stall = Stall(self._worker_loop, self._beat)
+        self._cutting.enter_context(self._beat.cutting())
         self._thread.start()
         await asyncio.to_thread(self._started.wait)
         return self
 
-    async def __aexit__(
-        self, _type: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         """The worker has let go of its runs: others need not look for it."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join)
+        self._cutting.close()
 
     # ------------------------------------------------------------------ in the thread
 
@@ -74,8 +115,10 @@ class Watch:
         self._loop = asyncio.get_running_loop()
         self._started.set()
         with suppressed():
+            looking = asyncio.create_task(self._look_until_stopped())
             try:
-                await self._look_until_stopped()
+                await self._watch_until_stopped()
+                await looking
                 await self._session.leave()
             except DatabaseFailed:
                 pass  # others find the session gone, and nothing in its hands
@@ -83,7 +126,7 @@ class Watch:
                 await self._session.aclose()
 
     async def _look_until_stopped(self) -> None:
-        look_at = seen_at = monotonic()
+        look_at = seen_at = 0.0
         while not self._stop.is_set():
             now = monotonic()
             try:
@@ -92,8 +135,10 @@ class Watch:
                         look_at = now + LOOK_S
                         self._tell(await self._session.look())
                     if now >= seen_at:
-                        seen_at = now + self._heartbeat_s
+                        seen_at = now + self._limits.heartbeat_s
                         await self._session.renew({}, lease_s=0)
+                    if self._standing is not None:
+                        await self._stand_in(self._standing)
                 if self._attempts.failures:
                     await set_within(self._stop, _FAILED_S)
             except Exception as error:  # noqa: BLE001  # without it, deaths would be noticed by nobody
@@ -104,3 +149,62 @@ class Watch:
     def _tell(self, taken: Taken) -> None:
         if taken is not NOTHING and self._worker_loop is not None:
             self._worker_loop.call_soon_threadsafe(self._on_taken, taken)
+
+    # ------------------------------------------------------------------ an event loop that stands
+
+    async def _watch_until_stopped(self) -> None:
+        """Beside the database, so that nothing here waits for it."""
+        while not self._stop.is_set():
+            self._observe(self._stall.look() if self._stall is not None else None)
+            await set_within(self._stop, _TICK_S)
+
+    def _observe(self, standing: Standing | None) -> None:
+        before, self._standing = self._standing, standing
+        if standing is None:
+            if before is not None and before.seconds >= _TELL_S:
+                _log.warning(LogEvent.LOOP_FREED, blocked_s=round(before.seconds, 1), **_about(before))
+            self._renew_at = self._tell_at = 0.0
+            return
+        node = standing.node.node if standing.node is not None else EXTERNAL
+        self._blocked[node].inc(standing.seconds - (before.seconds if before is not None else 0.0))
+        if standing.seconds >= _TELL_S and (before is None or before.seconds < _TELL_S):
+            _log.warning(
+                LogEvent.LOOP_BLOCKED, blocked_s=round(standing.seconds, 1), frames=standing.frames, **_about(standing)
+            )
+        over_s = self._over_s(standing)
+        if over_s >= 0 and not self._given_up:
+            self._given_up = True
+            _log.error(
+                LogEvent.LOOP_GIVEN_UP, blocked_s=round(standing.seconds, 1), frames=standing.frames, **_about(standing)
+            )
+        if over_s >= _OWN_UP_S:  # the database does not answer
+            self._give_up()
+
+    def _over_s(self, standing: Standing) -> float:
+        """How long the event loop has stood beyond all bounds; negative before."""
+        if standing.node is None:
+            return standing.seconds - self._limits.unknown_s
+        return min(standing.seconds, monotonic() - standing.node.deadline) - self._limits.margin_s
+
+    async def _stand_in(self, standing: Standing) -> None:
+        """What the event loop cannot do now: its leases, and word of what it is doing."""
+        now = monotonic()
+        if self._given_up:
+            if standing.node is not None:
+                await self._session.own_up(self._held(), culprit=standing.node.run_id)
+            self._give_up()
+            return
+        if now >= self._renew_at:
+            self._renew_at = now + self._limits.heartbeat_s
+            await self._session.renew(self._held(), lease_s=self._limits.lease_s)
+        if standing.node is not None and standing.seconds >= _TELL_S and now >= self._tell_at:
+            self._tell_at = now + _TELL_S
+            node = standing.node
+            await self._session.tell_block(node.run_id, node=node.node, at=standing.at, blocked_s=standing.seconds)
+
+
+def _about(standing: Standing) -> dict[str, str]:
+    node = standing.node
+    if node is None:
+        return {"at": standing.at}
+    return {"run_id": node.run_id, "agent": node.agent, "node": node.node, "at": standing.at}

@@ -15,6 +15,7 @@ from runwire.errors import DatabaseFailed, FenceLost, RunClosed, RunwireError
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
+from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.orchestrator import Walk
@@ -47,8 +48,12 @@ class Worker:
         on_claimable: Callable[[str], None] = lambda _agent: None,
         threads: int = 32,
         state_max_bytes: int = STATE_MAX_BYTES,
+        beat: Beat | None = None,
     ) -> None:
-        """`threads` nodes that are not `async` run at once; `state_max_bytes` is the limit of a state's JSON."""
+        """`threads` nodes that are not `async` run at once; `state_max_bytes` is the limit of a state's JSON.
+
+        `beat` tells a watch which node is at work.
+        """
         self._database = database
         self._log = log
         self._agents = agents
@@ -62,6 +67,7 @@ class Worker:
         self._on_claimable = on_claimable
         self._threads = Threads(threads)
         self._state_max_bytes = state_max_bytes
+        self._beat = beat or Beat()
         self._walks: dict[str, Walk] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -80,6 +86,10 @@ class Worker:
     def active(self) -> int:
         """Runs this worker is walking."""
         return len(self._walks)
+
+    def held(self) -> dict[str, int]:
+        """The fence of every run this worker is walking. May be asked from another thread."""
+        return {run_id: walk.claim.fence for run_id, walk in tuple(self._walks.items())}
 
     def wake(self) -> None:
         """A run may be claimable: looks at once instead of at the next poll."""
@@ -154,7 +164,7 @@ class Worker:
 
     async def heartbeat(self) -> None:
         """One step: renews every lease held, passes on cancellations, and abandons runs that are somebody else's."""
-        held = {run_id: walk.claim.fence for run_id, walk in self._walks.items()}
+        held = self.held()
         if not held:
             return
         rows = await self._database.fetch(_SQL["heartbeat"], list(held), list(held.values()), self._lease_s)
@@ -195,6 +205,7 @@ class Worker:
             self._log,
             metrics=self._metrics,
             spans=self._spans,
+            beat=self._beat,
             hand_over=self._release,
             threads=self._threads,
             state_max_bytes=self._state_max_bytes,

@@ -166,6 +166,13 @@ class PipelineMetrics:
             overflow=more_nodes,
         )
         """By (node, outcome)."""
+        blocked = out.counters(
+            "event_loop_blocked_seconds",
+            "Time an event loop stood for half a second or more, by the node that did it.",
+            node=node_names,
+        )
+        self.loop_blocked: Mapping[str, Counter] = _ByName(blocked, overflow=more_nodes)
+        """By node; `external` where no node is to blame."""
 
         self.events_appended: Mapping[str, Counter] = out.counters(
             "events_appended", "Events stored, counted after the commit.", type=EventType
