@@ -277,7 +277,15 @@ class Assembly:
                 database, bus=reader, reader=log_reader, log=log, agents=agents, metrics=metrics, spans=spans
             )
         token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
-        admin = build_admin_app(AdminServices(metrics=metrics, readiness=self._readiness(database), token=token))
+        admin = build_admin_app(
+            AdminServices(
+                metrics=metrics,
+                readiness=self._readiness(database),
+                token=token,
+                host=settings.admin_host,
+                allowed_hosts=settings.admin_allowed_hosts,
+            )
+        )
         admin_tls = self._certificate.context if self._certificate is not None and settings.admin_tls else None
         self.admin_port = await self._front.enter_async_context(
             listening(

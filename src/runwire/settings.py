@@ -25,6 +25,8 @@ _ENV = "RUNWIRE_"
 _ADDRESSES = ("database_url", "database_direct_url", "bus")
 """Settings that may hold a password."""
 
+PREFIX_PATTERN = r"(/[A-Za-z0-9._~-]{1,64}){0,8}/?"
+
 Network: TypeAlias = IPv4Network | IPv6Network
 
 
@@ -274,6 +276,16 @@ class Settings(BaseSettings):
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
         (), description="Names, besides localhost, that requests may use while there is no authentication."
     )
+    admin_allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (),
+        description="Names, besides localhost and admin_host, that requests at the admin listener may use. Addresses "
+        "always may, and names without a dot where it does not listen on loopback.",
+    )
+    path_prefix: str = Field(
+        "",
+        description="Path a proxy serves the API below and takes away, as `/runwire`: for links in answers. A trusted "
+        "proxy may say it in X-Forwarded-Prefix instead.",
+    )
     pages: bool = Field(default=True, description="Serve the console and the documentation.")
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM) of the API listener; SIGHUP reloads it.")
     tls_key: Path | None = Field(None, description="Its private key (PEM).")
@@ -295,6 +307,7 @@ class Settings(BaseSettings):
 
     @field_validator(
         *("roles", "agents", "trusted_proxies", "jwt_algorithms", "cors_origins", "allowed_hosts", "explore_allow"),
+        "admin_allowed_hosts",
         mode="before",
     )
     @classmethod
@@ -314,6 +327,13 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in re.split(r"[;\n]", value) if part.strip())
         return value
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _is_prefix(cls, value: str) -> str:
+        if not re.fullmatch(PREFIX_PATTERN, value):
+            raise ValueError("must be a path as `/runwire`")
+        return value.rstrip("/")
 
     @field_validator("cors_origins")
     @classmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import httpx
 import pytest
 
@@ -50,3 +52,27 @@ async def test_the_api_is_not_on_the_admin_listener_nor_the_other_way_round(api:
     assert (await admin.get("/api/agents/runs")).json()["code"] == "not_found"
     assert (await api.http.get("/metrics")).json()["code"] == "not_found"
     assert (await api.http.get("/readyz")).status_code == 404
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:9464", "localhost.evil.example", "evil", "[", "a@b.c"])
+async def test_a_name_that_was_rebound_reads_nothing(admin: httpx.AsyncClient, host: str) -> None:
+    for path in ("/metrics", "/readyz", "/healthz", "/openapi.json"):
+        answer = await admin.get(path, headers={"Host": host})
+        assert (answer.status_code, answer.json()["code"]) == (403, "host_refused")
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "LOCALHOST:1", "127.0.0.1:9464", "[::1]:9464", "10.1.2.3", "a.localhost"]
+)
+async def test_addresses_and_names_of_this_machine_do(admin: httpx.AsyncClient, host: str) -> None:
+    assert (await admin.get("/healthz", headers={"Host": host})).status_code == 200
+
+
+class TestWhereOthersScrape:
+    @pytest.fixture
+    def overrides(self) -> dict[str, Any]:
+        return {"admin_host": "0.0.0.0", "admin_allowed_hosts": "Box.example"}  # noqa: S104  # as in a container
+
+    async def test_allowed_names_and_names_without_a_dot_do_too(self, admin: httpx.AsyncClient) -> None:
+        for host, status in (("box.example", 200), ("api:9464", 200), ("evil.example", 403)):
+            assert (await admin.get("/healthz", headers={"Host": host})).status_code == status

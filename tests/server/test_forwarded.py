@@ -78,3 +78,38 @@ class TestBehindAProxy:
         ]
         refused = [answer for answer in answers if answer.status_code == 429]
         assert len(refused) >= 10
+
+
+class TestBelowAPrefix:
+    @pytest.fixture
+    def overrides(self) -> dict[str, Any]:
+        return {"path_prefix": "/runs-of-ours/", "trusted_proxies": "127.0.0.0/8"}
+
+    @pytest.mark.parametrize(
+        ("said", "prefix"),
+        [
+            ([], "/runs-of-ours"),
+            (["/a/b"], "/a/b"),
+            (["/a/"], "/a"),
+            (["/"], ""),
+            (["//evil.example"], "/runs-of-ours"),
+            (["https://evil.example"], "/runs-of-ours"),
+            (['/a"><script>'], "/runs-of-ours"),
+            (["/a", "/b"], "/runs-of-ours"),
+        ],
+    )
+    async def test_addresses_in_answers_are_those_the_client_sees(self, api: Api, said: list[str], prefix: str) -> None:
+        headers = [("X-Forwarded-Prefix", one) for one in said]
+        problem = (await api.http.get(f"{RUNS}/nobody", headers=headers)).json()
+        assert problem["type"] == f"{prefix}/docs/problems#run_not_found"
+        assert problem["instance"] == f"{prefix}{RUNS}/nobody"
+        started = await api.http.post(RUNS, json={"external": True}, headers=headers)
+        assert started.headers["Location"] == f"{prefix}{RUNS}/{started.json()['runId']}"
+        document = (await api.http.get("/openapi.json", headers=headers)).json()
+        assert document["servers"] == [{"url": prefix or "/"}]
+
+
+class TestWithoutATrustedProxy:
+    async def test_nobody_says_a_prefix(self, api: Api) -> None:
+        problem = (await api.http.get(f"{RUNS}/nobody", headers={"X-Forwarded-Prefix": "/a"})).json()
+        assert problem["type"] == "/docs/problems#run_not_found"

@@ -14,7 +14,8 @@ from prometheus_client import Counter
 
 from runwire.clock import monotonic
 from runwire.errors import Overloaded
-from runwire.server.forwarded import client_address
+from runwire.server import forwarded
+from runwire.server.forwarded import PREFIX, client_address
 from runwire.settings import Network, Settings
 
 BUSY_RETRY_S: Final = 5
@@ -104,13 +105,19 @@ class Admission:
         _lower(self._by_run, run_id)
         _lower(self._by_client, client)
 
-    def middleware(self, proxies: tuple[Network, ...]) -> Middleware:
-        """Holds every request to its client's rate, and counts what is refused, here or by a handler."""
+    def middleware(self, proxies: tuple[Network, ...], *, path_prefix: str = "") -> Middleware:
+        """Holds every request to its client's rate, and counts what is refused, here or by a handler.
+
+        Notes where the client is, and below which path it sees the service; `path_prefix` where no proxy says.
+        """
 
         @web.middleware
         async def admitted(request: web.Request, handler: Handler) -> web.StreamResponse:
             address = request[CLIENT] = client_address(
                 request.remote or "", request.headers.getall("X-Forwarded-For", []), proxies
+            )
+            request[PREFIX] = forwarded.path_prefix(
+                request.remote or "", request.headers.getall("X-Forwarded-Prefix", []), proxies, otherwise=path_prefix
             )
             try:
                 self.request(address)

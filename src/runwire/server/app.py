@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Final
 
 from aiohttp import web
@@ -12,10 +12,11 @@ from aiohttp.typedefs import Handler, Middleware
 from runwire.server import openapi
 from runwire.server.admin import AdminRoutes
 from runwire.server.auth import PUBLIC, STREAM, Access, Scope, check_guarded
-from runwire.server.auth.local import check_local
+from runwire.server.auth.local import check_host, check_local
 from runwire.server.cors import Cors
 from runwire.server.docs_site import DocsSite, add_docs, docs_folder
 from runwire.server.events import EventRoutes
+from runwire.server.forwarded import prefix_of
 from runwire.server.problems import answer_expectation, answer_problems
 from runwire.server.requests import refuse_duplicates
 from runwire.server.runs import RUNS, RunRoutes
@@ -32,7 +33,7 @@ _OPENAPI: Final = "/openapi.json"
 def build_api_app(services: Services) -> web.Application:
     """The API, the documentation and the console. Served by `listening`."""
     settings, gate = services.settings, services.gate
-    admitted = services.admission.middleware(settings.trusted_proxies)
+    admitted = services.admission.middleware(settings.trusted_proxies, path_prefix=settings.path_prefix)
     app = _application(admitted, body_max=settings.body_max_bytes, tls=settings.tls_cert is not None)
     runs, events, streams = RunRoutes(services), EventRoutes(services), StreamRoutes(services)
     tickets = TicketRoutes(services, gate.tickets)
@@ -42,7 +43,7 @@ def build_api_app(services: Services) -> web.Application:
         asks = Access(access) if isinstance(access, Scope) else access
         return made(path, gate.guarded(handler, asks), expect_handler=answer_expectation)
 
-    document = _document(openapi.api_document(settings))
+    document = _api_document(settings)
     app.add_routes(
         [
             # Those that are asked for most come first: the paths of runs are matched one after the other.
@@ -73,7 +74,15 @@ def build_api_app(services: Services) -> web.Application:
 
 def build_admin_app(services: AdminServices) -> web.Application:
     """Health, readiness and metrics. Served by `listening`."""
-    app = _application(body_max=1024, tls=False)
+    hosts = frozenset(name.lower() for name in (services.host, *services.allowed_hosts))
+    reachable = not is_loopback(services.host)
+
+    @web.middleware
+    async def known_host(request: web.Request, handler: Handler) -> web.StreamResponse:
+        check_host(request, hosts=hosts, setting="RUNWIRE_ADMIN_ALLOWED_HOSTS", one_label=reachable)
+        return await handler(request)
+
+    app = _application(known_host, body_max=1024, tls=False)
     admin = AdminRoutes(services)
     routes = {"/healthz": admin.healthz, "/readyz": admin.readyz, "/metrics": admin.metrics}
     for path, handler in {**routes, _OPENAPI: _document(openapi.admin_document())}.items():
@@ -110,6 +119,20 @@ def _protect_browsers(app: web.Application, settings: Settings) -> None:
 
     app.middlewares.append(middleware)
     app.on_response_prepare.append(say)
+
+
+def _api_document(settings: Settings) -> Handler:
+    """The document, for each prefix that proxies serve it below."""
+
+    @lru_cache(16)
+    def content(prefix: str) -> Content:
+        return Content.of(openapi.api_document(settings, server=prefix or "/"), name="openapi.json")
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        return content(prefix_of(request)).response(request)
+
+    content(settings.path_prefix)
+    return handle
 
 
 def _document(body: bytes) -> Handler:

@@ -1,18 +1,22 @@
-"""The client's address behind trusted proxies, in one spelling however they write it (X-Forwarded-For). Pure.
+"""The client's address behind trusted proxies, in one spelling however they write it (X-Forwarded-For).
 
 `Forwarded` (RFC 7239) is not read: a proxy that writes one of the two passes the other on as the client sent it.
 """
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import Final, TypeAlias
 
-from runwire.settings import Network
+from aiohttp import web
+
+from runwire.settings import PREFIX_PATTERN, Network
 
 Address: TypeAlias = IPv4Address | IPv6Address
 
+PREFIX: Final = web.RequestKey("prefix", str)
 HOPS_MAX: Final = 32
 """Addresses of an X-Forwarded-For that are looked at, the nearest first."""
 HOP_CHARS_MAX: Final = 64
@@ -33,6 +37,18 @@ def client_address(remote: str, forwarded: list[str], proxies: tuple[Network, ..
         if not _trusted(nearest, proxies):
             break
     return nearest
+
+
+def path_prefix(remote: str, said: list[str], proxies: tuple[Network, ...], *, otherwise: str) -> str:
+    """The path a trusted proxy serves this API below and has taken away: X-Forwarded-Prefix. Else `otherwise`."""
+    if len(said) != 1 or not _trusted(spelled(remote), proxies) or not re.fullmatch(PREFIX_PATTERN, said[0].strip()):
+        return otherwise
+    return said[0].strip().rstrip("/")
+
+
+def prefix_of(request: web.BaseRequest) -> str:
+    """What stands before the paths of this service in the client's address; empty for none."""
+    return str(request.get(PREFIX, ""))
 
 
 def _hops(lines: list[str]) -> list[str]:

@@ -50,12 +50,17 @@ _TYPES: Final = (
 )
 
 
-def api_document(settings: Settings) -> bytes:
-    """What the API listener serves, as JSON."""
+def api_document(settings: Settings, *, server: str = "/") -> bytes:
+    """What the API listener serves, as JSON. `server` is the path that clients see it below."""
     schemas = _schemas()
     schemas["AppendEvents"]["properties"]["events"]["maxItems"] = settings.batch_max_events
     return _document(
-        "runwire", API_OPERATIONS, schemas, parameters=_parameters(settings), authenticated=settings.authenticates
+        "runwire",
+        API_OPERATIONS,
+        schemas,
+        parameters=_parameters(settings),
+        authenticated=settings.authenticates,
+        server=server,
     )
 
 
@@ -73,6 +78,7 @@ def _document(
     *,
     parameters: dict[str, Any],
     authenticated: bool = False,
+    server: str = "/",
 ) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
@@ -89,7 +95,7 @@ def _document(
                 "summary": "Durable, observable event pipeline for agent runs.",
                 "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
             },
-            "servers": [{"url": "/"}],
+            "servers": [{"url": server}],
             "paths": paths,
             "components": {"schemas": schemas, **({"securitySchemes": _SCHEMES} if authenticated else {})},
         }

@@ -34,6 +34,7 @@ from runwire.errors import (
     Unauthenticated,
     UnknownAgent,
 )
+from runwire.server.forwarded import prefix_of
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
@@ -138,15 +139,16 @@ class Problem:
     facts: Mapping[str, Any] = field(default_factory=dict)
     headers: Mapping[str, str] = field(default_factory=dict)
 
-    def response(self, *, instance: str) -> web.Response:
+    def response(self, *, instance: str, prefix: str = "") -> web.Response:
+        """`prefix` is what a proxy serves us below."""
         kind = KINDS[self.code]
         body = {
-            "type": f"/docs/problems#{self.code}",
+            "type": f"{prefix}/docs/problems#{self.code}",
             "title": kind.title,
             "status": kind.status,
             "detail": self.detail,
             "code": self.code,
-            "instance": instance,
+            "instance": prefix + instance,
             **self.facts,
         }
         return web.Response(
@@ -239,7 +241,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
     except Exception as error:  # noqa: BLE001  # the last resort: the client gets an answer, the log gets the rest
         _tell(request, error)
         problem = Problem("internal", "An error nobody foresaw.")
-    return problem.response(instance=request.rel_url.raw_path)
+    return problem.response(instance=request.rel_url.raw_path, prefix=prefix_of(request))
 
 
 async def answer_expectation(request: web.Request) -> web.StreamResponse | None:

@@ -12,6 +12,7 @@ from runwire.model.run import checked_run_id
 from runwire.orchestrate import RunControl, RunView, StartRequest
 from runwire.server.auth import caller_of, check_run_id
 from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, StartRun, deep
+from runwire.server.forwarded import prefix_of
 from runwire.server.requests import (
     LIST_DEFAULT,
     agent_in,
@@ -61,7 +62,7 @@ class RunRoutes:
             span.set("runwire.run_id", started.run_id)
             span.set("http.response.status_code", 202)
         accepted = StartAccepted(run_id=started.run_id, fence=msgspec.UNSET if started.fence is None else started.fence)
-        return json_response(accepted, status=202, headers={"Location": f"{RUNS}/{started.run_id}"})
+        return json_response(accepted, status=202, headers={"Location": f"{prefix_of(request)}{RUNS}/{started.run_id}"})
 
     async def list(self, request: web.Request) -> web.Response:
         page = await self._control_for(request).page(

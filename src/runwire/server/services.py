@@ -42,6 +42,10 @@ class AdminServices:
     readiness: ReadinessProbe
     token: str | None = None
     """What `/metrics` asks for; None: nothing."""
+    host: str = "127.0.0.1"
+    """Where the admin listener listens."""
+    allowed_hosts: tuple[str, ...] = ()
+    """Names, besides that and localhost, that its requests may use."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,14 +19,23 @@ _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 
 def check_local(request: web.Request, *, hosts: frozenset[str], origins: frozenset[str]) -> None:
     """Raises NotPermitted (`host_refused`, `origin_refused`). `hosts` and `origins` are those allowed besides."""
-    host = (_name_of(request.headers.get("Host", "")) or "").rstrip(".")
-    if host and not _is_address(host) and host != "localhost" and not host.endswith(".localhost") and host not in hosts:
-        raise NotPermitted("Requests for this host are not taken: see RUNWIRE_ALLOWED_HOSTS.", code="host_refused")
+    check_host(request, hosts=hosts, setting="RUNWIRE_ALLOWED_HOSTS")
     origin = request.headers.get("Origin")
     if origin is None or request.method in _SAFE or origin in origins or "*" in origins:
         return
     if _netloc_of(origin) != request.headers.get("Host", "").lower():
         raise NotPermitted("Pages of this origin may not do this: see RUNWIRE_CORS_ORIGINS.", code="origin_refused")
+
+
+def check_host(request: web.Request, *, hosts: frozenset[str], setting: str, one_label: bool = False) -> None:
+    """Raises NotPermitted (`host_refused`) for a name that a page of elsewhere may have been loaded from.
+
+    Addresses, names of this machine and `hosts` pass, and with `one_label` a name without a dot, which no page has.
+    """
+    host = (_name_of(request.headers.get("Host", "")) or "").rstrip(".")
+    own = not host or _is_address(host) or host == "localhost" or host.endswith(".localhost")
+    if not own and host not in hosts and not (one_label and "." not in host):
+        raise NotPermitted(f"Requests for this host are not taken: see {setting}.", code="host_refused")
 
 
 def _name_of(host: str) -> str | None:
