@@ -13,6 +13,7 @@ from runwire.server.admission import CLIENT
 from runwire.server.auth import caller_of
 from runwire.server.connections import hold_open
 from runwire.server.requests import run_id_in
+from runwire.server.revocations import Revocations
 from runwire.server.services import Services
 from runwire.stream import NothingLeft, Outlet, Replay, Stream, parse_cursor, parse_speed
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -34,6 +35,7 @@ class StreamRoutes:
         self._admission = services.admission
         self._replays = services.replays
         self._reader = services.reader
+        self._revocations = Revocations(services.gate.stands)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
@@ -53,7 +55,8 @@ class StreamRoutes:
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
                 if caller.expires_at is not None:
                     stream.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-                return await _served(request, stream)
+                with self._revocations.watching(stream, caller.key_id):
+                    return await _served(request, stream)
 
 
 def _replay_speed(request: web.Request) -> float | None:

@@ -45,12 +45,16 @@ STREAM: Final = Access(Scope.READ, ticket=True)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request is from. `tenant` None: there are no tenants to tell apart. `expires_at`: epoch seconds."""
+    """Who a request is from. `tenant` None: there are no tenants to tell apart. `expires_at`: epoch seconds.
+
+    `key_id` is of the API key that was shown, or that a ticket was issued to.
+    """
 
     subject: str
     tenant: str | None
     scopes: frozenset[Scope]
     expires_at: float | None = None
+    key_id: str | None = None
 
     def check(self, scope: Scope) -> None:
         """Raises NotPermitted when the caller lacks the scope."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Final, Protocol, cast
 
 from aiohttp import web
@@ -10,7 +11,7 @@ from prometheus_client import Counter
 
 from runwire.errors import AuthUnavailable, NotPermitted, Unauthenticated
 from runwire.server.auth import keys as api_keys
-from runwire.server.auth.caller import ANYBODY, Access, Caller
+from runwire.server.auth.caller import ANYBODY, Access, Caller, Scope
 from runwire.server.auth.keys import KeyRing
 from runwire.server.auth.tickets import Tickets
 from runwire.server.auth.tokens import TokenVerifier
@@ -78,7 +79,11 @@ class Gate:
                 self._refused[refusal.code].inc()
             _log.debug(LogEvent.ACCESS_REFUSED, code=refusal.code, method=request.method)
             raise
-        return caller if self._tenants else Caller(caller.subject, None, caller.scopes, caller.expires_at)
+        return caller if self._tenants else replace(caller, tenant=None)
+
+    def stands(self, key_id: str) -> bool:
+        """Whether an API key that was let through to a stream still would be."""
+        return self._keys is None or self._keys.holds(key_id, Scope.READ)
 
     async def _caller(self, request: web.Request, access: Access) -> Caller:
         given = request.headers.getall("Authorization", [])

@@ -90,16 +90,26 @@ class KeyRing:
     def caller(self, key: str) -> Caller:
         """Raises Unauthenticated (`credentials_invalid`, `credentials_expired`)."""
         key_id, _, secret = key.removeprefix(PREFIX).partition("_")
-        record = self._fixed.get(key_id)
-        if record is None and self._file is not None:
-            self._file.check_watched()
-            record = self._file.records.get(key_id)
+        record = self._record(key_id)
         right = hmac.compare_digest(_digest(key_id, secret), record.digest if record is not None else "0" * 64)
         if record is None or not right:
             raise Unauthenticated("The API key is not known.", code="credentials_invalid")
         if record.expires_at is not None and clock.wall_us() / 1e6 >= record.expires_at:
             raise Unauthenticated("The API key has expired.", code="credentials_expired")
-        return Caller(f"key:{key_id}", record.tenant, record.scopes, record.expires_at)
+        return Caller(f"key:{key_id}", record.tenant, record.scopes, record.expires_at, key_id)
+
+    def holds(self, key_id: str, scope: Scope) -> bool:
+        """Whether there is such a key, not expired and with the scope."""
+        record = self._record(key_id)
+        in_time = record is not None and (record.expires_at is None or clock.wall_us() / 1e6 < record.expires_at)
+        return record is not None and in_time and scope in record.scopes
+
+    def _record(self, key_id: str) -> KeyRecord | None:
+        record = self._fixed.get(key_id)
+        if record is None and self._file is not None:
+            self._file.check_watched()
+            record = self._file.records.get(key_id)
+        return record
 
 
 def _records(lines: Iterable[str], *, at: str) -> dict[str, KeyRecord]:

@@ -16,7 +16,8 @@ from runwire import clock
 from runwire.errors import Unauthenticated
 from runwire.server.auth.caller import Caller, Scope
 
-_PREFIX: Final = "rwt1"
+_PREFIX: Final = "rwt2"
+_PARTS: Final = 5
 MAX_CHARS: Final = 512
 
 
@@ -34,7 +35,10 @@ class Tickets:
         if caller.expires_at is not None:
             expires_ms = min(expires_ms, int(caller.expires_at * 1000))
         tenant = "" if caller.tenant is None else caller.tenant
-        body = f"{_PREFIX}.{expires_ms}.{_encoded(tenant.encode())}"
+        until_ms = "" if caller.expires_at is None else int(caller.expires_at * 1000)
+        body = (
+            f"{_PREFIX}.{expires_ms}.{_encoded(tenant.encode())}.{_encoded((caller.key_id or '').encode())}.{until_ms}"
+        )
         return f"{body}.{self._mac(body, run_id)}", expires_ms
 
     def caller(self, ticket: str, *, run_id: str) -> Caller:
@@ -47,8 +51,10 @@ class Tickets:
             raise Unauthenticated("The ticket is not for this stream.", code="credentials_invalid")
         if clock.wall_us() // 1000 >= int(shape[1]):
             raise Unauthenticated("The ticket has expired: ask for a new one.", code="credentials_expired")
-        tenant = base64.urlsafe_b64decode(shape[2] + "=" * (-len(shape[2]) % 4)).decode()
-        return Caller("ticket", tenant or None, frozenset({Scope.READ}))
+        # Those of the version before say neither the key nor until when its holder may watch.
+        key_id, until_ms = (_decoded(shape[3]), shape[4]) if len(shape) == _PARTS else ("", "")
+        expires_at = int(until_ms) / 1000 if until_ms else None
+        return Caller("ticket", _decoded(shape[2]) or None, frozenset({Scope.READ}), expires_at, key_id or None)
 
     def _mac(self, body: str, run_id: str) -> str:
         return _encoded(hmac.digest(self._key, _bytes(f"{body}\0{run_id}"), hashlib.sha256))
@@ -57,6 +63,10 @@ class Tickets:
 def _bytes(text: str) -> bytes:
     """Of what came in a URL, which need not be UTF-8; then it is nothing that was issued."""
     return text.encode(errors="replace")
+
+
+def _decoded(text: str) -> str:
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
 
 
 def _encoded(data: bytes) -> str:

@@ -1,0 +1,57 @@
+"""Streams that outlive a request: whether the key that let their client in still stands is asked again and again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final, Protocol
+
+RECHECK_S: Final = 20.0
+"""A stream ends that long after its key was revoked, and the time a keys file takes to be read."""
+
+
+class Endable(Protocol):
+    """A stream, as `Hubs.attach` and `Replays.attach` give it."""
+
+    def rotate_within(self, seconds: float) -> None: ...
+
+
+class Revocations:
+    """The open streams of API keys. `stands` says whether a key may still watch."""
+
+    def __init__(self, stands: Callable[[str], bool]) -> None:
+        self._stands = stands
+        self._streams: dict[str, set[Endable]] = {}
+        self._loop: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def watching(self, stream: Endable, key_id: str | None) -> Iterator[None]:
+        """Inside the block the stream ends, resumable, when its key no longer stands. None: it came without one."""
+        if key_id is None:
+            yield
+            return
+        streams = self._streams.setdefault(key_id, set())
+        streams.add(stream)
+        if self._loop is None or self._loop.done():
+            self._loop = asyncio.create_task(self._run(), name="recheck keys of streams")
+        try:
+            yield
+        finally:
+            streams.discard(stream)
+            if not streams and self._streams.get(key_id) is streams:
+                del self._streams[key_id]
+            if not self._streams:
+                self._loop.cancel()
+
+    def recheck(self) -> None:
+        """One step: ends the streams of keys that no longer stand. Their clients come back and are refused."""
+        for key_id, streams in self._streams.items():
+            if not self._stands(key_id):
+                for stream in streams:
+                    stream.rotate_within(0)
+
+    async def _run(self) -> None:
+        while True:
+            await asyncio.sleep(RECHECK_S)
+            self.recheck()

@@ -1,0 +1,68 @@
+"""Whoever is locked out stops watching within a minute, however long the stream was to last."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from runwire import clock
+from runwire.assembly import Assembly
+from runwire.server import revocations
+from runwire.server.auth import Caller, Scope, Tickets
+from runwire.server.auth.keys import new_key
+from server.calls import RUNS, Api, EventStream, streaming
+from server.test_access import bearer
+
+SECRET = b"k" * 32
+KEY, RECORD = new_key(tenant="acme", scopes=list(Scope))
+OTHER, OTHER_RECORD = new_key(tenant="acme", scopes=list(Scope))
+
+
+@pytest.fixture
+def keys_file(tmp_path: Path) -> Path:
+    file = tmp_path / "keys"
+    file.write_text(f"{RECORD.line}\n{OTHER_RECORD.line}\n")
+    return file
+
+
+@pytest.fixture
+def overrides(keys_file: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    monkeypatch.setattr(revocations, "RECHECK_S", 0.2)
+    return {"keys_file": keys_file, "ticket_secret": SECRET.decode()}
+
+
+async def attached(stream: EventStream) -> None:
+    while "data" not in (await stream.frames(1))[0].fields:
+        pass
+
+
+async def test_streams_of_a_revoked_key_end_and_others_go_on(service: Assembly, api: Api, keys_file: Path) -> None:
+    async with httpx.AsyncClient(base_url=service.url, timeout=10, headers=bearer(OTHER)) as http:
+        await Api(http).external("acme:r", leaseSeconds=600)
+        revoked = await api.http.post(f"{RUNS}/acme:r/stream-ticket", headers=bearer(KEY))
+        query = f"?ticket={revoked.json()['ticket']}"
+        async with (
+            streaming(api, "acme:r", headers=bearer(KEY)) as by_key,
+            streaming(api, "acme:r", query=query) as by_ticket,
+            streaming(api, "acme:r", headers=bearer(OTHER)) as others,
+        ):
+            for stream in (by_key, by_ticket, others):
+                await attached(stream)
+            keys_file.write_text(OTHER_RECORD.line)  # noqa: ASYNC240  # a small local file
+            for stream in (by_key, by_ticket):
+                frames = await stream.rest()
+                assert "retry" in frames[-1].fields  # resumable, by those who may
+            with pytest.raises(TimeoutError):
+                await others.frame(within_s=0.5)
+        again = await api.http.get(f"{RUNS}/acme:r/stream", headers=bearer(KEY))
+        assert (again.status_code, again.json()["code"]) == (401, "credentials_invalid")
+
+
+def test_a_ticket_says_whose_it_is_and_until_when_they_may_watch() -> None:
+    until = float(clock.wall_us() // 1_000_000 + 600)
+    ticket, _ = Tickets(SECRET, lifetime_s=60).issue("r", caller=Caller("key:a", "acme", frozenset(Scope), until, "a"))
+    opened = Tickets(SECRET, lifetime_s=60).caller(ticket, run_id="r")
+    assert opened == Caller("ticket", "acme", frozenset({Scope.READ}), until, "a")
