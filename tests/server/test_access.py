@@ -314,3 +314,15 @@ class TestWithoutAuthentication:
         assert (await api.http.get(f"{RUNS}/any:r", headers=bearer("nonsense"))).status_code == 200
         document = (await api.http.get("/openapi.json")).json()
         assert "securitySchemes" not in document["components"]
+
+
+async def test_no_tenant_can_ask_for_the_minted_ids_of_another(service: Assembly) -> None:
+    async with caller(service, tenant="acme") as acme, caller(service, tenant="default") as default:
+        theirs = (await acme.start(external=True))["runId"]
+        assert theirs.startswith("acme:")
+        for asked_for in (theirs, theirs.partition(":")[2] + "-free"):
+            answer = await default.http.post(RUNS, json={"runId": asked_for, "external": True})
+            assert answer.status_code == (403 if ":" in asked_for else 202)
+        assert ":" not in (await default.start(external=True))["runId"]
+    async with caller(service, tenant="org|x@y") as odd:
+        assert (await odd.start(external=True))["runId"].startswith(":")

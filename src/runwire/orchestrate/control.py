@@ -178,7 +178,7 @@ class RunControl:
         Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`), StartConflict or Overloaded.
         """
         stored_input = self._first_state(request)
-        run_id = new_run_id() if request.run_id is None else checked_run_id(request.run_id)
+        run_id = self._minted_run_id() if request.run_id is None else checked_run_id(request.run_id)
         await self._open_runs.admit()
         fingerprint = request.fingerprint()
         run = _NewRun(
@@ -267,6 +267,20 @@ class RunControl:
             raise RunClosed(run_id, state=view.state, last_seq=view.last_seq)
         self._on_claimable(view.agent)
         return view
+
+    def _minted_run_id(self) -> str:
+        """A run id that no other tenant may choose: who could would learn, by trying, that it is taken.
+
+        Ids without a colon are those of the tenant `default`. No tenant has an empty name, so an id that begins with a
+        colon is for those whose name does not fit into one.
+        """
+        minted = new_run_id()
+        if self._tenant in (None, DEFAULT_TENANT):
+            return minted
+        try:
+            return checked_run_id(f"{self._tenant}:{minted}")
+        except InvalidRequest:
+            return f":{minted}"
 
     async def _make_seated(self, seat: Seat, run: _NewRun) -> bool:
         """As `_make`; the run is the worker's from the beginning, and walked at once."""
