@@ -281,3 +281,28 @@ def test_what_explorations_may_reach_by_default_is_this_machine_only_while_it_se
 )
 def test_only_this_machines_own_addresses_are_loopback(host: str, loopback: bool) -> None:
     assert is_loopback(host) is loopback
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "default"),
+    [
+        ("RUNWIRE_PORT", "port", 8080),
+        ("RUNWIRE_ADMIN_PORT", "admin_port", 9464),
+        ("RUNWIRE_REUSE_PORT", "reuse_port", False),
+    ],
+)
+@pytest.mark.parametrize("link", ["tcp://10.0.0.1:8080", "udp://10.0.0.1:53", "tcp://[fd00::1]:8080"])
+def test_what_kubernetes_sets_beside_a_service_of_our_name_is_no_setting(
+    monkeypatch: pytest.MonkeyPatch, name: str, field: str, default: object, link: str
+) -> None:
+    service = name.removesuffix("_PORT")
+    for rest in ("_SERVICE_HOST", "_SERVICE_PORT", "_SERVICE_PORT_HTTP", "_PORT_8080_TCP", "_PORT_8080_TCP_ADDR"):
+        monkeypatch.setenv(service + rest, link)
+    monkeypatch.setenv(name, link)
+    assert getattr(load_settings(), field) == default
+
+
+def test_a_port_that_is_neither_a_number_nor_a_link_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNWIRE_PORT", "http://10.0.0.1")
+    with pytest.raises(ConfigurationError, match="RUNWIRE_PORT"):
+        load_settings()

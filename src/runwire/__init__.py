@@ -27,6 +27,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """`runwire.Client`, imported when asked for: an HTTP client is nothing an agent's module needs."""
     if name == "Client":

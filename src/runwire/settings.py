@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from enum import StrEnum
 from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeAlias
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from urllib.parse import urlsplit
 
 import platformdirs
@@ -22,6 +22,9 @@ from runwire.postgres_url import understood
 from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 _ENV = "RUNWIRE_"
+NO_HOME: Final = Path("/nonexistent/runwire")
+"""The data directory of a user without a home, where none can be made."""
+
 _ADDRESSES = ("database_url", "database_direct_url", "bus")
 """Settings that may hold a password."""
 
@@ -88,7 +91,7 @@ class Settings(BaseSettings):
         description="PostgreSQL to use; without it an embedded one is started in the data directory.",
     )
     data_dir: Path = Field(
-        default_factory=lambda: platformdirs.user_data_path("runwire"),
+        default_factory=lambda: _user_data_dir(),  # noqa: PLW0108  # it is defined below
         description="Where the embedded PostgreSQL keeps its data.",
     )
     bus: str | None = Field(
@@ -321,6 +324,13 @@ class Settings(BaseSettings):
     def _without_brackets(cls, value: str) -> str:
         return value[1:-1] if value.startswith("[") and value.endswith("]") else value
 
+    @field_validator("port", "admin_port", "reuse_port", mode="before")
+    @classmethod
+    def _not_a_service_link(cls, value: object, info: Any) -> object:
+        # Kubernetes sets RUNWIRE_PORT in every pod beside a Service named runwire; its value is never one of ours.
+        is_link = isinstance(value, str) and re.fullmatch(r"(tcp|udp|sctp)://\S+", value, re.IGNORECASE)
+        return cls.model_fields[info.field_name].default if is_link else value
+
     @field_validator("keys", mode="before")
     @classmethod
     def _split_lines(cls, value: object) -> object:
@@ -388,6 +398,11 @@ class Settings(BaseSettings):
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
         problems = []
+        if self.database_url is None and self.data_dir == NO_HOME:
+            problems.append(
+                "this user has no home directory: data_dir must say where the embedded PostgreSQL keeps its data, "
+                "or database_url which PostgreSQL to use"
+            )
         if self.lease_heartbeat_s >= self.lease_s:
             problems.append("lease_heartbeat_s must be shorter than lease_s")
         if self.bus == "memory" and not set(self.roles) >= _PIPELINE:
@@ -458,6 +473,13 @@ class Settings(BaseSettings):
     def archives(self) -> bool:
         """Whether runs are to be archived, by this process or another."""
         return self.archive is not None and self.archive_after_days > 0
+
+
+def _user_data_dir() -> Path:
+    try:
+        return platformdirs.user_data_path("runwire")
+    except RuntimeError:  # neither HOME nor XDG_DATA_HOME, and a uid without a name
+        return NO_HOME
 
 
 def nats_servers(url: str) -> tuple[str, ...]:

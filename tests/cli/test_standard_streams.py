@@ -7,10 +7,11 @@ import fcntl
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import httpx
@@ -61,9 +62,17 @@ class Serving:
 
 @asynccontextmanager
 async def serving(
-    database: str, *args: str, output: int | None = None, redirected: str = "", **environment: str
+    database: str,
+    *args: str,
+    output: int | None = None,
+    redirected: str = "",
+    first: str = ":",
+    environment: Mapping[str, str] = MappingProxyType({}),
 ) -> AsyncIterator[Serving]:
-    """`runwire serve` with its output going to the descriptor, or where the shell's words say; ready."""
+    """`runwire serve` with its output going to the descriptor, or where the shell's words say; ready.
+
+    `first` is what the shell does before.
+    """
     port, admin_port = free_port(), free_port()
     settings = {
         "DATABASE_URL": database,
@@ -72,7 +81,19 @@ async def serving(
         "RUNWIRE_LOG_LEVEL": "debug",
     }
     process = await asyncio.create_subprocess_exec(
-        *tied(["sh", "-c", f'exec "$@" {redirected}', "sh", sys.executable, "-m", "runwire", "serve", *args]),
+        *tied(
+            [
+                "sh",
+                "-c",
+                f'{first}; exec "$@" {redirected}',
+                "sh",
+                sys.executable,
+                "-m",
+                "runwire",
+                "serve",
+                *args,
+            ]
+        ),
         stdout=output,
         stderr=output,
         env={**bare_environment(), **settings, **environment},
@@ -118,7 +139,9 @@ async def test_nor_does_it_where_several_processes_write_to_it(database: str, un
 
 async def test_a_print_in_a_node_waits_for_no_reader_either(database: str, unread: int) -> None:
     agent = ("--agents", "cli.talkative:talkative")
-    async with serving(database, *agent, output=unread, PYTHONPATH=str(Path(__file__).parents[1])) as served:
+    async with serving(
+        database, *agent, output=unread, environment={"PYTHONPATH": str(Path(__file__).parents[1])}
+    ) as served:
         await served.finishes_a_run("talkative")
         assert await served.is_ready()
 

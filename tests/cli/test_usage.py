@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -47,6 +48,19 @@ def test_without_a_command_there_is_help(capsys: pytest.CaptureFixture[str], arg
     result = ran(capsys, *args)
     assert result.code == 0
     assert "$ runwire run start" in result.out
+
+
+@pytest.mark.parametrize("command", [*COMMANDS, "", "archive", "archive run", "archive restore", "ops render"])
+def test_help_names_values_and_shows_none_where_there_is_none(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    """`--follow <bool>` is nothing to type."""
+    assert not re.search(r"<\w+>", ran(capsys, *command.split(), "--help").out)
+
+
+def test_defaults_in_help_are_shown_and_not_taken_for_markup(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = " ".join(ran(capsys, "serve", "--help").out.replace("│", " ").split())
+    assert "[default: 127.0.0.1]" in shown
+    assert "[default: 8080]" in shown
+    assert "[default: all]" in shown
 
 
 def test_the_exit_codes_are_documented(capsys: pytest.CaptureFixture[str]) -> None:

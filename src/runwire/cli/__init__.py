@@ -5,21 +5,24 @@ Heavy imports are made inside the commands: `runwire --help` should not wait for
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import sys
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any, Final
 
 import typer
 
 import runwire
-from runwire.cli import archive, demo, doctor, keys, migrate, ops, run, serve
-from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, exit_code_of, sentences_of
+from runwire.cli import archive, demo, doctor, environment, keys, migrate, ops, run, serve
+from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, defect, exit_code_of, sentences_of
 from runwire.cli.options import examples
-from runwire.cli.standard_streams import open_standard_descriptors
+from runwire.cli.standard_streams import open_standard_descriptors, settle_output
 from runwire.errors import RunwireError
 
 # The classes of click as typer has them: its own copy in later versions.
+_HELP: Final = ["-h", "--help"]
 _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 
 app = typer.Typer(
@@ -30,7 +33,7 @@ app = typer.Typer(
     + EXIT_CODES_HELP,
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings={"help_option_names": _HELP},
 )
 app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=demo.EPILOG)(demo.demo)
@@ -58,10 +61,11 @@ def _options(
     """A durable, observable event pipeline for agent runs."""
 
 
-def main() -> None:
-    """The entry point: runs the command line of this process and exits."""
+def main() -> int:
+    """The entry point: runs the command line of this process, which is its alone, and returns its exit code."""
     open_standard_descriptors()
-    sys.exit(run_command(sys.argv[1:]))
+    environment.ignored += environment.ignore_unusable(os.environ)
+    return run_command(sys.argv[1:])
 
 
 def run_command(args: Sequence[str]) -> int:
@@ -69,19 +73,34 @@ def run_command(args: Sequence[str]) -> int:
     if not args or list(args) in (["run"], ["archive"], ["keys"], ["ops"]):
         args = [*args, "--help"]
     try:
-        result = typer.main.get_command(app).main(args=list(args), prog_name="runwire", standalone_mode=False)
+        command = typer.main.get_command(app)
+        if not {"-h", "--help"}.isdisjoint(args):
+            _name_values(command)
+        result = command.main(args=list(args), prog_name="runwire", standalone_mode=False)
         sys.stdout.flush()
-    except _UsageError as error:
-        return _failed(_usage(error), ExitCode.USAGE)
     except (BrokenPipeError, SystemExit):  # the reader has what it wanted; typer exits for nothing else here
-        # Without this the interpreter complains at exit, of what it cannot flush.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        settle_output()
         return ExitCode.OK
-    except RunwireError as error:
-        return _failed("\n".join(sentences_of(error)), exit_code_of(error))
     except (KeyboardInterrupt, typer.Abort):
+        settle_output()
         return ExitCode.INTERRUPTED
+    except Exception as error:  # noqa: BLE001  # whatever it is, nobody is helped by a traceback
+        return _failed(error)
     return int(result) if isinstance(result, int) else ExitCode.OK
+
+
+def _name_values(command: Any, parent: typer.Context | None = None) -> None:
+    """In help: a value by its option's name. Typer says `--port <int>`, and `--follow <bool>` where there is none."""
+    context = typer.Context(command, parent=parent, help_option_names=_HELP)
+    for parameter in command.get_params(context):
+        if getattr(parameter, "is_flag", False):
+            parameter.metavar = ""
+        elif parameter.param_type_name == "argument":
+            parameter.display_type_rich = lambda ctx: ""  # noqa: ARG005  # typer's signature
+        elif parameter.metavar is None:
+            parameter.metavar = parameter.name.upper().rpartition("_")[2]
+    for inner in getattr(command, "commands", {}).values():
+        _name_values(inner, context)
 
 
 def _usage(error: Exception) -> str:
@@ -91,7 +110,20 @@ def _usage(error: Exception) -> str:
     return f"{text}; see `{context.command_path if context else 'runwire'} --help`"
 
 
-def _failed(text: str, code: ExitCode) -> int:
-    for line in text.splitlines():
-        sys.stderr.write(f"runwire: {line}\n")
+def _failed(error: Exception) -> int:
+    """Says on stderr what is wrong, and returns the exit code for it."""
+    written = settle_output()
+    if isinstance(error, _UsageError):
+        code, text = ExitCode.USAGE, _usage(error)
+    elif isinstance(error, RunwireError):
+        code, text = exit_code_of(error), "\n".join(sentences_of(error))
+    elif isinstance(error, OSError):
+        (said,) = sentences_of(error)
+        of_output = not written or error.errno in (errno.ENOSPC, errno.EIO)
+        code, text = ExitCode.FAILED, f"the output cannot be written: {said}" if of_output else said
+    else:
+        code, text = ExitCode.FAILED, defect(error)
+    with contextlib.suppress(OSError):  # a full disk; the exit code says it, too
+        for line in text.splitlines():
+            sys.stderr.write(f"runwire: {line}\n")
     return code

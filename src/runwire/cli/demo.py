@@ -30,7 +30,9 @@ def demo(
     *,
     site: Annotated[str | None, typer.Option(metavar="URL", help="The site to explore; stays on its origin.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the service up afterwards, until Ctrl-C.")] = False,
-    data_dir: Annotated[Path | None, typer.Option(help="Where to keep the data. [default: a folder for demos]")] = None,
+    data_dir: Annotated[
+        Path | None, typer.Option(help=r"Where to keep the data. \[default: a folder for demos]")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """See it work: explore a site, watch the events arrive, get the map and the lag."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from enum import IntEnum
 
+import runwire
 from runwire.errors import (
     ArchiveUnavailable,
     ConfigurationError,
@@ -58,12 +59,25 @@ def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
     if isinstance(error, OSError):
         if error.errno == errno.EADDRINUSE:
             return (f"{_bound_address(error)} is in use by another process: take another port, or 0 for a free one",)
-        return (error.strerror or str(error),)
+        said = error.strerror or str(error)
+        return (f"{error.filename}: {said}" if isinstance(error.filename, str) else said,)
     if error.code == "server_unreachable":
         return (f"{error} (is `runwire serve` running? --url or RUNWIRE_URL says where)",)
     if isinstance(error, Unauthenticated):
         return (f"{error} (--token or RUNWIRE_TOKEN: a token or an API key)",)
     return (" ".join(str(error).split()),)
+
+
+def defect(error: Exception) -> str:
+    """One sentence for an error that no command foresaw: its type and its place, never its text, which may quote."""
+    at = error.__traceback__
+    place = "nowhere"
+    while at is not None:
+        path = at.tb_frame.f_code.co_filename.replace("\\", "/")
+        if "/runwire/" in path:
+            place = f"runwire/{path.rpartition('/runwire/')[2]}:{at.tb_lineno}"
+        at = at.tb_next
+    return f"unexpected error, a defect of runwire {runwire.__version__}: {type(error).__name__} at {place}"
 
 
 def _bound_address(error: OSError) -> str:

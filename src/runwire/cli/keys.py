@@ -32,13 +32,16 @@ def _group() -> None:
 def create(
     *,
     scope: Annotated[
-        list[str], typer.Option(help="What it may do: runs:start, runs:read, ...; may be repeated.", show_default=False)
+        list[str],
+        typer.Option(help="What it may do: runs:start, runs:read, ...; may be repeated.", show_default=False),
     ],
     tenant: Annotated[str, typer.Option(help="Whose runs it sees.")] = "default",
     name: Annotated[str, typer.Option(help="What it is for; one word.")] = "",
-    expires_days: Annotated[int | None, typer.Option(min=1, help="Days until it expires; never when left out.")] = None,
+    expires_days: Annotated[
+        int | None, typer.Option(min=1, max=36_500, help="Days until it expires; never when left out.")
+    ] = None,
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A RUNWIRE_KEYS_FILE to add its line to. [default: print it]")
+        Path | None, typer.Option(metavar="FILE", help=r"A RUNWIRE_KEYS_FILE to add its line to. \[default: print it]")
     ] = None,
     as_json: Json = False,
 ) -> int:

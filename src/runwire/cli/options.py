@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 Url = Annotated[
-    str, typer.Option("--url", envvar="RUNWIRE_URL", help="Where the service is.", rich_help_panel="Service")
+    str,
+    typer.Option("--url", envvar="RUNWIRE_URL", help="Where the service is.", rich_help_panel="Service"),
 ]
 Token = Annotated[
     str | None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from typing import Any
 
@@ -25,9 +26,10 @@ def print_json(value: Any) -> None:
 
 
 def say(line: str) -> None:
-    """A line on stderr, for people."""
-    sys.stderr.write(line + "\n")
-    sys.stderr.flush()
+    """A line on stderr, for people; dropped where it cannot be written."""
+    with contextlib.suppress(OSError):
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
 
 
 def duration(ms: float) -> str:

@@ -50,8 +50,9 @@ class Arrivals:
 
 async def examine_url(url: str, *, token: str | None = None) -> list[Finding]:
     """Starts a run at `url` and watches it. When the service cannot be reached, there is only that."""
+    asked = Client(url, token=token, retry_s=RETRY_S)
     try:
-        async with Client(url, token=token, retry_s=RETRY_S) as client:
+        async with asked as client:
             run = await client.start(golden.name, input={"delay_ms": DELAY_MS})
             stream = client.stream(run, patience_s=PATIENCE_S)
             arrivals = [(event.ts, clock.wall_us() // 1000) async for event in stream]
@@ -65,7 +66,9 @@ async def examine_url(url: str, *, token: str | None = None) -> list[Finding]:
             "service",
             ok=whole,
             seen=f"golden run {run.run_id} {state}, {len(arrivals)} events",
-            remedy="" if whole else f"see `runwire run show {run.run_id} --url {url}` and the run diagnostics runbook",
+            remedy=""
+            if whole
+            else f"see `runwire run show {run.run_id} --url {asked.base_url}` and the run diagnostics runbook",
         )
     ]
     if arrivals:

@@ -23,6 +23,8 @@ T = TypeVar("T")
 RETRY_S: Final = 2.0
 """How long a command tries to reach the service: somebody is waiting."""
 
+_STATES: Final = ", ".join(state.value for state in RunState)
+
 app = typer.Typer(help="Start runs, look at them, follow them.", rich_markup_mode="rich")
 
 
@@ -77,9 +79,9 @@ def start(
 )
 def list_(
     *,
-    state: Annotated[RunState | None, typer.Option(help="Only runs in this state.")] = None,
+    state: Annotated[RunState | None, typer.Option(help=f"Only runs in this state: {_STATES}.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, help="At most so many, the newest.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="At most so many, the newest.")] = 20,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -233,17 +235,20 @@ def _input(given: str) -> dict[str, Any]:
     import msgspec
 
     try:
-        text = (
-            given if not given.startswith("@") else sys.stdin.read() if given == "@-" else Path(given[1:]).read_text()
-        )
-    except (OSError, UnicodeDecodeError) as error:
+        text = given if not given.startswith("@") else _read(given[1:])
+    except (OSError, ValueError) as error:
         raise InvalidRequest(
             f"--input: {given[1:]} cannot be read: {getattr(error, 'strerror', 'not UTF-8')}"
         ) from error
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
-    except msgspec.DecodeError as error:
-        raise InvalidRequest(f"--input must be a JSON object: {error}") from error
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
+        why = error if isinstance(error, msgspec.DecodeError) else "it is nested too deeply, or no Unicode text"
+        raise InvalidRequest(f"--input must be a JSON object: {why}") from error
+
+
+def _read(name: str) -> str:
+    return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
 
 
 def _print_diagnosis(found: Diagnosis, *, as_json: bool) -> None:

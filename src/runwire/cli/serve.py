@@ -40,28 +40,30 @@ class ServiceFailed(RunwireError):
 
 def serve(
     *,
-    host: Annotated[str | None, typer.Option(help="Address of the API. [default: 127.0.0.1]")] = None,
-    port: Annotated[int | None, typer.Option(help="Port of the API; 0 takes a free one. [default: 8080]")] = None,
+    host: Annotated[str | None, typer.Option(help=r"Address of the API. \[default: 127.0.0.1]")] = None,
+    port: Annotated[int | None, typer.Option(help=r"Port of the API; 0 takes a free one. \[default: 8080]")] = None,
     admin_port: Annotated[
-        int | None, typer.Option(help="Port of health and metrics; 0 takes a free one. [default: 9464]")
+        int | None,
+        typer.Option(help=r"Port of health and metrics; 0 takes a free one. \[default: 9464]"),
     ] = None,
     data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option(help="api, worker, publisher, observer, archiver; repeatable. [default: all]"),
+        typer.Option(help=r"api, worker, publisher, observer, archiver; repeatable. \[default: all]"),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help="Processes on the API port, one per core to use. [default: 1]")
+        int | None, typer.Option(help=r"Processes on the API port, one per core to use. \[default: 1]")
     ] = None,
     agents: Annotated[
         list[str] | None, typer.Option(metavar="MODULE:OBJECT", help="An agent of yours; may be repeated.")
     ] = None,
 ) -> int:
     """Run the service: API, workers and publisher in one process, or some of them."""
+    from runwire.cli import environment
     from runwire.cli.process_check import take_descriptors
     from runwire.cli.standard_streams import queue_standard_output
     from runwire.settings import load_settings
-    from runwire.telemetry.logs import configure_logging, count_dropped_line
+    from runwire.telemetry.logs import LogEvent, configure_logging, count_dropped_line, get_logger
 
     settings = load_settings(
         host=host,
@@ -74,6 +76,8 @@ def serve(
     )
     queue_standard_output(dropped=count_dropped_line)
     configure_logging(settings.log_level, settings.log_format)
+    for name in environment.ignored:
+        get_logger().warning(LogEvent.SETTING_IGNORED, name=name)
     take_descriptors()
     with asyncio.Runner(loop_factory=fast_loop()) as runner:
         return runner.run(_serve(settings) if settings.processes == 1 else _serve_several(settings))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import contextlib
 import io
 import os
 import sys
@@ -22,6 +23,20 @@ def open_standard_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest one that is free
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))  # noqa: SIM115  # for good
+        elif name != "stdin":
+            # Whatever the locale can show: the rest is escaped, and never an error.
+            getattr(sys, name).reconfigure(errors="backslashreplace")
+
+
+def settle_output() -> bool:
+    """Whether what stdout still holds could be written. If not, it goes nowhere, and no error ends the process."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        with contextlib.suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def queue_standard_output(dropped: Callable[[], object]) -> None:

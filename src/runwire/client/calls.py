@@ -13,9 +13,10 @@ import aiohttp
 import msgspec
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
 
+from runwire.client.address import bearer, redirect_of
 from runwire.client.problems import ServerUnreachable, UnexpectedAnswer, error_of, read_problem
 from runwire.clock import pause_s
-from runwire.errors import RunwireError
+from runwire.errors import InvalidRequest, RunwireError
 
 T = TypeVar("T")
 
@@ -119,7 +120,8 @@ class Caller:
                 self.base_url + call.path,
                 params=call.query,
                 headers={**self.credentials(), **(call.headers or {})},
-                data=None if call.body is None else msgspec.json.encode(call.body),
+                data=None if call.body is None else _encoded(call.body),
+                allow_redirects=False,
             ) as response:
                 body = await response.read()
         except NOT_SENT as error:
@@ -128,14 +130,15 @@ class Caller:
             if call.repeatable:
                 raise Again(self.unreachable(error), maybe_done=True) from error
             raise self.unreachable(error) from error
+        if elsewhere := redirect_of(response.status, response.headers.get("Location")):
+            raise UnexpectedAnswer(elsewhere)
         if response.status >= 400:
             raise refusal(response, body, call=call)
         return decoded(body, answer)
 
     def credentials(self) -> dict[str, str]:
         """Headers that say who calls, as of now."""
-        token = self._token()
-        return {"Authorization": f"Bearer {token}"} if token else {}
+        return bearer(self._token())
 
     def unreachable(self, error: BaseException) -> ServerUnreachable:
         return ServerUnreachable(self.base_url, _reason(error))
@@ -161,6 +164,13 @@ def retry_after_s(header: str | None) -> float | None:
     except ValueError:
         return None
     return min(max(at - time.time(), 0.0), RETRY_AFTER_MAX_S)
+
+
+def _encoded(body: Mapping[str, Any]) -> bytes:
+    try:
+        return msgspec.json.encode(body)
+    except (UnicodeEncodeError, RecursionError) as error:
+        raise InvalidRequest("what is to be sent holds text that is no Unicode, or is nested too deeply") from error
 
 
 def decoded(body: bytes | str, answer: type[T]) -> T:

@@ -11,6 +11,7 @@ from urllib.parse import quote
 import aiohttp
 
 import runwire
+from runwire.client.address import bearer, service_url
 from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller
 from runwire.client.results import Appended, Diagnosis, EventPage, RunPage, RunView, StartedRun, StoredState
 from runwire.client.stream import IDLE_S, RunStream
@@ -34,7 +35,8 @@ class Client:
     of `runwire.errors`, by what the service said, or ServerUnreachable, ServerProblem, UnexpectedAnswer.
 
     `token` is a token or an API key, or what gives one: that is asked for each request, so that a stream outlives the
-    token it began with.
+    token it began with. A redirect is not followed: it is an UnexpectedAnswer that names where it leads. Raises
+    InvalidRequest for a URL with a password, and for a token that no header can carry.
     """
 
     def __init__(
@@ -45,9 +47,9 @@ class Client:
         timeout_s: float = 30.0,
         retry_s: float = 10.0,
     ) -> None:
-        self.base_url = base_url.rstrip("/")
-        if not self.base_url.startswith(("http://", "https://")):
-            raise InvalidRequest(f"the service's URL must start with http:// or https://, not {base_url!r}")
+        self.base_url = service_url(base_url)
+        if isinstance(token, str):
+            bearer(token)
         self._token: Callable[[], str | None] = token if callable(token) else lambda: token
         self._timeout_s = timeout_s
         self._retry_s = retry_s

@@ -15,6 +15,7 @@ from tenacity import (
 )
 
 from runwire import clock
+from runwire.client.address import redirect_of
 from runwire.client.calls import FAILED, Again, Call, Caller, decoded, refusal
 from runwire.client.problems import UnexpectedAnswer
 from runwire.client.results import RunView, StreamEnd
@@ -178,6 +179,7 @@ class RunStream:
                 params=self._query,
                 headers={**self._caller.credentials(), **headers},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._idle_s),
+                allow_redirects=False,
             )
         if response.status == 200 and response.content_type == "text/event-stream":
             self._response = response
@@ -191,6 +193,8 @@ class RunStream:
             view = await self._caller.call(self._view, RunView)
             self.end = StreamEnd(view.run_id, view.state, view.last_seq)
             return None
+        if elsewhere := redirect_of(response.status, response.headers.get("Location")):
+            raise UnexpectedAnswer(elsewhere)
         if response.status < 400:
             raise UnexpectedAnswer(f"HTTP {response.status} with {response.content_type} is no event stream")
         if response.status == 500:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runwire.db import embedded_child
-from runwire.errors import EmbeddedPostgresError
+from runwire.errors import ConfigurationError, EmbeddedPostgresError
 
 CAP_DAC_OVERRIDE = 1
 CAP_DAC_READ_SEARCH = 2
@@ -44,6 +44,8 @@ class Identity:
 def choose_identity(cluster: Path, *, run_as: str, program: Path) -> Identity:
     """Ourselves, or as root the user who owns `cluster` already, else the user named `run_as`."""
     if os.geteuid() != 0:
+        if not cluster.exists():
+            _check_named(os.geteuid())
         return Identity()
     capability = _passing_capability(program)
     if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
@@ -55,6 +57,15 @@ def choose_identity(cluster: Path, *, run_as: str, program: Path) -> Identity:
             f"PostgreSQL does not run as root and there is no user {run_as!r} to run it as"
         ) from missing
     return Identity(user.pw_uid, user.pw_gid, capability)
+
+
+def _check_named(uid: int) -> None:
+    """Raises ConfigurationError for a uid that /etc/passwd does not know: `initdb` refuses it."""
+    try:
+        pwd.getpwuid(uid)
+    except KeyError:
+        lacking = f"the embedded PostgreSQL needs a user with a name, and uid {uid} has none"
+        raise ConfigurationError((f"{lacking}: run as another user, or set DATABASE_URL",)) from None
 
 
 def _passing_capability(program: Path) -> int:

@@ -83,6 +83,7 @@ class LogEvent(StrEnum):
     REQUEST_FAILED = "request_failed"
     LIBRARY = "library"
     LINES_DROPPED = "lines_dropped"
+    SETTING_IGNORED = "setting_ignored"
     EVENTS_INSERTED = "metric.events_inserted"
     EVENTS_PUBLISHED = "metric.events_published"
 

@@ -29,12 +29,15 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 
+from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.span import Recorder
 from runwire.telemetry.span_export import QUEUE_SPANS, BoundedSpanExport
 from runwire.telemetry.spans import CHOSEN_SPAN_ID, ROOT_IS_SAMPLED, Spans
 
 DEFAULT_RATIO: Final = 0.05
 EXPORT_TIMEOUT_S: Final = 2.0
+
+_log = get_logger()
 
 
 class Tracing(Spans):
@@ -96,8 +99,17 @@ def exporter_from_environment(environ: Mapping[str, str] = os.environ) -> SpanEx
     # Imported only when used: it takes a fifth of a second, most of it for an HTTP client of its own.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
-    chosen = environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or environ.get("OTEL_EXPORTER_OTLP_TIMEOUT")
-    return OTLPSpanExporter(timeout=None if chosen else EXPORT_TIMEOUT_S)
+    try:
+        return OTLPSpanExporter(timeout=_export_timeout_s(environ))
+    except Exception as error:  # noqa: BLE001  # a plug-in or a value of the environment's; the service goes on without
+        _log.warning(LogEvent.SPAN_EXPORT_FAILING, spans=0, exc_info=error)
+        return None
+
+
+def _export_timeout_s(environ: Mapping[str, str]) -> float:
+    """The specification's unit is the millisecond; the SDK takes the number for seconds. 0 and no number: ours."""
+    chosen = environ.get("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT") or environ.get("OTEL_EXPORTER_OTLP_TIMEOUT") or ""
+    return int(chosen) / 1000 if chosen.strip().isdecimal() and int(chosen) else EXPORT_TIMEOUT_S
 
 
 def _resource(version: str, roles: Sequence[str]) -> Resource:
