@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-report bench-scaling audit bench-telemetry \
+.PHONY: help demo test check lint types contracts rendered format docs bench archive-bench clean bench-report bench-walk bench-scaling audit bench-telemetry \
 	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture
 
 help: ## What there is to make
@@ -107,6 +107,10 @@ bench: $(DEV) ## Measure this machine: everything docs/performance.md names, bes
 	$(BIN)/python -m benchmarks
 
 bench-report: $(RUNTIME) ## Write docs/performance.md's tables and pictures from benchmarks/results/
+	$(BIN)/python -m benchmarks.rendering
+
+bench-walk: $(DEV) ## Measure walking runs beside LangGraph, DBOS and Restate, and write the table of docs/performance.md
+	$(BIN)/python -m benchmarks --only walk --seconds 3 --rounds 3 --json benchmarks/results/walk.json
 	$(BIN)/python -m benchmarks.rendering
 
 archive-bench: $(DEV) ## Measure this machine: a million events into the archive, and out of PostgreSQL

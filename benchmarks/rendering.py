@@ -29,6 +29,8 @@ def rendered(page: str) -> str:
 
 
 def block(name: str) -> str:
+    if not (RESULTS / f"{name}.json").exists():
+        return f"Not measured yet: `make bench-{name}` writes the table here.\n"
     figures = json.loads((RESULTS / f"{name}.json").read_text())
     return "\n".join(
         part for scenario in figures["medians"] for part in _scenario(name, scenario, figures) if part is not None
