@@ -225,6 +225,7 @@ class Assembly:
             {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
             version=runwire.__version__,
         )
+        metrics.process_replacements.inc(int(os.environ.get("RUNWIRE_REPLACED", "0")))
         archive_metrics = ArchiveMetrics(metrics.out)
         count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
         spans = self._tracing(metrics)

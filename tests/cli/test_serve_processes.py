@@ -9,6 +9,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from cli.command import Started, started
@@ -51,6 +52,25 @@ async def test_several_processes_serve_one_port_and_what_dies_comes_back(databas
         result = await serving.ended(within_s=60)
         assert (result.code, result.err) == (0, "")
         assert [line["event"] for line in result.lines].count("server_stopped") == 2
+
+
+async def test_a_process_that_stands_still_is_replaced(database: str) -> None:
+    serve = ("serve", "--port", "0", "--admin-port", "0", "--processes", "2")
+    async with started(*serve, DATABASE_URL=database) as serving:
+        both = [await line_of(serving, "server_started") for _ in range(2)]
+        children = _children(serving.process.pid)
+        os.kill(children[0], signal.SIGSTOP)
+        deaf = await line_of(serving, "process_deaf")
+        assert deaf["silent_s"] < 20
+        assert (await line_of(serving, "process_ended"))["code"] == -signal.SIGKILL
+        again = await line_of(serving, "server_started")
+        assert again["port"] == both[0]["port"]
+        async with httpx.AsyncClient(timeout=5) as http:
+            scrape = (await http.get(f"http://127.0.0.1:{again['admin_port']}/metrics")).text
+            assert "runwire_process_replacements_total 1.0" in scrape
+            for _ in range(20):  # each a connection of its own: none is given to a process that does not answer
+                async with httpx.AsyncClient(timeout=2) as fresh:
+                    assert (await fresh.get(f"http://127.0.0.1:{again['port']}/openapi.json")).status_code == 200
 
 
 async def test_when_the_supervisor_is_killed_nothing_is_left_running(database: str) -> None:

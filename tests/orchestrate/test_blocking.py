@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import hashlib
+import os
 import socket
 import threading
 import time
@@ -214,3 +215,41 @@ async def test_an_event_loop_that_no_node_holds_up_is_told_of_as_that(database: 
         time.sleep(2)  # noqa: ASYNC251  # what is tested
         await eventually(w.given_up.is_set)
         assert blocked_s(s, EXTERNAL) > 1
+
+
+async def exits() -> None:
+    os._exit(9)
+
+
+async def exits_in_a_thread() -> None:
+    await asyncio.to_thread(os._exit, 9)
+
+
+@pytest.mark.parametrize("end", [exits, exits_in_a_thread])
+async def test_a_node_that_calls_os_exit_fails_and_the_process_lives(database: str, end: Standstill) -> None:
+    async with stages(database, standing(end, timeout_s=5)) as s:
+        await s.control.start(StartRequest(agent="standing", run_id="exits"))
+        async with watched(s, WatchLimits()) as w:
+
+            async def failed() -> bool:
+                return (await s.control.view("exits")).state == "failed"
+
+            await eventually(failed, within_s=10)
+            assert w.worker.active == 0
+
+
+async def test_a_child_that_a_node_forks_ends_as_it_asks_to(database: str) -> None:
+    codes: list[int] = []
+
+    async def forks() -> None:
+        child = os.fork()
+        if child == 0:
+            os._exit(7)
+        codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))  # noqa: ASYNC222  # at once
+
+    async with stages(database, standing(forks, timeout_s=5)) as s:
+        await s.control.start(StartRequest(agent="standing", run_id="forks"))
+        async with watched(s, WatchLimits()) as w:
+            await eventually(lambda: codes, within_s=10)
+            await eventually(lambda: w.worker.active == 0)
+    assert codes == [7]

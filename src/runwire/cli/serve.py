@@ -79,8 +79,11 @@ def serve(
     for name in environment.ignored:
         get_logger().warning(LogEvent.SETTING_IGNORED, name=name)
     take_descriptors()
-    with asyncio.Runner(loop_factory=fast_loop()) as runner:
-        return runner.run(_serve(settings) if settings.processes == 1 else _serve_several(settings))
+    try:
+        with asyncio.Runner(loop_factory=fast_loop()) as runner:
+            return runner.run(_serve(settings) if settings.processes == 1 else _serve_several(settings))
+    except SystemExit as error:  # nothing here raises it: a callback of user code did, in the event loop itself
+        raise ServiceFailed("code in this process ended it with sys.exit") from error
 
 
 async def _serve_several(settings: Settings) -> int:
@@ -94,12 +97,14 @@ async def _serve_several(settings: Settings) -> int:
 
 async def _serve(settings: Settings) -> int:
     from runwire.assembly import Assembly, StoppedEarly
+    from runwire.cli.heartbeat import beat
     from runwire.cli.supervisor import end_with_supervisor
     from runwire.db.health import check_reachable
 
     service = Assembly(settings)
     stop_on_signals(service)
     end_with_supervisor()
+    beating = asyncio.create_task(beat(), name="heartbeat")
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload)
     for url in {settings.database_url, settings.database_direct_url}:
         if url is not None:
@@ -112,6 +117,8 @@ async def _serve(settings: Settings) -> int:
         return ExitCode.OK
     except OSError as error:
         raise ServiceFailed(sentences_of(error)[0]) from error
+    finally:
+        beating.cancel()
     return ExitCode.OK
 
 

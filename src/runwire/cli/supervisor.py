@@ -7,12 +7,14 @@ import os
 import signal
 import socket
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
 from runwire.cli.database import database_of
 from runwire.cli.failures import ExitCode
+from runwire.cli.heartbeat import BEAT_S, Ear
 from runwire.clock import longest_pause_s, monotonic, set_within
 from runwire.errors import ConfigurationError
 from runwire.settings import Settings
@@ -50,6 +52,7 @@ class Supervisor:
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._refused = False
+        self._replaced: Counter[int] = Counter()
 
     async def run(self) -> int:
         self._heed_signals()
@@ -91,21 +94,36 @@ class Supervisor:
 
     async def _lived(self, place: int) -> int:
         """From start to end: its exit code, negative for a signal."""
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "runwire", "serve", env=self._environment(place), stdin=asyncio.subprocess.DEVNULL
-        )
-        self._running[place] = process
-        if self._stopping.is_set():
-            process.terminate()
-        try:
+        with Ear() as ear:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "runwire", "serve"),
+                env={**self._environment(place), **ear.environment},
+                stdin=asyncio.subprocess.DEVNULL,
+                pass_fds=(ear.descriptor,),
+            )
+            ear.close_other_end()
+            self._running[place] = process
+            if self._stopping.is_set():
+                process.terminate()
             ended = asyncio.ensure_future(process.wait())
-            await asyncio.wait({ended, asyncio.ensure_future(self._overdue())}, return_when=asyncio.FIRST_COMPLETED)
-            if not ended.done():
-                process.kill()
-            return await ended
-        finally:
-            if process.returncode is None:
-                process.kill()
+            others = {asyncio.ensure_future(self._overdue()), asyncio.ensure_future(self._deaf(place, ear))}
+            try:
+                await asyncio.wait({ended, *others}, return_when=asyncio.FIRST_COMPLETED)
+                if not ended.done():
+                    process.kill()
+                return await ended
+            finally:
+                for other in others:
+                    other.cancel()
+                if process.returncode is None:
+                    process.kill()
+
+    async def _deaf(self, place: int, ear: Ear) -> None:
+        """Returns when the process in that place has not been heard for too long: it is to be replaced."""
+        while (silent_s := ear.deaf_for_s()) is None:  # noqa: ASYNC110  # silence is no event
+            await asyncio.sleep(BEAT_S)
+        self._replaced[place] += 1
+        _log.error(LogEvent.PROCESS_DEAF, process=place, silent_s=round(silent_s, 1), replaced=self._replaced[place])
 
     def _environment(self, place: int) -> Mapping[str, str]:
         """What the process is told: every setting as it is here, but what each must have for itself."""
@@ -121,6 +139,7 @@ class Supervisor:
             "DATA_DIR": str(settings.data_dir),
             "AGENTS": ",".join(settings.agents),
             "SUPERVISOR": str(os.getpid()),
+            "REPLACED": str(self._replaced[place]),
         }
         if "roles" in settings.model_fields_set:  # what was asked for by name must be possible, what was not need not
             own["ROLES"] = ",".join(role.value for role in settings.roles)

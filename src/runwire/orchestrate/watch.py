@@ -20,6 +20,7 @@ from runwire.db import Attempts, Troubles
 from runwire.duties import Duty
 from runwire.errors import DatabaseFailed
 from runwire.orchestrate.beat import Beat
+from runwire.orchestrate.node_exit import nodes_kept_from_exiting
 from runwire.orchestrate.sessions import LOOK_S, NOTHING, Taken, WorkerSession
 from runwire.orchestrate.stall import Stall, Standing
 from runwire.telemetry.asyncpg_spans import suppressed
@@ -95,6 +96,7 @@ class Watch:
         self._worker_loop = asyncio.get_running_loop()
         self._stall = Stall(self._worker_loop, self._beat)
         self._cutting.enter_context(self._beat.cutting())
+        self._cutting.enter_context(nodes_kept_from_exiting())
         self._thread.start()
         await asyncio.to_thread(self._started.wait)
         return self

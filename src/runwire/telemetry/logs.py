@@ -40,6 +40,7 @@ class LogEvent(StrEnum):
     SERVER_DRAINING = "server_draining"
     SERVER_STOPPED = "server_stopped"
     PROCESS_ENDED = "process_ended"
+    PROCESS_DEAF = "process_deaf"
     RUN_STARTED = "run_started"
     RUN_RESUMED = "run_resumed"
     RUN_WAITING = "run_waiting"

@@ -290,6 +290,9 @@ class ProcessMetrics:
         self.telemetry_dropped: Mapping[str, Counter] = out.counters(
             "telemetry_dropped", "Spans and log lines given up rather than hold up the work.", signal=Signal
         )
+        self.process_replacements: Counter = out.counter(
+            "process_replacements", "Processes in this one's place that a supervisor replaced because they were deaf."
+        )
         out.gauges("build_info", "Always 1; the label says what runs.", version=[version])[version].set(1)
         ProcessCollector(registry=out.registry)
 

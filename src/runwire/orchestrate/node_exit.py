@@ -1,0 +1,33 @@
+"""`os._exit` called for a node ends the node, not the process: as `sys.exit` does, which raises SystemExit.
+
+Nothing else runs after `os._exit`: every other run of the process would lose an attempt because of one. A child that a
+node has forked ends as it asks to; so does whatever calls it outside of nodes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final, NoReturn
+
+from runwire.orchestrate.beat import node_at_work
+
+_exit: Final = os._exit  # the one there is
+
+
+@contextmanager
+def nodes_kept_from_exiting() -> Iterator[None]:
+    """Inside, `os._exit` raises SystemExit where a node is at work: in its tasks and in the threads it started."""
+    process = os.getpid()
+
+    def end(status: int) -> NoReturn:
+        if node_at_work() is not None and os.getpid() == process:
+            raise SystemExit(status)
+        _exit(status)
+
+    before, os._exit = os._exit, end
+    try:
+        yield
+    finally:
+        os._exit = before
