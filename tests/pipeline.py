@@ -10,14 +10,14 @@ from typing import Any
 
 import asyncpg
 
-from runwire.append import Change, EventLog
+from runwire.append import AtRest, Change, EventLog
 from runwire.bus import Published
 from runwire.db import Database
 from runwire.errors import BusUnavailable
 from runwire.model.event import RUN_STARTED, Source
 from runwire.model.graph import Agent, Agents
 from runwire.model.run import RunState
-from runwire.orchestrate import RunControl, StartRequest, Worker
+from runwire.orchestrate import Cancelling, RunControl, StartRequest, Worker
 from runwire.publish import Publisher, PublishWorker
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -97,8 +97,14 @@ async def stages(dsn: str, *agents: Agent[Any], **log_settings: Any) -> AsyncIte
         Database(dsn) as database,
         EventLog(database, metrics=metrics, on_committed=committed.extend, **log_settings) as log,
     ):
+        at_rest = AtRest(database, metrics=metrics, on_committed=committed.extend)
         control = RunControl(
-            database, known, on_claimable=claimable.append, on_cancel=cancelled.append, first_fence=lambda: 1
+            database,
+            known,
+            on_claimable=claimable.append,
+            on_cancel=cancelled.append,
+            first_fence=lambda: 1,
+            cancelling=Cancelling(database, at_rest, metrics=metrics),
         )
         yield Stages(database, metrics, log, committed, claimable, cancelled, control, known)
 

@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import runwire
 from runwire.agents import web_guard
 from runwire.agents.discovery import find_agents
-from runwire.append import EventLog
+from runwire.append import AtRest, EventLog
 from runwire.archive import ArchiveMetrics
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
@@ -37,7 +37,7 @@ from runwire.duties import Duty
 from runwire.errors import ArchiveUnavailable, ConfigurationError, DatabaseFailed, RunwireError
 from runwire.model.graph import Agents
 from runwire.observe import Diagnostician, Observer, ObserverMetrics
-from runwire.orchestrate import ExternalRuns, LeaseReaper, RunControl, Seat, Worker
+from runwire.orchestrate import Cancelling, ExternalRuns, LeaseReaper, RunControl, Seat, Worker
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.sessions import Taken, WorkerFacts, WorkerSession
 from runwire.orchestrate.watch import Watch, WatchLimits
@@ -252,8 +252,10 @@ class Assembly:
                 queue_max=settings.append_queue_max,
             )
         )
+        at_rest = AtRest(database, metrics=metrics, on_committed=self._links.committed)
+        cancelling = Cancelling(database, at_rest, metrics=metrics)
         if Role.WORKER in roles:
-            await self._start_worker(database, log, agents, metrics, spans)
+            await self._start_worker(database, log, agents, cancelling=cancelling, metrics=metrics, spans=spans)
         if Role.OBSERVER in roles:
             observer = Observer(
                 database,
@@ -275,7 +277,14 @@ class Assembly:
             self._front.push_async_callback(cold.aclose)
             log_reader = LogReader(database, cold=cold)
             await self._start_api(
-                database, bus=reader, reader=log_reader, log=log, agents=agents, metrics=metrics, spans=spans
+                database,
+                bus=reader,
+                reader=log_reader,
+                log=log,
+                agents=agents,
+                cancelling=cancelling,
+                metrics=metrics,
+                spans=spans,
             )
         token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
         admin = build_admin_app(
@@ -424,7 +433,14 @@ class Assembly:
         self._pipeline.push_async_callback(finish)
 
     async def _start_worker(
-        self, database: Database, log: EventLog, agents: Agents, metrics: Metrics, spans: Tracing
+        self,
+        database: Database,
+        log: EventLog,
+        agents: Agents,
+        *,
+        cancelling: Cancelling,
+        metrics: Metrics,
+        spans: Tracing,
     ) -> None:
         settings = self.settings
         # Of this start of the process: the next one finds that this one's session is gone.
@@ -459,7 +475,7 @@ class Assembly:
             attempts=database.attempts(Duty.WATCH),
         )
         await self._pipeline.enter_async_context(watch)
-        reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id)
+        reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id, cancelling=cancelling)
         self._run(self._pipeline, Duty.REAP, "lease reaper", reaper.run)
         guarded = contextvars.copy_context()
         guarded.run(web_guard.allow, settings.explore_networks)
@@ -534,6 +550,7 @@ class Assembly:
         reader: LogReader,
         log: EventLog,
         agents: Agents,
+        cancelling: Cancelling,
         metrics: Metrics,
         spans: Tracing,
     ) -> None:
@@ -558,6 +575,7 @@ class Assembly:
             open_max=settings.runs_open_max,
             seat=self._links.seat,
             state_max_bytes=settings.state_max_bytes,
+            cancelling=cancelling,
         )
         services = Services(
             control=control,

@@ -86,6 +86,16 @@ class SignalNotTaken(RunwireError):
         self.run_id = run_id
 
 
+class TooManySignals(RunwireError):
+    """The run has as many signals as it may that it has not taken. Nothing was stored."""
+
+    code = "too_many_signals"
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} has a hundred signals that it has not taken")
+        self.run_id = run_id
+
+
 class StartConflict(RunwireError):
     """The run id or the idempotency key is taken by a start with another body. Nothing was started."""
 

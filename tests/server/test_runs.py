@@ -115,6 +115,16 @@ async def test_a_signal_lets_a_waiting_run_go_on(api: Api) -> None:
     assert (late.status_code, late.json()["code"], late.json()["state"]) == (409, "run_closed", "finished")
 
 
+async def test_one_signal_more_than_a_run_may_have_is_refused(api: Api) -> None:
+    run_id = (await api.start(agent="approval"))["runId"]
+    for n in range(100):
+        assert (await api.http.post(f"{RUNS}/{run_id}/signal", json={"name": f"s{n}"})).status_code == 202
+    refused = await api.http.post(f"{RUNS}/{run_id}/signal", json={"name": "approved"})
+    assert (refused.status_code, refused.json()["code"], refused.json()["runId"]) == (409, "too_many_signals", run_id)
+    ended = (await api.http.post(f"{RUNS}/{run_id}/cancel")).json()
+    assert (ended["state"], ended["outcome"]) == ("cancelled", "cancelled")
+
+
 async def test_a_run_without_checkpoint_has_no_state_yet(api: Api) -> None:
     await api.external("ext")
     assert (await api.http.get(f"{RUNS}/ext/state")).json() == {"runId": "ext", "seq": 0, "state": None}

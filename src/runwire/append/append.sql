@@ -107,3 +107,7 @@ SELECT run_id, state::text AS state, last_seq, fence, external FROM runs WHERE r
 -- name: run_day
 -- The day of the log that a run's events belong to.
 SELECT run_day FROM runs WHERE run_id = $1
+
+-- name: cancel_at_rest
+-- The end of a cancelled run that nobody walks, with its events, in one transaction; no row where somebody does.
+SELECT agent, external, was::text AS was, took_s FROM cancel_at_rest($1)

@@ -1,11 +1,13 @@
 """Orchestrate: start runs, walk their graphs, and keep exactly one owner for each."""
 
+from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.control import RunControl, RunPage, RunView, Started, StartRequest
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper
 from runwire.orchestrate.seat import Seat
 from runwire.orchestrate.worker import Worker
 
 __all__ = [
+    "Cancelling",
     "ExternalRuns",
     "LeaseReaper",
     "RunControl",

@@ -13,19 +13,23 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from runwire.db import Database, Row, Statements, Transaction, load_sql, seen_by
+from runwire.db import ConstraintViolated, Database, Row, Statements, Transaction, load_sql, seen_by
 from runwire.errors import (
+    AppendError,
+    DatabaseFailed,
     InvalidRequest,
     RunClosed,
     RunNotFound,
     SignalNotTaken,
     StartConflict,
     StateRefused,
+    TooManySignals,
     UnknownAgent,
 )
 from runwire.model.graph import Agents
 from runwire.model.run import RunState, checked_run_id, new_run_id
 from runwire.model.state import STATE_MAX_BYTES
+from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.orchestrate.seat import Seat
@@ -140,12 +144,15 @@ class RunControl:
         tenant: str | None = None,
         seat: Callable[[str, str], Seat | None] = lambda _run_id, _agent: None,
         first_fence: Callable[[], int] = new_fence,
+        cancelling: Cancelling | None = None,
     ) -> None:
         """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. `state_max_bytes`: of the JSON
         of a state. With a `tenant` all is done on its behalf: what belongs to others is not there.
         `seat(run_id, agent)`: room at a worker of this process. `first_fence` makes that of an external run.
+        `cancelling` ends cancelled runs that nobody walks; without it that is left to others.
         """
         self._seat = seat
+        self._cancelling = cancelling
         self._whole_database = database
         self._database: Statements = seen_by(database, tenant)
         self._first_fence = first_fence
@@ -166,6 +173,7 @@ class RunControl:
             on_claimable=self._on_claimable,
             on_cancel=self._on_cancel,
             state_max_bytes=self._state_max_bytes,
+            cancelling=self._cancelling,
             tenant=tenant,
             first_fence=self._first_fence,
         )
@@ -245,21 +253,42 @@ class RunControl:
         return StoredState(run_id, row["seq"] or 0, row["state"])
 
     async def cancel(self, run_id: str) -> RunView:
-        """The run after the request is durable; closed runs are left as they are. Raises RunNotFound."""
+        """The run after the request is durable; closed runs are left as they are. Raises RunNotFound.
+
+        A run that nobody walks is over then. One that somebody walks is told, and ends soon.
+        """
         changed = await self._database.execute(_SQL["cancel"], run_id)
         view = await self.view(run_id)
         if changed != "UPDATE 0":
             _log.info(LogEvent.CANCEL_REQUESTED, run_id=run_id)
+        if not view.state.terminal and await self._end_at_rest(run_id):
+            view = await self.view(run_id)
+        if changed != "UPDATE 0":  # not before: a worker that takes the run to end it would be in the way
             self._on_cancel(run_id)
             self._on_claimable(view.agent)
         return view
 
+    async def _end_at_rest(self, run_id: str) -> bool:
+        if self._cancelling is None:
+            return False
+        try:
+            return await self._cancelling.cancel(run_id)
+        except (DatabaseFailed, AppendError) as error:  # the request is durable: a sweep ends the run
+            _log.warning(LogEvent.APPEND_FAILED, run_id=run_id, code=error.code)
+            return False
+
     async def signal(self, run_id: str, name: str) -> RunView:
         """The run after the signal is durable.
 
-        Raises RunNotFound, RunClosed for a run that is over, or SignalNotTaken for an external one.
+        Raises RunNotFound, RunClosed for a run that is over, SignalNotTaken for an external one, or TooManySignals for
+        one that has a hundred others which it has not taken.
         """
-        stored = await self._database.fetchrow(_SQL["signal"], run_id, name)
+        try:
+            stored = await self._database.fetchrow(_SQL["signal"], run_id, name)
+        except ConstraintViolated as error:
+            if error.constraint != "run_signals_bounded":
+                raise
+            raise TooManySignals(run_id) from error
         view = await self.view(run_id)
         if stored is None:
             if not view.state.terminal:

@@ -14,6 +14,7 @@ from runwire.duties import Duty
 from runwire.errors import AppendError, DatabaseFailed, IllegalBatch, RunClosed, RunNotFound
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, Source, debug_trace
 from runwire.model.run import RunState
+from runwire.orchestrate.cancelling import Cancelling
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -102,14 +103,25 @@ class _Expired:
 
 
 class LeaseReaper:
-    """Fails the runs whose external orchestrator has let its lease end."""
+    """Fails the runs whose external orchestrator has let its lease end, and ends cancelled ones that nobody walks."""
 
-    def __init__(self, database: Database, log: EventLog, *, metrics: Metrics, owner: str, poll_s: float = 1.0) -> None:
+    def __init__(
+        self,
+        database: Database,
+        log: EventLog,
+        *,
+        metrics: Metrics,
+        owner: str,
+        poll_s: float = 1.0,
+        cancelling: Cancelling | None = None,
+    ) -> None:
+        """With `cancelling`, cancelled runs that nobody walks are ended here, too."""
         self._database = database
         self._log = log
         self._metrics = metrics
         self._owner = owner
         self._poll_s = poll_s
+        self._cancelling = cancelling
 
     async def run(self) -> None:
         attempts = self._database.attempts(Duty.REAP)
@@ -117,6 +129,8 @@ class LeaseReaper:
             reaped = 0
             with attempts:
                 reaped = await self.reap()
+                if self._cancelling is not None:
+                    reaped += await self._cancelling.sweep()
             if reaped == 0:
                 await asyncio.sleep(max(self._poll_s, attempts.pause_s))
 

@@ -73,8 +73,17 @@ WHERE r.run_id = $1
 UPDATE runs SET cancel_requested_at = now()
 WHERE run_id = $1 AND cancel_requested_at IS NULL AND state NOT IN ('finished', 'failed', 'cancelled')
 
+-- name: cancelled_at_rest
+-- Runs to be ended: their cancellation was requested, and nobody walks them.
+SELECT run_id FROM runs
+WHERE cancel_requested_at IS NOT NULL AND state IN ('pending', 'started', 'waiting')
+  AND (state = 'waiting'
+       OR state = 'pending' AND (external OR lease_until IS NULL OR lease_until < now())
+       OR state = 'started' AND NOT external AND lease_until < now())
+ORDER BY cancel_requested_at LIMIT $1
+
 -- name: signal
--- Kept until a run that waits for it takes it; sent twice before that, it counts once.
+-- Kept until a run that waits for it takes it, or until its run is over; sent twice before that, it counts once.
 INSERT INTO run_signals (run_id, name)
 SELECT run_id, $2 FROM runs WHERE run_id = $1 AND NOT external AND state NOT IN ('finished', 'failed', 'cancelled')
 ON CONFLICT (run_id, name) DO UPDATE SET sent_at = now()
@@ -96,11 +105,8 @@ WITH fresh AS MATERIALIZED (
 ), woken AS MATERIALIZED (
     SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs AS r
     WHERE state = 'waiting' AND NOT external AND agent = ANY ($1::text[])
-      -- Which those are is known without a look at all that wait.
-      AND run_id = ANY (ARRAY(SELECT run_id FROM run_signals
-                              UNION SELECT run_id FROM runs WHERE state = 'waiting' AND cancel_requested_at IS NOT NULL))
-      AND (cancel_requested_at IS NOT NULL
-           OR EXISTS (SELECT FROM run_signals AS s WHERE s.run_id = r.run_id AND s.name = r.waiting_for))
+      -- Which those are is known without a look at all that wait, or at signals that nobody waits for.
+      AND (woken OR cancel_requested_at IS NOT NULL)
     LIMIT $2 FOR UPDATE SKIP LOCKED
 ), suspect AS MATERIALIZED (
     -- One that may be what kills its workers: none is taken beside another that has yet to show that it does not.

@@ -162,7 +162,7 @@ API_OPERATIONS: Final = (
         examples={"approved": {"name": "approved"}},
         status=202,
         answer="RunView",
-        problems=(*_BODY, *_OF_RUN, "run_closed", "signal_not_taken"),
+        problems=(*_BODY, *_OF_RUN, "run_closed", "signal_not_taken", "too_many_signals"),
         access=Access(Scope.SIGNAL),
     ),
     Operation(

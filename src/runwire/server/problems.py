@@ -90,6 +90,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "seq_conflict": Kind(409, "The run's log is not where `ifSeq` says."),
     "illegal_append": Kind(409, "The run's log does not allow these events now."),
     "signal_not_taken": Kind(409, "Runs started with `external` take no signals."),
+    "too_many_signals": Kind(409, "The run has as many signals as it may that it has not taken."),
     "run_open": Kind(409, "Only a run that is over can be replayed."),
     "cursor_expired": Kind(410, "The events after the cursor are gone."),
     "body_too_large": Kind(413, "The body is too large."),
