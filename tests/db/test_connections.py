@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipeline import raw
-from runwire.db import ConstraintViolated, Database
+from runwire.db import ConstraintViolated, Database, Session, Transaction
 from runwire.errors import DatabaseUnavailable
 from waiting import eventually
 
@@ -325,3 +325,129 @@ async def test_waits_for_the_pool_are_told(database: str) -> None:
         await asyncio.gather(*(db.fetch("SELECT pg_sleep(0.05)") for _ in range(3)))
     assert len(waits) == 3
     assert sorted(waits)[1] >= 0.05
+
+
+# ------------------------------------------------------------------ callers that leave, and servers without room
+
+
+async def test_callers_that_leave_cost_neither_a_connection_nor_a_statement(database: str) -> None:
+    wire = Wire(database)
+    async with wire.open() as dsn, Database(dsn, pool_size=2) as db:
+        await asyncio.gather(*(db.fetch("SELECT pg_sleep(0.05)") for _ in range(2)))
+        opened = wire.connects
+        await db.execute("CREATE TABLE left_behind (n int)")
+        for n in range(50):
+            call = asyncio.create_task(db.execute("INSERT INTO left_behind SELECT $1 FROM pg_sleep(0.002)", n))
+            await asyncio.sleep(0)  # it has a connection, which was idle, and the statement is on its way
+            assert db.in_use == 1
+            call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
+            await eventually(lambda: db.in_use == 0)
+        assert await db.fetchval("SELECT count(*) FROM left_behind") == 50
+        assert wire.connects == opened
+
+
+async def test_one_that_waits_for_a_connection_and_leaves_ends_no_attempt_to_open_it(database: str) -> None:
+    wire = Wire(database)
+    async with wire.open() as dsn, Database(dsn, pool_size=1) as db:
+        wire.flows.clear()
+        first = asyncio.create_task(db.fetchval("SELECT 1"))
+        await eventually(lambda: wire.connects == 1)
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        second = asyncio.create_task(db.fetchval("SELECT 2"))
+        wire.flows.set()
+        assert await second == 2
+        assert wire.connects == 1
+
+
+async def test_a_transaction_in_one_call_goes_on_to_its_end_though_its_caller_leaves(database: str) -> None:
+    async with Database(database, pool_size=1) as db:
+        await db.execute("CREATE TABLE left_behind (n int)")
+        inside = asyncio.Event()
+
+        async def work(tx: Transaction) -> None:
+            await tx.execute("INSERT INTO left_behind VALUES (1)")
+            inside.set()
+            await tx.execute("SELECT pg_sleep(0.05)")
+
+        call = asyncio.create_task(db.in_transaction(work))
+        await inside.wait()
+        call.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await call
+        assert await db.fetchval("SELECT count(*) FROM left_behind") == 1
+
+
+@asynccontextmanager
+async def limited(database: str, *, connections: int) -> AsyncIterator[str]:
+    """The DSN for a role that may have so many connections."""
+    admin = await raw(database)
+    role = f"limited_{urlsplit(database).path.removeprefix('/')}"
+    await admin.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT {connections}")
+    parts = urlsplit(database)
+    try:
+        yield parts._replace(netloc=f"{role}@{parts.netloc.rpartition('@')[2]}").geturl()
+    finally:
+        await admin.execute(f"DROP ROLE {role}")
+        await admin.close()
+
+
+async def test_a_pool_that_gets_fewer_connections_serves_everybody_with_those_it_has(database: str) -> None:
+    async with limited(database, connections=2) as dsn, Database(dsn, pool_size=8, timeout_s=10) as db:
+        answers = await asyncio.gather(*(db.fetchval("SELECT $1::int FROM pg_sleep(0.01)", n) for n in range(40)))
+        assert answers == list(range(40))
+        assert db.troubles.lasting(0) == [], "nobody waits any more"
+
+
+async def test_a_session_finds_room_where_the_pool_has_taken_it_all(database: str) -> None:
+    async with limited(database, connections=3) as dsn, Database(dsn, pool_size=3, timeout_s=5) as db:
+        await asyncio.gather(*(db.fetch("SELECT pg_sleep(0.02)") for _ in range(3)))
+        sessions = [db.session(f"test {n}") for n in range(2)]
+
+        async def has_room(session: Session) -> bool:
+            with contextlib.suppress(DatabaseUnavailable):
+                return bool(await session.fetch("SELECT 1"))
+            return False
+
+        for session in sessions:
+            await eventually(lambda session=session: has_room(session))  # type: ignore[misc]
+        assert await db.fetchval("SELECT 7") == 7
+        for session in sessions:
+            await session.aclose()
+
+
+async def test_a_connection_that_cannot_be_had_is_named_until_it_is_there(database: str) -> None:
+    async with limited(database, connections=1) as dsn, Database(dsn) as db:
+        holder = await raw(dsn)
+        session = db.session("append 0")
+        with pytest.raises(DatabaseUnavailable, match="too many connections"):
+            await session.fetch("SELECT 1")
+        (trouble,) = db.troubles.lasting(0)
+        assert (trouble.name, trouble.why) == ("connect append 0", "PostgreSQL: too many connections")
+        await holder.close()
+        await eventually(lambda: db.troubles.lasting(0) == [])  # nobody has to ask for it
+        assert session.is_open
+        await session.aclose()
+
+
+@pytest.mark.parametrize("level", ["repeatable read", "serializable"])
+async def test_every_connection_reads_committed_rows_whatever_the_databases_default(database: str, level: str) -> None:
+    name = urlsplit(database).path.removeprefix("/")
+    admin = await raw(database)
+    await admin.execute(f"ALTER DATABASE {name} SET default_transaction_isolation = '{level}'")
+    await admin.close()
+    asked = "SELECT current_setting('transaction_isolation')"
+    for pooler in (None, database):
+        async with Database(database, direct_dsn=pooler) as db:
+            session = db.session("test")
+            seen = {await db.fetchval(asked), (await session.fetch(asked))[0][0]}
+            async with db.transaction() as tx:
+                seen |= {row[0] for row in await tx.fetch(asked)}
+            async with session.transaction() as tx:
+                seen |= {row[0] for row in await tx.fetch(asked)}
+            seen |= {(await db.in_transaction(lambda tx: tx.fetch(asked)))[0][0]}
+            assert seen == {"read committed"}
+            await session.aclose()

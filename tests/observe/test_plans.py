@@ -7,10 +7,12 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from pipeline import RecordingBus, Stages, stages
-from runwire.db import load_sql
+import pytest
 
-FINISHED, IDLE = 4000, 1000
+from pipeline import RecordingBus, Stages, stages
+from runwire.db import Transaction, load_sql, seen_by
+
+FINISHED, IDLE, MANY = 4000, 1000, 100_000
 
 
 @asynccontextmanager
@@ -77,3 +79,49 @@ async def test_no_statement_that_is_run_again_and_again_reads_all_runs_or_events
             if name not in ("active", "all_runs"):  # these count and page what they are asked for
                 rows = [float(found) for found in re.findall(r"actual time=\S+ rows=([\d.]+)", plan)]
                 assert max(rows) < IDLE / 2, f"{name}\n{plan}"
+
+
+LISTS: dict[str, tuple[str | None, str | None]] = {
+    "all": (None, None),
+    "a state": ("failed", None),
+    "the state of most": ("finished", None),
+    "a state that none is in": ("cancelled", None),
+    "an agent": (None, "rare"),
+    "the agent of most": (None, "x"),
+    "an agent that none has": (None, "nobody"),
+    "an agent in a state": ("failed", "x"),
+    "an agent in a state that none of its runs is in": ("failed", "rare"),
+}
+
+
+@pytest.mark.parametrize("tenant", [None, "default"])
+async def test_every_list_of_runs_reads_no_more_than_its_page(database: str, tenant: str | None) -> None:
+    sql = load_sql("runwire.orchestrate", "orchestrate.sql")["page"]
+    async with aged(database) as s:
+        await s.database.execute("UPDATE runs SET agent = 'rare' WHERE run_id IN ('old-7', 'old-8')")
+        await s.database.execute("UPDATE runs SET created_at = created_at - last_seq * interval '1 s'")
+        await s.database.execute(
+            "INSERT INTO runs (run_id, agent, state, last_seq, started_at, finished_at, request_hash, input) "
+            "SELECT 'failed-' || n, 'x', 'failed', 2, now(), now(), '', '' FROM generate_series(1, 10) AS n"
+        )
+        await s.database.execute(
+            "INSERT INTO runs (run_id, agent, state, last_seq, created_at, started_at, finished_at, request_hash, "
+            "input) SELECT 'more-' || n, 'x', 'finished', 2, now() - n * interval '1 s', now(), now(), '', '' "
+            "FROM generate_series(1, $1::int) AS n",
+            MANY,
+        )
+        await s.database.execute("ANALYZE")
+        pages = await s.database.fetchval("SELECT relpages FROM pg_class WHERE relname = 'runs'")
+        for name, (state, agent) in LISTS.items():
+
+            async def explained(tx: Transaction, state: str | None = state, agent: str | None = agent) -> str:
+                await tx.execute("SELECT set_config('runwire.tenant', $1, true)", tenant or "")
+                rows = await tx.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {sql}", "default", state, agent, 2**53 - 1, "", 51)
+                return "\n".join(row[0] for row in rows)
+
+            view = seen_by(s.database, tenant)
+            await view.in_transaction(explained)  # the catalogue is read by now
+            plan = await view.in_transaction(explained)
+            hit, read = re.search(r"Buffers: shared hit=(\d+)(?: read=(\d+))?", plan).groups()  # type: ignore[union-attr]
+            assert int(hit) + int(read or 0) < pages / 3, f"{name}\n{plan}"
+            assert not re.search(r"Seq Scan on runs [^\n]*actual time", plan), f"{name}\n{plan}"

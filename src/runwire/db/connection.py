@@ -40,29 +40,42 @@ class Door:
     async def open(self) -> Connection:
         """Raises DatabaseUnavailable; that this connection is missing is then a trouble until the next one is open."""
         try:
-            with translated:
-                connection: Connection = await asyncpg.connect(
-                    self.dsn,
-                    server_settings={"application_name": f"runwire {self.name}", **self.settings},
-                    command_timeout=self.timeout_s,
-                    timeout=self.timeout_s,
-                    **self.how,
-                )
+            connection = await self.connect()
         except DatabaseUnavailable as error:
-            if self.troubles.begin(Duty.CONNECT, str(error), about=self.name):
-                _log.warning(
-                    "database_unavailable",
-                    doing=Duty.CONNECT.value,
-                    connection=self.name,
-                    code=error.code,
-                    why=str(error),
-                )
-            if error.sqlstate == TOO_MANY_CONNECTIONS:
-                self.on_full()
+            self.failed(error)
             raise
+        self.well()
+        return connection
+
+    async def connect(self) -> Connection:
+        """As `open`, and tells nobody of a failure."""
+        with translated:
+            connection: Connection = await asyncpg.connect(
+                self.dsn,
+                server_settings={"application_name": f"runwire {self.name}", **self.settings},
+                command_timeout=self.timeout_s,
+                timeout=self.timeout_s,
+                **self.how,
+            )
+        return connection
+
+    def failed(self, error: DatabaseUnavailable) -> None:
+        """This connection is wanted, and cannot be had."""
+        if self.troubles.begin(Duty.CONNECT, str(error), about=self.name):
+            _log.warning(
+                "database_unavailable",
+                doing=Duty.CONNECT.value,
+                connection=self.name,
+                code=error.code,
+                why=str(error),
+            )
+        if error.sqlstate == TOO_MANY_CONNECTIONS:
+            self.on_full()
+
+    def well(self) -> None:
+        """It is there, or not wanted any more."""
         if self.troubles.end(Duty.CONNECT, about=self.name):
             _log.info("database_recovered", doing=Duty.CONNECT.value, connection=self.name)
-        return connection
 
 
 def cut(connection: Connection) -> None:

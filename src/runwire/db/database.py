@@ -66,7 +66,7 @@ class Database:
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
-        self._pool = Pool(self._door.open, size=self._pool_size, timeout_s=self._timeout_s)
+        self._pool = Pool(self._door, size=self._pool_size, timeout_s=self._timeout_s)
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -14,32 +14,35 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import Awaitable, Callable
 from typing import Final
 
 from runwire.clock import monotonic, pause_s, set_within
-from runwire.db.connection import Connection, cut
+from runwire.db.connection import Connection, Door, cut
 from runwire.errors import DatabaseUnavailable
 
 ROOM_S: Final = 3.0
 """For so long after a session found no room the pool keeps one connection at most."""
 _REST_FIRST_S: Final = 0.1
-_REST_MAX_S: Final = 1.0
+_REST_MAX_S: Final = 5.0
 
 
 class Pool:
-    """At most `size` connections, made by `connect`, which raises DatabaseUnavailable. Belongs to one event loop."""
+    """At most `size` connections through one door. Belongs to one event loop.
+
+    That it cannot get more of them is a trouble for as long as somebody waits.
+    """
 
     def __init__(
         self,
-        connect: Callable[[], Awaitable[Connection]],
+        door: Door,
         *,
         size: int,
         timeout_s: float,
         idle_s: float = 15.0,
     ) -> None:
         """`timeout_s`: for how long one waits for a connection; `idle_s`: how long one that nobody uses is kept."""
-        self._connect = connect
+        self._door = door
+        self._stuck = False
         self._size = size
         self._timeout_s = timeout_s
         self._idle_s = idle_s
@@ -134,10 +137,17 @@ class Pool:
             if not waiter.done():
                 self._lent.add(connection)
                 waiter.set_result(connection)
+                if not self._waiting:
+                    self._unstick()
                 return
         self._idle.append((connection, monotonic()))
         if self._trim is None:
             self._trim = asyncio.get_running_loop().call_later(self._idle_s, self._end_idle)
+
+    def _unstick(self) -> None:
+        if self._stuck:
+            self._stuck = False
+            self._door.well()
 
     def _leave(self, waiter: asyncio.Future[Connection]) -> None:
         """One that waits no more: what it was given in the same moment goes to the next."""
@@ -180,9 +190,11 @@ class Pool:
 
     async def _open(self) -> None:
         try:
-            connection = await self._connect()
+            connection = await self._door.connect()
         except DatabaseUnavailable as error:
             self._failures += 1
+            self._stuck = True
+            self._door.failed(error)
             self._rests_until = monotonic() + pause_s(self._failures, first_s=_REST_FIRST_S, longest_s=_REST_MAX_S)
             if not self._lent and len(self._opening) <= 1:  # nobody else's connection ever comes back
                 self._fail_waiters(error)
@@ -190,6 +202,7 @@ class Pool:
                 self._grow()  # after a rest
             return
         self._failures, self._rests_until = 0, 0.0
+        self._unstick()
         if self._closed:
             cut(connection)
         else:

@@ -40,6 +40,8 @@ _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
 _log = get_logger()
 
 DEFAULT_TENANT = "default"
+_NEWEST = (2**53 - 1, "")
+"""The cursor of a first page: a time no run was created at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -233,7 +235,7 @@ class RunControl:
         tenant: str = DEFAULT_TENANT,
     ) -> RunPage:
         """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`)."""
-        before_us, before_id = (None, None) if cursor is None else decoded_cursor(cursor)
+        before_us, before_id = _NEWEST if cursor is None else decoded_cursor(cursor)
         rows = await self._database.fetch(
             _SQL["page"], self._tenant or tenant, state and state.value, agent, before_us, before_id, limit + 1
         )

@@ -47,21 +47,20 @@ FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
 WHERE r.run_id = $1
 
 -- name: page
--- Newest first; the key of the last row of a page is where the next one begins, so pages never shift.
+-- Newest first; the key of the last row of a page is where the next one begins, so pages never shift. `list_runs` reads no
+-- more than the page, whatever is asked for.
 SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code, r.waiting_for,
        r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent,
-       coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
+       coalesce((SELECT o.next_seq - 1 FROM run_outbox AS o WHERE o.run_id = r.run_id), r.last_seq) AS published_seq,
        (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
        (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
        (extract(epoch FROM r.created_at) * 1000000)::bigint AS created_us
-FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
-WHERE r.tenant = $1
-  AND ($2::text IS NULL OR r.state = $2::run_state)
-  AND ($3::text IS NULL OR r.agent = $3)
-  AND ($4::bigint IS NULL OR (r.created_at, r.run_id) < (to_timestamp(0) + $4 * interval '1 microsecond', $5::text))
+FROM runs AS r
+WHERE r.run_id = ANY (ARRAY(
+    SELECT list_runs($1, $2::text::run_state, $3, to_timestamp(0) + $4::bigint * interval '1 microsecond', $5::text, $6)
+))
 ORDER BY r.created_at DESC, r.run_id DESC
-LIMIT $6
 
 -- name: state
 -- A run's state as of its last checkpoint.
