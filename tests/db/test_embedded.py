@@ -94,9 +94,10 @@ def no_server_in(data_dir: Path) -> bool:
 
 
 @asynccontextmanager
-async def owner_process(data_dir: Path) -> AsyncIterator[tuple[subprocess.Popen[str], str]]:
+async def owner_process(data_dir: Path, *prefix: str) -> AsyncIterator[tuple[subprocess.Popen[str], str]]:
     """A process that started the server of `data_dir`, and the DSN it got."""
-    with subprocess.Popen([sys.executable, "-c", OWNER, data_dir], stdout=subprocess.PIPE, text=True) as process:
+    command = [*prefix, sys.executable, "-c", OWNER, str(data_dir)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd="/") as process:
         try:
             assert process.stdout is not None
             line = await asyncio.to_thread(process.stdout.readline)
@@ -424,6 +425,22 @@ async def test_as_root_the_server_runs_as_another_user_even_from_programs_only_r
         assert str(Path(f"/proc/{postgres.pid}/exe").readlink()).startswith(str(home))
         async with connected(postgres.dsn) as connection:
             assert await connection.fetchval("SELECT 1") == 1
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or shutil.which("setpriv") is None, reason="becomes another user")
+async def test_a_user_without_a_name_or_a_home_has_a_server_too() -> None:
+    """As OpenShift runs containers: any uid, group root. This one may not even enter where Python is installed."""
+    folder = Path(tempfile.mkdtemp(prefix="runwire-", dir="/tmp"))
+    folder.chmod(0o777)
+    anybody = ("env", "-u", "HOME", "setpriv", "--reuid=1000680000", "--regid=0", "--clear-groups", "--no-new-privs")
+    try:
+        async with owner_process(folder / "postgres", *anybody) as (owner, dsn):
+            assert Path(f"/proc/{owner.pid}").stat().st_uid == 1000680000
+            assert (folder / "postgres" / "data").stat().st_uid == 1000680000
+            assert dsn
+    finally:
+        await eventually(lambda: not servers_in(folder / "postgres" / "data"), within_s=10)
+        shutil.rmtree(folder)
 
 
 async def test_the_log_holds_no_values_and_no_statements(postgres: EmbeddedPostgres, data_dir: Path) -> None:

@@ -33,7 +33,7 @@ import asyncpg
 from runwire.clock import monotonic
 from runwire.db.embedded_binaries import Binaries, find_binaries
 from runwire.db.embedded_lock import POLL_S, LockFile, alone, disown, ended
-from runwire.db.embedded_process import Child, Identity, choose_identity, is_postmaster
+from runwire.db.embedded_process import Child, Identity, check_named, choose_identity, is_postmaster
 from runwire.errors import EmbeddedPostgresError
 
 DATABASE = "runwire"
@@ -257,6 +257,8 @@ class EmbeddedPostgres:
             await self._clear(new)
             raise
         if code != 0:
+            if not identity.changes_user:
+                check_named(os.geteuid())
             raise self._failure(f"could not be initialised (initdb ended with {code})")
         new.rename(self._cluster)  # a data directory is whole or not there
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pwd
 import signal
 import sys
 
+CLONE_NEWUSER = 0x10000000
 PR_SET_PDEATHSIG = 1
 PR_SET_SECUREBITS = 28
 SECBIT_NO_SETUID_FIXUP = 4
@@ -33,6 +35,8 @@ def main(arguments: list[str]) -> None:
     program = arguments[4:]
     if uid != NO_USER:
         _become(uid, gid, keep=capability)
+    elif sys.platform == "linux" and program[0].endswith("/initdb"):
+        _be_somebody()
     if sys.platform == "linux":
         # After the change of user, which clears it. SIGINT is PostgreSQL's fast shutdown.
         _prctl(PR_SET_PDEATHSIG, signal.SIGINT)
@@ -53,6 +57,22 @@ def _become(uid: int, gid: int, *, keep: int) -> None:
     if keep != NO_CAPABILITY:
         _keep_only(keep)
         _prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_RAISE, keep)
+
+
+def _be_somebody() -> None:
+    """Gives initdb a user with a name, which it looks up though it is told another: containers may run us as any uid.
+
+    In a user namespace of its own it is `nobody`; its files are ours all the same. Where that is not allowed, initdb
+    says what it lacks.
+    """
+    me = os.getuid()
+    try:
+        pwd.getpwuid(me)
+    except KeyError:
+        if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWUSER) == 0:
+            users = os.open("/proc/self/uid_map", os.O_WRONLY)
+            os.write(users, b"%d %d 1" % (pwd.getpwnam("nobody").pw_uid, me))
+            os.close(users)
 
 
 def _keep_only(capability: int) -> None:

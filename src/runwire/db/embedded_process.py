@@ -44,8 +44,6 @@ class Identity:
 def choose_identity(cluster: Path, *, run_as: str, program: Path) -> Identity:
     """Ourselves, or as root the user who owns `cluster` already, else the user named `run_as`."""
     if os.geteuid() != 0:
-        if not cluster.exists():
-            _check_named(os.geteuid())
         return Identity()
     capability = _passing_capability(program)
     if cluster.exists() and (owner := cluster.stat()).st_uid != 0:
@@ -59,8 +57,10 @@ def choose_identity(cluster: Path, *, run_as: str, program: Path) -> Identity:
     return Identity(user.pw_uid, user.pw_gid, capability)
 
 
-def _check_named(uid: int) -> None:
-    """Raises ConfigurationError for a uid that /etc/passwd does not know: `initdb` refuses it."""
+def check_named(uid: int) -> None:
+    """Raises ConfigurationError for a uid that /etc/passwd does not know: `initdb` refuses it, where it cannot be given
+    another's name.
+    """
     try:
         pwd.getpwuid(uid)
     except KeyError:
@@ -108,6 +108,7 @@ class Child:
             with output.open("ab") as log:
                 process = subprocess.Popen(  # noqa: S603  # our own interpreter and programs we looked up
                     [*way, *who, *command],
+                    executable=_interpreter(),
                     cwd="/",
                     env=_clean_environment(),
                     stdin=subprocess.DEVNULL,
@@ -139,6 +140,11 @@ class Child:
         if self.exit_code is None:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
+
+
+def _interpreter() -> str:
+    """Ourselves, by the kernel's own link where the path is closed to who we have become, as below `/root`."""
+    return sys.executable if os.access(sys.executable, os.X_OK) else "/proc/self/exe"
 
 
 def _clean_environment() -> dict[str, str]:
