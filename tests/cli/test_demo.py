@@ -38,6 +38,7 @@ async def test_it_explores_a_site_and_prints_the_map(site: Site, tmp_path: Path)
     for said in ("run started", "Perceive", "finished", "/c  C", "broken    /gone", "redirect  /b -> /a", "lag p50"):
         assert said in result.out
     assert "Traceback" not in result.err
+    assert "`runwire demo --keep`" in result.err.splitlines()[-1]  # the addresses it printed are dead now
 
 
 async def test_it_needs_none_of_the_optional_libraries(site: Site, tmp_path: Path) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, Final
 
 import pytest
@@ -15,10 +17,13 @@ from nats_server import nats_server
 from orchestrate.agents_for_tests import Count, Gate, asking, fail, one_node
 from pipeline import RecordingBus, Stages, raw, running, stages
 from runwire.agents.golden import golden
+from runwire.append import Change
 from runwire.bus.nats import NatsBusWriter, NatsOptions
 from runwire.errors import RunNotFound
-from runwire.model.event import Source, debug_trace
+from runwire.model.event import RUN_FINISHED, Source, debug_trace
+from runwire.model.run import RunState
 from runwire.observe import Diagnosis, Diagnostician, Limits, Stage
+from runwire.observe.closed_runs import why_failed
 from runwire.orchestrate import StartRequest
 from runwire.publish import PublishWorker
 from waiting import eventually
@@ -30,7 +35,7 @@ SOON: Final = Limits(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
 async def diagnose(s: Stages, run_id: str, *, limits: Limits | None = None) -> Diagnosis:
     found = await Diagnostician(s.database, s.agents, limits=limits or Limits()).diagnose(run_id)
     assert found.next_step.text
-    assert found.healthy == (found.stage in (Stage.CLIENT_SIDE, Stage.WAITING))
+    assert found.healthy == (found.stage in (Stage.CLIENT_SIDE, Stage.FAILED, Stage.WAITING))
     return found
 
 
@@ -226,6 +231,48 @@ async def test_a_run_that_waits_for_its_signal_is_healthy(database: str) -> None
 
 
 async def test_a_finished_and_published_run_leaves_only_the_client(database: str) -> None:
+    async with stages(database, golden) as s:
+        run_id = (await s.control.start(StartRequest(input={"delay_ms": 0}))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: worker.active == 0)
+        await publish_all(s, run_id)
+        found = await diagnose(s, run_id)
+        assert found.stage is Stage.CLIENT_SIDE
+        assert found.summary.startswith("The run is finished")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("exception", "a node raised an exception"),
+        ("timeout", "a node took longer than its timeout_s"),
+        ("worker_lost", "worker after worker died with it"),
+        ("out_of_stock", "a node gave it up with 'out_of_stock'"),
+    ],
+)
+async def test_a_failed_run_is_told_by_its_code_and_not_blamed_on_a_proxy(database: str, code: str, said: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        await s.log.append(
+            "r", [RUN_FINISHED], fence=fence, source=Source.API, change=Change(RunState.FAILED, error_code=code)
+        )
+        await publish_all(s, "r")
+        found = await diagnose(s, "r")
+    assert (found.stage, found.healthy) == (Stage.FAILED, True)
+    assert said in found.summary
+    assert "proxy" not in found.summary + found.next_step.text
+    assert "start the run again" in found.next_step.text
+
+
+def test_every_code_that_the_agents_guide_names_has_its_advice() -> None:
+    guide = (Path(__file__).parents[2] / "docs" / "agents.md").read_text()
+    codes = set(re.findall(r"`error:(\w+):", guide)) - {"out_of_stock"}  # the example of a code of one's own
+    assert codes >= {"exception", "timeout", "bad_exit"}
+    assert [code for code in codes if "the agent's own" in why_failed(code, last_error=None)[1]] == []
+
+
+async def test_a_run_that_failed_has_its_last_error_in_evidence(database: str) -> None:
     async def work(ctx: Any, state: Count) -> None:
         await fail(ctx, state)
 
@@ -238,7 +285,7 @@ async def test_a_finished_and_published_run_leaves_only_the_client(database: str
         await eventually(lambda: worker.active == 0)
         await publish_all(s, run_id)
         found = await diagnose(s, run_id)
-        assert found.stage is Stage.CLIENT_SIDE
+        assert found.stage is Stage.FAILED
         assert found.evidence["lastError"] == "error:no_luck:work"
         assert found.evidence["traceId"] == "a" * 32
 

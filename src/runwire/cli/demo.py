@@ -90,6 +90,8 @@ async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bo
                 stop_on_signals(service)
                 say(f"the service stays up at {service.url}, metrics at {service.admin_url}/metrics: Ctrl-C ends it")
                 await service.run_until_stopped()
+            elif not as_json:
+                say("the service ends with this demo, and its addresses with it: `runwire demo --keep` leaves it up")
             return code
     except OSError as error:
         if error.errno == errno.EADDRINUSE and (settings.port or settings.admin_port):

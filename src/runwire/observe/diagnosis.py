@@ -12,6 +12,7 @@ from runwire.db import Database, Row, load_sql, seen_by
 from runwire.errors import RunNotFound
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
+from runwire.observe.closed_runs import why_failed
 from runwire.telemetry.traceparent import sampled_trace_id
 from runwire.thresholds import EXTERNAL_NODE_S, LOCK_WAIT_S, NODE_GRACE_S, PUBLISHER_DEAD_S, UNCLAIMED_S, UNPUBLISHED_S
 
@@ -33,7 +34,7 @@ LIMITS: Final = Limits()
 
 
 class Stage(StrEnum):
-    """Where a run is stuck. `client_side`: the pipeline has done its part. `waiting`: for a signal, as it should."""
+    """Where a run is stuck. `client_side` and `failed`: the pipeline has done its part. `waiting`: for a signal."""
 
     NEVER_CLAIMED = "never_claimed"
     LEASE_LOST = "lease_lost"
@@ -42,7 +43,12 @@ class Stage(StrEnum):
     OUTBOX_STUCK = "outbox_stuck"
     BUS_DOWN = "bus_down"
     WAITING = "waiting"
+    FAILED = "failed"
     CLIENT_SIDE = "client_side"
+
+
+HEALTHY: Final = frozenset({Stage.CLIENT_SIDE, Stage.FAILED, Stage.WAITING})
+"""Stages in which the pipeline has done its part."""
 
 
 class NextStep(msgspec.Struct, frozen=True, rename="camel"):
@@ -88,8 +94,8 @@ class Diagnostician:
         in_flight = node if node is not None and node["type"] == "NodeStarted" else None
         evidence = _evidence(run, in_flight, error, publishers, locks)
         publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free, limits=self._limits)
-        stage, summary, step = publishing or self._walking_problem(run, in_flight, locks) or _no_problem(run)
-        healthy = stage in (Stage.CLIENT_SIDE, Stage.WAITING)
+        stage, summary, step = publishing or self._walking_problem(run, in_flight, locks) or _no_problem(run, error)
+        healthy = stage in HEALTHY
         return Diagnosis(run_id, stage, healthy, summary, evidence, step)
 
     def _walking_problem(self, run: Row, node: Row | None, locks: list[Row]) -> _Finding | None:
@@ -215,7 +221,7 @@ def _publishing_problem(
     )
 
 
-def _no_problem(run: Row) -> _Finding:
+def _no_problem(run: Row, error: Row | None) -> _Finding:
     state = RunState(run["state"])
     if state is RunState.WAITING:
         return (
@@ -225,13 +231,20 @@ def _no_problem(run: Row) -> _Finding:
                 "Send it, when what it stands for is true.", f"runwire run signal {run['run_id']} {run['waiting_for']}"
             ),
         )
+    if state is RunState.FAILED:
+        cause, advice = why_failed(run["error_code"], last_error=None if error is None else error["fn"])
+        return (
+            Stage.FAILED,
+            f"The run failed, and all of it is published: {cause}.",
+            NextStep(advice, f"runwire run tail {run['run_id']}"),
+        )
     about = f"is {state.value}" if state.terminal else f"goes on: its last event is {run['last_age_s'] or 0:.0f} s old"
     published = f"everything up to seq {run['published_seq']} is published"
     return (
         Stage.CLIENT_SIDE,
-        f"The run {about}, and {published}. What a client does not see is lost on its way from here.",
+        f"The run {about}, and {published}.",
         NextStep(
-            "Read the stream without the client, then look for a proxy that buffers.",
+            "If a client does not see it, read the stream without that client, then look for a proxy that buffers.",
             f"runwire run tail {run['run_id']}",
         ),
     )
