@@ -1,0 +1,139 @@
+"""Every SQLSTATE at every statement of every role: the process lives, says what it cannot do, and recovers by itself.
+
+`RUNWIRE_EVERY_SQLSTATE=1` raises every class at each statement, which takes an hour; the suite takes them in turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import httpx
+
+from refusals import Refusals, named, nothing
+from runwire.assembly import Assembly
+from runwire.settings import Settings
+from waiting import eventually
+
+STATES = """
+    01000 02000 03000 08006 08P01! 0A000 0B000 0F000 0L000 0P000 0Z000 20000 21000 22023 23505 24000 25006
+    25P02 25P03! 25P04! 26000 27000 28000 28P01 2B000 2D000 2F000 34000 38000 39000 3B000 3D000 3F000 40001
+    40P01 42501 42601 42P01 42883 44000 53100 53200 53300 53400 54000 55000 55P03 57014 57P01! 57P02! 57P03
+    57P05! 58000 58030 72000 F0000 HV000 P0001 XX000 XX001 XX002
+""".split()  # noqa: SIM905  # read as a table
+RUNS = "/api/agents/runs"
+FAST: dict[str, Any] = {
+    "bus": "postgres",
+    "observe_s": 0.2,
+    "worker_poll_s": 0.1,
+    "lease_s": 3.0,
+    "lease_heartbeat_s": 0.2,
+    "publish_sweep_s": 0.2,
+    "publish_heartbeat_s": 0.2,
+    "publish_lease_s": 1.0,
+    "publish_backoff_max_s": 0.5,
+    "db_timeout_s": 3.0,
+    "drain_s": 2.0,
+}
+
+
+@asynccontextmanager
+async def process(database: str) -> AsyncIterator[tuple[Assembly, Refusals]]:
+    way = Refusals(database)
+    async with way.open() as dsn:
+        settings = Settings(database_url=dsn, port=0, admin_port=0, worker_id="w1", **FAST)
+        async with Assembly(settings) as assembly:
+            running = asyncio.create_task(assembly.run_until_stopped())
+            yield assembly, way
+            way.refuse = nothing
+            assert not running.done(), "the process has ended by itself"
+            assembly.stop()
+            await running
+
+
+async def started(api: httpx.AsyncClient) -> int:
+    """The status of a start; never the one that tells clients that repeating is of no use."""
+    status = (await api.post(RUNS, json={})).status_code
+    assert status in (202, 422, 503), status
+    return status
+
+
+async def works_again(assembly: Assembly, *, within_s: float = 20.0) -> None:
+    async with (
+        httpx.AsyncClient(base_url=assembly.url, timeout=10) as api,
+        httpx.AsyncClient(base_url=assembly.admin_url, timeout=10) as admin,
+    ):
+
+        async def ready() -> bool:
+            return (await admin.get("/readyz")).status_code == 200
+
+        await eventually(ready, within_s=within_s)
+        response = await api.post(RUNS, json={})
+        assert response.status_code == 202, response.text
+        run_id = response.json()["runId"]
+
+        async def published() -> bool:
+            run = (await api.get(f"{RUNS}/{run_id}")).json()
+            return bool(run["state"] == "finished" and run["publishedSeq"] == run["lastSeq"])
+
+        await eventually(published, within_s=within_s)
+
+
+async def test_each_statement_in_turn_is_refused_and_the_process_goes_on(database: str) -> None:
+    async with process(database) as (assembly, way):
+        await works_again(assembly)
+        await eventually(lambda: len(way.seen) > 20)
+        states = itertools.cycle(random.Random(7).sample(STATES, len(STATES)))  # the same each time
+        every = bool(os.environ.get("RUNWIRE_EVERY_SQLSTATE"))
+        async with httpx.AsyncClient(base_url=assembly.url, timeout=10) as api:
+            for statement in sorted(way.seen):
+                for state in STATES if every else [next(states)]:
+                    before = way.refused
+                    way.refuse = lambda sql, at=statement, state=state: state if named(sql) == at else None  # type: ignore[misc]
+                    for _ in range(4):
+                        await started(api)
+                        await asyncio.sleep(0.05)
+                    way.refuse = nothing
+                    if every:
+                        print(statement, state, way.refused - before)  # noqa: T201  # an hour is long
+        await works_again(assembly)
+
+
+async def test_everything_is_refused_at_once_and_the_process_says_so_and_recovers(database: str) -> None:
+    async with process(database) as (assembly, way):
+        await works_again(assembly)
+        rng = random.Random(11)  # the same each time
+        way.refuse = lambda _sql: rng.choice(STATES)
+        async with (
+            httpx.AsyncClient(base_url=assembly.url, timeout=10) as api,
+            httpx.AsyncClient(base_url=assembly.admin_url, timeout=10) as admin,
+        ):
+            starts = {await started(api) for _ in range(20)}
+            assert 202 not in starts
+
+            async def told() -> dict[str, str]:
+                ready = await admin.get("/readyz")
+                assert ready.status_code == 503
+                checks: dict[str, str] = ready.json()["checks"]
+                assert {"claim", "sweep", "observe"} <= checks.keys(), checks
+                return checks
+
+            await eventually(told, within_s=10)
+            metrics = (await admin.get("/metrics")).text
+            assert 'runwire_role_unwell{role="worker"} 0.0' not in metrics
+            assert 'runwire_role_unwell{role="publisher"} 0.0' not in metrics
+        way.refuse = nothing
+        await works_again(assembly)
+        async with httpx.AsyncClient(base_url=assembly.admin_url, timeout=10) as admin:
+
+            async def well() -> bool:
+                text = (await admin.get("/metrics")).text
+                unwell = [line for line in text.splitlines() if line.startswith("runwire_role_unwell{")]
+                return all(line.endswith(" 0.0") for line in unwell)
+
+            await eventually(well, within_s=10)
