@@ -78,9 +78,12 @@ def run_command(args: Sequence[str]) -> int:
             _name_values(command)
         result = command.main(args=list(args), prog_name="runwire", standalone_mode=False)
         sys.stdout.flush()
-    except (BrokenPipeError, SystemExit):  # the reader has what it wanted; typer exits for nothing else here
+    except BrokenPipeError:  # the reader has what it wanted
         settle_output()
         return ExitCode.OK
+    except SystemExit as error:  # typer's, for a reader that has what it wanted; any other was no success
+        settle_output()
+        return ExitCode.OK if isinstance(error.__context__, OSError) else ExitCode.FAILED
     except (KeyboardInterrupt, typer.Abort):
         settle_output()
         return ExitCode.INTERRUPTED

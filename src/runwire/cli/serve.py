@@ -61,6 +61,7 @@ def serve(
     """Run the service: API, workers and publisher in one process, or some of them."""
     from runwire.cli import environment
     from runwire.cli.process_check import take_descriptors
+    from runwire.cli.service_loop import run_service
     from runwire.cli.standard_streams import queue_standard_output
     from runwire.settings import load_settings
     from runwire.telemetry.logs import LogEvent, configure_logging, count_dropped_line, get_logger
@@ -79,10 +80,10 @@ def serve(
     for name in environment.ignored:
         get_logger().warning(LogEvent.SETTING_IGNORED, name=name)
     take_descriptors()
+    service = _serve(settings) if settings.processes == 1 else _serve_several(settings)
     try:
-        with asyncio.Runner(loop_factory=fast_loop()) as runner:
-            return runner.run(_serve(settings) if settings.processes == 1 else _serve_several(settings))
-    except SystemExit as error:  # nothing here raises it: a callback of user code did, in the event loop itself
+        return run_service(service, loop_factory=fast_loop())
+    except SystemExit as error:  # nothing here raises it: whatever did was no success
         raise ServiceFailed("code in this process ended it with sys.exit") from error
 
 
