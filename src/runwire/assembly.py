@@ -573,6 +573,7 @@ class Assembly:
             on_claimable=self._links.claimable,
             on_cancel=self._links.cancelled,
             open_max=settings.runs_open_max,
+            read_timeout_s=settings.db_read_timeout_s,
             seat=self._links.seat,
             state_max_bytes=settings.state_max_bytes,
             cancelling=cancelling,

@@ -249,6 +249,15 @@ class DatabaseUnavailable(DatabaseFailed):
         self.sqlstate = sqlstate
 
 
+class ReadTimedOut(DatabaseUnavailable):
+    """A read took longer than it may, and was given up."""
+
+    code = "read_timed_out"
+
+    def __init__(self, within_s: float) -> None:
+        super().__init__(f"the read took longer than {within_s:g} s")
+
+
 class ConstraintViolated(DatabaseFailed):
     """The database refused a value: by a constraint, or because no column takes it. Nothing was stored."""
 

@@ -106,6 +106,7 @@ class Settings(BaseSettings):
     nats_tls_key: Path | None = Field(None, description="PEM file of that certificate's key.")
     db_pool_size: int = Field(10, ge=2, le=500, description="Connections for reads and control statements.")
     db_timeout_s: float = Field(10.0, gt=0, description="Limit for one control statement.")
+    db_read_timeout_s: float = Field(5.0, gt=0, description="Limit for the read of one page of a list of runs.")
     partition_days_ahead: int = Field(7, ge=1, le=90, description="Days for which event partitions exist ahead.")
 
     # append

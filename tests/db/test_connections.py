@@ -12,8 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from pipeline import raw
-from runwire.db import ConstraintViolated, Database, Session, Transaction
-from runwire.errors import DatabaseUnavailable
+from runwire.db import ConstraintViolated, Database, Session, Transaction, seen_by
+from runwire.errors import DatabaseUnavailable, ReadTimedOut
 from waiting import eventually
 
 
@@ -451,3 +451,12 @@ async def test_every_connection_reads_committed_rows_whatever_the_databases_defa
             seen |= {(await db.in_transaction(lambda tx: tx.fetch(asked)))[0][0]}
             assert seen == {"read committed"}
             await session.aclose()
+
+
+@pytest.mark.parametrize("tenant", [None, "default"])
+async def test_a_read_that_takes_longer_than_it_may_is_given_up(database: str, tenant: str | None) -> None:
+    async with Database(database, pool_size=1) as db:
+        asked = seen_by(db, tenant)
+        with pytest.raises(ReadTimedOut):
+            await asked.fetch("SELECT pg_sleep(60)", within_s=0.1)
+        assert [row[0] for row in await asked.fetch("SELECT 7", within_s=5.0)] == [7]

@@ -180,7 +180,10 @@ class _Lane:
                     continue
                 if self._give_way is not None:
                     await self._give_way()
-                await self.flush()
+                try:
+                    await self.flush()
+                except Exception as error:  # noqa: BLE001  # a defect costs a batch, and not the lane
+                    _log.error(LogEvent.TASK_FAILED, task="append", exc_info=error)
                 # A turn for those whose append is stored now: with their next one they join those who waited meanwhile,
                 # instead of taking turns with them for ever, in batches of half the size.
                 await asyncio.sleep(0)
@@ -194,7 +197,11 @@ class _Lane:
         try:
             await self._store(groups)
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers must know and the lane must go on
-            await self._blame(groups, error)
+            try:
+                await self._blame(groups, error)
+            finally:  # nobody waits for ever, whatever that came to
+                for request in [request for group in groups for request in group.requests]:
+                    request.fail(StorageUnavailable(request.run_id, "appending failed"))
         finally:
             self._queue.done(groups)
 

@@ -13,7 +13,7 @@ from runwire.clock import monotonic
 from runwire.db.connection import BASE_SETTINGS, SESSION_SETTINGS, Connection, Door, cut
 from runwire.db.pool import Pool
 from runwire.db.session import Session
-from runwire.db.transaction import Row, Transaction, transacting
+from runwire.db.transaction import Row, Transaction, read, transacting
 from runwire.db.translation import spoils, translated
 from runwire.db.troubles import Attempts, Troubles
 from runwire.duties import Duty
@@ -86,8 +86,11 @@ class Database:
         """The steps of a loop on this database: what it makes them raise is waited out, and told."""
         return Attempts(duty, self.troubles, **how)
 
-    async def fetch(self, sql: str, *args: object) -> list[Row]:
-        return await self._to_its_end(await self._acquired(), lambda connection: connection.fetch(sql, *args))
+    async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]:
+        """With `within_s` it raises ReadTimedOut when the statement takes longer."""
+        return await self._to_its_end(
+            await self._acquired(), lambda connection: read(connection, sql, args, within_s=within_s)
+        )
 
     async def fetchrow(self, sql: str, *args: object) -> Row | None:
         return await self._to_its_end(await self._acquired(), lambda connection: connection.fetchrow(sql, *args))

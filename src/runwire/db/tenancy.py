@@ -31,7 +31,7 @@ The search path is spelled out first: a schema found as "$user" would be another
 class Statements(Protocol):
     """What runs statements: the database itself, or a tenant's view of it."""
 
-    async def fetch(self, sql: str, *args: object) -> list[Row]: ...
+    async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]: ...
     async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
     async def execute(self, sql: str, *args: object) -> str: ...
     async def in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T: ...
@@ -44,8 +44,8 @@ class TenantDatabase:
         self._database = database
         self._tenant = tenant
 
-    async def fetch(self, sql: str, *args: object) -> list[Row]:
-        return await self.in_transaction(lambda transaction: transaction.fetch(sql, *args))
+    async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]:
+        return await self.in_transaction(lambda transaction: transaction.fetch(sql, *args, within_s=within_s))
 
     async def fetchrow(self, sql: str, *args: object) -> Row | None:
         return await self.in_transaction(lambda transaction: transaction.fetchrow(sql, *args))

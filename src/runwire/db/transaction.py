@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Final, TypeAlias
 
@@ -10,10 +10,20 @@ import asyncpg
 
 from runwire.db.connection import ISOLATION, Connection, cut
 from runwire.db.translation import translated
-from runwire.errors import DatabaseFailed
+from runwire.errors import DatabaseFailed, ReadTimedOut
 
 Row: TypeAlias = asyncpg.Record
 _BEGIN: Final = f"BEGIN ISOLATION LEVEL {ISOLATION.replace('_', ' ').upper()}"
+
+
+async def read(connection: Connection, sql: str, args: Sequence[object], *, within_s: float | None) -> list[Row]:
+    """Rows of a statement, cancelled when it takes longer. Raises ReadTimedOut, and what the driver raises."""
+    if within_s is None:
+        return await connection.fetch(sql, *args)
+    try:
+        return await connection.fetch(sql, *args, timeout=within_s)
+    except TimeoutError as error:
+        raise ReadTimedOut(within_s) from error
 
 
 class Transaction:
@@ -22,9 +32,10 @@ class Transaction:
     def __init__(self, connection: Connection) -> None:
         self._connection = connection
 
-    async def fetch(self, sql: str, *args: object) -> list[Row]:
+    async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]:
+        """With `within_s` it raises ReadTimedOut, and the transaction is over."""
         with translated:
-            return await self._connection.fetch(sql, *args)
+            return await read(self._connection, sql, args, within_s=within_s)
 
     async def fetchrow(self, sql: str, *args: object) -> Row | None:
         with translated:

@@ -143,6 +143,7 @@ class RunControl:
         on_cancel: Callable[[str], None],
         open_max: int = 0,
         state_max_bytes: int = STATE_MAX_BYTES,
+        read_timeout_s: float | None = None,
         tenant: str | None = None,
         seat: Callable[[str, str], Seat | None] = lambda _run_id, _agent: None,
         first_fence: Callable[[], int] = new_fence,
@@ -163,6 +164,7 @@ class RunControl:
         self._on_claimable = on_claimable
         self._on_cancel = on_cancel
         self._state_max_bytes = state_max_bytes
+        self._read_timeout_s = read_timeout_s
         self._open_runs = OpenRuns(database, at_most=open_max)
 
     def on_behalf_of(self, tenant: str | None) -> RunControl:
@@ -175,6 +177,7 @@ class RunControl:
             on_claimable=self._on_claimable,
             on_cancel=self._on_cancel,
             state_max_bytes=self._state_max_bytes,
+            read_timeout_s=self._read_timeout_s,
             cancelling=self._cancelling,
             tenant=tenant,
             first_fence=self._first_fence,
@@ -234,10 +237,17 @@ class RunControl:
         limit: int = 50,
         tenant: str = DEFAULT_TENANT,
     ) -> RunPage:
-        """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`)."""
+        """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`) and ReadTimedOut."""
         before_us, before_id = _NEWEST if cursor is None else decoded_cursor(cursor)
         rows = await self._database.fetch(
-            _SQL["page"], self._tenant or tenant, state and state.value, agent, before_us, before_id, limit + 1
+            _SQL["page"],
+            self._tenant or tenant,
+            state and state.value,
+            agent,
+            before_us,
+            before_id,
+            limit + 1,
+            within_s=self._read_timeout_s,
         )
         more = len(rows) > limit
         rows = rows[:limit]

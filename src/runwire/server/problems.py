@@ -114,6 +114,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "too_many_streams": Kind(503, "There are as many streams as may be."),
     "archive_unavailable": Kind(503, "The archive, which has the run's events, does not answer."),
     "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
+    "read_timed_out": Kind(503, "The read took longer than it may, and was given up."),
     "auth_unavailable": Kind(503, "The keys that verify tokens cannot be had. Nothing was changed."),
     "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
     "partition_missing": Kind(503, "The log has no partition for the run's day. Nothing was stored."),
