@@ -25,15 +25,12 @@ demo: $(RUNTIME) ## Explore a site and watch it: SITE=https://... for one of you
 test: $(DEV) check ## Everything that has to be right: all checks, all tests, coverage
 	sh scripts/system-programs.sh
 	$(BIN)/coverage erase
-# What fails is named and run once more, by itself: some of these tests kill processes and wait for facts with a
-# deadline, and a machine may stall. Failing twice counts.
-	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) -m "not drill" $(PYTEST_ARGS) || \
-		$(BIN)/coverage run -m pytest --last-failed --last-failed-no-failures none -m "not drill" $(PYTEST_ARGS)
+# Nothing is run twice: a test that fails now and then is a defect, of the test or of the product.
+	$(BIN)/coverage run -m pytest --numprocesses=$(PYTEST_WORKERS) -m "not drill" $(PYTEST_ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=$(COVERAGE_MIN)
-# The drills have the machine for themselves: their alerts are about time. One that fails is held once more, too.
-	$(BIN)/python -m pytest -q -n0 -p no:randomly -m drill tests/drills || \
-		$(BIN)/python -m pytest -q -n0 -p no:randomly -m drill --last-failed --last-failed-no-failures none tests/drills
+# The drills have the machine for themselves: their alerts are about time.
+	$(BIN)/python -m pytest -q -n0 -p no:randomly -m drill tests/drills
 
 drills: $(DEV) ## Break the real service under real Prometheus and Alertmanager, alert by alert
 	sh scripts/system-programs.sh
