@@ -9,7 +9,7 @@ from typing import Final
 
 from runwire.append import Appended, Change, Checkpoint, EventLog
 from runwire.clock import monotonic, pause_s, set_within
-from runwire.errors import NodeFailed, PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
+from runwire.errors import IllegalAppend, NodeFailed, PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -21,6 +21,8 @@ _DAYLESS_MAX: Final = 8
 """So often an append may find that the day of its run cannot be made: that does not pass, and the run is let go."""
 PATIENCE_S: Final = 60.0
 """How long one append is repeated. By then its lease has ended, unless only this append cannot be stored."""
+_ANSWERED_MAX: Final = 2
+"""So often the log has to answer in between, before it is sure that one append is what it does not store."""
 TRACES_MAX: Final = 10_000
 """Traces that may wait for their commit."""
 
@@ -40,8 +42,9 @@ class RunLog:
     of a node, its checkpoint and the start of the next node.
 
     An append whose outcome is unknown, because the connection broke during its commit, is repeated: the log's seq
-    says whether it had happened. While the database is away it waits, though not for ever: it raises StorageUnavailable
-    after `PATIENCE_S`, or once `interrupted` is set, and the run is left to whoever comes when its lease has ended. It
+    says whether it had happened. While the database is away it waits, though not for ever: it raises
+    StorageUnavailable after `PATIENCE_S`, or once `interrupted` is set, and the run is left to whoever comes when its
+    lease has ended. Where the log answers all else by then, this append alone cannot be stored: IllegalAppend. It
     raises FenceLost when the run is somebody else's, and whatever else the log refuses.
     """
 
@@ -187,6 +190,7 @@ class RunLog:
         goal = self.last_seq + len(events)
         failures = 1
         dayless = 0
+        answered = 0
         until = monotonic() + self._patience_s
         while True:
             await set_within(self.interrupted, pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
@@ -195,9 +199,14 @@ class RunLog:
             except StorageUnavailable as error:
                 failures += 1
                 dayless += isinstance(error, PartitionMissing)
-                if self.interrupted.is_set() or dayless >= _DAYLESS_MAX or monotonic() >= until:
+                late = monotonic() >= until
+                if self.interrupted.is_set() or dayless >= _DAYLESS_MAX or (late and not await self._answers()):
                     self._uncertain_seq = goal
                     raise
+                answered += late
+                if answered == _ANSWERED_MAX:
+                    self._uncertain_seq = goal
+                    raise IllegalAppend(self.run_id, "the log does not store this, and answers all else") from error
             except SeqConflict as error:
                 if error.actual != goal:
                     raise
@@ -209,6 +218,15 @@ class RunLog:
             else:
                 self.cancel_requested = self.cancel_requested or appended.cancel_requested
                 return
+
+    async def _answers(self) -> bool:
+        """Whether the log stores something else of this run: that it is alive."""
+        try:
+            appended = await self._log.append(self.run_id, [], fence=self._fence, source=Source.WORKER)
+        except StorageUnavailable:
+            return False
+        self.cancel_requested = self.cancel_requested or appended.cancel_requested
+        return True
 
     async def _try_to_store(
         self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None
