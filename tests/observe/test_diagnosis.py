@@ -25,6 +25,7 @@ from runwire.model.run import RunState
 from runwire.observe import Diagnosis, Diagnostician, Limits, Stage
 from runwire.observe.closed_runs import why_failed
 from runwire.orchestrate import StartRequest
+from runwire.orchestrate.sessions import WorkerFacts, WorkerSession
 from runwire.publish import PublishWorker
 from waiting import eventually
 
@@ -120,6 +121,48 @@ async def test_a_node_that_hangs(database: str) -> None:
         assert found.next_step.command == f"runwire run cancel {run_id}"
         gate.open.set()
         await eventually(lambda: worker.active == 0, within_s=30)
+
+
+async def test_a_node_that_blocks_the_event_loop_is_named_with_its_line(database: str) -> None:
+    gate = Gate()
+    async with stages(database, one_node(lambda _ctx, _state: gate.pass_through())) as s:
+        run_id = (await s.control.start(StartRequest(agent="one"))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await gate.entered.wait()
+        await publish_all(s, run_id)
+        session = WorkerSession(s.database.session("watch"), WorkerFacts("w1", ("one",), 1))
+        try:
+            await session.tell_block(run_id, node="Work", at="/srv/shop.py:12 charge", blocked_s=3.0)
+        finally:
+            await session.aclose()
+        found = await diagnose(s, run_id)
+        assert found.stage is Stage.NODE_HUNG
+        assert "/srv/shop.py:12 charge" in found.summary
+        assert found.evidence["blocked"]["node"] == "Work"
+        await s.database.execute("UPDATE run_blocks SET seen_at = seen_at - interval '6 s'")  # it is over
+        found = await diagnose(s, run_id)
+        assert (found.stage, found.evidence["blocked"]["at"]) == (Stage.CLIENT_SIDE, "/srv/shop.py:12 charge")
+        gate.open.set()
+        await eventually(lambda: worker.active == 0)
+
+
+async def test_a_run_with_which_workers_died_says_how_many(database: str) -> None:
+    gate = Gate()
+    async with stages(database, one_node(lambda _ctx, _state: gate.pass_through())) as s:
+        run_id = (await s.control.start(StartRequest(agent="one"))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await gate.entered.wait()
+        await publish_all(s, run_id)
+        await s.database.execute(
+            "INSERT INTO run_losses (run_id, losses, seq, fence, worker_id, alone_s) "
+            "SELECT run_id, 2, last_seq, fence, 'w0', 60 FROM runs"
+        )
+        found = await diagnose(s, run_id)
+        assert (found.stage, found.evidence["workersLost"]) == (Stage.LEASE_LOST, 2)
+        gate.open.set()
+        await eventually(lambda: worker.active == 0)
 
 
 @pytest.mark.parametrize("cause", ["locked", "no partition"])

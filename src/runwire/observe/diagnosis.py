@@ -104,6 +104,8 @@ class Diagnostician:
             return None
         return (
             _append_problem(run, locks, lock_s=self._limits.lock_s)
+            or _standing_problem(run)
+            or _suspect_problem(run)
             or self._owner_problem(run)
             or self._node_problem(run, node)
         )
@@ -153,6 +155,30 @@ class Diagnostician:
 
 
 _Finding = tuple[Stage, str, NextStep]
+
+
+def _standing_problem(run: Row) -> _Finding | None:
+    """Told by the watch of the worker, once a second for as long as its event loop stands."""
+    if run["blocked_node"] is None or run["blocked_age_s"] > _TOLD_WITHIN_S:
+        return None
+    since_s = run["blocked_s"] + run["blocked_age_s"]
+    worker, node, at = run["blocked_worker"], run["blocked_node"], run["blocked_at"]
+    advice = "It is interrupted at its time-out. Let the node await, or make it a plain function, which has a thread."
+    return (
+        Stage.NODE_HUNG,
+        f"Node {node} has blocked the event loop of worker {worker} for {since_s:.0f} s, in {at}.",
+        NextStep(advice, f"runwire run cancel {run['run_id']}"),
+    )
+
+
+def _suspect_problem(run: Row) -> _Finding | None:
+    if not run["suspect"]:
+        return None
+    return (
+        Stage.LEASE_LOST,
+        f"{run['losses']} workers in a row died with the run. It is tried again by itself, and then failed.",
+        NextStep(_READ_ENDS, f"runwire run cancel {run['run_id']}"),
+    )
 
 
 def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | None:
@@ -250,6 +276,9 @@ def _no_problem(run: Row, error: Row | None) -> _Finding:
     )
 
 
+_TOLD_WITHIN_S: Final = 5.0
+_READ_ENDS: Final = "Read what the workers' processes ended with: memory, a signal, an exit."
+
 _FIND_HOLDER: Final = (
     "SELECT pid, application_name, state, xact_start FROM pg_stat_activity "
     "WHERE xact_start IS NOT NULL ORDER BY xact_start"
@@ -268,6 +297,15 @@ def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Ro
         "unpublishedSeconds": _rounded(run["unpublished_age_s"]),
         "lease": {"owner": run["lease_owner"], "fence": run["fence"], "leftSeconds": _rounded(run["lease_left_s"])},
         "nodeInFlight": None if node is None else {"name": node["name"], "ageSeconds": _rounded(node["age_s"])},
+        "blocked": None
+        if run["blocked_node"] is None
+        else {
+            "node": run["blocked_node"],
+            "at": run["blocked_at"],
+            "seconds": _rounded(run["blocked_s"]),
+            "ageSeconds": _rounded(run["blocked_age_s"]),
+        },
+        "workersLost": run["losses"],
         "nextNode": run["next_node"],
         "waitingFor": run["waiting_for"],
         "cancelRequestedSeconds": _rounded(run["cancel_age_s"]),

@@ -112,6 +112,9 @@ SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence
        e.type AS last_type, e.label AS last_label, e.age_s AS last_age_s,
        u.age_s AS unpublished_age_s,
        c.next_node,
+       b.node AS blocked_node, b.at AS blocked_at, b.blocked_s, b.worker_id AS blocked_worker,
+       extract(epoch FROM clock_timestamp() - b.seen_at)::float8 AS blocked_age_s,
+       coalesce(l.losses, 0) AS losses, coalesce(l.alone_s > 0 AND l.fence = r.fence AND NOT l.parked, false) AS suspect,
        r.run_day,
        EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = to_regclass('run_events') AND NOT i.inhdetachpending
                AND i.inhrelid = to_regclass('run_events_' || to_char(r.run_day, 'YYYYMMDD'))) AS has_partition,
@@ -119,6 +122,8 @@ SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence
 FROM runs AS r
 LEFT JOIN run_outbox AS o USING (run_id)
 LEFT JOIN run_checkpoints AS c USING (run_id)
+LEFT JOIN run_blocks AS b USING (run_id)
+LEFT JOIN run_losses AS l USING (run_id)
 LEFT JOIN LATERAL (
     SELECT type::text AS type, coalesce(name, fn) AS label,
            (extract(epoch FROM clock_timestamp()) - ts_us / 1e6)::float8 AS age_s
