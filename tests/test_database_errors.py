@@ -12,9 +12,11 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
+from pipeline import raw
 from refusals import Refusals, named, nothing
 from runwire.assembly import Assembly
 from runwire.settings import Settings
@@ -137,3 +139,27 @@ async def test_everything_is_refused_at_once_and_the_process_says_so_and_recover
                 return all(line.endswith(" 0.0") for line in unwell)
 
             await eventually(well, within_s=10)
+
+
+async def test_with_a_dozen_connections_a_process_serves_and_is_ready(database: str) -> None:
+    """It wants twenty: what has to be there finds room, and the pool makes do with what is left."""
+    role = f"few_{urlsplit(database).path.removeprefix('/')}"
+    admin = await raw(database)
+    await admin.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 12")
+    try:
+        settings = Settings(database_url=database.replace("runwire@", f"{role}@"), port=0, admin_port=0, **FAST)
+        await admin.execute(f"GRANT runwire TO {role}")
+        await admin.execute(f"ALTER ROLE {role} SET role = 'runwire'")
+        async with Assembly(settings) as assembly, httpx.AsyncClient(base_url=assembly.url, timeout=20) as api:
+            answers = await asyncio.gather(*(api.post(RUNS, json={}) for _ in range(60)))
+            assert {answer.status_code for answer in answers} == {202}
+            await works_again(assembly)
+
+            async def finished() -> bool:
+                left: int = await admin.fetchval("SELECT count(*) FROM runs WHERE state <> 'finished'")
+                return left == 0
+
+            await eventually(finished, within_s=20)
+    finally:
+        await admin.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
+        await admin.close()
