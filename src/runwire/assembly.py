@@ -62,6 +62,8 @@ from runwire.telemetry.tracing import Tracing, exporter_from_environment
 _log = get_logger()
 
 
+DEATHS_COUNTED_S: Final = 5.0
+"""How long a worker waits, before its first claim, for the deaths of others to be counted."""
 UNWELL_AFTER_S: Final = 2.0
 """For so long a duty may be in trouble before the process says that it is not ready: most are over by then."""
 
@@ -479,7 +481,12 @@ class Assembly:
         self._run(self._pipeline, Duty.REAP, "lease reaper", reaper.run)
         guarded = contextvars.copy_context()
         guarded.run(web_guard.allow, settings.explore_networks)
-        task = guarded.run(self._run, self._pipeline, Duty.CLAIM, "worker", worker.run)
+
+        async def walk_runs() -> None:
+            await watch.deaths_counted(within_s=DEATHS_COUNTED_S)
+            await worker.run()
+
+        task = guarded.run(self._run, self._pipeline, Duty.CLAIM, "worker", walk_runs)
 
         async def hand_over() -> None:
             await worker.drain(within_s=settings.drain_s)

@@ -67,6 +67,8 @@ class WorkerSession:
         self._quiet_until = 0.0
         self._enlisted = False
         self._missing_since: dict[str, float] = {}
+        self.clear = False
+        """The newest look found no session missing: every death that there was is known and counted."""
 
     @property
     def held(self) -> bool:
@@ -89,9 +91,12 @@ class WorkerSession:
 
     async def look(self) -> Taken:
         """One step: whose session has been gone for GONE_S, and what was taken from them."""
+        self.clear = False
         if not await self.hold() or monotonic() < self._quiet_until:
             return NOTHING
-        rows = await self._session.fetch(_SQL["look"], self._facts.worker_id, self._settle_s)
+        missing = await self._session.fetch(_SQL["look"], self._facts.worker_id, self._settle_s)
+        self.clear = not missing
+        rows = [row for row in missing if not row["settling"]]
         now = monotonic()
         self._missing_since = {row["worker_id"]: self._missing_since.get(row["worker_id"], now) for row in rows}
         gone = [worker_id for worker_id, since in self._missing_since.items() if now - since >= GONE_S]

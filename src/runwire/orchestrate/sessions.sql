@@ -24,15 +24,14 @@ DELETE FROM workers WHERE worker_id = $1
 
 -- name: look
 -- Workers among the next eight, in the circle of all ids, whose session is gone. The shared lock is given back at once;
--- the owner's keeps it from being had. A server that has just started has none of the sessions there were.
-SELECT near.worker_id FROM (
+-- the owner's keeps it from being had. A server that has just started (`settling`) has none of the sessions there were.
+SELECT near.worker_id, clock_timestamp() - pg_postmaster_start_time() <= $2::real * interval '1 second' AS settling FROM (
     SELECT * FROM (SELECT worker_id, 0 AS lap FROM workers WHERE worker_id > $1 ORDER BY worker_id LIMIT 8) AS further
     UNION ALL
     SELECT * FROM (SELECT worker_id, 1 AS lap FROM workers WHERE worker_id < $1 ORDER BY worker_id LIMIT 8) AS again
     ORDER BY lap, worker_id LIMIT 8
 ) AS near
-WHERE clock_timestamp() - pg_postmaster_start_time() > $2::real * interval '1 second'
-  AND pg_try_advisory_xact_lock_shared(hashtext('runwire.workers'), hashtext(near.worker_id))
+WHERE pg_try_advisory_xact_lock_shared(hashtext('runwire.workers'), hashtext(near.worker_id))
 
 -- name: bury
 -- Ends the leases of workers whose session is gone, once, whoever is first; and judges the runs that they held.

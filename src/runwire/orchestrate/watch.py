@@ -87,6 +87,7 @@ class Watch:
         self._tell_at = self._renew_at = 0.0
         self._given_up = False
         self._stop = asyncio.Event()
+        self._clear = asyncio.Event()
         self._started = threading.Event()
         self._thread = threading.Thread(target=self._main, name="runwire watch", daemon=True)
         self._cutting = ExitStack()
@@ -107,6 +108,13 @@ class Watch:
             self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join)
         self._cutting.close()
+
+    async def deaths_counted(self, *, within_s: float) -> bool:
+        """Returns when no worker's death is left to be found and counted; False when that takes too long.
+
+        A claim before that takes the run of a dead worker by its expired lease, and its loss would count for nothing.
+        """
+        return await set_within(self._clear, within_s)
 
     # ------------------------------------------------------------------ in the thread
 
@@ -136,6 +144,8 @@ class Watch:
                     if now >= look_at or not self._session.held:
                         look_at = now + LOOK_S
                         self._tell(await self._session.look())
+                        if self._session.clear and self._worker_loop is not None:
+                            self._worker_loop.call_soon_threadsafe(self._clear.set)
                     if now >= seen_at:
                         seen_at = now + self._limits.heartbeat_s
                         await self._session.renew({}, lease_s=0)
