@@ -18,10 +18,10 @@ import asyncpg
 from chaos.clock import Clock
 from chaos.faults import FAULTS, NO_DATABASE, Scene
 from chaos.intruders import Intruders, Probes
-from chaos.load import Load, external_run, golden_run
+from chaos.load import Caller, Load, external_run, golden_run
 from chaos.postgres import Cluster, cluster
 from chaos.proxy import proxying
-from chaos.tenants import Realm
+from chaos.tenants import RUNS, Realm
 from crash.fleet import Fleet, Member
 from crash.stored import stored_events
 from crash.subscriber import Subscriber
@@ -30,7 +30,7 @@ from runwire.db.migrate import migrate
 from runwire.server.auth import DEFAULT_TENANT
 from waiting import eventually
 
-PLACES = ("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1", "observer-0")
+PLACES = ("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1", "observer-0", "archiver-0")
 ENVIRONMENT = {
     "RUNWIRE_BUS": "postgres",
     "RUNWIRE_LEASE_S": "3",
@@ -40,7 +40,11 @@ ENVIRONMENT = {
     "RUNWIRE_DB_TIMEOUT_S": "4",
     "RUNWIRE_DB_POOL_SIZE": "4",
     "RUNWIRE_OBSERVE_S": "2",
+    "RUNWIRE_ARCHIVE_AFTER_DAYS": "1",
+    "RUNWIRE_ARCHIVE_PERIOD_S": "1",
+    "PYTHONPATH": str(Path(__file__).parents[1]),
 }
+AGENTS = ("--agents", "chaos.trouble:trouble")
 QUIET_S = 120.0
 INTRUDERS = 4
 INTRUDER_PAUSE_S = 0.1
@@ -90,10 +94,11 @@ async def campaign(
     """
     began = time.monotonic()
     report = Report()
-    async with _scene(folder, random.Random(seed)) as scene:
+    async with _scene(folder, random.Random(seed), report.load) as scene:
         intruders = _intruders(scene, report, seed=seed)
         try:
             await _under_way(scene, scale, report=report, seed=seed, tell=tell, beside=beside, intruders=intruders)
+            await _read_archived(scene, report.load)
             await checked(scene.cluster.primary.dsn, report)
             await _calm(intruders, scene, report)
         finally:
@@ -147,14 +152,24 @@ async def _calm(intruders: Intruders, scene: Scene, report: Report) -> None:
         assert await intruders.listed(tenant) == set(runs)
 
 
+async def _read_archived(scene: Scene, load: Load) -> None:
+    """Reads from the API what may be in cold storage by now."""
+    for run_id in load.archived:
+        caller = Caller(scene.realm.of(run_id), scene.fleet.ports, scene.rng, load)
+        status, page = await caller.get(f"{RUNS}/{run_id}/events?limit=1000")
+        assert status == 200, page
+        load.archived[run_id] = page["events"]
+
+
 def _crossings(probes: Probes) -> str:
     some = "\n".join(probes.crossed[:20])
     return f"{len(probes.crossed)} of {probes.tried.total()} attempts crossed to another tenant's, such as\n{some}"
 
 
 @asynccontextmanager
-async def _scene(folder: Path, rng: random.Random) -> AsyncIterator[Scene]:
+async def _scene(folder: Path, rng: random.Random, load: Load) -> AsyncIterator[Scene]:
     folder.chmod(0o755)  # noqa: ASYNC240  # takes no time
+    archive = {"RUNWIRE_ARCHIVE_URL": str(folder / "archive")}
     clock = Clock(folder / "clock")
     async with AsyncExitStack() as held:
         database: Cluster = await held.enter_async_context(cluster(environment=clock.environment))
@@ -169,14 +184,14 @@ async def _scene(folder: Path, rng: random.Random) -> AsyncIterator[Scene]:
             member = Member(
                 place,
                 logs=folder,
-                environment={**ENVIRONMENT, **realm.environment, "RUNWIRE_DATABASE_URL": dsn},
-                arguments=("--role", place.partition("-")[0]),
+                environment={**ENVIRONMENT, **archive, **realm.environment, "RUNWIRE_DATABASE_URL": dsn},
+                arguments=("--role", place.partition("-")[0], *AGENTS),
             )
             members.append(member)
             if member.port:
                 to_api[place] = await held.enter_async_context(proxying(member.port))
         await asyncio.gather(*(member.start(within_s=90) for member in members))
-        yield Scene(Fleet(members), database, to_database, to_api, clock, realm, rng, asyncio.Lock())
+        yield Scene(Fleet(members), database, to_database, to_api, clock, realm, rng, load, asyncio.Lock())
 
 
 def _discard(members: Sequence[Member]) -> None:
@@ -267,7 +282,8 @@ async def checked(dsn: str, report: Report) -> None:
         runs = await connection.fetch("SELECT run_id, tenant, state::text AS state, last_seq FROM runs")
         report.runs = len(runs)
         assert {row["run_id"] for row in runs} == {subscriber.run_id for subscriber in report.load.subscribers}
-        assert {row["state"] for row in runs} == {"finished"}
+        may_end = {subscriber.run_id: subscriber.may_end for subscriber in report.load.subscribers}
+        assert [row["run_id"] for row in runs if row["state"] not in may_end[row["run_id"]]] == []
         assert all((row["run_id"].rpartition(":")[0] or DEFAULT_TENANT) == row["tenant"] for row in runs)
         broken = await connection.fetch(_AUDIT, [row["run_id"] for row in runs])
         assert broken == [], broken
@@ -279,6 +295,8 @@ async def checked(dsn: str, report: Report) -> None:
 
 async def _check_run(connection: asyncpg.Connection[asyncpg.Record], subscriber: Subscriber, report: Report) -> None:
     stored = await stored_events(connection, subscriber.run_id)
+    if not stored and subscriber.run_id in report.load.archived:
+        stored = report.load.archived[subscriber.run_id]
     assert subscriber.events == stored, subscriber.run_id
     report.events += len(stored)
     report.resumed += sum(event.get("fn") == "orchestrator.resumed" for event in stored)

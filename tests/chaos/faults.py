@@ -13,10 +13,12 @@ from typing import Any, Final
 import asyncpg
 
 from chaos.clock import Clock
+from chaos.load import Load, followed, troubled_run
 from chaos.postgres import CONNECTIONS_MAX, Cluster
 from chaos.proxy import Proxy, Toxic
 from chaos.tenants import RUNS, Realm
 from crash.fleet import Fleet, Member
+from waiting import eventually
 
 NO_DATABASE: Final = ("runwire: cannot connect to PostgreSQL", "runwire: PostgreSQL: ")
 """What a process says that ends because of it as it starts."""
@@ -33,6 +35,7 @@ class Scene:
     clock: Clock
     realm: Realm
     rng: random.Random
+    load: Load
     running: asyncio.Lock
     """Held by what needs the database's servers for itself, or every process alive."""
 
@@ -41,6 +44,17 @@ class Scene:
 
     def database_of_any(self) -> Proxy:
         return self.to_database[self.any_member().name]
+
+    async def troubled(self, *ways: str) -> None:
+        """A run for each way of going wrong, all at once; returns when each has come to its end."""
+        async with asyncio.TaskGroup() as runs:
+            for way in ways:
+                name = f"trouble-{way}-{len(self.load.run_ids)}-{self.rng.randrange(10**9)}"
+                tenant = self.rng.choice(self.realm.tenants)
+                seed = self.rng.randrange(10**9)
+                runs.create_task(
+                    troubled_run(name, way, ports=self.fleet.ports, seed=seed, load=self.load, tenant=tenant)
+                )
 
 
 async def kill(scene: Scene) -> None:
@@ -194,6 +208,139 @@ async def clock_goes_back(scene: Scene) -> None:
     await asyncio.sleep(2)
 
 
+async def exiting_nodes(scene: Scene) -> None:
+    """Nodes that end the interpreter, or raise what nobody catches: their runs fail, and nothing else does."""
+    await scene.troubled("exit", "raise")
+
+
+async def blocking_nodes(scene: Scene) -> None:
+    """Nodes that hold the event loop for longer than a lease, asleep and at work."""
+    await scene.troubled("block", "spin")
+
+
+async def poison_runs(scene: Scene) -> None:
+    """Two runs that kill every worker that takes them, until no worker does any more."""
+    async with scene.running:
+        runs = asyncio.create_task(scene.troubled("die", "crash"))
+        while not runs.done():
+            await asyncio.wait({runs}, timeout=0.2)
+            for worker in scene.fleet.of("worker"):
+                if not worker.running:
+                    await worker.start(within_s=60)
+        await runs
+
+
+async def sessions_are_killed(scene: Scene) -> None:
+    """Half of all database sessions end, picked at random, again and again."""
+    for _ in range(4):
+        with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
+            await scene.cluster.primary.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE application_name LIKE 'runwire%' AND random() < 0.5"
+            )
+        await asyncio.sleep(scene.rng.uniform(0.1, 0.6))
+
+
+async def tables_are_locked(scene: Scene) -> None:
+    """Somebody locks a table as DDL does, and keeps it: for less than the database's timeout, and for more."""
+    table = scene.rng.choice(("runs", "run_events", "run_outbox", "run_checkpoints", "publisher_shards"))
+    mode = scene.rng.choice(("ACCESS EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"))
+    async with scene.running:
+        session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
+        try:
+            with contextlib.suppress(asyncpg.PostgresError):
+                async with session.transaction():
+                    await session.execute("SET LOCAL lock_timeout = '3s'")
+                    await session.execute(f"LOCK TABLE {table} IN {mode} MODE")
+                    await asyncio.sleep(scene.rng.uniform(1, 5))
+        finally:
+            session.terminate()
+
+
+async def statements_fail(scene: Scene) -> None:
+    """Every write to a table fails with one SQLSTATE, as with a broken disk, a lost privilege or a rule of somebody."""
+    table = scene.rng.choice(("runs", "run_events", "run_outbox", "publishers"))
+    sqlstate = scene.rng.choice(SQLSTATES)
+    async with scene.running:
+        session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
+        try:
+            await session.execute(
+                "CREATE OR REPLACE FUNCTION chaos_fails() RETURNS trigger LANGUAGE plpgsql AS "
+                f"$$BEGIN RAISE EXCEPTION 'chaos' USING ERRCODE = '{sqlstate}'; END$$"
+            )
+            await session.execute(
+                f"CREATE TRIGGER chaos_fails BEFORE INSERT OR UPDATE ON {table}"
+                " FOR EACH ROW EXECUTE FUNCTION chaos_fails()"
+            )
+            await asyncio.sleep(scene.rng.uniform(1, 2.5))
+            await session.execute(f"DROP TRIGGER chaos_fails ON {table}")
+        finally:
+            session.terminate()
+
+
+async def idle_connections(scene: Scene) -> None:
+    """Hundreds of connections that say nothing, half a head, or half a body."""
+    said = (
+        b"",
+        b"GET / HTTP/1.1\r\nHost:",
+        f"POST {RUNS} HTTP/1.1\r\nHost: a\r\nContent-Length: 99\r\n\r\n{{".encode(),
+    )
+    with contextlib.ExitStack() as held:
+        for number in range(300):
+            client = held.enter_context(socket.socket())
+            client.setblocking(False)  # the name of the method says what it sets
+            with contextlib.suppress(OSError, TimeoutError):
+                address = ("127.0.0.1", scene.rng.choice(scene.fleet.ports))
+                await asyncio.wait_for(asyncio.get_running_loop().sock_connect(client, address), 2)
+                client.send(said[number % len(said)])
+        await asyncio.sleep(scene.rng.uniform(2, 4))
+
+
+async def archived_meanwhile(scene: Scene) -> None:
+    """A day leaves the log while a run of it, pending until then, begins: all of its events must be somewhere."""
+    async with scene.running:
+        session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
+        try:
+            await _archive_beside_a_late_run(scene, session)
+        finally:
+            session.terminate()
+
+
+async def _archive_beside_a_late_run(scene: Scene, session: asyncpg.Connection[asyncpg.Record]) -> None:
+    day = await session.fetchval(
+        "SELECT least(min(run_day), current_date - 40) - 1 FROM (SELECT run_day FROM runs UNION ALL"
+        " SELECT run_day FROM archive_batches) AS days"
+    )
+    await session.execute("SELECT make_event_partition($1)", day)
+    tenant = scene.realm.tenants[0]
+    first, late = (tenant.run_id(f"{which}-{day}") for which in ("archived", "late"))
+    async with asyncio.TaskGroup() as followers:
+        for run_id, delay_s in ((first, 0.0), (late, scene.rng.uniform(1, 4))):
+            scene.load.archived[run_id] = []
+            await session.execute(BACKDATED, run_id, day, tenant.name, delay_s)
+            followers.create_task(
+                followed(run_id, tenant=tenant, ports=scene.fleet.ports, rng=scene.rng, load=scene.load)
+            )
+        # Once it is over it has been so for long: its day is due at once.
+        await session.execute("UPDATE archive_progress SET archived_all = '-infinity'")
+        ended = "UPDATE runs SET finished_at = created_at WHERE run_id = $1 AND finished_at IS NOT NULL RETURNING true"
+        await eventually(lambda: session.fetchval(ended, first), within_s=60)
+
+
+BACKDATED: Final = """
+WITH made AS (
+    INSERT INTO runs (run_id, run_day, created_at, tenant, agent, request_hash, input, lease_until)
+    VALUES ($1, $2, $2::date, $3, 'golden', '', '{"delay_ms": 50}', now() + $4::float8 * interval '1 second')
+    RETURNING run_id, run_day
+)
+INSERT INTO run_outbox (run_id, run_day) SELECT run_id, run_day FROM made
+"""
+SQLSTATES: Final = (
+    "XX000", "XX001", "58030", "58000", "53100", "53200", "57014", "40001", "40P01", "55P03", "42501", "42P01",
+    "0A000", "25006", "P0001",
+)  # fmt: skip
+"""One or more of each class that a write may fail with."""
+
 Fault = Callable[[Scene], Coroutine[Any, Any, None]]
 
 FAULTS: Final[Mapping[str, Fault]] = {
@@ -216,5 +363,13 @@ FAULTS: Final[Mapping[str, Fault]] = {
         connections_run_out,
         clock_jumps,
         clock_goes_back,
+        exiting_nodes,
+        blocking_nodes,
+        poison_runs,
+        sessions_are_killed,
+        tables_are_locked,
+        statements_fail,
+        idle_connections,
+        archived_meanwhile,
     )
 }

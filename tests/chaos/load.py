@@ -29,6 +29,8 @@ class Load:
     unanswered: int = 0
     refused: int = 0
     tabs: list[TicketShown] = field(default_factory=list)
+    archived: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    """Runs whose events may be in cold storage by the end, with what the API says of them then."""
 
     @property
     def tickets(self) -> int:
@@ -52,18 +54,24 @@ class Caller:
     async def post(self, path: str, body: object, *, headers: str = "") -> tuple[int, dict[str, Any]]:
         """The first answer that is no "not now". What is repeated must be safe to repeat."""
         text = json.dumps(body)
+        headers += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n"
+        return await self._call(f"POST {path}", headers, text)
+
+    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+        """As `post`."""
+        return await self._call(f"GET {path}", "", "")
+
+    async def _call(self, what: str, headers: str, text: str) -> tuple[int, dict[str, Any]]:
         while True:
-            request = (
-                f"POST {path} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\nContent-Type: application/json\r\n"
-                f"{self._tenant.header if self._tenant else ''}{headers}Content-Length: {len(text)}\r\n\r\n{text}"
-            )
+            credential = self._tenant.header if self._tenant else ""
+            request = f"{what} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n{credential}{headers}\r\n{text}"
             try:
                 async with asyncio.timeout(ANSWER_S), sent(self._rng.choice(self._ports), request) as (head, reader):
                     answer = json.loads(await reader.readexactly(int(head.headers["content-length"])))
             except (OSError, EOFError, TimeoutError):
                 self._load.unanswered += 1
             else:
-                assert head.status != 500, f"{path}: {answer}"
+                assert head.status != 500, f"{what}: {answer}"
                 if head.status not in (429, 503):
                     return head.status, answer
                 self._load.refused += 1
@@ -82,13 +90,31 @@ async def golden_run(
     await followed(run_id, tenant=tenant, ports=ports, rng=rng, load=load)
 
 
-async def followed(run_id: str, *, tenant: Tenant | None, ports: Sequence[int], rng: random.Random, load: Load) -> None:
+async def troubled_run(name: str, way: str, *, ports: Sequence[int], seed: int, load: Load, tenant: Tenant) -> None:
+    """Starts a run whose node misbehaves, and follows it to its end, whatever that is."""
+    rng = random.Random(seed)
+    run_id = tenant.run_id(name)
+    body = {"agent": "trouble", "runId": run_id, "input": {"way": way}}
+    status, answer = await Caller(tenant, ports, rng, load).post(RUNS, body)
+    assert status == 202, answer
+    await followed(run_id, tenant=tenant, ports=ports, rng=rng, load=load, may_end=frozenset({"failed", "finished"}))
+
+
+async def followed(
+    run_id: str,
+    *,
+    tenant: Tenant | None,
+    ports: Sequence[int],
+    rng: random.Random,
+    load: Load,
+    may_end: frozenset[str] = frozenset({"finished"}),
+) -> None:
     """Follows the run as a program does, or as a page."""
     credentials: Credentials | None = BearerShown(tenant) if tenant else None
     if tenant and rng.random() < 0.5:
         credentials = tab = TicketShown(run_id, tenant, ports, rng)
         load.tabs.append(tab)
-    subscriber = Subscriber(run_id, ports, rng, load.tally, WATCHERS, credentials)
+    subscriber = Subscriber(run_id, ports, rng, load.tally, WATCHERS, credentials, may_end)
     load.subscribers.append(subscriber)
     load.run_ids.append(run_id)
     await subscriber.run()

@@ -73,6 +73,8 @@ class Subscriber:
     tally: Tally
     moods: Moods = Moods()
     credentials: Credentials | None = None
+    may_end: frozenset[str] = frozenset({"finished"})
+    """The states in which the run may end."""
     events: list[dict[str, Any]] = field(default_factory=list)
     end: dict[str, Any] | None = None
     _cursor: int = 0
@@ -212,7 +214,9 @@ class Subscriber:
 
     def _take_end(self, end: dict[str, Any]) -> None:
         assert self.has_all, f"{self.run_id}: {end} at {self._cursor}"
-        assert end == {"runId": self.run_id, "state": "finished", "lastSeq": self._cursor}, end
+        assert end.keys() == {"runId", "state", "lastSeq"}, end
+        assert (end["runId"], end["lastSeq"]) == (self.run_id, self._cursor), end
+        assert end["state"] in self.may_end, end
         self.end = end
 
     def _maybe_reread(self) -> None:
