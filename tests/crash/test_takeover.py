@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import random
@@ -57,6 +58,37 @@ async def test_a_process_that_is_alone_takes_its_runs_up_as_soon_as_it_is_back(t
         service.kill()
         await service.start()
         await eventually(lambda: "run_resumed" in _said(service), within_s=3)
+    finally:
+        service.discard()
+
+
+async def test_a_run_that_kills_its_only_worker_is_parked_though_each_restart_comes_after_the_lease(
+    tmp_path: Path,
+) -> None:
+    service = Member(
+        "api-alone",
+        logs=tmp_path,
+        environment={
+            "RUNWIRE_DATA_DIR": str(tmp_path / "data"),
+            "RUNWIRE_LEASE_S": "0.5",
+            "RUNWIRE_LEASE_HEARTBEAT_S": "0.1",
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+        },
+        arguments=("--agents", "chaos.trouble:trouble"),
+    )
+    try:
+        await service.start()
+        poison = {"agent": "trouble", "runId": "poison", "input": {"way": "crash"}}
+        with contextlib.suppress(OSError, EOFError):
+            await posted(service.port, "/api/agents/runs", poison)
+        for _ in range(3):
+            await eventually(lambda: not service.running, within_s=30)
+            await service.start()
+        await eventually(lambda: "run_finished" in _said(service), within_s=30)
+        assert service.running
+        [finished] = [line for line in service.lines() if line.get("event") == "run_finished"]
+        assert (finished["run_id"], finished["outcome"], finished["error_code"]) == ("poison", "failed", "worker_lost")
+        assert _said(service).count("worker_lost") == 3
     finally:
         service.discard()
 
