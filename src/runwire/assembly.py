@@ -10,6 +10,7 @@ import secrets
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any, Final, Self
 
 import runwire
@@ -470,7 +471,7 @@ class Assembly:
             session,
             beat=beat,
             held=worker.held,
-            on_taken=self._taken,
+            on_taken=partial(self._taken, metrics),
             blocked=metrics.loop_blocked,
             give_up=_end_at_once,
             limits=WatchLimits(heartbeat_s=settings.lease_heartbeat_s, lease_s=settings.lease_s),
@@ -494,7 +495,9 @@ class Assembly:
 
         self._pipeline.push_async_callback(hand_over)
 
-    def _taken(self, taken: Taken) -> None:
+    def _taken(self, metrics: Metrics, taken: Taken) -> None:
+        metrics.workers_lost.inc(len(taken.workers))
+        metrics.losses_repeated.inc(taken.again)
         for agent in taken.agents:
             self._links.claimable(agent)
 

@@ -1,7 +1,9 @@
-"""An agent that waits for a signal that never comes: its streams stay open, and its runs are no stalled ones."""
+"""Agents that drills need: one waits for a signal, one blocks the event loop, one takes its time in a node."""
 
 from __future__ import annotations
 
+import asyncio
+import time
 from dataclasses import dataclass
 
 from runwire import END, Agent, Context, Wait
@@ -23,3 +25,19 @@ async def wait(_ctx: Context, _state: Nothing) -> Wait:
 @patient.node(to=END)
 async def go_on(_ctx: Context, _state: Nothing) -> None:
     pass
+
+
+standing = Agent("standing", start="Stand", state=Nothing)
+
+
+@standing.node(to=END, timeout_s=20)
+async def stand(_ctx: Context, _state: Nothing) -> None:
+    time.sleep(6)  # noqa: ASYNC251  # the fault
+
+
+resting = Agent("resting", start="Rest", state=Nothing)
+
+
+@resting.node(to=END, timeout_s=300)
+async def rest(_ctx: Context, _state: Nothing) -> None:
+    await asyncio.sleep(300)

@@ -211,6 +211,38 @@ async def connections_ask_for_nothing(stage: Stage) -> AsyncIterator[None]:
     await stage.remove("api-2")
 
 
+# ---------------------------------------------------------------------- nodes
+
+
+async def node_blocks(stage: Stage) -> AsyncIterator[None]:
+    """A node that sleeps as a thread may and an event loop may not."""
+    await (await stage.api()).start("standing")
+    yield  # the node was made a plain function: it does not happen again
+
+
+async def run_loses_two_workers(stage: Stage) -> AsyncIterator[None]:
+    """The worker of a run is killed, and so is the next one, while both are in the same node."""
+    client = await stage.api()
+    run = await client.start("resting")
+    for losses in range(2):
+        [row] = await eventually(lambda: _owner(stage, run.run_id, attempt=losses + 1), within_s=PATIENCE_S)  # noqa: B023
+        owner = stage.member(row["owner"])
+        owner.kill()
+        await owner.start()
+    yield
+    await client.cancel(run.run_id)
+
+
+async def _owner(stage: Stage, run_id: str, *, attempt: int) -> list[asyncpg.Record]:
+    """Whose node is under way, once it is."""
+    return await stage.sql(
+        "SELECT split_part(r.lease_owner, ':', 1) AS owner FROM runs AS r WHERE r.run_id = $1 AND r.attempt = $2 "
+        "AND (SELECT count(*) FROM run_events AS e WHERE e.run_id = r.run_id AND e.type = 'NodeStarted') = $2",
+        run_id,
+        attempt,
+    )
+
+
 # ---------------------------------------------------------------------- invariants
 
 

@@ -120,7 +120,7 @@ class Stage:
             environment={
                 **(QUICK if self.plan.quick else {}),
                 "RUNWIRE_BUS": "postgres",
-                "RUNWIRE_AGENTS": "drills.agents:patient",
+                "RUNWIRE_AGENTS": "drills.agents:patient,drills.agents:standing,drills.agents:resting",
                 "RUNWIRE_DATABASE_URL": self.database,
                 "RUNWIRE_ARCHIVE_URL": str(self.archive),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url,

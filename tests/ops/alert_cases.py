@@ -11,6 +11,8 @@ from runwire.telemetry.metrics import LAG_BUCKETS_S, RUN_BUCKETS_S
 SERVICE: Final = 'job="runwire", instance="a"'
 JOB: Final = {"job": "runwire"}
 INSTANCE: Final = {"job": "runwire", "instance": "a"}
+BLOCKED: Final = "runwire_event_loop_blocked_seconds_total"
+LOSSES: Final = "runwire_run_losses_repeated_total"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +105,11 @@ PIPELINE: Final = [
          JOB | {"invariant": "single_terminal"}, at="15s"),
     Case("InvariantBroken", "when the log has a gap, which has an alert of its own",
          gauge(BROKEN, 1, DENSITY) | gauge(BROKEN, 0, TERMINAL), False),
+    Case("EventLoopBlocked", "after three seconds in five minutes",
+         gauge(BLOCKED, "0x20 3x40", 'node="Charge"'), True, JOB | {"node": "Charge"}, at="6m"),
+    Case("EventLoopBlocked", "after one", gauge(BLOCKED, "0x20 1x40", 'node="Charge"'), False, at="6m"),
+    Case("RunsKillWorkers", "when a run loses a second worker", gauge(LOSSES, "0x20 1x40"), True, JOB, at="6m"),
+    Case("RunsKillWorkers", "when none does", gauge(LOSSES, "1x60"), False),
     Case("RetentionBehind", "after 31 days", gauge(ARCHIVE, 2678401), True, JOB),
     Case("RetentionBehind", "at 31 days", gauge(ARCHIVE, 2678400), False),
     Case("RetentionBehind", "where nothing archives", {}, False),

@@ -159,7 +159,7 @@ _Finding = tuple[Stage, str, NextStep]
 
 def _standing_problem(run: Row) -> _Finding | None:
     """Told by the watch of the worker, once a second for as long as its event loop stands."""
-    if run["blocked_node"] is None or run["blocked_age_s"] > _TOLD_WITHIN_S:
+    if run["blocked_node"] is None or run["blocked_age_s"] > NODE_GRACE_S:
         return None
     since_s = run["blocked_s"] + run["blocked_age_s"]
     worker, node, at = run["blocked_worker"], run["blocked_node"], run["blocked_at"]
@@ -276,7 +276,6 @@ def _no_problem(run: Row, error: Row | None) -> _Finding:
     )
 
 
-_TOLD_WITHIN_S: Final = 5.0
 _READ_ENDS: Final = "Read what the workers' processes ended with: memory, a signal, an exit."
 
 _FIND_HOLDER: Final = (

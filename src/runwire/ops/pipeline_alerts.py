@@ -208,6 +208,34 @@ def _runs(thresholds: Thresholds) -> Iterator[Alert]:
         " without its waits"
         f" (limit {_limit(thresholds, 'run_stalled', PAGE)}).",
     )
+    for_ = thresholds.duration(thresholds.window("blocked_loop", WARNING))
+    yield Alert(
+        "EventLoopBlocked",
+        _above(
+            f"sum by (job, node) (increase(runwire_event_loop_blocked_seconds_total[{for_}]))",
+            thresholds,
+            "blocked_loop",
+            WARNING,
+        ),
+        WARNING,
+        "A node makes the event loop of its worker stand",
+        "Node {{ $labels.node }} made event loops of {{ $labels.job }} stand for {{ $value | humanizeDuration }}"
+        f" within {for_} (limit {_limit(thresholds, 'blocked_loop', WARNING)}).",
+    )
+    lost = thresholds.duration(thresholds.window("repeated_losses", WARNING))
+    yield Alert(
+        "RunsKillWorkers",
+        _above(
+            f"sum by (job) (increase(runwire_run_losses_repeated_total[{lost}]))",
+            thresholds,
+            "repeated_losses",
+            WARNING,
+        ),
+        WARNING,
+        "Workers die with the same run again",
+        "{{ $value | humanize }} times within " + lost + " a worker of {{ $labels.job }} died with a run that had lost"
+        f" one before and finished no node since (limit {_limit(thresholds, 'repeated_losses', WARNING)}).",
+    )
     yield Alert(
         "SequenceGap",
         _broken(thresholds, 'invariant="density"'),

@@ -47,9 +47,11 @@ class Taken:
     workers: tuple[str, ...]
     agents: frozenset[str]
     runs: int
+    again: int
+    """Runs that had lost a worker before, and have finished no node since."""
 
 
-NOTHING: Final = Taken((), frozenset(), 0)
+NOTHING: Final = Taken((), frozenset(), 0, 0)
 
 
 class WorkerSession:
@@ -146,7 +148,7 @@ class WorkerSession:
         for worker_id in workers:
             of_it = [row for row in runs if row["worker_id"] == worker_id]
             _log.warning(LogEvent.WORKER_LOST, worker=worker_id, runs=len(of_it))
-        for row in runs:
-            if (row["losses"] or 0) > 1:
-                _log.warning(LogEvent.RUN_LOST_AGAIN, run_id=row["run_id"], losses=row["losses"])
-        return Taken(workers, frozenset(row["agent"] for row in runs), len(runs))
+        again = [row for row in runs if (row["losses"] or 0) > 1]
+        for row in again:
+            _log.warning(LogEvent.RUN_LOST_AGAIN, run_id=row["run_id"], losses=row["losses"])
+        return Taken(workers, frozenset(row["agent"] for row in runs), len(runs), len(again))

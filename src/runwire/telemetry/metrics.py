@@ -30,7 +30,7 @@ EXTERNAL: Final = "external"
 """The label of agents and nodes this process has no declaration of: those of external orchestrators."""
 OTHER: Final = "other"
 """The label that declared agents and nodes past `LABEL_LIMIT` share."""
-LABEL_LIMIT: Final = 20
+LABEL_LIMIT: Final = 19
 
 T = TypeVar("T")
 
@@ -174,6 +174,11 @@ class PipelineMetrics:
         self.loop_blocked: Mapping[str, Counter] = _ByName(blocked, overflow=more_nodes)
         """By node; `external` where no node is to blame."""
 
+        self.workers_lost: Counter = out.counter("workers_lost", "Workers found dead by this process.")
+        self.losses_repeated: Counter = out.counter(
+            "run_losses_repeated", "Runs that lost a worker again before they finished a node, found by this process."
+        )
+
         self.events_appended: Mapping[str, Counter] = out.counters(
             "events_appended", "Events stored, counted after the commit.", type=EventType
         )
@@ -306,7 +311,7 @@ class Metrics(PipelineMetrics, StreamMetrics, ProcessMetrics):
     def __init__(self, agents: Mapping[str, Sequence[str]] = MappingProxyType({}), *, version: str = "dev") -> None:
         """`agents`: the names of the nodes of each registered agent, the values of the labels agent and node.
 
-        Names that are not among them count as `external`, those past the first 20 as `other`.
+        Names that are not among them count as `external`, those past the first 19 as `other`.
         """
         self.out = Exposition()
         PipelineMetrics.__init__(self, self.out, agents)
