@@ -89,7 +89,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         "a run loses two workers",
         stage="streams and runs",
-        turn=1,
+        turn=2,
         fault=faults.run_loses_two_workers,
         what="SIGKILL to the worker of a run, twice, in the same node.",
         recovery="Cancel the run; ten minutes later it is over.",
