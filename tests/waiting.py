@@ -40,6 +40,21 @@ async def eventually(probe: Callable[[], T | Awaitable[T]], *, within_s: float =
         await asyncio.sleep(POLL_S)
 
 
+async def grows_to(goal: float, probe: Callable[[], Awaitable[float]], *, stalled_s: float = 30.0) -> None:
+    """Returns when the number that `probe` reads has reached `goal`, however slow the machine makes its way there.
+
+    An AssertionError says how far it came, once it has stood still for `stalled_s`.
+    """
+    seen = float("-inf")
+    deadline = time.monotonic() + stalled_s
+    while (now := await probe()) < goal:
+        if now > seen:
+            seen, deadline = now, time.monotonic() + stalled_s
+        elif time.monotonic() >= deadline:
+            raise AssertionError(f"{_named(probe)} stands still at {now:g} of {goal:g}")
+        await asyncio.sleep(POLL_S)
+
+
 def _named(probe: Callable[[], object]) -> str:
     try:
         return inspect.getsource(probe).strip() if probe.__name__ == "<lambda>" else probe.__name__
