@@ -98,6 +98,10 @@ async def test_a_file_that_hangs_holds_up_no_token_whose_key_is_known(now: list[
     now[0] += 11
     async with asyncio.timeout(1):
         assert await keys.key("r1", algorithm="RS256")
+    later = {"keys": [{**key, "kid": "later"} for key in ONE.jwks()["keys"] if key["kty"] == "RSA"]}
+    with file.open("wb") as writing:  # opens because the thread that hangs is opening it to read
+        writing.write(json.dumps(later).encode())
+    assert await keys.key("later", algorithm="RS256")
 
 
 async def test_a_new_key_is_found_at_once_and_unknown_ones_cause_few_reads(now: list[float]) -> None:

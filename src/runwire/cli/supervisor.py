@@ -20,8 +20,8 @@ from runwire.errors import ConfigurationError
 from runwire.settings import Settings
 from runwire.telemetry.logs import LogEvent, get_logger
 
-BACKOFF_FIRST_S: Final = 0.5
-BACKOFF_MAX_S: Final = 30.0
+_PAUSE_FIRST_S: Final = 0.5
+_PAUSE_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
 """Who has run for so long and ends is started again at once, as if it had never failed."""
 GRACE_S: Final = 15.0
@@ -88,7 +88,7 @@ class Supervisor:
                 self.stop()
                 return
             failures = 0 if monotonic() - began >= STEADY_S else failures + 1
-            again_in_s = longest_pause_s(failures, first_s=BACKOFF_FIRST_S, longest_s=BACKOFF_MAX_S)
+            again_in_s = longest_pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S)
             _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=again_in_s)
             await set_within(self._stopping, again_in_s)
 
