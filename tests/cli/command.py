@@ -50,16 +50,16 @@ class Started:
 
     process: asyncio.subprocess.Process
 
-    async def line(self, *, within_s: float = 20) -> str:
+    async def line(self, *, within_s: float = 60) -> str:
         """Its next line on stdout."""
         assert self.process.stdout is not None
         return (await asyncio.wait_for(self.process.stdout.readline(), within_s)).decode()
 
-    async def err_line(self, *, within_s: float = 20) -> str:
+    async def err_line(self, *, within_s: float = 60) -> str:
         assert self.process.stderr is not None
         return (await asyncio.wait_for(self.process.stderr.readline(), within_s)).decode()
 
-    async def ended(self, *, within_s: float = 20) -> Result:
+    async def ended(self, *, within_s: float = 60) -> Result:
         """What it still prints, and its exit code."""
         out, err = await asyncio.wait_for(self.process.communicate(), within_s)
         assert self.process.returncode is not None

@@ -41,6 +41,14 @@ async def test_it_explores_a_site_and_prints_the_map(site: Site, tmp_path: Path)
     assert "`runwire demo --keep`" in result.err.splitlines()[-1]  # the addresses it printed are dead now
 
 
+async def test_told_to_end_while_postgresql_starts_it_says_nothing_more(tmp_path: Path) -> None:
+    async with started("demo", "--data-dir", str(tmp_path)) as demo:
+        assert "starting PostgreSQL" in await demo.err_line()
+        demo.process.send_signal(signal.SIGTERM)
+        result = await demo.ended()
+    assert (result.code, result.out, result.err) == (130, "", "")
+
+
 async def test_it_needs_none_of_the_optional_libraries(site: Site, tmp_path: Path) -> None:
     absent = tmp_path / "absent"
     absent.mkdir()

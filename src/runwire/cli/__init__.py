@@ -5,6 +5,7 @@ Heavy imports are made inside the commands: `runwire --help` should not wait for
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import os
@@ -84,7 +85,7 @@ def run_command(args: Sequence[str]) -> int:
     except SystemExit as error:  # typer's, for a reader that has what it wanted; any other was no success
         settle_output()
         return ExitCode.OK if isinstance(error.__context__, OSError) else ExitCode.FAILED
-    except (KeyboardInterrupt, typer.Abort):
+    except (KeyboardInterrupt, typer.Abort, asyncio.CancelledError):  # the last: told to end while it was starting
         settle_output()
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001  # whatever it is, nobody is helped by a traceback
