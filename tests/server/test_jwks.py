@@ -99,8 +99,7 @@ async def test_a_file_that_hangs_holds_up_no_token_whose_key_is_known(now: list[
     async with asyncio.timeout(1):
         assert await keys.key("r1", algorithm="RS256")
     later = {"keys": [{**key, "kid": "later"} for key in ONE.jwks()["keys"] if key["kty"] == "RSA"]}
-    with file.open("wb") as writing:  # opens because the thread that hangs is opening it to read
-        writing.write(json.dumps(later).encode())
+    await asyncio.to_thread(file.write_text, json.dumps(later))  # meets the thread that hangs as it opens the file
     assert await keys.key("later", algorithm="RS256")
 
 
