@@ -1,16 +1,16 @@
-"""What can go wrong, as types. Callers branch on the type and read the facts from its fields, never from the text."""
+"""The errors of runwire, as types. Callers branch on the type and read facts from its fields, never from the text."""
 
 from __future__ import annotations
 
 
 class RunwireError(Exception):
-    """Base of every error runwire raises on purpose. `code` is stable and is what HTTP problems and metrics carry."""
+    """Base of every error that runwire raises on purpose. HTTP problems and metrics carry its stable `code`."""
 
     code = "internal"
 
 
 class InvalidRequest(RunwireError):
-    """The caller's input does not fit; `code` says which rule, `detail` says where. Nothing was changed."""
+    """The caller's input breaks a rule. `code` names the rule, `detail` the place. Nothing was changed."""
 
     code = "invalid_request"
 
@@ -29,7 +29,7 @@ class RunNotFound(RunwireError):
 
 
 class Unauthenticated(RunwireError):
-    """It is not known who calls; `code` says why: credentials missing, invalid or expired."""
+    """The caller is unknown. `code` gives the reason: credentials missing, invalid or expired."""
 
     code = "credentials_missing"
 
@@ -39,7 +39,7 @@ class Unauthenticated(RunwireError):
 
 
 class NotPermitted(RunwireError):
-    """It is known who calls, and they may not; `scope` is what they lack, if that is it."""
+    """The caller is known and lacks a permission. `scope` names the missing scope; None for any other reason."""
 
     code = "scope_missing"
 
@@ -50,7 +50,7 @@ class NotPermitted(RunwireError):
 
 
 class AuthUnavailable(RunwireError):
-    """Who calls cannot be found out now: the keys that verify tokens cannot be had."""
+    """The service cannot identify the caller now: the keys that verify tokens are not available."""
 
     code = "auth_unavailable"
 
@@ -65,7 +65,7 @@ class UnknownAgent(RunwireError):
 
 
 class Overloaded(RunwireError):
-    """This process has as much to do as it may; `code` says of what. Nothing was changed: come again later."""
+    """This process is at a limit, named by `code`. Nothing was changed. Try again after `retry_after_s` seconds."""
 
     code = "too_many_requests"
 
@@ -77,7 +77,7 @@ class Overloaded(RunwireError):
 
 
 class SignalNotTaken(RunwireError):
-    """The run's orchestrator lives elsewhere: it waits for nothing here, and no signal reaches it."""
+    """The run was started with `external`. Its orchestrator runs elsewhere, and no signal reaches it."""
 
     code = "signal_not_taken"
 
@@ -87,17 +87,17 @@ class SignalNotTaken(RunwireError):
 
 
 class TooManySignals(RunwireError):
-    """The run has as many signals as it may that it has not taken. Nothing was stored."""
+    """The run has the maximum of signals that it has not taken yet. The signal was not stored."""
 
     code = "too_many_signals"
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"run {run_id!r} has a hundred signals that it has not taken")
+        super().__init__(f"run {run_id!r} has a hundred signals that it has not taken yet")
         self.run_id = run_id
 
 
 class StartConflict(RunwireError):
-    """The run id or the idempotency key is taken by a start with another body. Nothing was started."""
+    """Another start, with another body, used the run id or the idempotency key. No run was started."""
 
     code = "start_conflict"
 
@@ -108,7 +108,7 @@ class StartConflict(RunwireError):
 
 
 class AppendError(RunwireError):
-    """Nothing of this append was stored and nothing of it will be published."""
+    """The append failed as a whole: none of its events is stored or will be published."""
 
     code = "append_failed"
 
@@ -127,7 +127,7 @@ class RunClosed(AppendError):
 
 
 class FenceLost(AppendError):
-    """Another owner has taken the run since: this one may append nothing more."""
+    """Another owner has claimed the run. The holder of the old fence can no longer append."""
 
     code = "fence_stale"
 
@@ -148,19 +148,19 @@ class SeqConflict(AppendError):
 
 
 class IllegalAppend(AppendError):
-    """The events would break an invariant of the log (first event, terminal event, state transition)."""
+    """The events break an invariant of the log (first event, terminal event, state transition)."""
 
     code = "illegal_append"
 
 
 class IllegalBatch(IllegalAppend):
-    """The batch is wrong whatever the log holds: no run would take it."""
+    """The batch breaks a rule that holds for every log, so no run can accept it."""
 
     code = "illegal_batch"
 
 
 class NotExternal(AppendError):
-    """The run is walked by a worker of this service: nobody else appends to it."""
+    """A worker of this service walks the run. Only that worker appends to it."""
 
     code = "not_external"
 
@@ -169,13 +169,13 @@ class NotExternal(AppendError):
 
 
 class StorageUnavailable(AppendError):
-    """The database failed while appending; whether to try again is the caller's choice, nothing was published."""
+    """The database failed during the append. Nothing was published. The caller decides whether to try again."""
 
     code = "storage_unavailable"
 
 
 class PartitionMissing(StorageUnavailable):
-    """The log has no partition for the run's day. Nothing was stored; once the partition is made, a repeat is."""
+    """The log has no partition for the run's day. Nothing was stored. A repeat succeeds once the partition exists."""
 
     code = "partition_missing"
 
@@ -208,38 +208,38 @@ class RunStillOpen(RunwireError):
     code = "run_open"
 
     def __init__(self, run_id: str, *, state: str) -> None:
-        super().__init__(f"run {run_id!r} is {state}, and only a run that is over can be replayed")
+        super().__init__(f"run {run_id!r} is {state}, and only a run that has ended can be replayed")
         self.run_id = run_id
         self.state = state
 
 
 class TooManyReplays(RunwireError):
-    """This process sends as many replays as it may; another may have room, or this one later."""
+    """This process is at its limit of replays. Try another process, or this one later."""
 
     code = "too_many_replays"
 
     def __init__(self, at_most: int) -> None:
-        super().__init__(f"{at_most} runs are being replayed, which is the limit")
+        super().__init__(f"{at_most} replays are running, which is the limit")
         self.at_most = at_most
 
 
 class BusUnavailable(RunwireError):
-    """The bus did not take a batch. The events stay unpublished and are tried again."""
+    """The bus did not accept a batch. The publisher tries its events again."""
 
     code = "bus_unavailable"
 
 
 class DatabaseFailed(RunwireError):
-    """PostgreSQL did not do what it was asked: base of everything that a database makes us raise.
+    """PostgreSQL did not carry out a request. Base of every error that a database causes.
 
-    A loop waits each of them out. The text is of a bounded set: it quotes nothing that was stored or asked.
+    A loop tries again until the error passes. The text is one of a bounded set and quotes no stored or sent value.
     """
 
 
 class DatabaseUnavailable(DatabaseFailed):
-    """No connection to PostgreSQL could be had, or the server did not carry out the statement; it may, the next time.
+    """No connection to PostgreSQL was available, or the server did not carry out the statement. A repeat may succeed.
 
-    `sqlstate` is what the server said, None when it said nothing.
+    `sqlstate` is the server's code, or None when the server gave none.
     """
 
     code = "database_unavailable"
@@ -250,7 +250,7 @@ class DatabaseUnavailable(DatabaseFailed):
 
 
 class ReadTimedOut(DatabaseUnavailable):
-    """A read took longer than it may, and was given up."""
+    """A read exceeded its time limit and was cancelled."""
 
     code = "read_timed_out"
 
@@ -259,27 +259,27 @@ class ReadTimedOut(DatabaseUnavailable):
 
 
 class ConstraintViolated(DatabaseFailed):
-    """The database refused a value: by a constraint, or because no column takes it. Nothing was stored."""
+    """The database refused a value: it breaks a constraint, or fits no column. Nothing was stored."""
 
     code = "value_refused"
 
     def __init__(self, constraint: str) -> None:
-        super().__init__(f"constraint {constraint or 'unknown'} holds")
+        super().__init__(f"constraint {constraint or 'unknown'} refused a value")
         self.constraint = constraint
 
 
 class ArchiveUnavailable(RunwireError):
-    """Cold storage does not answer, or is not set up here; what is stored there is untouched."""
+    """Cold storage does not answer, or is not set up here. Its files are untouched."""
 
     code = "archive_unavailable"
 
 
 class ArchiveCorrupt(ArchiveUnavailable):
-    """What came back from cold storage is not what was put there. Another copy has to be found."""
+    """Cold storage returned other bytes than were written. Restore the batch from another copy."""
 
 
 class EmbeddedPostgresError(RunwireError):
-    """The embedded PostgreSQL could not be found, started or reached; the text says what to do."""
+    """The embedded PostgreSQL could not be found, started or reached. The text says what to do."""
 
     code = "embedded_postgres"
 
@@ -294,7 +294,7 @@ class GraphError(RunwireError):
     code = "invalid_graph"
 
     def __init__(self, agent: str, problems: tuple[str, ...]) -> None:
-        # Its name may be what is wrong with it, and anything at all.
+        # The name itself may be the mistake, and may be any object.
         shown = repr(agent) if type(agent) is str else "without a name"
         super().__init__(f"agent {shown}: " + "; ".join(problems))
         self.agent = agent
@@ -302,7 +302,7 @@ class GraphError(RunwireError):
 
 
 class StateRefused(RunwireError):
-    """A state that no checkpoint can hold: `bad_state`, or `state_too_large`."""
+    """No checkpoint can hold the state: `bad_state` or `state_too_large`."""
 
     code = "bad_state"
 
@@ -312,9 +312,9 @@ class StateRefused(RunwireError):
 
 
 class NodeFailed(RunwireError):
-    """Raised by a node to fail with a bounded code of its own, e.g. `raise NodeFailed("unreachable")`.
+    """A node raises it to fail with a bounded code of its own, e.g. `raise NodeFailed("unreachable")`.
 
-    The code travels in the event log as `error:<code>:<fn>`; the optional detail goes nowhere but the traceback.
+    The event log carries the code as `error:<code>:<fn>`. The optional detail appears only in the traceback.
     """
 
     def __init__(self, code: str, detail: str = "", *, retry: bool = True) -> None:

@@ -145,7 +145,7 @@ class Caller:
 
 
 def refusal(response: aiohttp.ClientResponse, body: bytes, *, call: Call) -> Exception:
-    """What an error status asks for: to come Again, or the typed error to raise."""
+    """The exception for an error status: Again for a retry, or the typed error to raise."""
     error = error_of(read_problem(response.status, body), run_id=call.run_id, fence=call.fence)
     if response.status == 429 or (call.repeatable and response.status in (502, 503, 504)):
         wait_s = retry_after_s(response.headers.get("Retry-After"))

@@ -1,4 +1,4 @@
-"""The client: start runs, look at them, and follow their events."""
+"""The client: start runs, read their state, and follow their events."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ Run = str | StartedRun
 
 
 class Client:
-    """A client of one runwire service; enter it to open it.
+    """A client of one runwire service, used as an async context manager.
 
-    `retry_s` is how long a call goes on being tried while the service cannot be reached or is busy (Retry-After is
-    heeded), `timeout_s` how long one try may take. Calls that would not be safe to repeat are not. Errors are those
-    of `runwire.errors`, by what the service said, or ServerUnreachable, ServerProblem, UnexpectedAnswer.
+    A call is tried for `retry_s` seconds while the service cannot be reached or is busy (it heeds Retry-After); one try
+    may take `timeout_s` seconds. Calls that are not safe to repeat are tried once. A call raises the service's error as
+    a type of `runwire.errors`, or ServerUnreachable, ServerProblem, UnexpectedAnswer.
 
-    `token` is a token or an API key, or what gives one: that is asked for each request, so that a stream outlives the
-    token it began with. A redirect is not followed: it is an UnexpectedAnswer that names where it leads. Raises
-    InvalidRequest for a URL with a password, and for a token that no header can carry.
+    `token` is a token, an API key, or a function that returns one. The client calls the function for each request, so a
+    stream outlives its first token. The client follows no redirect; it raises an UnexpectedAnswer that names the
+    target. Raises InvalidRequest for a URL with a password, and for a token that no header can carry.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Client:
                 "User-Agent": _user_agent(),
             },
             timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            connector=aiohttp.TCPConnector(limit=0),  # a stream holds its connection for as long as its run goes on
+            connector=aiohttp.TCPConnector(limit=0),  # a stream holds its connection until its run ends
         )
         self._opened = Caller(session, base_url=self.base_url, retry_s=self._retry_s, token=self._token)
         return self
@@ -87,9 +87,9 @@ class Client:
         lease_seconds: float | None = None,
         traceparent: str | None = None,
     ) -> StartedRun:
-        """The run, once it is durable. Started once however often the network makes this try, as every call has an
-        idempotency key: give your own to make it hold across calls. `external`: you append its events, with the
-        `fence` of the result. Raises UnknownAgent, StartConflict or InvalidRequest.
+        """Starts a run and returns it once it is stored. Retries start it only once, since every call has an
+        idempotency key; pass your own to make repeated calls one start. With `external` you append the run's events,
+        with the `fence` of the result. Raises UnknownAgent, StartConflict or InvalidRequest.
         """
         body: dict[str, Any] = {"agent": agent}
         if run_id is not None:

@@ -1,4 +1,4 @@
-"""Problems (RFC 9457) as the errors they were on the server, told apart by their stable `code`."""
+"""Turns problems (RFC 9457) back into the errors of the server, by their stable `code`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from runwire.errors import (
 
 
 class ServerUnreachable(RunwireError):
-    """No answer could be had, for as long as the client is set to try. What was asked may or may not have happened."""
+    """The service gave no answer within the client's `retry_s`. It may or may not have carried out the request."""
 
     code = "server_unreachable"
 
@@ -43,7 +43,7 @@ class ServerUnreachable(RunwireError):
 
 
 class ServerProblem(RunwireError):
-    """An answer that says no, for a reason without a type of its own: `status` is HTTP's, `code` the service's."""
+    """The service refused the request with an error that has no type of its own. `status` is the HTTP status."""
 
     def __init__(self, status: int, *, code: str, detail: str) -> None:
         super().__init__(f"{detail} (HTTP {status}, {code})")
@@ -53,7 +53,7 @@ class ServerProblem(RunwireError):
 
 
 class UnexpectedAnswer(RunwireError):
-    """Something answered that is not a runwire service, or is one of another version."""
+    """The answer is not one of a runwire service, or comes from another version of it."""
 
     code = "unexpected_answer"
 
@@ -68,7 +68,7 @@ class Problem(msgspec.Struct, frozen=True):
 
 
 def read_problem(status: int, body: bytes) -> Problem:
-    """What an answer with an error status says; one that is no problem+json has the code `http_<status>`."""
+    """The problem in an answer with an error status. An answer without problem+json has the code `http_<status>`."""
     try:
         said = msgspec.json.decode(body, type=dict[str, Any])
     except msgspec.DecodeError:
@@ -78,7 +78,7 @@ def read_problem(status: int, body: bytes) -> Problem:
 
 
 def error_of(problem: Problem, *, run_id: str = "", fence: int | None = None) -> RunwireError:
-    """The error to raise. `run_id` and `fence` are those of the request, should the problem not name them."""
+    """The error to raise. `run_id` and `fence` come from the request, for problems that do not name them."""
     build = _BY_CODE.get(problem.code)
     if build is not None:
         try:

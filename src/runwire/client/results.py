@@ -1,4 +1,4 @@
-"""What the service answers, as values. Times are epoch milliseconds."""
+"""Answers of the service, as values. Times are epoch milliseconds."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from runwire.model.run import RunState
 
 
 class StartedRun(msgspec.Struct, frozen=True, rename="camel"):
-    """A run that is durable. `fence` is for external orchestrators: every append needs it."""
+    """A stored run. External orchestrators need `fence` for every append."""
 
     run_id: str
     fence: int | None = None
 
 
 class Appended(msgspec.Struct, frozen=True, rename="camel"):
-    """A stored batch. `seqs` is empty for a heartbeat; `cancel_requested` asks the orchestrator to come to an end."""
+    """A stored batch. `seqs` is empty for a heartbeat; `cancel_requested` asks the orchestrator to end the run."""
 
     seqs: tuple[int, ...]
     last_seq: int
@@ -26,9 +26,10 @@ class Appended(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
-    """A run as the service sees it. `published_seq` is how far streams may see; `attempt` counts claims by workers.
+    """A run as the service sees it. `published_seq` is the last seq that streams can show; `attempt` counts claims by
+    workers.
 
-    `trace_id` is where its spans are, None for a run that is not sampled.
+    `trace_id` names the trace with its spans; None for a run that is not sampled.
     """
 
     run_id: str
@@ -56,14 +57,14 @@ class RunPage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class EventPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Stored and published events, in order; `has_more` says there are some after the last of them."""
+    """Stored and published events, in order; `has_more`: there are more after the last of them."""
 
     events: tuple[Event, ...]
     has_more: bool
 
 
 class StoredState(msgspec.Struct, frozen=True, rename="camel"):
-    """A run's state as of its last checkpoint, which was at `seq`; None and 0 before the first."""
+    """A run's state at its last checkpoint, and the `seq` of that checkpoint. None and 0 before the first."""
 
     run_id: str
     seq: int = 0
@@ -71,14 +72,14 @@ class StoredState(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class NextStep(msgspec.Struct, frozen=True, rename="camel"):
-    """What is safe to do next; `command` can be run as it stands."""
+    """A safe next step. `command`, if any, is complete and can be pasted into a shell."""
 
     text: str
     command: str | None = None
 
 
 class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
-    """Where a run is stuck, if it is: see docs/runbooks/run-diagnostics.md. Durations in `evidence` are seconds."""
+    """The stage at which a run is stuck, if any; see docs/runbooks/run-diagnostics.md. `evidence` is in seconds."""
 
     run_id: str
     stage: str
@@ -89,7 +90,7 @@ class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class StreamEnd(msgspec.Struct, frozen=True, rename="camel"):
-    """How a run ended, as its stream says after the terminal event."""
+    """The end of a run, sent by its stream after the terminal event."""
 
     run_id: str
     state: RunState

@@ -1,5 +1,5 @@
-"""Server-sent events out of bytes, by the rules of https://html.spec.whatwg.org/multipage/server-sent-events.html
-(9.2.6, interpreting an event stream). Pure: bytes in, events out, wherever the network cut them.
+"""Parses server-sent events by https://html.spec.whatwg.org/multipage/server-sent-events.html (9.2.6, interpreting an
+event stream). Pure: bytes in, events out, in pieces of any size.
 """
 
 from __future__ import annotations
@@ -10,19 +10,19 @@ from dataclasses import dataclass
 from typing import Final
 
 MAX_EVENT_CHARS: Final = 1_048_576
-"""Characters of one unfinished line or event; an endless one would otherwise take all memory."""
+"""Most characters of one unfinished line or event, so that an endless one cannot fill the memory."""
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _DIGITS: Final = re.compile(r"[0-9]+")
 
 
 class EventTooLong(ValueError):
-    """A line or event passed MAX_EVENT_CHARS: this is no event stream, or not one to trust."""
+    """A line or event exceeds MAX_EVENT_CHARS: the bytes are not an event stream, or not one to trust."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerEvent:
-    """A dispatched event. `last_event_id` is the one in force then, its own or that of an earlier block."""
+    """A dispatched event. `last_event_id` is its own id, or that of an earlier block."""
 
     event: str
     data: str
@@ -30,10 +30,10 @@ class ServerEvent:
 
 
 class SseParser:
-    """Takes the bytes of one connection in order; what is unfinished when they end is discarded, as the rules say.
+    """Takes the bytes of one connection in order. Discards an unfinished event at their end, as the rules say.
 
-    `last_event_id` is what a reconnect sends; give it to the parser of the next connection. `retry_ms` is the
-    server's reconnection time, None until it says one.
+    A reconnect sends `last_event_id`; pass it to the parser of the next connection. `retry_ms` is the server's
+    reconnection time in milliseconds, None until the server sends one.
     """
 
     def __init__(self, *, last_event_id: str = "") -> None:

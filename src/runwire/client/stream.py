@@ -26,24 +26,24 @@ from runwire.model.event import Event
 DEFAULT_RETRY_MS: Final = 1000
 BACKOFF_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
-"""Age from which the end of a connection is no failure: servers rotate their streams."""
+"""Age in seconds from which the end of a connection is no failure, because servers rotate their streams."""
 IDLE_S: Final = 45.0
-"""Silence after which a connection counts as dead: three of the server's heartbeats."""
+"""Seconds of silence after which a connection counts as dead: three of the server's heartbeats."""
 
 
 class StreamBroken(RunwireError):
-    """The connection ended, was silent or skipped an event. A stream heals this by itself; it is raised only when
-    that has gone on for longer than the stream's patience.
+    """The connection ended, was silent or skipped an event. A stream reconnects by itself, and raises this only when
+    that fails for longer than the stream's patience.
     """
 
     code = "stream_broken"
 
 
 class RunStream:
-    """An async iterator over a run's events that ends after the terminal one; then `end` says how.
+    """An async iterator over a run's events. It ends after the terminal event; `end` then has the final state.
 
-    `cursor` is the seq of the last event it gave: start another stream `after` it to go on. `connections` counts
-    those it has had. Closing it early (`async with`, or `aclose`) frees its connection at once.
+    `cursor` is the seq of the last event returned; another stream `after` it continues there. `connections` counts the
+    connections so far. Closing the stream early (`async with`, or `aclose`) frees its connection at once.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class RunStream:
         patience_s: float | None,
         speed: str | None = None,
     ) -> None:
-        """`view` is the call that looks at the run; its stream lies below it. `speed`: of a replay."""
+        """`view` is the call that reads the run; the stream's path lies below it. `speed` is that of a replay."""
         self.run_id = view.run_id
         self.cursor = after
         self.end: StreamEnd | None = None
@@ -78,8 +78,8 @@ class RunStream:
         return self
 
     async def __anext__(self) -> Event:
-        """Raises RunNotFound, CursorPastTail, CursorExpired and their like at once. Before the first connection the
-        client's own limit of retries holds, afterwards the stream's patience.
+        """Raises RunNotFound, CursorPastTail, CursorExpired and their like at once. The client's `retry_s` limits the
+        first connection, the stream's patience every later one.
         """
         while not self._settled:
             await self._more_through_failures()
@@ -97,14 +97,14 @@ class RunStream:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """Frees the connection; the iterator has ended then."""
+        """Frees the connection and ends the iterator."""
         self._closed = True
         self._events.clear()
         self._drop()
 
     @property
     def _settled(self) -> bool:
-        """Whether there is something to give, or nothing more to wait for."""
+        """Whether an event is ready, or no more will come."""
         return bool(self._events) or self.end is not None or self._closed
 
     async def _more_through_failures(self) -> None:
@@ -122,7 +122,9 @@ class RunStream:
         return patience_s is not None and (state.seconds_since_start or 0) >= patience_s
 
     def _wait_s(self, state: RetryCallState) -> float:
-        """What the answer asked for, else the stream's reconnection time, doubled with every failure in a row."""
+        """The pause in seconds that the answer asked for, else the reconnection time, doubled with each failure in a
+        row.
+        """
         failure = state.outcome.exception() if state.outcome is not None else None
         if isinstance(failure, Again) and failure.wait_s is not None:
             return failure.wait_s
@@ -132,8 +134,8 @@ class RunStream:
         return clock.longest_pause_s(state.attempt_number, first_s=base_s, longest_s=longest_s) + jitter_s
 
     async def _more(self) -> None:
-        """Returns with an event or the end, or with neither after a connection that had long been a good one: its end
-        is no failure in a row. Raises Again when the connection is of no more use, having dropped it.
+        """Returns with an event or the end, or with neither when a connection ends that had been good for long, which
+        is no failure. Drops a broken connection and raises Again.
         """
         try:
             while not self._settled:
@@ -155,7 +157,7 @@ class RunStream:
             raise
 
     async def _read(self) -> bytes:
-        """Bytes of the stream, none once the run's end is known. Raises Again when there are no more."""
+        """Bytes of the stream, empty once the run's end is known. Raises Again when the connection ends."""
         try:
             response = self._response or await self._connect()
             if response is None:
@@ -169,7 +171,7 @@ class RunStream:
         return chunk
 
     async def _connect(self) -> aiohttp.ClientResponse | None:
-        """A stream from the cursor on, or None when the run is closed and nothing is left to send."""
+        """A stream from the cursor on, or None when the run is closed and all its events were sent."""
         headers = {"Accept": "text/event-stream"}
         if self._heard or self.connections:
             headers["Last-Event-ID"] = str(self._heard)  # a cursor says that it is a reconnect: alerts count those

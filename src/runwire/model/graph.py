@@ -22,7 +22,7 @@ S = TypeVar("S")
 
 
 class Context(Protocol):
-    """What a node may know of its run, and the one thing it may say."""
+    """A node's view of its run: the run's facts, and `trace` to append a DebugTrace."""
 
     @property
     def run_id(self) -> str: ...
@@ -37,16 +37,16 @@ class Context(Protocol):
     def trace(self, fn: str) -> None:
         """Appends a DebugTrace, durable before the node's NodeFinished. `fn` is an identifier, never a payload.
 
-        May be called from any thread. Raises InvalidRequest for what is no identifier, RuntimeError once the node has
-        ended.
+        May be called from any thread. Raises InvalidRequest when `fn` is not an identifier, RuntimeError once the node
+        has ended.
         """
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Returned by a node: the run rests in `waiting`, holding no worker, until `POST .../signal` names `signal`.
+    """A node returns it to wait: the run rests in `waiting`, without a worker, until a signal named `signal` arrives.
 
-    Raises NodeFailed (`bad_wait`) for a signal that nobody could send: the name must match `NAME_PATTERN`.
+    Raises NodeFailed (`bad_wait`) when the signal's name does not match `NAME_PATTERN`.
     """
 
     signal: str
@@ -58,9 +58,9 @@ class Wait:
 
 
 BACKOFF_MAX_S: Final = 60.0
-"""The longest pause between two tries of a node."""
+"""The longest pause in seconds between two tries of a node."""
 _RETRIES_COUNTED: Final = 1_000_000_000
-_PAUSES_COUNTED: Final = 65  # from there on they are all as long
+_PAUSES_COUNTED: Final = 65  # all later pauses are BACKOFF_MAX_S long
 
 NodeFn = Callable[[Context, S], Awaitable[str | Wait | None]]
 PlainNodeFn = Callable[[Context, S], str | Wait | None]
@@ -71,7 +71,7 @@ AnyNodeFn = NodeFn[S] | PlainNodeFn[S]
 class Node(Generic[S]):
     """A step of an agent. `fn_name` is its identifier in error traces (`OpenApp` -> `openApp`).
 
-    With `in_thread` its function is a plain one, to be called where it may block; it gives its result at once.
+    With `in_thread` its function is not `async`, and a worker calls it in a thread, where it may block.
     """
 
     name: str
@@ -89,7 +89,7 @@ class Node(Generic[S]):
 
     @property
     def longest_s(self) -> float:
-        """The longest that all its tries, and the pauses between them, may take."""
+        """The most seconds that all its tries and the pauses between them may take."""
         retries = min(self.retries, _RETRIES_COUNTED)
         pauses_s = [
             longest_pause_s(n, first_s=self.backoff_s, longest_s=BACKOFF_MAX_S)
@@ -99,7 +99,7 @@ class Node(Generic[S]):
         return self.timeout_s * (retries + 1) + sum(pauses_s) + level_s
 
     def exits(self) -> tuple[str, ...]:
-        """Every place a run may go from here, recovery included."""
+        """Every node that may follow this one, recovery included."""
         return self.to if self.on_error is None else (*self.to, self.on_error)
 
 
@@ -107,7 +107,7 @@ class Agent(Generic[S]):
     """A named graph of nodes over a state that is checkpointed after each of them.
 
     `state` is a dataclass, a msgspec.Struct or a pydantic model; a run's `input` (a JSON object) is converted to it,
-    and it is what nodes read and change in place. See `node` for the rest and `check` for what is refused at start-up.
+    and nodes read and change it in place. `node` declares a node; `check` names every mistake of the declaration.
     """
 
     def __init__(self, name: str, *, start: str, state: type[S]) -> None:
@@ -119,7 +119,7 @@ class Agent(Generic[S]):
 
     @cached_property
     def state_type(self) -> StateType[S]:
-        """How the state is read and written. Raises what the class raises; `check` has said so before."""
+        """Converts the state from and to JSON. Raises what the class raises; `check` reports it first."""
         return StateType(self.state)
 
     @property
@@ -136,12 +136,12 @@ class Agent(Generic[S]):
         backoff_s: float = 0.2,
         on_error: str | None = None,
     ) -> Callable[[AnyNodeFn[S]], AnyNodeFn[S]]:
-        """Declares the decorated function as a node: `async def`, or a plain one, which is called in a thread.
+        """Declares the decorated function as a node. The worker calls a function that is not `async` in a thread.
 
-        Its name is the function's in CamelCase unless given. With one `to` the function may return None; otherwise
-        it returns one of them, or `Wait(signal, then=one_of_them)`. A try is cut after `timeout_s` seconds;
-        `retries` more follow, `backoff_s` (doubling, jittered) apart; then the run goes to `on_error`, or fails.
-        A node may run again after a crash, so its effects outside the state should be idempotent.
+        Its name is the function's in CamelCase unless given. With one `to` the function may return None; otherwise it
+        returns one of them, or `Wait(signal, then=one_of_them)`. A try is cut after `timeout_s` seconds. Up to
+        `retries` more tries follow, `backoff_s` seconds (doubling, jittered) apart. Then the run goes to `on_error`, or
+        fails. A node may run again after a crash, so its effects outside the state should be idempotent.
         """
 
         def declare(fn: AnyNodeFn[S]) -> AnyNodeFn[S]:

@@ -1,4 +1,4 @@
-"""Errors as clients see them: RFC 9457 problem details with a stable `code`, and nothing of our insides."""
+"""Errors as clients see them: RFC 9457 problem details with a stable `code`, and no internals."""
 
 from __future__ import annotations
 
@@ -44,85 +44,91 @@ RETRY_AFTER_S: Final = 1
 LINE_MAX: Final = 8192
 """Bytes of a request's address."""
 FIELD_MAX: Final = 8190
-"""Bytes of a header with its name. It is not LINE_MAX, which tells the one error from the other."""
+"""Bytes of a header with its name. It differs from LINE_MAX, so that the two errors can be told apart."""
 TOLD_EVERY_S: Final = 5.0
 _told_at: Final[dict[str, float]] = {}
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What all problems of a code have in common. `title` is one sentence and never changes."""
+    """The members that all problems of one code share. `title` states the error without details of the request."""
 
     status: int
     title: str
 
 
 KINDS: Final[Mapping[str, Kind]] = {
-    "malformed_http": Kind(400, "The request is not what HTTP/1.1 allows."),
+    "malformed_http": Kind(400, "The request breaks the rules of HTTP/1.1."),
     "malformed_json": Kind(400, "The body is not JSON."),
     "malformed_body": Kind(400, "The body could not be read."),
-    "duplicate_header": Kind(400, "A header that has one value came twice."),
-    "invalid_run_id": Kind(400, "A run id is 1 to 128 of A-Za-z0-9._:-"),
+    "duplicate_header": Kind(400, "A header that may appear once appears twice."),
+    "invalid_run_id": Kind(400, "A run id must be 1 to 128 characters of A-Za-z0-9._:-"),
     "invalid_cursor": Kind(400, "The cursor is malformed."),
-    "invalid_replay": Kind(400, "replay is 1, and speed goes with it."),
-    "invalid_speed": Kind(400, "A speed is a number up to 1000, or max."),
+    "invalid_replay": Kind(400, "replay must be 1, and speed needs replay."),
+    "invalid_speed": Kind(400, "The speed must be a number up to 1000, or max."),
     "invalid_limit": Kind(400, "The limit is out of range."),
-    "invalid_state": Kind(400, "There is no such state."),
-    "invalid_agent": Kind(400, "No agent can have this name."),
-    "invalid_idempotency_key": Kind(400, "An Idempotency-Key is 1 to 255 visible ASCII characters."),
-    "missing_fence": Kind(400, "The header Runwire-Fence is needed: the fence the start of the run gave."),
+    "invalid_state": Kind(400, "Unknown run state."),
+    "invalid_agent": Kind(400, "The agent name is not valid."),
+    "invalid_idempotency_key": Kind(400, "An Idempotency-Key must be 1 to 255 visible ASCII characters."),
+    "missing_fence": Kind(
+        400, "The header Runwire-Fence is missing. It carries the fence that the start of the run returned."
+    ),
     "cursor_past_tail": Kind(400, "The cursor is past the end of the run's log."),
-    "credentials_missing": Kind(401, "This needs credentials."),
-    "credentials_invalid": Kind(401, "The credentials are not valid here."),
+    "credentials_missing": Kind(401, "The request needs credentials."),
+    "credentials_invalid": Kind(401, "The credentials are not valid for this service."),
     "credentials_expired": Kind(401, "The credentials have expired."),
-    "scope_missing": Kind(403, "The credentials do not have the scope this needs."),
-    "run_id_reserved": Kind(403, "Chosen run ids begin with the caller's tenant and a colon."),
-    "origin_refused": Kind(403, "Pages of this origin may not do this while there is no authentication."),
-    "host_refused": Kind(403, "Requests for this host are not taken while there is no authentication."),
-    "not_found": Kind(404, "There is nothing at this address."),
-    "run_not_found": Kind(404, "There is no such run."),
-    "method_not_allowed": Kind(405, "This address does not take this method."),
-    "request_timeout": Kind(408, "The request did not come in time."),
-    "start_conflict": Kind(409, "The run id or the Idempotency-Key was used for another start."),
-    "not_external": Kind(409, "Only runs started with `external` take events from outside."),
-    "run_closed": Kind(409, "The run is over."),
-    "fence_stale": Kind(409, "The run has another owner by now."),
-    "seq_conflict": Kind(409, "The run's log is not where `ifSeq` says."),
-    "illegal_append": Kind(409, "The run's log does not allow these events now."),
-    "signal_not_taken": Kind(409, "Runs started with `external` take no signals."),
-    "too_many_signals": Kind(409, "The run has as many signals as it may that it has not taken."),
-    "run_open": Kind(409, "Only a run that is over can be replayed."),
-    "cursor_expired": Kind(410, "The events after the cursor are gone."),
+    "scope_missing": Kind(403, "The credentials lack the scope that this request needs."),
+    "run_id_reserved": Kind(403, "A run id that you choose must begin with your tenant and a colon."),
+    "origin_refused": Kind(
+        403, "Web pages of this origin may not send this request to a service without authentication."
+    ),
+    "host_refused": Kind(403, "A service without authentication does not accept this host name."),
+    "not_found": Kind(404, "There is no resource at this path."),
+    "run_not_found": Kind(404, "There is no run with this id."),
+    "method_not_allowed": Kind(405, "This path does not accept this method."),
+    "request_timeout": Kind(408, "The request did not arrive in time."),
+    "start_conflict": Kind(409, "Another start already used this run id or Idempotency-Key."),
+    "not_external": Kind(409, "Only runs started with `external` accept events over HTTP."),
+    "run_closed": Kind(409, "The run has ended."),
+    "fence_stale": Kind(409, "Another owner has claimed the run. This fence is no longer valid."),
+    "seq_conflict": Kind(409, "The run's log is not at the seq that `ifSeq` names."),
+    "illegal_append": Kind(409, "These events may not follow the events in the run's log."),
+    "signal_not_taken": Kind(409, "Runs started with `external` do not accept signals."),
+    "too_many_signals": Kind(409, "Too many signals are waiting for the run."),
+    "run_open": Kind(409, "Only a run that has ended can be replayed."),
+    "cursor_expired": Kind(410, "The events after the cursor are no longer available."),
     "body_too_large": Kind(413, "The body is too large."),
-    "uri_too_long": Kind(414, "The address is too long."),
+    "uri_too_long": Kind(414, "The URL is too long."),
     "unsupported_media_type": Kind(415, "The body must be application/json."),
     "unsupported_encoding": Kind(415, "The body must not be compressed."),
-    "expectation_failed": Kind(417, "The only expectation met is 100-continue."),
-    "invalid_request": Kind(422, "The body does not fit."),
-    "invalid_input": Kind(422, "The input does not fit the agent's state."),
-    "unknown_agent": Kind(422, "There is no such agent."),
-    "value_refused": Kind(422, "The database takes no such value. Nothing was changed."),
+    "expectation_failed": Kind(417, "The server supports no expectation but 100-continue."),
+    "invalid_request": Kind(422, "The body does not match the schema."),
+    "invalid_input": Kind(422, "The input does not match the agent's state."),
+    "unknown_agent": Kind(422, "There is no agent with this name."),
+    "value_refused": Kind(422, "The database refused a value. Nothing was changed."),
     "batch_too_large": Kind(422, "The batch has too many events."),
-    "illegal_batch": Kind(422, "No run would take this batch."),
+    "illegal_batch": Kind(422, "No run can accept this batch of events."),
     "headers_too_large": Kind(431, "A header is too long."),
-    "too_many_requests": Kind(429, "This address sends more requests than it may."),
-    "too_many_own_streams": Kind(429, "This address has as many streams as it may."),
-    "too_many_replays": Kind(429, "As many runs are being replayed as may be at a time."),
-    "internal": Kind(500, "This is our fault."),
-    "too_many_connections": Kind(503, "There are as many connections as may be."),
-    "too_many_runs": Kind(503, "As many runs are open as may be. Nothing was started."),
-    "too_many_streams": Kind(503, "There are as many streams as may be."),
-    "archive_unavailable": Kind(503, "The archive, which has the run's events, does not answer."),
+    "too_many_requests": Kind(429, "Too many requests from this client address."),
+    "too_many_own_streams": Kind(429, "Too many open streams from this client address."),
+    "too_many_replays": Kind(429, "Too many replays are running."),
+    "internal": Kind(500, "Unexpected error in the service."),
+    "too_many_connections": Kind(503, "Too many open connections."),
+    "too_many_runs": Kind(503, "Too many open runs. The run was not started."),
+    "too_many_streams": Kind(503, "Too many open streams."),
+    "archive_unavailable": Kind(503, "The archive that holds the run's events does not answer."),
     "database_unavailable": Kind(503, "The database does not answer. Nothing was changed."),
-    "read_timed_out": Kind(503, "The read took longer than it may, and was given up."),
-    "auth_unavailable": Kind(503, "The keys that verify tokens cannot be had. Nothing was changed."),
-    "storage_unavailable": Kind(503, "The database failed during the append; repeated with `ifSeq` it is safe."),
+    "read_timed_out": Kind(503, "The read exceeded its time limit."),
+    "auth_unavailable": Kind(503, "The keys that verify tokens are not available. Nothing was changed."),
+    "storage_unavailable": Kind(
+        503, "The database failed during the append. It is safe to repeat the append with `ifSeq`."
+    ),
     "partition_missing": Kind(503, "The log has no partition for the run's day. Nothing was stored."),
 }
-"""Every code there is. Codes are public API: clients branch on them."""
+"""Every code. Codes are public API: clients branch on them."""
 
 _ACCEPTED: Final = {"unsupported_encoding": {"Accept-Encoding": "identity"}}
-"""Headers of a problem that say what would have been taken (RFC 9110, 15.5.16)."""
+"""Headers of a problem that name what the server accepts (RFC 9110, 15.5.16)."""
 _HTTP_CODES: Final = {
     404: "not_found",
     405: "method_not_allowed",
@@ -142,7 +148,7 @@ class Problem:
     headers: Mapping[str, str] = field(default_factory=dict)
 
     def response(self, *, instance: str, prefix: str = "") -> web.Response:
-        """`prefix` is what a proxy serves us below."""
+        """`prefix` is the path below which a proxy serves this service."""
         kind = KINDS[self.code]
         body = {
             "type": f"{prefix}/docs/problems#{self.code}",
@@ -162,22 +168,22 @@ class Problem:
 
 
 _PASSING: Final = (ArchiveUnavailable, DatabaseUnavailable, StorageUnavailable, TooManyReplays)
-"""Errors that may be over the next time: the client is told when to come back."""
+"""Errors that may pass: the answer tells the client when to try again."""
 
 
 def problem_of(error: RunwireError) -> Problem:
-    """The problem an error is to a client; one whose code is not public is `internal`."""
+    """The problem that a client sees for an error. An error whose code is not public becomes `internal`."""
     if error.code not in KINDS:
-        return Problem("internal", "An error nobody foresaw.")
+        return Problem("internal", "Unexpected error.")
     if isinstance(error, InvalidRequest):
         return Problem(error.code, error.detail, headers=_ACCEPTED.get(error.code, {}))
     return Problem(error.code, str(error), facts=_facts(error), headers=_headers(error))
 
 
 def problem_of_protocol(status: int, error: BaseException | None) -> Problem:
-    """The problem that a request is which aiohttp could not read, or whose error no middleware saw."""
+    """The problem for a request that aiohttp could not read, and for an error that no middleware saw."""
     if status >= 500:
-        return Problem("internal", "An error nobody foresaw.")
+        return Problem("internal", "Unexpected error.")
     code = "malformed_http"
     if isinstance(error, LineTooLong):
         code = "headers_too_large" if FIELD_MAX in error.args else "uri_too_long"
@@ -190,7 +196,9 @@ def _headers(error: RunwireError) -> dict[str, str]:
             return {"Retry-After": str(RETRY_AFTER_S)}
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
-        case Unauthenticated(code="credentials_missing"):  # RFC 6750, 3: no error where nothing was shown
+        case Unauthenticated(
+            code="credentials_missing"
+        ):  # RFC 6750, 3: no error code for a request without credentials
             return {"WWW-Authenticate": 'Bearer realm="runwire"'}
         case Unauthenticated():
             return {"WWW-Authenticate": 'Bearer realm="runwire", error="invalid_token"'}
@@ -225,7 +233,7 @@ def _facts(error: RunwireError) -> dict[str, Any]:
 
 @web.middleware
 async def answer_problems(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Turns every error of a handler into a problem response. What nobody foresaw is logged, without its text."""
+    """Turns every error of a handler into a problem response. Logs unexpected errors, without their text."""
     try:
         return await handler(request)
     except RunwireError as error:
@@ -242,7 +250,7 @@ async def answer_problems(request: web.Request, handler: Handler) -> web.StreamR
         problem = Problem("malformed_body", "The body ends early, or is not encoded as its headers say.")
     except Exception as error:  # noqa: BLE001  # the last resort: the client gets an answer, the log gets the rest
         _tell(request, error)
-        problem = Problem("internal", "An error nobody foresaw.")
+        problem = Problem("internal", "Unexpected error.")
     return problem.response(instance=request.rel_url.raw_path, prefix=prefix_of(request))
 
 
@@ -255,21 +263,21 @@ async def answer_expectation(request: web.Request) -> web.StreamResponse | None:
             instance=request.rel_url.raw_path
         )
     await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-    # aiohttp takes bytes written for a response begun, which an error could no more replace.
+    # aiohttp takes written bytes for the start of a response, and would then refuse to answer with an error.
     request.writer.output_size = 0
     return None
 
 
 def problem_of_http(error: web.HTTPException, request: web.BaseRequest) -> Problem:
-    """The problem that an error of aiohttp's own is, 400 or above."""
+    """The problem for an error of aiohttp's own, with status 400 or above."""
     code = _HTTP_CODES.get(error.status, "malformed_http")
     if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = sorted(error.allowed_methods)
-        detail = f"{request.method} is none of {', '.join(allowed)}."
+        detail = f"The method {request.method} is not one of {', '.join(allowed)}."
         return Problem(code, detail, facts={"allowed": allowed}, headers={"Allow": ", ".join(allowed)})
     if error.status == 413:
         return Problem(
-            code, f"At most {request.client_max_size} bytes are taken.", facts={"max": request.client_max_size}
+            code, f"The body may have at most {request.client_max_size} bytes.", facts={"max": request.client_max_size}
         )
     return Problem(code, KINDS[code].title)
 
@@ -279,7 +287,7 @@ def _tell(request: web.Request, error: BaseException) -> None:
 
 
 def _tell_of_database(request: web.Request, error: DatabaseFailed) -> None:
-    """Once in a while for each route: in an outage every request fails."""
+    """Logs at most once in `TOLD_EVERY_S` for each route, because every request fails during an outage."""
     route = _route_of(request)
     if monotonic() - _told_at.get(route, float("-inf")) >= TOLD_EVERY_S:
         _told_at[route] = monotonic()
