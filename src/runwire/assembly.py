@@ -79,7 +79,7 @@ class StoppedEarly(RunwireError):
 
 
 class Links:
-    """Who is told of what: the parts of this process directly, those of others by hints.
+    """Routes news: to the parts of this process directly, to other processes by hints.
 
     A part that is missing here is reached through `tell_others`; with the memory bus there are no others.
     """
@@ -117,7 +117,7 @@ class Links:
         self.tell_others(RUN_CANCELLED, [run_id])
 
     def heard(self) -> dict[str, Callable[[str], None]]:
-        """What to do with the hints of other processes, by channel."""
+        """The receivers of hints from other processes, by channel."""
         channels: dict[str, Callable[[str], None]] = {}
         if (publisher := self.publisher) is not None:
             channels[RUNS_DIRTY] = lambda payload: _ignore(publisher.mark_dirty(payload.split(), by="notify"))

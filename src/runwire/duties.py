@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Part(StrEnum):
-    """Whose duty it is: a role, or the whole process. The label of the metric, which has few."""
+    """The owner of the duty: a role, or the whole process. The label of the metric, which has few."""
 
     API = "api"
     WORKER = "worker"

@@ -22,8 +22,8 @@ _SAID_CHARS: Final = 300
 def find_agents(references: Iterable[str] = ()) -> Agents:
     """Agents by entry point, then by `module:object`; the working directory is importable, as for `python -m`.
 
-    Raises ConfigurationError naming every one that cannot be loaded or whose graph cannot run. Whatever a module does
-    while it is imported, this process goes on with its logging and its standard output as they were.
+    Raises ConfigurationError naming every one that cannot be loaded or whose graph cannot run. The import of a module
+    leaves this process's logging and standard output as they were.
     """
     agents = Agents()
     problems: list[str] = []
@@ -46,7 +46,7 @@ def _add(agents: Agents, reference: str, problems: list[str], *, told_by: str) -
         problems.append(f"{told_by}: {reference!r} must be written as module:object, e.g. shop.agents:triage")
         return
     try:
-        # What is printed on the way is no line of the log.
+        # Output that a module prints during its import does not reach the log.
         with logging_kept(), contextlib.redirect_stdout(sys.stderr):
             found: Any = import_module(module_name)
             for part in path.split("."):

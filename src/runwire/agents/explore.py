@@ -64,7 +64,7 @@ class Exploration(msgspec.Struct, omit_defaults=True, forbid_unknown_fields=True
     frontier: list[int] = []
     """Pages to open, in the order they became known."""
     chosen: int | None = None
-    """What ChooseAction picked and nothing was recorded of yet."""
+    """The action that ChooseAction picked, until its result is recorded."""
     seen: Sighting | None = None
     policy: Policy = "breadthFirst"
     progress: Literal["", "stalled", "stuck"] = ""

@@ -1,4 +1,4 @@
-"""What an exploration knows of a site: its pages, how they link, what came of each. Pure, compact JSON."""
+"""The pages of an explored site, their links, and the result of each visit. Pure, compact JSON."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_KNOWN: Final = 2_000
 
 
 class Outcome(StrEnum):
-    """What came of an address."""
+    """The result of visiting an address."""
 
     KNOWN = ""
     """Linked, not opened (yet)."""
@@ -36,7 +36,7 @@ _NO_ANSWER: Final = (Outcome.BROKEN, Outcome.LOST)
 
 
 class Sighting(msgspec.Struct, omit_defaults=True):
-    """What one request brought: enough to judge and record, never the body. Links are paths of the origin."""
+    """The result of one request: enough to judge and record it, never the body. Links are paths of the origin."""
 
     status: int = 0
     html: bool = False

@@ -1,4 +1,4 @@
-"""What a site asks of robots (RFC 9309), in a form small enough to travel in a checkpoint."""
+"""A site's rules for robots (RFC 9309), in a form small enough for a checkpoint."""
 
 from __future__ import annotations
 

@@ -91,7 +91,7 @@ async def get(url: str, *, max_bytes: int, timeout_s: float, media_types: frozen
 
 
 async def open_page(url: str, *, max_bytes: int, timeout_s: float) -> Sighting:
-    """What `url` shows: status, title and same-origin links. The body is read here and goes no further."""
+    """The page at `url`: status, title and same-origin links. The body is read here and goes no further."""
     answer = await get(url, max_bytes=max_bytes, timeout_s=timeout_s, media_types=HTML)
     seen = Sighting(answer.status, html=answer.media_type in HTML, cut=answer.cut, location=answer.location)
     if answer.body:

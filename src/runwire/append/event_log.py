@@ -132,8 +132,8 @@ class EventLog:
         Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
         StorageUnavailable when the database failed; if the connection broke during the commit it may have happened all
         the same, which an append with `if_seq` can find out safely by being repeated. A missing partition of the log is
-        made, once, and the append repeated; PartitionMissing, a kind of StorageUnavailable, says why that was not to
-        be had, and has stored nothing.
+        made, once, and the append repeated; PartitionMissing, a kind of StorageUnavailable, means that the day's
+        partition could not be made; nothing was stored.
         """
 
         def submitted() -> asyncio.Future[Appended]:

@@ -65,7 +65,7 @@ class Queue:
         return groups
 
     def done(self, groups: Sequence[Group]) -> None:
-        """Whatever became of them: what waits behind them comes next."""
+        """Success or failure, the appends that wait behind them come next."""
         for group in reversed(groups):
             run_id = group.head.run_id
             self._under_way.remove(run_id)

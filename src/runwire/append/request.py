@@ -36,7 +36,7 @@ class Checkpoint:
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """What an append got: seqs `first_seq` to `last_seq` (`first_seq - 1 == last_seq` for an empty one)."""
+    """The result of an append: seqs `first_seq` to `last_seq` (`first_seq - 1 == last_seq` for an empty one)."""
 
     first_seq: int
     last_seq: int

@@ -25,7 +25,7 @@ REST_S: Final = 60.0
 
 
 class ArchiveAudit:
-    """Reads three runs a step: 50 000 a day. What cannot be read is a failure, and no finding."""
+    """Reads three runs a step: 50 000 a day. A file that cannot be read is a failure, not a finding."""
 
     def __init__(self, database: Database, open_store: Callable[[], ColdStore], *, metrics: ArchiveMetrics) -> None:
         self._ledger = Ledger(database)

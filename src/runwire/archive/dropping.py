@@ -18,7 +18,7 @@ CARRIED_EVENTS_MAX: Final = 100_000
 
 
 class Left(StrEnum):
-    """What became of a day."""
+    """The result for one day."""
 
     DROPPED = "dropped"
     SHRUNK = "shrunk"

@@ -1,4 +1,4 @@
-"""What lies in cold storage: frames of JSON lines, a hash chain through each run, a manifest for each batch. Pure.
+"""The format of cold storage: frames of JSON lines, a hash chain through each run, a manifest for each batch. Pure.
 
 A batch is one file of zstd frames, a run after the other, so that `zstd -dc` shows all of it and a range request gets
 one run. A frame holds at most `FRAME_EVENTS` events: a header line that says whose they are, then a line for each.
@@ -24,7 +24,9 @@ FORMAT: Final = "runwire-archive/1"
 FRAME_EVENTS: Final = 1000
 """A page of the API is in two frames at most."""
 FRAME_RAW_MAX: Final = 1 << 20
-"""Bytes of a frame unpacked: its lines are shorter than 600 bytes. What unpacks to more is not ours."""
+"""Bytes of a frame unpacked: its lines are shorter than 600 bytes. A frame that unpacks to more was not written by
+runwire.
+"""
 WINDOW_LOG_MAX: Final = 20
 """The same for what unpacking needs: a few bytes can ask for a window of gigabytes."""
 LEVEL: Final = 9
@@ -102,7 +104,7 @@ class RunEntry(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, rename="camel"):
-    """What a batch holds, so that its file can be read and proven without any database."""
+    """The contents of a batch. With it, its file can be read and proven without any database."""
 
     format: str
     writer: str

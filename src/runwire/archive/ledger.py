@@ -1,4 +1,4 @@
-"""What PostgreSQL knows of the archive: batches, how far each has come, and where each archived run is."""
+"""The archive's records in PostgreSQL: batches, the stage of each, and the batch of each archived run."""
 
 from __future__ import annotations
 
@@ -182,8 +182,8 @@ class Ledger:
         return [(row["run_day"], row["marked_hot"]) for row in await self.database.fetch(SQL["days_with_batches"])]
 
     async def held(self, day: dt.date) -> list[Held]:
-        """What keeps a day's table, in the log or on its way out, from going; nothing when all it has is in cold
-        storage, and all its runs are over.
+        """The reasons that keep a day's table, attached or detached; none when cold storage has all its events and all
+        its runs have ended.
         """
         return [Held(*row) for row in await self.database.fetch(SQL["kept"], day)]
 

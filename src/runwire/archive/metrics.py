@@ -1,4 +1,4 @@
-"""What the archive counts. How long runs have been waiting for it is the observer's to tell: a dead archiver cannot."""
+"""Metrics of the archive. How long runs have been waiting for it is the observer's to tell: a dead archiver cannot."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from runwire.telemetry.exposition import Exposition
 
 
 class Outcome(StrEnum):
-    """What became of runs. `refused`: their log is not whole, so they stay in PostgreSQL."""
+    """Results of archiving, by run. `refused`: their log is not whole, so they stay in PostgreSQL."""
 
     ARCHIVED = "archived"
     DROPPED = "dropped"

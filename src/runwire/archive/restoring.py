@@ -19,7 +19,7 @@ class Restored:
 
 
 class Restorer:
-    """What it puts back is kept for some days and then dropped again; the copy in cold storage stays."""
+    """Restored rows are kept for some days and then dropped again; the copy in cold storage stays."""
 
     def __init__(self, ledger: Ledger, partitions: EventPartitions, store: ColdStore, *, watcher: Watcher) -> None:
         self._ledger = ledger

@@ -33,7 +33,7 @@ class ArchiverBusy(RunwireError):
 
 
 class Did(StrEnum):
-    """What a step did."""
+    """The result of a step."""
 
     WROTE = "wrote"
     VERIFIED = "verified"
@@ -54,7 +54,7 @@ class Step:
 class Archiver:
     """`step` does the next thing there is to do and returns it; NOTHING when all is done for now.
 
-    What a step was in the middle of when its process died, the next one finds in PostgreSQL and finishes.
+    When a process dies in the middle of a step, the next step finds its progress in PostgreSQL and finishes it.
     """
 
     def __init__(
@@ -195,7 +195,7 @@ def _first_worth(runs: list[PendingRun], events: int) -> list[PendingRun]:
 
 
 def reason_of(error: RunwireError) -> Failure:
-    """What a failed step counts as."""
+    """The label under which a failed step is counted."""
     match error:
         case ArchiveCorrupt():
             return Failure.CORRUPT

@@ -89,7 +89,7 @@ class ColdStore:
             return
 
     async def mark(self) -> None:
-        """Makes this an archive, unless it is one. Whoever writes calls it first: it says whether one can."""
+        """Makes this an archive, unless it is one. A writer calls it first, to learn whether it can write."""
         try:
             async for _ in self.read_all(MARKER):
                 return
@@ -97,7 +97,7 @@ class ColdStore:
             await self.put(MARKER, _MARKER_TEXT)
 
     async def _gone(self, path: str) -> RunwireError:
-        """What is missing is gone only from an archive that is there: a wrong URL must not look like lost runs."""
+        """A missing file counts as lost only if the archive itself exists: a wrong URL must not look like lost runs."""
         import obstore
 
         try:

@@ -1,4 +1,4 @@
-"""Who follows the archiver's work: progress bars, logs, tests that stop it at every point where a machine could."""
+"""Watchers of the archiver's work: progress bars, logs, tests that stop it at every point where a machine could."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from enum import StrEnum
 
 
 class Milestone(StrEnum):
-    """What has become durable, or (`free`: nothing keeps the day) known. A process that dies after any of these leaves
-    work that the next one goes on with.
+    """The progress that is now durable, or known (`free`: nothing keeps the day). A process that dies after any of
+    these leaves work that the next one goes on with.
     """
 
     BEGUN = "begun"

@@ -29,7 +29,7 @@ from runwire.settings import Settings, nats_servers
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _FAILURES: Final = (NatsError, OSError, TimeoutError, AssertionError)
-"""What the client raises; AssertionError when its connection is closed under it."""
+"""Errors of the NATS client; AssertionError when its connection is closed under it."""
 _RETRY_FIRST_S: Final = 0.05
 _RETRY_MAX_S: Final = 1.0
 _PENDING_MESSAGES: Final = 4096
@@ -42,7 +42,7 @@ _log = get_logger()
 
 @dataclass(frozen=True, slots=True)
 class NatsOptions:
-    """Where the servers are and how to be let in. `credentials` is a `.creds` file; the rest is PEM files."""
+    """Addresses of the servers, and credentials for them. `credentials` is a `.creds` file; the rest is PEM files."""
 
     servers: tuple[str, ...]
     credentials: Path | None = None
@@ -54,7 +54,7 @@ class NatsOptions:
 
     @classmethod
     def of(cls, settings: Settings) -> NatsOptions:
-        """What the settings say; `bus` must be NATS's."""
+        """The options that the settings give; `bus` must be NATS's."""
         return cls(
             nats_servers(settings.bus or ""),
             credentials=settings.nats_credentials,
@@ -225,8 +225,8 @@ class NatsBusWriter:
 class NatsBusReader:
     """Routes messages to subscribers. Run its `link`; messages may be lost while that reconnects.
 
-    Inside `subscribe` the server knows of it, if it is there; if not, it will when it is back. What waits for one
-    subscriber is bounded: what is too much is dropped, as if it had been lost on the way.
+    Inside `subscribe` the server knows of it, if it is there; if not, it will when it is back. The queue of one
+    subscriber is bounded. Further messages are dropped, as if the network had lost them.
     """
 
     def __init__(

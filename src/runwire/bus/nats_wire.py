@@ -11,7 +11,7 @@ from runwire.model.event import EventType, Fn, NodeName, StoredEvent
 from runwire.model.run import checked_run_id
 
 PREFIX: Final = "runwire.v1"
-"""What every subject begins with: a user of the NATS server needs leave for `runwire.v1.>` and nothing else."""
+"""The prefix of every subject. The NATS user needs permission for `runwire.v1.>` and nothing else."""
 
 _Seq = Annotated[int, msgspec.Meta(ge=1)]
 _Event: TypeAlias = tuple[_Seq, int, EventType, NodeName | None, Fn | None]

@@ -1,4 +1,4 @@
-"""Who wants to hear of which run, within one process."""
+"""The subscribers of each run within one process."""
 
 from __future__ import annotations
 

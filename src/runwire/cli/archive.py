@@ -33,14 +33,14 @@ DUE_SHOWN_MAX: Final = 1_000_000
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(help="Where the embedded PostgreSQL keeps its data.", rich_help_panel="Database and archive"),
+    typer.Option(help="Data directory of the embedded PostgreSQL.", rich_help_panel="Database and archive"),
 ]
 ArchiveUrl = Annotated[
     str | None,
     typer.Option(
         "--archive",
         metavar="URL",
-        help="Where the archive is; else RUNWIRE_ARCHIVE_URL.",
+        help="URL of the archive; default RUNWIRE_ARCHIVE_URL.",
         rich_help_panel="Database and archive",
     ),
 ]
@@ -62,16 +62,18 @@ def _group() -> None:
 )
 def run(
     *,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be archived.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would be archived.")] = False,
     after_days: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Runs over for so many days; else as set, 30."),
+        typer.Option(
+            min=1, metavar="N", help="Archive runs that ended N days ago or earlier; default: the setting, 30."
+        ),
     ] = None,
     as_json: Json = False,
     archive: ArchiveUrl = None,
     data_dir: DataDir = None,
 ) -> int:
-    """Archive what is due, at full speed, as the role archiver does by and by.
+    """Archive all runs that are due, at full speed. The role archiver does the same at intervals.
 
     It may be stopped, or killed, at any moment: the next one goes on from there.
     """
@@ -82,7 +84,9 @@ def run(
 
         days = after_days or here.settings.archive_after_days
         if not days:
-            raise ConfigurationError(("RUNWIRE_ARCHIVE_AFTER_DAYS is 0, so nothing is archived: or say --after-days",))
+            raise ConfigurationError(
+                ("RUNWIRE_ARCHIVE_AFTER_DAYS is 0, so no run is archived; set it or pass --after-days",)
+            )
         if dry_run:
             return await _show_due(here, after_days=days, as_json=as_json)
         began = monotonic()
@@ -108,7 +112,7 @@ def run(
 @app.command(epilog=examples("runwire archive verify", "runwire archive verify --day 2026-10-21"))
 def verify(
     *,
-    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="One batch; all when left out.")] = None,
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="The batch to verify; default all.")] = None,
     day: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Only batches of this day.")] = None,
     as_json: Json = False,
     archive: ArchiveUrl = None,
@@ -156,11 +160,11 @@ def verify(
 )
 def restore(
     *,
-    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="The batch to put back.")] = None,
-    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Or only this run.")] = None,
-    day: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Or all batches of this day.")] = None,
-    keep_days: Annotated[int, typer.Option(min=1, help="Days until the rows are dropped again.")] = 7,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; say what would be restored.")] = False,
+    batch: Annotated[str | None, typer.Argument(metavar="BATCH", help="The batch to restore.")] = None,
+    run_id: Annotated[str | None, typer.Option("--run", metavar="ID", help="Restore only this run.")] = None,
+    day: Annotated[str | None, typer.Option(metavar="YYYY-MM-DD", help="Restore all batches of this day.")] = None,
+    keep_days: Annotated[int, typer.Option(min=1, help="Days until the restored rows are dropped again.")] = 7,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Change nothing; print what would be restored.")] = False,
     as_json: Json = False,
     archive: ArchiveUrl = None,
     data_dir: DataDir = None,
@@ -170,7 +174,7 @@ def restore(
     Reading does not need it: archived runs are served as they are.
     """
     if sum(given is not None for given in (batch, run_id, day)) != 1:
-        raise InvalidRequest("say what to restore: a BATCH, or --run, or --day")
+        raise InvalidRequest("nothing to restore: pass a BATCH, --run or --day")
 
     async def work(here: _Here) -> int:
         from runwire.archive.restoring import is_restorable
@@ -213,7 +217,7 @@ def list_(
     as_json: Json = False,
     data_dir: DataDir = None,
 ) -> int:
-    """List batches: how far each has come, and what it holds."""
+    """List batches with their stage and contents."""
 
     async def work(here: _Here) -> int:
         from rich.table import Table
@@ -365,7 +369,7 @@ def _told(batch: Batch) -> dict[str, Any]:
 
 
 def _bars(*, quiet: bool) -> Progress:
-    """Progress on stderr, where somebody watches; they are gone when it is done."""
+    """Progress bars on stderr, if it is a terminal. They disappear at the end."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from runwire.cli.output import console
@@ -379,7 +383,7 @@ def _watcher(bars: Progress) -> Watcher:
     from runwire.archive.watching import Watcher as Base
 
     class Drawn(Base):
-        """A bar for what is being done."""
+        """A bar for the current work."""
 
         def __init__(self) -> None:
             self._task: Any = None

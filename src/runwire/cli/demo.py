@@ -1,4 +1,4 @@
-"""`runwire demo`: the whole pipeline on this machine, exploring a web site, and what came of it."""
+"""`runwire demo`: runs the whole pipeline on this machine to explore a web site, and prints the result."""
 
 from __future__ import annotations
 
@@ -29,13 +29,11 @@ EPILOG: Final = (
 def demo(
     *,
     site: Annotated[str | None, typer.Option(metavar="URL", help="The site to explore; stays on its origin.")] = None,
-    keep: Annotated[bool, typer.Option("--keep", help="Leave the service up afterwards, until Ctrl-C.")] = False,
-    data_dir: Annotated[
-        Path | None, typer.Option(help=r"Where to keep the data. \[default: a folder for demos]")
-    ] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Keep the service running afterwards, until Ctrl-C.")] = False,
+    data_dir: Annotated[Path | None, typer.Option(help=r"Data directory. \[default: a folder for demos]")] = None,
     as_json: Json = False,
 ) -> int:
-    """See it work: explore a site, watch the events arrive, get the map and the lag."""
+    """Explore a web site, watch the events arrive, and print the site map and the lag."""
     from runwire.cli.demo_settings import demo_folder, demo_settings
     from runwire.cli.serve import fast_loop
     from runwire.telemetry.logs import configure_logging
@@ -52,7 +50,7 @@ def demo(
 
 
 class PortTaken(Exception):  # named by what happened
-    """A port that was free a moment ago is not any more."""
+    """A port was taken between the check and its use."""
 
 
 async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bool) -> int:
@@ -100,7 +98,7 @@ async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bo
 
 
 async def _watched(client: Client, run: StartedRun, *, as_json: bool) -> int:
-    """Follows the run and prints what came of it."""
+    """Follows the run and prints its result."""
     from runwire import clock
     from runwire.agents.explore import summary
     from runwire.cli.follow import follow
@@ -139,6 +137,6 @@ def _state(stream: RunStream) -> str:
 
 
 def _quantile(values: list[float], share: float) -> float:
-    """The nearest-rank quantile; 0 of nothing."""
+    """The nearest-rank quantile; 0 for no values."""
     ordered = sorted(values)
     return round(ordered[min(int(share * len(ordered)), len(ordered) - 1)], 1) if ordered else 0.0

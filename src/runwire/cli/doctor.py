@@ -1,4 +1,4 @@
-"""`runwire doctor`: is everything in place, and if not, what to do."""
+"""`runwire doctor`: checks an installation and says how to mend it."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ EPILOG: Final = (
 
 def doctor(
     *,
-    url: Annotated[str | None, typer.Argument(help="A service to look at, as its users reach it.")] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
+    url: Annotated[str | None, typer.Argument(help="URL of a service to check, as its users reach it.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory of the embedded PostgreSQL.")] = None,
     as_json: Json = False,
     token: Token = None,
 ) -> int:
-    """Check this installation, the database and the way to a service; 1 if a check fails."""
+    """Check this installation, the database and the path to a service. Exit with 1 if a check fails."""
     from runwire.settings import load_settings
 
     settings = load_settings(data_dir=data_dir)

@@ -20,7 +20,7 @@ from runwire.errors import (
 
 
 class ExitCode(IntEnum):
-    """What a command ends with; public API."""
+    """Exit codes of commands; public API."""
 
     OK = 0
     FAILED = 1
@@ -53,7 +53,7 @@ def exit_code_of(error: RunwireError) -> ExitCode:
 
 
 def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
-    """What to print: one line, and for settings one for each that is wrong."""
+    """The text to print: one line, or for settings one line per mistake."""
     if isinstance(error, ConfigurationError):
         return error.problems
     if isinstance(error, OSError):
@@ -69,7 +69,7 @@ def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
 
 
 def defect(error: Exception) -> str:
-    """One sentence for an error that no command foresaw: its type and its place, never its text, which may quote."""
+    """One sentence for an unexpected error: its type and place, never its text, which may quote a secret."""
     at = error.__traceback__
     place = "nowhere"
     while at is not None:

@@ -33,19 +33,20 @@ def create(
     *,
     scope: Annotated[
         list[str],
-        typer.Option(help="What it may do: runs:start, runs:read, ...; may be repeated.", show_default=False),
+        typer.Option(help="A scope of the key: runs:start, runs:read, ...; may be repeated.", show_default=False),
     ],
-    tenant: Annotated[str, typer.Option(help="Whose runs it sees.")] = "default",
-    name: Annotated[str, typer.Option(help="What it is for; one word.")] = "",
+    tenant: Annotated[str, typer.Option(help="The tenant whose runs the key can see.")] = "default",
+    name: Annotated[str, typer.Option(help="A name for the key; one word.")] = "",
     expires_days: Annotated[
-        int | None, typer.Option(min=1, max=36_500, help="Days until it expires; never when left out.")
+        int | None, typer.Option(min=1, max=36_500, help="Days until the key expires; default never.")
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(metavar="FILE", help=r"A RUNWIRE_KEYS_FILE to add its line to. \[default: print it]")
+        Path | None,
+        typer.Option(metavar="FILE", help=r"Append the key's line to this RUNWIRE_KEYS_FILE. \[default: print it]"),
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Make an API key. The key is printed this once; the service is given the line, which holds a hash of it."""
+    """Make an API key. The key is printed only once. Give the service the line, which holds the key's hash."""
     from runwire import clock
     from runwire.cli.output import print_json, say
     from runwire.server.auth.keys import new_key

@@ -24,17 +24,19 @@ EPILOG: Final = examples(
 def migrate(
     *,
     check: Annotated[
-        bool, typer.Option("--check", help="Change nothing; exit with 1 if something is pending.")
+        bool, typer.Option("--check", help="Change nothing; exit with 1 if a migration is pending.")
     ] = False,
     days: Annotated[
         int | None,
-        typer.Option(min=0, max=90, metavar="N", help="Make the event partitions of so many days ahead, too."),
+        typer.Option(min=0, max=90, metavar="N", help="Also create the event partitions of the next N days."),
     ] = None,
     serve_as: Annotated[
         str | None,
-        typer.Option(metavar="ROLE", help="Let this PostgreSQL role serve, without any right to change the schema."),
+        typer.Option(
+            metavar="ROLE", help="Grant this PostgreSQL role all that serving needs, but no change of the schema."
+        ),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory of the embedded PostgreSQL.")] = None,
     as_json: Json = False,
 ) -> int:
     """Apply the migrations the database lacks."""

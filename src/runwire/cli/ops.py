@@ -33,10 +33,12 @@ def render(
     root: Annotated[
         Path, typer.Option(metavar="DIR", help="The source tree: it holds alerts/thresholds.yaml.")
     ] = Path(),
-    check: Annotated[bool, typer.Option("--check", help="Write nothing; 1 if anything would change.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; exit with 1 if a file would change.")] = False,
     scale: Annotated[float, typer.Option(min=1.0, metavar="N", help="Divide every duration by N, for drills.")] = 1.0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Render elsewhere, without the runbook.")] = None,
-    webhook: Annotated[str | None, typer.Option(metavar="URL", help="Where Alertmanager sends its messages.")] = None,
+    webhook: Annotated[
+        str | None, typer.Option(metavar="URL", help="URL to which Alertmanager sends its messages.")
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Render alerts/*.yaml, dashboards/*.json and the runbook's tables."""

@@ -8,14 +8,14 @@ import typer
 
 Url = Annotated[
     str,
-    typer.Option("--url", envvar="RUNWIRE_URL", help="Where the service is.", rich_help_panel="Service"),
+    typer.Option("--url", envvar="RUNWIRE_URL", help="URL of the service.", rich_help_panel="Service"),
 ]
 Token = Annotated[
     str | None,
     typer.Option(
         "--token",
         envvar="RUNWIRE_TOKEN",
-        help="Token or API key, if the service asks for one.",
+        help="Token or API key, if the service requires one.",
         rich_help_panel="Service",
     ),
 ]

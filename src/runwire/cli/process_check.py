@@ -1,4 +1,4 @@
-"""What a process of this installation would have: its compiled parts, and how many descriptors."""
+"""Checks of a process of this installation: its compiled parts, and its limit of descriptors."""
 
 from __future__ import annotations
 

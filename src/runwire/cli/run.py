@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 RETRY_S: Final = 2.0
-"""How long a command tries to reach the service: somebody is waiting."""
+"""Seconds for which a command tries to reach the service. It is short, because a person is waiting."""
 
 _STATES: Final = ", ".join(state.value for state in RunState)
 
@@ -40,15 +40,19 @@ def start(
     agent: Annotated[str, typer.Argument(help="The agent to run.")] = "golden",
     input_: Annotated[
         str | None,
-        typer.Option("--input", metavar="JSON|@FILE", help="Its input: a JSON object, or @ and a file (@- is stdin)."),
+        typer.Option(
+            "--input", metavar="JSON|@FILE", help="The run's input: a JSON object, or @ and a file (@- is stdin)."
+        ),
     ] = None,
     run_id: Annotated[
-        str | None, typer.Option("--id", metavar="ID", help="The run's id; a UUIDv7 when left out.")
+        str | None, typer.Option("--id", metavar="ID", help="The run's id; default a new UUIDv7.")
     ] = None,
     idempotency_key: Annotated[
-        str | None, typer.Option("--idempotency-key", metavar="KEY", help="Starts once however often this is repeated.")
+        str | None, typer.Option("--idempotency-key", metavar="KEY", help="Repeated starts with this key are one run.")
     ] = None,
-    follow: Annotated[bool, typer.Option("--follow", "-f", help="Follow it to its end; 1 if it fails.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Follow the run to its end; exit with 1 if it fails.")
+    ] = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -81,7 +85,7 @@ def list_(
     *,
     state: Annotated[RunState | None, typer.Option(help=f"Only runs in this state: {_STATES}.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="At most so many, the newest.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Most runs to list, newest first.")] = 20,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
@@ -107,7 +111,7 @@ def list_(
 
 @app.command(epilog=examples("runwire run show 0197a5c2-...", "runwire run show 0197a5c2-... --json"))
 def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
-    """Show a run: its state, how far its log is, how far it is published."""
+    """Show a run: its state, and its last stored and last published seq."""
 
     async def work(client: Client) -> int:
         _print_view(await client.run(run_id), as_json=as_json)
@@ -118,7 +122,7 @@ def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token:
 
 @app.command(epilog=examples("runwire run diagnose 0197a5c2-...", "runwire run diagnose 0197a5c2-... --json"))
 def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
-    """Say where a run is stuck and what to do; 1 if it is stuck, 0 if the pipeline has done its part."""
+    """Show where a run is stuck and what to do. Exit with 1 if it is stuck, 0 if the pipeline has done its part."""
 
     async def work(client: Client) -> int:
         found = await client.diagnosis(run_id)
@@ -143,12 +147,12 @@ def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, toke
 def signal(
     *,
     run_id: RunId,
-    name: Annotated[str, typer.Argument(help="What the run waits for.", show_default=False)],
+    name: Annotated[str, typer.Argument(help="The signal's name, as the waiting node gave it.", show_default=False)],
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> int:
-    """Let a waiting run go on. A signal that comes before its run waits is kept."""
+    """Send a signal to a waiting run. A signal that comes before its run waits is kept."""
 
     async def work(client: Client) -> int:
         _print_view(await client.signal(run_id, name), as_json=as_json)
@@ -193,13 +197,15 @@ def tail(
 def replay(
     *,
     run_id: RunId,
-    speed: Annotated[str, typer.Option(metavar="N|max", help="So many times faster; max sends all at once.")] = "1",
+    speed: Annotated[
+        str, typer.Option(metavar="N|max", help="Replay N times faster; max sends all events at once.")
+    ] = "1",
     from_seq: Annotated[int, typer.Option(min=0, metavar="N", help="Only events after this seq.")] = 0,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> int:
-    """Watch a run that is over once more, in its own time; archived runs, too."""
+    """Replay a run that has ended, at its original speed. Archived runs, too."""
     times = _speed(speed)
 
     async def work(client: Client) -> int:

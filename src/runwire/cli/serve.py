@@ -46,16 +46,16 @@ def serve(
         int | None,
         typer.Option(help=r"Port of health and metrics; 0 takes a free one. \[default: 9464]"),
     ] = None,
-    data_dir: Annotated[Path | None, typer.Option(help="Where the embedded PostgreSQL keeps its data.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Data directory of the embedded PostgreSQL.")] = None,
     role: Annotated[
         list[str] | None,
         typer.Option(help=r"api, worker, publisher, observer, archiver; repeatable. \[default: all]"),
     ] = None,
     processes: Annotated[
-        int | None, typer.Option(help=r"Processes on the API port, one per core to use. \[default: 1]")
+        int | None, typer.Option(help=r"Processes that share the API port; one per core. \[default: 1]")
     ] = None,
     agents: Annotated[
-        list[str] | None, typer.Option(metavar="MODULE:OBJECT", help="An agent of yours; may be repeated.")
+        list[str] | None, typer.Option(metavar="MODULE:OBJECT", help="A further agent; may be repeated.")
     ] = None,
 ) -> int:
     """Run the service: API, workers and publisher in one process, or some of them."""
@@ -124,10 +124,10 @@ async def _serve(settings: Settings) -> int:
 
 
 def spare_garbage_collector() -> None:
-    """What this process has loaded stays for good, so the collector of cycles need not look at it again.
+    """Takes all loaded modules out of the garbage collector's work, because they stay for good.
 
-    A full collection stops everything, for 50 ms after the start and for longer with every stream. What is left to it
-    are cycles that outlived two younger collections, and those are few: they wait until there are many.
+    A full collection stops everything, for 50 ms after the start and for longer with every stream. Only cycles that
+    outlive two younger collections remain; they are few, so the collector waits until there are many.
     """
     gc.collect()
     gc.freeze()

@@ -29,7 +29,9 @@ _log = get_logger()
 def run_service(
     service: Coroutine[Any, Any, int], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
 ) -> int:
-    """What the service returns or raises. Ends the process by itself where something of its agents will not end."""
+    """Runs the service and returns or raises its result. Ends the process itself when a part of its agents does not
+    end.
+    """
     loop = loop_factory() if loop_factory is not None else asyncio.new_event_loop()
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(threads)

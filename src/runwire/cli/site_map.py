@@ -1,4 +1,4 @@
-"""What an exploration found, for the terminal: the pages as a tree by clicks from the start, and what is broken."""
+"""Prints the result of an exploration: the pages as a tree by clicks from the start, and the broken links."""
 
 from __future__ import annotations
 

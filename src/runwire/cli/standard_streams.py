@@ -24,7 +24,7 @@ def open_standard_descriptors() -> None:
         if getattr(sys, name) is None:
             setattr(sys, name, open(descriptor, "w" if descriptor else "r", encoding="utf-8", closefd=False))  # noqa: SIM115  # for good
         elif name != "stdin":
-            # Whatever the locale can show: the rest is escaped, and never an error.
+            # Escapes characters that the locale cannot show, instead of raising an error.
             getattr(sys, name).reconfigure(errors="backslashreplace")
 
 

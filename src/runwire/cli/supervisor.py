@@ -23,9 +23,9 @@ from runwire.telemetry.logs import LogEvent, get_logger
 _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_MAX_S: Final = 30.0
 STEADY_S: Final = 60.0
-"""Who has run for so long and ends is started again at once, as if it had never failed."""
+"""A process that ran for so many seconds before it ended restarts at once, as if it had never failed."""
 GRACE_S: Final = 15.0
-"""Beyond the drain, before a process that does not end is killed."""
+"""Seconds after the drain until a process that does not end is killed."""
 
 _log = get_logger()
 
@@ -43,7 +43,7 @@ async def supervise(settings: Settings) -> int:
 
 
 class Supervisor:
-    """Serves nothing itself: it starts, restarts and stops those that do. Their lines go where its own go."""
+    """Starts, restarts and stops the serving processes, and serves nothing itself. They share its output streams."""
 
     def __init__(self, settings: Settings, *, dsn: str, port: int) -> None:
         self._settings = settings
@@ -93,7 +93,7 @@ class Supervisor:
             await set_within(self._stopping, again_in_s)
 
     async def _lived(self, place: int) -> int:
-        """From start to end: its exit code, negative for a signal."""
+        """Runs one process to its end and returns its exit code, negative for a signal."""
         with Ear() as ear:
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "runwire", "serve"),
@@ -126,7 +126,9 @@ class Supervisor:
         _log.error(LogEvent.PROCESS_DEAF, process=place, silent_s=round(silent_s, 1), replaced=self._replaced[place])
 
     def _environment(self, place: int) -> Mapping[str, str]:
-        """What the process is told: every setting as it is here, but what each must have for itself."""
+        """The environment of a child process: the settings of this one, except those that each process must have for
+        itself.
+        """
         settings = self._settings
         own = {
             "PROCESSES": "1",

@@ -18,7 +18,7 @@ from runwire.errors import DatabaseUnavailable
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 ISOLATION: Final = "read_committed"
-"""What our statements are written for, whatever the server, the database or the role has as its default."""
+"""Session settings that our statements rely on. They override defaults of the server, the database and the role."""
 BASE_SETTINGS: Final[Mapping[str, str]] = {"jit": "off", "timezone": "UTC"}
 SESSION_SETTINGS: Final[Mapping[str, str]] = {**BASE_SETTINGS, "default_transaction_isolation": "read committed"}
 
@@ -60,7 +60,7 @@ class Door:
         return connection
 
     def failed(self, error: DatabaseUnavailable) -> None:
-        """This connection is wanted, and cannot be had."""
+        """Another connection takes precedence here."""
         if self.troubles.begin(Duty.CONNECT, str(error), about=self.name):
             _log.warning(
                 "database_unavailable",

@@ -51,7 +51,7 @@ class Database:
         self.dsn = direct_dsn or dsn
         """Of PostgreSQL itself, for who listens or needs a session."""
         self.troubles = Troubles() if troubles is None else troubles
-        """What cannot be done because of this database."""
+        """The troubles of this database, for readiness and metrics."""
         self._through_pooler = direct_dsn is not None
         self._timeout_s = timeout_s
         self._on_wait = on_wait
@@ -105,7 +105,8 @@ class Database:
         await self._to_its_end(await self._acquired(), lambda connection: connection.executemany(sql, rows))
 
     async def in_transaction(self, work: Callable[[Transaction], Awaitable[T]]) -> T:
-        """What the work returns, committed; like a single statement it goes on to its end though the caller leaves.
+        """Returns the result of the work, committed. Like a single statement, it runs to its end even if the caller
+        leaves.
 
         For a few short statements. Work that waits for anything else is for `transaction`, which ends with its block.
         """
@@ -182,7 +183,9 @@ class Database:
             self._release(connection)
 
     async def _prepare(self, connection: Connection) -> None:
-        """What a connection of our own is opened with, a transaction of a pooler's begins with."""
+        """Begins each transaction of a pooler's connection with the session settings that our own connections open
+        with.
+        """
         if self._through_pooler:
             with translated:
                 await connection.execute(_SET_LOCAL)

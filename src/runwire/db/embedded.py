@@ -57,7 +57,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
     "log_rotation_age": "1d",
     "log_rotation_size": "0",
     "log_timezone": "UTC",
-    # What users stored stays out of the log: no row values, parameters or statement texts.
+    # The log gets no stored content: no row values, parameters or statement texts.
     "log_error_verbosity": "terse",
     "log_min_error_statement": "panic",
     "log_parameter_max_length": "0",
@@ -85,7 +85,7 @@ class EmbeddedOptions:
 
 
 class EmbeddedPostgres:
-    """The server of one data directory: started, or found running and shared. Whoever started it stops it.
+    """The server of one data directory: started, or found running and shared. The process that started it stops it.
 
     Should the server end by itself, or because whoever owns it has ended, it is started again, at the same DSN: by its
     owner, or by one of those who share it, who owns it then.
@@ -358,7 +358,7 @@ class EmbeddedPostgres:
 
 
 def _lines(file: Path, *, after: int) -> list[str]:
-    """What was written behind so many bytes; all of it, when the file was begun anew."""
+    """The text after so many bytes of the file; all of it when the file was started again."""
     content = file.read_bytes()
     new = content[after:] if len(content) >= after else content
     return [line for line in new.decode(errors="replace").splitlines() if line]

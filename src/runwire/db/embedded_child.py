@@ -1,4 +1,4 @@
-"""What a PostgreSQL program runs through on its way to `exec`: a script of its own, run as `python -I -S`.
+"""The script that prepares a child process and then runs a PostgreSQL program by `exec`. It runs as `python -I -S`.
 
 It gives up root and ties the program's life to its parent's. Doing this here, after an ordinary spawn, and
 not in a `preexec_fn`, keeps Python code from running between fork and exec of a process that has threads.

@@ -1,4 +1,4 @@
-"""Who may start the server of a data directory, and what `postmaster.pid` says of the one that runs or ran."""
+"""The lock for starting the server of a data directory, and the contents of its `postmaster.pid`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ POLL_S = 0.005
 
 @dataclass(frozen=True, slots=True)
 class LockFile:
-    """What a postmaster says of itself in `postmaster.pid`; it writes the later lines as it starts."""
+    """The contents of `postmaster.pid`. A postmaster writes the later lines while it starts."""
 
     pid: int
     socket_dir: str = ""

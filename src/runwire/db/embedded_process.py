@@ -25,7 +25,7 @@ CAP_SETPCAP = 8
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Whom the server runs as. `capability` lets that user pass through folders only root may enter."""
+    """The user that the server runs as. `capability` lets that user pass through folders only root may enter."""
 
     uid: int = embedded_child.NO_USER
     gid: int = embedded_child.NO_USER
@@ -86,7 +86,7 @@ class Child:
     """A running program that gets SIGINT when this process dies, however it dies (on Linux)."""
 
     def __init__(self, command: Sequence[str | Path], *, identity: Identity, output: Path) -> None:
-        """Returns once the process exists. What it prints goes to the file `output`."""
+        """Returns once the process exists. The file `output` gets all that it prints."""
         self._started: Future[subprocess.Popen[bytes]] = Future()
         self._exited: Future[int] = Future()
         # From here no waiter's cancellation can cancel it for the others.

@@ -1,4 +1,4 @@
-"""What the owner of the tables does for a role that serves without being one: grants, and the days of the log."""
+"""Work of the tables' owner for a serving role that does not own them: grants, and the days of the log."""
 
 from __future__ import annotations
 

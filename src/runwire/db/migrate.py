@@ -193,7 +193,7 @@ async def _applied(connection: Connection) -> dict[str, _Applied]:
 
 
 def _plan(applied: dict[str, _Applied]) -> tuple[Migration, ...]:
-    """What is left to do, begun ones among it."""
+    """The migrations that are left, including those that have begun."""
     shipped = migrations()
     known = {migration.name: migration.sha256 for migration in shipped}
     newest = shipped[-1].name[:4]

@@ -64,7 +64,9 @@ class Pool:
         return len(self._lent)
 
     async def acquire(self) -> Connection:
-        """A connection, to be released. Raises DatabaseUnavailable: none can be had, or none came in time."""
+        """A connection, to be released. Raises DatabaseUnavailable when none can be opened, or none became free in
+        time.
+        """
         if self._closed:
             raise DatabaseUnavailable("the pool is closed")
         while self._idle:
@@ -171,7 +173,7 @@ class Pool:
         return monotonic() < self._room_until
 
     def _grow(self) -> None:
-        """Opens as many connections as are waited for and may be had."""
+        """Opens a connection for each waiter, up to the limit."""
         if self._closed:
             return
         there = len(self._lent) + len(self._idle) + len(self._opening)

@@ -8,7 +8,8 @@ _INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 
 def forbidden(error: BaseException) -> str | None:
-    """What the server says is forbidden, of an error of its own or one of ours that it caused; None of all others.
+    """The privilege that the server says is missing, from its own error or from one of ours that it caused; None of all
+    others.
 
     It names tables, schemas and functions, and nothing that was stored.
     """

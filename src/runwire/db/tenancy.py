@@ -1,8 +1,8 @@
 """Statements on behalf of one tenant: PostgreSQL's row-level security shows them that tenant's rows, and no others.
 
 Each runs in a transaction that takes the role `runwire_tenant`, which owns nothing and may do little, and says whose
-rows it means. What is internal (appending, publishing, walking, watching) runs as the owner of the tables, whom
-policies leave alone: one batch of it has runs of many tenants.
+rows it means. Internal work (appending, publishing, walking, watching) runs as the owner of the tables, to whom
+policies do not apply: one of its batches has runs of many tenants.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ The search path is spelled out first: a schema found as "$user" would be another
 
 
 class Statements(Protocol):
-    """What runs statements: the database itself, or a tenant's view of it."""
+    """Runs statements: the database itself, or a tenant's view of it."""
 
     async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]: ...
     async def fetchrow(self, sql: str, *args: object) -> Row | None: ...
@@ -76,7 +76,7 @@ async def check_isolation(database: Database) -> None:
     except DatabaseFailed as error:
         if not forbidden(error):
             raise
-        # Who does not own the tables may not: whether their owner has done it, the next statement says.
+        # Only the owner of the tables may do it. The next statement shows whether the owner has.
     try:
         # Nobody's tenant: whatever is seen by it, tenants would see of each other.
         row = await TenantDatabase(database, tenant="").fetchrow("SELECT count(*) AS seen FROM runs")

@@ -1,8 +1,7 @@
 """Everything that a connection to PostgreSQL can raise, as one of two errors of ours.
 
-The server's class of SQLSTATE decides, not a list of the errors that somebody has seen: classes 22 and 23 are about a
-value, which is its giver's; all others, and whatever the driver or the network raises, pass or are mended, and are
-waited out.
+The server's class of SQLSTATE decides, not a list of known errors. Classes 22 and 23 are about a value, and the caller
+must change it. All others, and every error of the driver or the network, pass or are mended, so callers wait them out.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ LOCK_NOT_AVAILABLE: Final = "55P03"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 _OF_A_VALUE: Final = ("22", "23")
-# What the server says of a statement alone: the session is as good as before. 42501: what may not be done now may not
-# be done by the next connection either.
+# Errors of one statement, after which the session is still usable. 42501 is among them: another connection would lack
+# the privilege, too.
 _OF_A_STATEMENT: Final = ("40", "55", "P0")
 _OF_A_STATEMENT_TOO: Final = frozenset({INSUFFICIENT_PRIVILEGE, "57014"})
 _OF_THE_SERVER: Final = ("08", "25", "28", "3D", "40", "53", "55", "57")

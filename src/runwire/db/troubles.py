@@ -1,4 +1,4 @@
-"""What this process cannot do at the moment: for the log when it begins, for readiness and metrics while it lasts.
+"""The troubles of this process: logged when they begin, shown by readiness and metrics while they last.
 
 A duty is in trouble from its first failure until it went well again. `Attempts` are the steps of one loop: what the
 database did is waited out, so that no loop ends because of it; a defect of ours goes through, to who runs the loop.

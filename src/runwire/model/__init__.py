@@ -1,1 +1,1 @@
-"""What a run, an event and an agent's graph are. Pure: no I/O, no clock."""
+"""The types of runs, events and agents' graphs. Pure: no I/O, no clock."""

@@ -1,4 +1,4 @@
-"""What is wrong with an agent as it was declared: all of it at once, before anything runs."""
+"""Finds every mistake in an agent's declaration at once, before anything runs."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class EventType(StrEnum):
 
 
 class Source(StrEnum):
-    """Who appended an event (`api`, `worker`) or, on the wire, who sent it (`outbox`, `replayer`)."""
+    """The writer of an event (`api`, `worker`) or, on the wire, its sender (`outbox`, `replayer`)."""
 
     API = "api"
     WORKER = "worker"
@@ -118,9 +118,9 @@ class WireEncoder:
 
     def __init__(self, run_id: str, *, source: Source = Source.OUTBOX) -> None:
         self.head = f'{{"runId":"{run_id}","seq":'
-        """What comes before the seq."""
+        """The bytes before the seq."""
         self.tail = f'","v":{VERSION},"source":"{source.value}"'
-        """What comes after the type."""
+        """The bytes after the type."""
 
     def json(self, event: StoredEvent) -> str:
         seq, ts_us, type_, name, fn = event

@@ -1,4 +1,4 @@
-"""What a state is: a class of the agent's author, made from a run's input and kept as JSON between its nodes.
+"""The state of a run: a class of the agent's author, made from the run's input and kept as JSON between nodes.
 
 Dataclasses and msgspec Structs are read and written by msgspec, pydantic's models and dataclasses by pydantic. All of
 them run code of their author, which may raise anything: here it becomes one of two errors with a bounded code.

@@ -94,7 +94,7 @@ def _field_names(of: Any) -> tuple[str, ...] | None:
 
 
 def parts_of(value: Any) -> list[Any]:
-    """What is directly in a container or an object with fields."""
+    """The values directly inside a container or an object with fields."""
     if isinstance(value, dict):
         return [*value, *value.values()]
     if isinstance(value, (list, tuple, set, frozenset)):

@@ -52,7 +52,7 @@ HEALTHY: Final = frozenset({Stage.CLIENT_SIDE, Stage.FAILED, Stage.WAITING})
 
 
 class NextStep(msgspec.Struct, frozen=True, rename="camel"):
-    """What is safe to do next; `command` can be run as it stands, None where there is nothing to run."""
+    """A safe next step; `command` can be run as it stands, None where there is nothing to run."""
 
     text: str
     command: str | None

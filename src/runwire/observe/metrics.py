@@ -1,4 +1,4 @@
-"""What only the observer can tell: it reads it from PostgreSQL."""
+"""Metrics that only the observer has: it reads them from PostgreSQL."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 
 class Invariant(StrEnum):
-    """What is audited on the live database; docs/architecture/flow.md says where each is held."""
+    """Invariants that the observer audits on the live database; docs/architecture/flow.md says where each is held."""
 
     DENSITY = "density"
     SINGLE_TERMINAL = "single_terminal"
@@ -43,7 +43,9 @@ class Age:
         gauge.set_function(self.seconds)
 
     def set(self, age_s: float | None) -> None:
-        """What a look found; None: there is nothing that could have an age, which is shown as 0 and stays so."""
+        """The result of one look at the database; None: there is nothing that could have an age, which is shown as 0
+        and stays so.
+        """
         self._seen = None if age_s is None else (max(age_s, 0.0), monotonic())
 
     def seconds(self) -> float:

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from runwire.ops.thresholds import Rhythm, Thresholds
 
-# A dead publisher mutes others: whoever is told of it second has been told of those first. What it leaves unpublished
-# is told of beside it, and the sooner of the two should not wait for the other.
+# A dead publisher mutes others: whoever is told of it second has been told of those first. The events that it leaves
+# unpublished raise an alert of their own, and neither alert should wait for the other.
 AT_ONCE: Final = ("SequenceGap", "InvariantBroken", "PublisherDown", "OldestEventUnpublished")
 _CAUSED_BY_A_DEAD_PUBLISHER: Final = (
     "PublishLagWarning",

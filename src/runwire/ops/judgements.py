@@ -1,4 +1,6 @@
-"""What the service itself judges by, as a module of it: an installation has no alerts/thresholds.yaml."""
+"""Renders the thresholds that the service itself uses as a module, because an installation has no
+alerts/thresholds.yaml.
+"""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ OBSERVED: Final = "runwire_observer_last_success_timestamp_seconds"
 
 
 def recordings(thresholds: Thresholds) -> Group:
-    """What alerts and dashboards share."""
+    """Expressions that alerts and dashboards share."""
     quantile = thresholds.named("publish_lag").quantile
     rules = [
         Recording(

@@ -22,7 +22,7 @@ RUNBOOK: Final = Path("docs") / "runbooks" / "run-diagnostics.md"
 
 
 class Change(StrEnum):
-    """What is between a file and what would be rendered. `stray`: rendered once, and no longer."""
+    """The difference between a file and its rendering. `stray`: rendered once, and no longer."""
 
     MISSING = "missing"
     DIFFERS = "differs"
@@ -39,7 +39,7 @@ class Drift:
 def render(
     root: Path, *, check: bool = False, scale: float = 1.0, out: Path | None = None, webhook: str | None = None
 ) -> list[Drift]:
-    """What differed, and unless `check` is given no longer does.
+    """Renders the files and returns those that differed. With `check` it writes nothing.
 
     `root` is the source tree. `out` renders elsewhere, without the runbook and what the service judges by. `scale`
     divides all durations; `webhook` gets Alertmanager's messages. Raises ConfigurationError when the thresholds or the

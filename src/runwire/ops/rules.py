@@ -80,5 +80,5 @@ def anchor(alert: str) -> str:
 
 
 def rule_file(groups: tuple[Group, ...], thresholds: Thresholds) -> dict[str, Any]:
-    """What Prometheus reads from a rule file."""
+    """The contents of a Prometheus rule file."""
     return {"groups": [group.document(thresholds) for group in groups]}

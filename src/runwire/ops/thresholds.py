@@ -182,7 +182,9 @@ class Thresholds(Strict, frozen=True):
         return found
 
     def window(self, name: str, severity: Severity) -> str:
-        """What the level is measured over, at scale 1. Raises ConfigurationError when the file does not say."""
+        """The period over which the level is measured, at scale 1. Raises ConfigurationError when the file does not
+        say.
+        """
         window = self.level(name, severity).window
         if window is None:
             raise ConfigurationError((f"{FILE}: {name}.levels.{severity.value} needs a window",))
@@ -241,7 +243,7 @@ def said_seconds(value: float) -> str:
 
 
 def _inconsistent(read: Thresholds) -> Iterator[str]:
-    """What the types cannot say."""
+    """Rules that the types cannot express."""
     named = [*read.thresholds.items(), *read.watching.items(), *read.shown.items()]
     for name, threshold in named:
         yield from (f"{name}: {problem}" for problem in _threshold_problems(threshold))

@@ -95,7 +95,7 @@ def percentiles(histogram: str) -> list[Query]:
 
 
 def means(histogram: str, *, by: str = "") -> str:
-    """What percentiles cannot tell where the edges of the buckets lie far apart, or all is below the first."""
+    """Shows the distribution where percentiles mislead: buckets are wide, or all values lie below the first."""
     return f"{rate(f'{histogram}_sum', by=by)} / ({rate(f'{histogram}_count', by=by)} > 0)"
 
 
@@ -244,7 +244,7 @@ def alerts_table(title: str, about: str, expr: str, *, runbook: str) -> model.Pa
                 },
             )
         )
-        # What an empty table says would be said by empty cells, too.
+        # Empty cells would repeat the message of an empty table.
         .override_by_regexp("job|instance|invariant", [model.DynamicConfigValue("noValue", "-")])
         .override_by_name(
             "severity",
