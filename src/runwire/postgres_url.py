@@ -33,7 +33,7 @@ _NUMBERS: Final = (
     *("tcp_user_timeout", "pool_timeout", "connection_limit", "socket_timeout", "statement_cache_size", "pool_size"),
 )
 _NAMES: Final = ("application_name", "fallback_application_name")
-# What the driver itself takes, or the server as a setting of the session.
+# Parameters that the driver takes, or the server as a setting of the session.
 _PASSED_ON: Final = (
     *("sslpassword", "ssl_min_protocol_version", "ssl_max_protocol_version", "krbsrvname", "passfile"),
     *("options", "search_path", "statement_timeout", "lock_timeout"),
@@ -102,7 +102,9 @@ def _bracketed(host: str) -> str:
 
 
 class _Where:
-    """Who connects, and where to. No host: the driver's defaults, a local socket among them."""
+    """The user, password, database and servers of a URL. Without a host, the driver's defaults hold, such as a
+    socket.
+    """
 
     def __init__(self) -> None:
         self.user = self.password = self.database = ""
@@ -115,7 +117,7 @@ class _Where:
         self.ports.append(_port(port))
 
     def take(self, parameters: dict[str, str]) -> None:
-        """What parameters say of it, out of them: hosts and ports as lists; a port alone is the default host's."""
+        """Takes its values out of `parameters`: hosts and ports as lists. A port alone belongs to the default host."""
         self.user = self.user or parameters.pop("user", "")
         self.password = self.password or parameters.pop("password", "")
         self.database = self.database or parameters.pop("dbname", "") or parameters.pop("database", "")
@@ -237,7 +239,7 @@ class _Asked:
 
 _Kept = Iterable[tuple[str, str]]
 _Rule = Callable[[str, str, _Asked], _Kept]
-"""What is kept of a parameter for the driver. Raises UrlRefused for one that it cannot honour."""
+"""Returns the parts of a parameter that the driver gets. Raises UrlRefused for one that it cannot honour."""
 
 
 def _number(name: str, value: str, _asked: _Asked) -> _Kept:
@@ -274,7 +276,7 @@ def _file(name: str, value: str, _asked: _Asked) -> _Kept:
 
 
 def _channel_binding(name: str, value: str, asked: _Asked) -> _Kept:
-    """What it is for, that nobody sits in between, a certificate that is verified proves as well."""
+    """Accepts `require` when the certificate is verified, which also proves that nobody sits in between."""
     verified = asked.parameters.get("sslmode") == "verify-full" or asked.trusts_system
     return () if value.lower() == "require" and verified else _harmless(name, value, asked)
 

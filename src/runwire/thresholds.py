@@ -1,4 +1,4 @@
-"""What the service judges by, in seconds: from alerts/thresholds.yaml, by `runwire ops render`."""
+"""Thresholds of the service, in seconds: from alerts/thresholds.yaml, by `runwire ops render`."""
 
 from typing import Final
 

@@ -1,5 +1,5 @@
 -- name: append
--- All or nothing per run: a row that is not returned was refused and left no trace; the others are unaffected by it.
+-- All or nothing per run. A row that is not returned was refused and left no trace. It does not affect the others.
 -- seq is minted under the run's row lock, so it is dense, and a rollback leaves no gap.
 -- (`= ANY(ARRAY[..])` keeps the look-up of runs an index look-up per request, whatever the planner thinks of sizes.)
 WITH request AS (
@@ -20,7 +20,7 @@ WITH request AS (
                            ELSE runs.finished_at END,
         lease_owner = CASE WHEN r.state IS NULL OR r.state = 'started' THEN runs.lease_owner END,
         lease_until = CASE WHEN r.state IS NOT NULL AND r.state <> 'started' THEN NULL
-                           -- Who appends in place of a lost orchestrator has a lease of its own, and keeps it.
+                           -- A process that appends in place of a lost orchestrator keeps its own lease.
                            WHEN r.source = 'api' AND runs.lease_until < now() + runs.lease_s * 0.9 * interval '1 second'
                                THEN now() + runs.lease_s * interval '1 second'
                            ELSE runs.lease_until END

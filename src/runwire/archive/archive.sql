@@ -119,7 +119,7 @@ RETURNING batch_id
 SELECT (now() AT TIME ZONE 'UTC')::date
 
 -- name: due
--- What would be archived: runs and events by day, up to a limit of runs.
+-- Runs and events that are due for the archive, by day, up to a limit of runs.
 SELECT run_day, count(*) AS runs, sum(last_seq)::bigint AS events
 FROM (SELECT r.run_day, r.last_seq
       FROM runs AS r
@@ -141,7 +141,7 @@ HAVING bool_or(state IN ('verified', 'dropped')) AND coalesce(max(keep_until) < 
 ORDER BY run_day
 
 -- name: kept
--- What keeps a day, as its dropping and shrinking find it under their locks: a hint, until then.
+-- The runs that keep a day: a hint, which dropping and shrinking check again under their locks.
 SELECT run_id, sum(events)::bigint AS events, max(archived) AS archived FROM kept_events($1) GROUP BY run_id
 
 -- name: hot_archived

@@ -1,5 +1,5 @@
 -- name: holder
--- Who has held a lock on a table of ours for longest: whom a migration waits for.
+-- The session that has held a lock on one of our tables for longest. A migration waits for it.
 SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename::text) AS name, coalesce(a.state, 'unknown') AS state,
        extract(epoch FROM now() - a.xact_start)::int AS age_s
 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
@@ -9,14 +9,14 @@ WHERE l.locktype = 'relation' AND l.granted AND a.datname = current_database()
 ORDER BY a.xact_start LIMIT 1
 
 -- name: migrator
--- Whose session migrates this database.
+-- The session that migrates this database.
 SELECT a.pid, coalesce(nullif(a.application_name, ''), a.usename::text) AS name
 FROM pg_locks AS l JOIN pg_stat_activity AS a USING (pid)
 WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1 AND a.datname = current_database()
   AND ((l.classid::bigint << 32) | l.objid::bigint) = $1
 
 -- name: applied
--- What was applied; by way of JSON, since the newest column may not be there yet.
+-- The applied migrations; by way of JSON, since the newest column may not exist yet.
 SELECT name, sha256, serves, coalesce((to_jsonb(m) ->> 'indexes_missing')::boolean, false) AS indexes_missing
 FROM runwire_migrations AS m
 

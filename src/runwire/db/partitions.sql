@@ -5,7 +5,7 @@ SELECT ensure_event_partitions($1)
 SELECT make_event_partition($1)
 
 -- name: shrink
--- What stays is looked for under the lock: nothing that is written meanwhile is lost.
+-- Looks for the rows that stay under the lock, so that no concurrent write is lost.
 SELECT shrink_event_day($1, $2)
 
 -- name: drop

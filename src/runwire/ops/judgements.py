@@ -13,7 +13,7 @@ from typing import Final
 from runwire.ops.thresholds import Severity, Thresholds
 
 MODULE: Final = Path("src") / "runwire" / "thresholds.py"
-_HEAD: Final = '''"""What the service judges by, in seconds: from alerts/thresholds.yaml, by `runwire ops render`."""
+_HEAD: Final = '''"""Thresholds of the service, in seconds: from alerts/thresholds.yaml, by `runwire ops render`."""
 
 from typing import Final
 '''

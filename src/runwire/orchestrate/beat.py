@@ -1,7 +1,7 @@
-"""Which node is at work in the worker's event loop, for the watch to see; and how a node that stands there is cut.
+"""Tells the watch which node runs in the worker's event loop, and cuts a node that blocks it.
 
-Threads: the event loop enters and leaves nodes; the watch reads `at_work` and asks for interruptions; the signal
-handler runs in the event loop's thread, in the middle of whatever it is doing, and raises only when that is a node.
+Threads. The event loop enters and leaves nodes. The watch reads `at_work` and asks for interruptions. The signal
+handler runs in the event loop's thread, at any point, and raises only inside a node.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
 _SIGNAL: Final = getattr(signal, "SIGURG", None)
-"""Ignored unless somebody handles it, so a late one does no harm; sockets send it for out-of-band data alone."""
+"""Ignored by default, so a late one does no harm. Sockets send it only for out-of-band data."""
 
 
 class NodeCut(BaseException):
-    """Raised in the middle of a node that stands in the event loop past its time-out. Its code should let it pass."""
+    """Raised inside a node that blocks the event loop past its time-out. The node's code should let it pass."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,4 +1,4 @@
-"""Ends cancelled runs that nobody walks: at once when the request comes, and those that were left, by and by."""
+"""Ends cancelled runs that no worker walks: at once on the request, and any left over in a later sweep."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Cancelling:
         self._metrics = metrics
 
     async def cancel(self, run_id: str) -> bool:
-        """Whether this ended the run. Somebody who walks it, or a worker that is about to, ends it otherwise.
+        """Ends the run if no worker walks it, and returns whether it did. Otherwise the run's worker ends it.
 
         Raises DatabaseUnavailable, and AppendError where its log has no room for its end.
         """

@@ -1,4 +1,4 @@
-"""A run in the hands of one worker."""
+"""A run that one worker has claimed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What a worker got with its lease. `was` is the state the run was found in; `age_s` counts from its start call;
-    `waited_s` of it the run waited for signals.
+    """A worker's claim of a run. `was` is the run's state before the claim. `age_s` counts from its start call, and
+    includes `waited_s`, the time it waited for signals.
 
-    Of sampled runs `span_id` is the span of this turn, `earlier_span_id` that of the turn before; `lost_worker_id` is
-    who had that one and died, from and until when (epoch microseconds), None when it let go of the run.
-    A `parked` run has lost as many workers as it may: it is failed, not walked.
-    `next_node` and `state` (JSON) are those of the last checkpoint, None before the first.
+    For sampled runs, `span_id` is the span of this attempt and `earlier_span_id` that of the attempt before.
+    `lost_worker_id` is the worker that died in the earlier attempt; None when it released the run. Times are epoch
+    microseconds. A `parked` run has lost its maximum of workers: this worker fails it without walking it. `next_node`
+    and `state` (JSON) are those of the last checkpoint, None before the first.
     """
 
     run_id: str
@@ -39,7 +39,7 @@ class Claim:
 
     @property
     def resumed(self) -> bool:
-        """Its last owner died, or handed it over, in the middle."""
+        """Its last owner died or handed it over before its end."""
         return self.was == "started"
 
     @classmethod

@@ -1,4 +1,4 @@
-"""What callers may do with runs: start, look, list, cancel, signal. Everything is durable before it is answered."""
+"""Operations of callers on runs: start, view, list, cancel, signal. Each is durable before it returns."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _log = get_logger()
 
 DEFAULT_TENANT = "default"
 _NEWEST = (2**53 - 1, "")
-"""The cursor of a first page: a time no run was created at."""
+"""The cursor of a first page: a time later than any run's creation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,13 @@ class StartRequest:
     sampled: bool = False
 
     def fingerprint(self) -> bytes:
-        """A hash of what the caller asked for: the same request sent again has the same one."""
+        """A hash of the request. A repeated request has the same one."""
         asked = (self.agent, self.run_id, self.input, self.external, self.lease_s)
         return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
 
 
 def new_fence() -> int:
-    """The first fence of an external run. Whoever holds it may append, so nobody can guess it.
+    """The first fence of an external run. Its holder may append, so it must not be guessable.
 
     It is at least 2**51 and below 2**52: the fences of those who take the run over are higher, and below 2**53, which
     every JSON parser keeps.
@@ -149,10 +149,10 @@ class RunControl:
         first_fence: Callable[[], int] = new_fence,
         cancelling: Cancelling | None = None,
     ) -> None:
-        """`open_max`: runs that may be open at once, whosoever they are; 0 is no limit. `state_max_bytes`: of the JSON
-        of a state. With a `tenant` all is done on its behalf: what belongs to others is not there.
-        `seat(run_id, agent)`: room at a worker of this process. `first_fence` makes that of an external run.
-        `cancelling` ends cancelled runs that nobody walks; without it that is left to others.
+        """`open_max` limits the open runs of all tenants; 0 is no limit. `state_max_bytes` limits the JSON of a state.
+        With a `tenant`, runs of other tenants are invisible. `seat(run_id, agent)`: room at a worker of this process.
+        `first_fence` makes that of an external run. `cancelling` ends cancelled runs that no worker walks; without it,
+        another process does.
         """
         self._seat = seat
         self._cancelling = cancelling
@@ -186,7 +186,7 @@ class RunControl:
         return bound
 
     async def start(self, request: StartRequest) -> Started:
-        """The run, durable and claimable; the one started before when id or idempotency key say it is the same.
+        """The run, durable and claimable; the earlier run when id or idempotency key repeat an earlier start.
 
         Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`), StartConflict or Overloaded.
         """
@@ -210,7 +210,7 @@ class RunControl:
         fence = self._first_fence() if request.external else 0
         seat = None if request.external or self._tenant is not None else self._seat(run_id, request.agent)
         if seat is not None:
-            # A caller that leaves does not end it: the statement goes on, and the run it may make has a worker.
+            # When the caller leaves, the statement goes on, so that a run it makes still has its worker.
             starting = asyncio.create_task(self._make_seated(seat, run), name=f"start {run_id}")
             made = await asyncio.shield(starting)
         else:
@@ -310,7 +310,7 @@ class RunControl:
         return view
 
     def _minted_run_id(self) -> str:
-        """A run id that no other tenant may choose: who could would learn, by trying, that it is taken.
+        """A run id that no other tenant may choose; otherwise a tenant could learn by trying that an id is taken.
 
         Ids without a colon are those of the tenant `default`. No tenant has an empty name, so an id that begins with a
         colon is for those whose name does not fit into one.
@@ -357,8 +357,8 @@ class RunControl:
         return await self._database.in_transaction(make)
 
     def _first_state(self, request: StartRequest) -> bytes:
-        """What the run begins with: its whole state, defaults included, so that a deploy that changes one changes no
-        run that was started before. The input as it came, for an external run.
+        """The state that the run begins with, defaults included. A deploy that changes a default changes no earlier
+        run. The input as it came, for an external run.
         """
         given = msgspec.json.encode(request.input or {})
         if request.external:

@@ -69,7 +69,7 @@ class ExternalRuns:
         return appended
 
     async def _trace_of(self, run_id: str) -> str | None:
-        """The run's traceparent, looked up once; None where it is not to be had: no append waits for its span."""
+        """The run's traceparent, looked up once; None when the look-up fails, because no append waits for its span."""
         if run_id in self._traces:
             return self._traces[run_id]
         try:
@@ -84,7 +84,7 @@ class ExternalRuns:
         return self._traces[run_id]
 
     async def _observe_duration(self, run_id: str, outcome: RunState) -> None:
-        """The end is durable and told: that nobody could say how long the run took is no failure of it."""
+        """Records the run's duration. The end is already durable, so a failing look-up is not a failure of the run."""
         self._traces.pop(run_id, None)
         with contextlib.suppress(DatabaseFailed):
             row = await self._database.fetchrow(_SQL["duration"], run_id)
@@ -103,7 +103,7 @@ class _Expired:
 
 
 class LeaseReaper:
-    """Fails the runs whose external orchestrator has let its lease end, and ends cancelled ones that nobody walks."""
+    """Fails runs whose external orchestrator let its lease end, and ends cancelled runs that no worker walks."""
 
     def __init__(
         self,
@@ -141,7 +141,7 @@ class LeaseReaper:
         return len(rows)
 
     async def _fail(self, run: _Expired) -> None:
-        """Whoever dies in the middle of this is followed by another, when the lease taken for it ends."""
+        """Fails one run. If this process dies meanwhile, another takes over when the lease ends."""
         try:
             if run.state == "pending":
                 await self._append(run, [RUN_STARTED], Change(RunState.STARTED))

@@ -1,4 +1,4 @@
-"""One try of a node: its function is called so that nothing it raises leaves as itself, and what came of it is judged.
+"""One try of a node: calls its function, catches everything that it raises, and judges the result.
 
 A node may raise or return anything at all. asyncio passes SystemExit and KeyboardInterrupt of a task on through its
 loop, which would end the process, so a node's exception becomes the result of its task. Objects that a node returned or
@@ -28,7 +28,7 @@ _LATE_TRACES_MAX: Final = 10_000
 
 
 class NodeContext:
-    """The `Context` a node sees, for as long as it runs. A plain node uses it from its thread."""
+    """The `Context` of a node while it runs. A node that is not `async` uses it from its thread."""
 
     __slots__ = ("_late", "_log", "_loop", "_loop_thread", "agent", "attempt", "run_id")
 
@@ -74,7 +74,7 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Tried:
-    """What came of one try of a node: where it leads, or the code of its failure and what the log may say of it."""
+    """The result of one try of a node: the next node, or the code of its failure and the facts that may be logged."""
 
     exit_: str | Wait | None = None
     code: str | None = None
@@ -83,7 +83,7 @@ class Tried:
 
 
 class Threads:
-    """Room for plain nodes: at most so many at once, each in a thread of its own.
+    """Permits for nodes that are not `async`: at most so many at once, each in a thread of its own.
 
     A thread cannot be interrupted. One whose node ran out of time goes on, and keeps its place until it ends.
     """
@@ -92,7 +92,7 @@ class Threads:
         self._room = asyncio.Semaphore(at_most)
 
     async def call(self, function: Callable[[], Any], *, began: asyncio.Future[None]) -> Ended:
-        """Waits for a place, says that it has one by `began`, and returns how the function ended."""
+        """Waits for a permit, calls `began` when it has one, and returns how the function ended."""
         await self._room.acquire()
         loop = asyncio.get_running_loop()
         ended: asyncio.Future[Ended] = loop.create_future()
@@ -110,7 +110,7 @@ class Threads:
             with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
                 loop.call_soon_threadsafe(settle, how)
 
-        # A daemon: a process that stops does not wait for a node that hangs.
+        # A daemon thread, so that a stopping process does not wait for a node that hangs.
         thread = threading.Thread(target=body, args=(contextvars.copy_context(),), name="node", daemon=True)
         try:
             thread.start()
@@ -126,7 +126,7 @@ class Threads:
 async def run_node(
     node: Node[Any], context: NodeContext, state: Any, threads: Threads, began: asyncio.Future[None]
 ) -> Ended:
-    """How the node's function ended. Raises nothing: not even that its task was cancelled."""
+    """How the node's function ended. Raises nothing, not even CancelledError."""
     try:
         if node.in_thread:
             how = await threads.call(lambda: node.run(context, state), began=began)
@@ -143,7 +143,7 @@ async def run_node(
 
 
 def exit_of(node: Node[Any], returned: Any) -> str | Wait:
-    """Where the node says that the run goes. Raises GraphError for anything it did not declare."""
+    """The next node that the node's result names. Raises GraphError for one that it did not declare."""
     if returned is None and len(node.to) == 1:
         return node.to[0]
     if issubclass(type(returned), Wait):
@@ -167,7 +167,7 @@ def _check_target(node: Node[Any], target: str) -> None:
 
 
 def judged(judge: Callable[[], Tried]) -> Tried:
-    """What the judge says, or what becomes of the try where looking at the node's objects raises."""
+    """The judge's result, or a failure when reading the node's objects raises."""
     try:
         return judge()
     except StateRefused as error:
@@ -181,7 +181,7 @@ def judged(judge: Callable[[], Tried]) -> Tried:
 
 
 def failure_of(error: BaseException) -> Tried:
-    """The bounded code of what a node raised, and for the log its type and frames; never its text."""
+    """The bounded code of a node's exception, with its type and frames for the log; never its text."""
     kind = type(error)
     retry = True
     code = "exception"

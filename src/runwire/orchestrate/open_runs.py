@@ -1,4 +1,4 @@
-"""How many runs are open, known well enough to refuse a start before it is made."""
+"""Estimates how many runs are open, to refuse a start before it costs anything."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class OpenRuns:
             self._open = await self._database.fetchval(_SQL["open_runs"], self._at_most)
         if self._open >= self._at_most:
             raise Overloaded(
-                f"{self._at_most} runs are open, which is as many as may be.",
+                f"{self._at_most} runs are open, which is the limit.",
                 code="too_many_runs",
                 retry_after_s=RETRY_AFTER_S,
             )

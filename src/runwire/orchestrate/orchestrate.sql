@@ -145,7 +145,7 @@ WITH fresh AS MATERIALIZED (
               r.cancel_requested_at IS NOT NULL AS cancel_requested,
               extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s, r.waited_s,
               r.lease_owner AS worker_id, r.attempt_span AS span_id, c.attempt_span AS earlier_span_id,
-              -- Who let go of a run has no lease on it any more; who still had one was lost.
+              -- A worker that released the run has no lease on it. A worker that still had one was lost.
               CASE WHEN c.attempt_span IS NOT NULL THEN c.lease_owner END AS lost_worker_id,
               (extract(epoch FROM c.attempt_at) * 1000000)::bigint AS earlier_from_us,
               (extract(epoch FROM least(c.lease_until, now())) * 1000000)::bigint AS earlier_until_us
@@ -185,8 +185,9 @@ SELECT extract(epoch FROM finished_at - created_at)::float8 AS took_s, tracepare
 WHERE run_id = $1 AND finished_at IS NOT NULL
 
 -- name: take_expired_external
--- Fences the external orchestrators whose lease has ended out, so that their runs can be failed. Who took one and died
--- is followed by another when this lease ends. The fence rises by a step that the one who had the run cannot guess.
+-- Fences the external orchestrators whose lease has ended out, so that their runs can be failed. If the process that
+-- took one dies, another takes it when this lease ends. The fence rises by a step that the one who had the run cannot
+-- guess.
 WITH started AS MATERIALIZED (
     SELECT run_id FROM runs WHERE external AND state = 'started' AND lease_until < now()
     ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED

@@ -53,7 +53,7 @@ class Walk:
         threads: Threads,
         state_max_bytes: int = STATE_MAX_BYTES,
     ) -> None:
-        """`hand_over` gives the lease back; whether it did. `threads` is the room for nodes that are not `async`."""
+        """`hand_over` releases the lease and returns whether it did. `threads` runs nodes that are not `async`."""
         self.claim = claim
         self._hand_over = hand_over
         self._agent = agent
@@ -81,12 +81,14 @@ class Walk:
         self._cancelled = asyncio.Event()
         self._draining = False
         self.lost = False
-        """Whether it was told that the run is somebody else's."""
+        """Whether another worker has taken the run over."""
         self._failed_with = ""
         self._first_node = claim.last_seq == 0
 
     def cancel(self) -> None:
-        """The run's cancellation was requested: interrupts the running node, or the pause before its next try."""
+        """Interrupts the running node, or the pause before its next try, because the run's cancellation was
+        requested.
+        """
         self._log.cancel_requested = True
         self._log.interrupted.set()
         self._cancelled.set()
@@ -95,7 +97,7 @@ class Walk:
             asyncio.get_running_loop().call_later(_STUBBORN_S, _settle, self._abandoned)
 
     def lose(self) -> None:
-        """The run is somebody else's by now, who tells of this turn; what remains is to cancel it."""
+        """Marks the run as lost to another worker, which reports this attempt. The caller then cancels this one."""
         self.lost = True
 
     def drain(self) -> None:
@@ -104,7 +106,7 @@ class Walk:
         self._log.interrupted.set()
 
     async def run(self) -> RunState | None:
-        """The state the run was brought to: terminal, `waiting`, or None when it was left for another worker.
+        """The state that the run reached: terminal, `waiting`, or None when it was left for another worker.
 
         Raises FenceLost when the run was taken over meanwhile, and AppendError when its log refuses an event.
         """
@@ -142,7 +144,9 @@ class Walk:
                 await self._log.aclose()
 
     async def _let_go(self, span: Span) -> None:
-        """Who keeps its lease, because the database is away, leaves it to whoever goes on to tell of this turn."""
+        """A worker that keeps its lease because the database is away leaves the report of this attempt to the next
+        one.
+        """
         await self._log.aclose()
         if await self._hand_over(self):
             span.set("runwire.outcome", "handed_over")
@@ -150,7 +154,7 @@ class Walk:
             span.discard()
 
     def _tell_of_lost_turn(self) -> None:
-        """A worker that was killed sends its span no more: who goes on does it."""
+        """Reports the attempt of a killed worker, which can no longer send its span."""
         claim = self.claim
         if claim.earlier_span_id and claim.lost_worker_id and claim.earlier_from_us and claim.earlier_until_us:
             self._spans.lost_workflow(
@@ -165,7 +169,7 @@ class Walk:
             )
 
     async def _to_an_end(self) -> RunState | None:
-        """As `_walk`, where the log cannot take an event: for a while that is waited out, and some causes last."""
+        """As `_walk`, and waits for a while when the log cannot take an event."""
         try:
             return await self._walk()
         except StorageUnavailable:
@@ -289,7 +293,7 @@ class Walk:
         return Tried(exit_)
 
     async def _interrupt(self, task: asyncio.Task[Ended], node: Node[Any], began: asyncio.Future[None]) -> None:
-        """Cancels a node and waits for it, though not for ever: one that will not stop is left behind."""
+        """Cancels a node and waits for it for a limited time. A node that does not stop is left behind."""
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await asyncio.wait({task}, timeout=_STUBBORN_S)
@@ -324,7 +328,7 @@ class Walk:
         return self._saved or self.claim.input
 
     def _restored(self) -> Any:
-        """That state; None when it does not fit its class any more."""
+        """The decoded state; None when it no longer fits its class."""
         return self._agent.state_type.restore(self._kept)
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:

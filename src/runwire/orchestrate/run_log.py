@@ -1,4 +1,4 @@
-"""The log of one run as its owner writes it: every append knows the seq it follows, so a repeated one is found out."""
+"""The log of one run as its owner writes it. Every append names the seq it follows, so a repeat is detected."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
 
 TRACE_LINGER_S: Final = 0.001
-"""A trace waits this long for the end of its node, whose append then takes it along: one commit instead of two."""
+"""Seconds that a trace waits for the end of its node, so that one commit stores both."""
 _PAUSE_FIRST_S: Final = 0.05
 _PAUSE_MAX_S: Final = 2.0
 _DAYLESS_MAX: Final = 8
-"""So often an append may find that the day of its run cannot be made: that does not pass, and the run is let go."""
+"""Times that an append may find the run's day impossible to create, before the worker releases the run."""
 PATIENCE_S: Final = 60.0
-"""How long one append is repeated. By then its lease has ended, unless only this append cannot be stored."""
+"""Seconds for which one append is repeated. The lease ends earlier, unless only this append cannot be stored."""
 _ANSWERED_MAX: Final = 2
-"""So often the log has to answer in between, before it is sure that one append is what it does not store."""
+"""Times that the log must answer in between, as proof that only this append cannot be stored."""
 TRACES_MAX: Final = 10_000
-"""Traces that may wait for their commit."""
+"""Most traces that may wait for their commit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,11 +74,11 @@ class RunLog:
         self._patience_s = patience_s
         self._uncertain_seq: int | None = None
         self.interrupted = asyncio.Event()
-        """Set by whoever wants the run to stop: an append that cannot be stored is repeated no more."""
+        """Set to stop the run: an append that cannot be stored is then no longer repeated."""
 
     def trace(self, fn: str) -> None:
-        """Queues a DebugTrace, which is stored soon. Raises InvalidRequest for what is no identifier, and NodeFailed
-        (`too_many_traces`) when more come than can be stored.
+        """Queues a DebugTrace, which is stored soon. Raises InvalidRequest when `fn` is not an identifier, and
+        NodeFailed (`too_many_traces`) when more come than can be stored.
         """
         event = debug_trace(fn)
         if len(self._traces) >= TRACES_MAX:
@@ -123,23 +123,23 @@ class RunLog:
         checkpoint: Checkpoint | None = None,
         stored: Callable[[], None] = lambda: None,
     ) -> None:
-        """Has the events stored with the next append. `stored` is called after that commit."""
+        """Holds the events for the next append. `stored` is called after that commit."""
         if self._held is not None:
             raise AssertionError("events are held already")
         self._held = _Held(events, change, checkpoint, stored)
 
     async def flush(self) -> None:
-        """Stores what is held, if anything is."""
+        """Stores the held events, if any."""
         if self._held is not None:
             await self.append()
 
     def forget_held(self) -> None:
-        """What is held, and traces that are not stored yet, will not be."""
+        """Drops the held events and the traces that are not stored yet."""
         self._held = None
         self._traces.clear()
 
     async def aclose(self) -> None:
-        """Drops traces that are not stored yet: their run is not this owner's any more."""
+        """Drops traces that are not stored yet, because another owner has the run."""
         self._traces.clear()
         if self._flush_due is not None:
             self._flush_due.cancel()
@@ -176,7 +176,7 @@ class RunLog:
         except SeqConflict as error:
             if error.actual != self._uncertain_seq:
                 raise
-            # An append that was given up had been stored after all.
+            # An append that seemed to fail had been stored after all.
             self.last_seq = error.actual
             self._uncertain_seq = None
             await self._repeat_until_stored(events, change, checkpoint)
@@ -220,7 +220,7 @@ class RunLog:
                 return
 
     async def _answers(self) -> bool:
-        """Whether the log stores something else of this run: that it is alive."""
+        """Whether the log still answers: it can store a heartbeat of this run."""
         try:
             appended = await self._log.append(self.run_id, [], fence=self._fence, source=Source.WORKER)
         except StorageUnavailable:

@@ -1,4 +1,4 @@
-"""Room for a run at a worker of the same process: the start of the run is its claim, and it is walked at once."""
+"""A permit for a run at a worker of the same process: the start claims the run, and the worker walks it at once."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers prove by a session with PostgreSQL that they live, and take what is left of those whose session is gone.
+"""A worker proves by a session with PostgreSQL that it is alive. Others take the runs of a worker without session.
 
 The kernel closes the sockets of a process that dies, and PostgreSQL ends their sessions: so a death is known at once,
 however long the lease. A worker that is cut off from the network, or frozen, keeps its session; its lease ends.
@@ -22,16 +22,16 @@ _log = get_logger()
 
 LOOK_S: Final = 0.2
 GONE_S: Final = 0.35
-"""How long a session must be seen missing: one that lives and was cut off is back before."""
+"""Seconds for which a session must be missing. A live worker that was cut off is back earlier."""
 SETTLE_S: Final = 1.5
-"""After a start of the server, or a loss of this worker's own session: so long everybody has to come back."""
+"""Seconds for which all workers may reconnect after the server started or this worker lost its own session."""
 BACKOFF_S: Final = 2.0
-"""Pause before a run that lost its worker twice is tried again; doubled with each further loss."""
+"""Seconds before a run that lost its worker twice is tried again; doubled with each further loss."""
 
 
 @dataclass(frozen=True, slots=True)
 class WorkerFacts:
-    """A worker as others see it. `worker_id` is of this start of the process: the next one has another."""
+    """A worker as others see it. `worker_id` names this start of the process; a restart has a new one."""
 
     worker_id: str
     agents: Sequence[str]
@@ -70,15 +70,15 @@ class WorkerSession:
         self._enlisted = False
         self._missing_since: dict[str, float] = {}
         self.clear = False
-        """The newest look found no session missing: every death that there was is known and counted."""
+        """Whether the newest look found no session missing, so that every death is known and counted."""
 
     @property
     def held(self) -> bool:
-        """Whether this session proves that the worker lives. Asks nobody."""
+        """Whether this session proves that the worker is alive. Does not ask the database."""
         return self._session.is_open and self._held == self._session.opened
 
     async def hold(self) -> bool:
-        """One step: proves again that the worker lives, where that is needed. Whether it does now."""
+        """One step: proves again, if needed, that the worker is alive, and returns whether it could."""
         if self.held:
             return True
         again = self._enlisted
@@ -92,7 +92,7 @@ class WorkerSession:
         return True
 
     async def look(self) -> Taken:
-        """One step: whose session has been gone for GONE_S, and what was taken from them."""
+        """One step: takes the runs of workers whose session has been missing for GONE_S, and returns them."""
         self.clear = False
         if not await self.hold() or monotonic() < self._quiet_until:
             return NOTHING
@@ -116,16 +116,16 @@ class WorkerSession:
         return await self._session.fetch(_RENEW, list(held), list(held.values()), lease_s)
 
     async def tell_block(self, run_id: str, *, node: str, at: str, blocked_s: float) -> None:
-        """One step: the run's node makes this worker's event loop stand, for so long by now."""
+        """One step: records that the run's node has blocked this worker's event loop for `blocked_s` seconds."""
         await self._session.fetch(_SQL["block"], run_id, self._facts.worker_id, node, at, blocked_s)
 
     async def own_up(self, held: Mapping[str, int], *, culprit: str) -> frozenset[str]:
-        """One step, before the process ends because of one run: gives the others back. Their agents."""
+        """One step, before one run ends the process: releases the other runs, and returns their agents."""
         rows = await self._session.fetch(_SQL["own_up"], list(held), culprit, self._facts.worker_id)
         return frozenset(row["agent"] for row in rows)
 
     async def leave(self) -> None:
-        """The worker has let go of everything: nobody is to look for it."""
+        """Removes the worker, which has released all its runs, so that others do not look for it."""
         if self._enlisted:
             await self._session.fetch(_SQL["leave"], self._facts.worker_id)
 

@@ -1,4 +1,4 @@
-"""Whether the worker's event loop stands, since when, and in which line of whose node."""
+"""Detects that the worker's event loop is blocked, since when, and by which line of which node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from runwire.clock import monotonic
 from runwire.orchestrate.beat import Beat, NodeAtWork
 
 STANDS_S: Final = 0.5
-"""An event loop that does not answer for so long stands: lag under load is a tenth of it."""
+"""Seconds of silence after which an event loop counts as blocked. Lag under load is a tenth of it."""
 CUT_EVERY_S: Final = 0.5
 _LIBRARIES: Final = tuple({path for name in ("stdlib", "purelib", "platlib") if (path := sysconfig.get_path(name))})
 _FRAMES_MAX: Final = 5

@@ -56,7 +56,8 @@ class Watch:
 
     `on_taken` is called with what was taken from workers that are gone: it may be claimed. While the event loop stands,
     the watch renews the leases of what the worker holds (`held`: run id to fence), tells of the node that stands there,
-    and cuts it once its time-out is over. What cannot be cut is given up: `give_up` is to end the process.
+    and cuts it once its time-out is over. When the node cannot be cut, the watch calls `give_up`, which must end the
+    process.
     """
 
     def __init__(
@@ -199,7 +200,7 @@ class Watch:
         return min(standing.seconds, monotonic() - standing.node.deadline) - self._limits.margin_s
 
     async def _stand_in(self, standing: Standing) -> None:
-        """What the event loop cannot do now: its leases, and word of what it is doing."""
+        """Does the blocked event loop's work: renews its leases and reports the node that blocks it."""
         now = monotonic()
         if self._given_up:
             if standing.node is not None:

@@ -17,7 +17,7 @@ def shard_of(run_id: str) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What one publisher does next: takes shards that nobody alive has, gives up those beyond its part."""
+    """The next change of one publisher: it takes shards of no live publisher and releases those beyond its share."""
 
     part: int
     take: tuple[int, ...]

@@ -39,12 +39,12 @@ SETTINGS = {
 }
 
 SWEEP_SETTINGS = {
-    # What is not parked is read as a whole, and each of its runs looked up by key: all runs are never read for it,
-    # however few the database believes there are.
+    # The sweep reads all outbox rows that are not parked and looks each run up by key. It must never scan all runs,
+    # however few the planner expects.
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
-    # What a crash of the server takes back here is found again by the next sweep.
+    # The next sweep repeats anything that a crash of the server takes back.
     "synchronous_commit": "off",
 }
 
@@ -119,7 +119,7 @@ class Publisher:
 
     async def sweep(self) -> int:
         """Asks the database which runs have unpublished events, for when every hint was lost. Returns how many."""
-        # What is being published, or was while the database looked, is no news.
+        # Skips runs that are being published, or were published during the query.
         taken = self._taken_meanwhile = set(self._in_flight)
         try:
             rows = await self._sweeper.fetch(_SQL["unpublished"], 10_000, self._holder)

@@ -23,10 +23,10 @@ _log = get_logger()
 
 
 class Shards:
-    """`step` is one look at who lives and who has what; `run` is its loop.
+    """This publisher's shards. `step` looks once at the live publishers and their shards; `run` is its loop.
 
-    What it believes to own decides which hints it heeds. What it owns by the table decides, in the claim itself, what
-    it publishes: one that stood still while others took its shards publishes nothing of them when it wakes up.
+    The shards it believes to own decide which hints it heeds. The claim checks the shards it owns by the table. So a
+    publisher that hung while others took its shards publishes nothing of them when it wakes up.
     """
 
     def __init__(
@@ -37,9 +37,9 @@ class Shards:
         lease_s: float = 4.0,
         tell_others: Callable[[], None] = lambda: None,
     ) -> None:
-        """`lease_s`: how long others wait for one that stands still.
+        """`lease_s`: seconds that others wait for a publisher that hangs.
 
-        `tell_others` is called when shards may be had, or are wanted.
+        `tell_others` is called when shards become free, or are wanted.
         """
         self.publisher_id = publisher_id
         self.owned: frozenset[int] = frozenset()

@@ -10,8 +10,8 @@ ON CONFLICT (publisher_id) DO UPDATE SET
     lock_key = excluded.lock_key, lease_until = excluded.lease_until, shards = excluded.shards
 
 -- name: members
--- The other publishers. One whose session has ended is dead at once, since its lock can be had; one that stands still
--- with its connection open is dead when its lease ends.
+-- The other publishers. A publisher whose session has ended is dead at once, since its lock is free. A publisher that
+-- hangs with its connection open is dead when its lease ends.
 SELECT publisher_id,
        CASE WHEN lease_until <= clock_timestamp() THEN false
             ELSE NOT pg_try_advisory_xact_lock($2, lock_key) END AS alive

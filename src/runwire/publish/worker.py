@@ -65,11 +65,11 @@ class PublishWorker:
         return others
 
     async def keep_up(self) -> None:
-        """Returns at once while publishing keeps up with appends; else when it does again, soon in any case.
+        """Returns once publishing keeps up with appends, or after `KEEP_UP_S`.
 
-        Who appends in this process waits for it before each commit. Under overload appends then take longer, as they
-        have to, and more of them share a commit; without it they would win, and events reach clients ever later.
-        Nobody waits for a publisher that fails, nor twice for a step that was waited for in vain.
+        Appends in this process wait for it before each commit. Under overload, appends then take longer and more of
+        them share a commit. Without it, appends would outrun publishing, and events would reach clients ever later.
+        Appends never wait for a failing publisher, and never wait twice after a timeout.
         """
         until = monotonic() + KEEP_UP_S
         while self._publisher.behind and not (self._failures or self._too_slow) and (left := until - monotonic()) > 0:

@@ -1,4 +1,4 @@
-"""Routes of the admin listener: is it alive, should it get traffic, what does it measure."""
+"""Routes of the admin listener: liveness, readiness, metrics."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class AdminRoutes:
         self._token = services.token
 
     async def healthz(self, _request: web.Request) -> web.Response:
-        """200 as long as the event loop turns: whoever restarts processes asks this, not /readyz."""
+        """200 as long as the event loop runs. Restart a process by this route, not by /readyz."""
         return json_response({"status": "ok"})
 
     async def readyz(self, _request: web.Request) -> web.Response:
@@ -26,7 +26,7 @@ class AdminRoutes:
         return json_response(found, status=200 if found.ready else 503)
 
     async def metrics(self, request: web.Request) -> web.Response:
-        """Raises Unauthenticated when there is an admin token and the request does not show it."""
+        """Raises Unauthenticated when an admin token is set and the request does not carry it."""
         self._check(request)
         body, content_type = self._metrics.exposition(request.headers.get("Accept", ""))
         return web.Response(body=body, headers={"Content-Type": content_type, "Cache-Control": "no-store"})
@@ -36,7 +36,7 @@ class AdminRoutes:
             return
         given = request.headers.get("Authorization")
         if given is None:
-            raise Unauthenticated("The admin token is needed.", code="credentials_missing")
+            raise Unauthenticated("The request needs the admin token.", code="credentials_missing")
         scheme, _, shown = given.partition(" ")
         right = hmac.compare_digest(shown.strip().encode(errors="replace"), self._token.encode())
         if scheme.lower() != "bearer" or not right:

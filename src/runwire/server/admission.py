@@ -1,4 +1,4 @@
-"""What this process takes on at once; what is beyond is refused before it costs anything, and told when to return."""
+"""Limits on the work of this process. It refuses work beyond them early, and tells the client when to try again."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from runwire.server.forwarded import PREFIX, client_address
 from runwire.settings import Network, Settings
 
 BUSY_RETRY_S: Final = 5
-"""A stream ends rarely: who finds no place should not ask again at once."""
+"""Seconds until a client that found no permit should ask again; it is long, because streams end rarely."""
 BURST_S: Final = 2.0
 """A client that was silent may send this many seconds' worth of requests at once."""
 CLIENTS_MAX: Final = 50_000
-"""Clients whose rate is remembered; the one not heard of for longest is forgotten first."""
+"""Most clients whose rate is remembered. The one that was silent for longest is forgotten first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class AdmissionLimits:
 
 
 class Admission:
-    """Counts what is under way. Clients are told apart by address; `refused` counts by the code of the refusal."""
+    """Counts open streams and requests. Clients are told apart by address; `refused` counts refusals by code."""
 
     def __init__(
         self, limits: AdmissionLimits, *, refused: Mapping[str, Counter], now: Callable[[], float] = monotonic
@@ -57,11 +57,11 @@ class Admission:
         self._streams = 0
         self._by_run: dict[str, int] = {}
         self._by_client: dict[str, int] = {}
-        # Of each client the time at which it has made up for its requests (the generic cell rate algorithm).
+        # Per client, the time at which its requests so far are paid for (the generic cell rate algorithm).
         self._even_at: OrderedDict[str, float] = OrderedDict()
 
     def request(self, client: str) -> None:
-        """Takes note of a request. Raises Overloaded (`too_many_requests`)."""
+        """Counts a request. Raises Overloaded (`too_many_requests`)."""
         rate = self._limits.requests_per_s
         if not rate:
             return
@@ -70,7 +70,7 @@ class Admission:
         wait_s = even_at - now - max(BURST_S, 1 / rate)
         if wait_s > 0:
             raise Overloaded(
-                f"This address may send {rate:g} requests a second.",
+                f"A client address may send {rate:g} requests a second.",
                 code="too_many_requests",
                 retry_after_s=ceil(wait_s),
             )
@@ -80,7 +80,7 @@ class Admission:
             self._even_at.popitem(last=False)
 
     def stream(self, run_id: str, client: str) -> _Place:
-        """Inside a block with it the stream has its place.
+        """Holds a permit for a stream inside a `with` block.
 
         Entering it raises Overloaded (`too_many_streams`, `too_many_own_streams`).
         """
@@ -90,25 +90,30 @@ class Admission:
         """Counts a stream in. Raises Overloaded."""
         limits = self._limits
         if _full(self._streams, limits.streams):
-            raise _no_place("too_many_streams", f"This process may have {limits.streams} streams.")
+            raise _no_place("too_many_streams", f"This process may have at most {limits.streams} streams.")
         if _full(self._by_run.get(run_id, 0), limits.streams_per_run):
-            raise _no_place("too_many_streams", f"A run may have {limits.streams_per_run} streams here.")
+            raise _no_place(
+                "too_many_streams", f"A run may have at most {limits.streams_per_run} streams in this process."
+            )
         if _full(self._by_client.get(client, 0), limits.streams_per_client):
-            raise _no_place("too_many_own_streams", f"An address may have {limits.streams_per_client} streams here.")
+            raise _no_place(
+                "too_many_own_streams",
+                f"A client address may have at most {limits.streams_per_client} streams in this process.",
+            )
         self._streams += 1
         _raise(self._by_run, run_id)
         _raise(self._by_client, client)
 
     def give_up_place(self, run_id: str, client: str) -> None:
-        """Counts it out."""
+        """Returns the stream's permit."""
         self._streams -= 1
         _lower(self._by_run, run_id)
         _lower(self._by_client, client)
 
     def middleware(self, proxies: tuple[Network, ...], *, path_prefix: str = "") -> Middleware:
-        """Holds every request to its client's rate, and counts what is refused, here or by a handler.
+        """Limits the rate of each client, and counts refusals, its own and those of handlers.
 
-        Notes where the client is, and below which path it sees the service; `path_prefix` where no proxy says.
+        Stores the client's address and the path prefix that the client sees; `path_prefix` unless a proxy names one.
         """
 
         @web.middleware
@@ -130,7 +135,7 @@ class Admission:
 
 
 class _Place:
-    """Held for as long as a stream is open: by hand, since what `contextmanager` makes takes half a KiB more."""
+    """Held while a stream is open. Written by hand, since an object of `contextmanager` takes half a KiB more."""
 
     __slots__ = ("_admission", "_client", "_run_id")
 
@@ -147,7 +152,7 @@ class _Place:
 
 
 CLIENT: Final = web.RequestKey("client", str)
-"""The address a request came from, past the proxies that are trusted."""
+"""The client's address, behind the trusted proxies."""
 
 
 def _no_place(code: str, detail: str) -> Overloaded:

@@ -46,7 +46,7 @@ def build_api_app(services: Services) -> web.Application:
     document = _api_document(settings)
     app.add_routes(
         [
-            # Those that are asked for most come first: the paths of runs are matched one after the other.
+            # The most frequent routes come first, because the paths of runs are matched one after the other.
             route(web.post, f"{run}/events", events.append, Scope.APPEND),
             route(web.get, f"{run}/events", events.page, Scope.READ),
             route(partial(web.get, allow_head=False), f"{run}/stream", streams.stream, STREAM),
@@ -97,7 +97,7 @@ def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Appl
 
 
 def _protect_browsers(app: web.Application, settings: Settings) -> None:
-    """Pages of other origins may do what the settings say, and on this machine nothing else, even unasked for."""
+    """Restricts pages of other origins to those that the settings allow, always on a service without authentication."""
     cors = Cors(settings.cors_origins)
     local = settings.auth == "auto" and not settings.authenticates and is_loopback(settings.host)
     hosts = frozenset(name.lower() for name in settings.allowed_hosts)

@@ -1,4 +1,4 @@
-"""Bodies of requests and responses. The OpenAPI document is made from these, so it cannot say anything else."""
+"""Bodies of requests and responses. The OpenAPI document derives from them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class StartRun(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
 
 
 class StartAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
-    """The run is durable. `fence` is for the external orchestrator, and for nobody else."""
+    """The stored run. `fence` is a secret of the external orchestrator."""
 
     accepted: Literal[True] = True
     status: Literal["accepted"] = "accepted"
@@ -37,7 +37,7 @@ class StartAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class AppendEvents(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A batch, stored as a whole or not at all; an empty one renews the lease. `outcome` goes with RunFinished."""
+    """A batch, stored as a whole or not at all. An empty batch renews the lease. RunFinished needs `outcome`."""
 
     events: list[NewEvent]
     if_seq: Seq | None = None
@@ -53,7 +53,7 @@ class EventsAppended(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class SendSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What the run waits for, as its node named it."""
+    """The signal's name, as the waiting node gave it."""
 
     name: NodeName
 
@@ -66,14 +66,14 @@ class EventsPage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class StreamTicket(msgspec.Struct, frozen=True, rename="camel"):
-    """Opens the stream of one run, as `?ticket=`, until `expiresAt` (epoch milliseconds); it then goes on."""
+    """A ticket that opens the stream of one run, as `?ticket=`, until `expiresAt` (epoch ms). Open streams go on."""
 
     ticket: str
     expires_at: int
 
 
 class RunStateDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """A run's state as of its last checkpoint, at event `seq`; null before the first."""
+    """A run's state at its last checkpoint, after event `seq`; null before the first."""
 
     run_id: RunId
     seq: int

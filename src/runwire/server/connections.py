@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 SWEEP_S: Final = 0.5
 LINGER_S: Final = 2.0
-"""How long a connection that is given up is read from, so that its client can read why (RFC 9112, 9.6)."""
+"""Seconds for which a refused connection is still read, so that its client can read the answer (RFC 9112, 9.6)."""
 PARTING_MAX: Final = 32
-"""Refused connections that linger at a time."""
+"""Most refused connections that linger at a time."""
 BUSY_RETRY_S: Final = 5
 
 
@@ -243,7 +243,7 @@ class Connection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,  # noqa: ARG002  # quotes the request
     ) -> web.StreamResponse:
-        """The answer to what is no HTTP, or to an error that no middleware saw. The connection ends with it."""
+        """Answers bytes that are not HTTP, and errors that no middleware saw, and ends the connection."""
         if status >= 500:
             self.log_exception("Error handling request", exc_info=exc)
         if request.writer.output_size > 0:
@@ -256,12 +256,12 @@ class Connection(web.RequestHandler):
     # ------------------------------------------------------------------ ended by Connections
 
     def abort(self) -> None:
-        """Ends it at once, whatever is still to be sent."""
+        """Ends the connection at once, and drops unsent bytes."""
         if self.transport is not None:
             self.transport.abort()
 
     def give_up_head(self) -> None:
-        """Says that the request came too slowly, if any of it came."""
+        """Answers that the request came too slowly, if any of it came."""
         if self._heading:
             self.close()
             self._part_with("request_timeout", {})
@@ -300,7 +300,7 @@ async def body_of(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         protocol.among.body_late()
-        raise InvalidRequest("The body did not come in time.", code="request_timeout") from None
+        raise InvalidRequest("The body did not arrive in time.", code="request_timeout") from None
 
 
 def bounded(handler: RequestHandler) -> RequestHandler:
@@ -330,7 +330,7 @@ def _older(since: Mapping[Connection, float], than: float) -> list[Connection]:
 
 
 def _written(code: str, more: Mapping[str, str]) -> bytes:
-    """A problem as bytes, for where aiohttp has no request to answer."""
+    """A problem as bytes, for answers without a request object of aiohttp."""
     response = Problem(code, KINDS[code].title, headers=more).response(instance="")
     response.headers.update(ALWAYS)
     body = cast("bytes", response.body)

@@ -24,7 +24,7 @@ class Cors:
         self.origins = frozenset(origins)
 
     def headers(self, request: web.Request) -> dict[str, str]:
-        """What an answer to this request says to browsers; nothing where no origins are allowed."""
+        """The CORS headers of the answer to this request; none when no origins are allowed."""
         if not self.origins:
             return {}
         origin = request.headers.get(hdrs.ORIGIN)
@@ -37,7 +37,7 @@ class Cors:
         return said if origin is None else {**said, hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _SHOWN}
 
     def preflight(self, request: web.Request, methods: Iterable[str]) -> web.Response | None:
-        """The answer to a preflight for a route of these methods; None when the request is none."""
+        """The answer to a preflight for a route of these methods; None when the request is not a preflight."""
         asked = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_METHOD)
         if request.method != hdrs.METH_OPTIONS or asked is None or not self.origins:
             return None

@@ -1,4 +1,4 @@
-"""How many descriptors the connections of each listener may take."""
+"""Computes how many descriptors the connections of each listener may take."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ OTHERS: Final = 96
 """Files, logs, pipes, the bus, the archive, sockets of agents, connections that are being refused."""
 
 UNLIMITED: Final = 1_000_000
-"""What is taken where the system has no limit."""
+"""The number to assume when the system has no limit."""
 
 
 def api_limits(settings: Settings) -> ConnectionLimits:
-    """Of the API listener: the setting, or what the system allows the process less what others need."""
+    """For the API listener: the setting, or the process's limit less the descriptors that other parts need."""
     found = open_files_max()
     needed = ADMIN_MAX + OTHERS + settings.db_pool_size + settings.append_connections
     room = max(found - needed, found // 2)  # where there are few, half: some of the others do without
@@ -31,7 +31,7 @@ def api_limits(settings: Settings) -> ConnectionLimits:
 
 
 def admin_limits() -> ConnectionLimits:
-    """Of the admin listener."""
+    """For the admin listener."""
     return ConnectionLimits(descriptors=min(ADMIN_MAX, max(open_files_max() // 8, 2)))
 
 

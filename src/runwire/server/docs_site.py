@@ -26,7 +26,7 @@ _ASSETS: Final = (".png", ".svg", ".json")
 _PROBLEMS: Final = "problems"
 _INDEX: Final = "index.md"
 _COMMENT: Final = re.compile(r"^<!--.*-->\n", re.MULTILINE)
-"""A marker between which a part of a document is generated."""
+"""A marker around a generated part of a document."""
 
 
 def docs_folder() -> Traversable | None:
@@ -53,7 +53,7 @@ class DocsSite:
         return (*documents, _PROBLEMS)
 
     def content(self, path: str) -> Content | None:
-        """What is at `path` under /docs/: a page, a picture or nothing. The empty path is the index."""
+        """The page or picture at `path` under /docs/, or None. The empty path is the index."""
         if path not in self._rendered:
             made = self._made(path)
             if made is None:
@@ -149,6 +149,6 @@ def _title(text: str, path: str) -> str:
 
 
 def _problems_page() -> str:
-    """The error table as a document: its headings are what a problem's `type` points to."""
+    """The error table as a document. A problem's `type` points to one of its headings."""
     sections = [f"## {code}\n\nHTTP {kind.status}. {kind.title}\n" for code, kind in sorted(KINDS.items())]
-    return "# Problems\n\nWhat the API answers when it refuses (RFC 9457), by `code`.\n\n" + "\n".join(sections)
+    return "# Problems\n\nErrors that the API answers (RFC 9457), by `code`.\n\n" + "\n".join(sections)

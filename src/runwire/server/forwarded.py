@@ -24,7 +24,7 @@ HOP_CHARS_MAX: Final = 64
 
 
 def client_address(remote: str, forwarded: list[str], proxies: tuple[Network, ...]) -> str:
-    """The nearest address that is no trusted proxy. Anybody could have written the addresses before it.
+    """The nearest address that is not a trusted proxy. Any client could have written the addresses before it.
 
     `forwarded` are the lines of X-Forwarded-For. Ports, brackets, quotes, zones and letter case are left out, and an
     IPv4 address mapped into IPv6 is the IPv4 address. A hop that is no address counts as untrusted.
@@ -47,19 +47,19 @@ def path_prefix(remote: str, said: list[str], proxies: tuple[Network, ...], *, o
 
 
 def prefix_of(request: web.BaseRequest) -> str:
-    """What stands before the paths of this service in the client's address; empty for none."""
+    """The prefix of this service's paths in the client's URL; empty for none."""
     return str(request.get(PREFIX, ""))
 
 
 def _hops(lines: list[str]) -> list[str]:
-    """The elements that say something, nearest first: RFC 9110, 5.6.1, has recipients skip empty ones."""
+    """The elements that are not empty (RFC 9110, 5.6.1), nearest first."""
     hops = [hop for line in lines for part in line.split(",") if (hop := part.strip(' \t"'))]
     return [hop[:HOP_CHARS_MAX] for hop in hops[: -HOPS_MAX - 1 : -1]]
 
 
 @lru_cache(8192)
 def spelled(hop: str) -> str:
-    """An address in its one spelling, without port; text that is none in lower case."""
+    """An address in canonical form, without port; other text in lower case."""
     address = _address(hop)
     return hop.lower() if address is None else str(address)
 

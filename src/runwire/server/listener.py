@@ -20,7 +20,7 @@ from runwire.server.connections import LINGER_S, Connection, Connections, bounde
 from runwire.server.problems import FIELD_MAX, LINE_MAX
 
 BACKLOG: Final = 4096
-"""Connections that may wait to be accepted: clients of a restarted process all come back at once."""
+"""Most connections that wait to be accepted, since all clients of a restarted process come back at once."""
 
 
 HANDSHAKE_S: Final = 10.0
@@ -29,7 +29,7 @@ HANDSHAKE_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What a listener shows: TLS 1.2 or later. Loaded again, it is what new connections get."""
+    """The certificate of a listener, for TLS 1.2 or later. New connections get it after it is loaded again."""
 
     chain: Path
     key: Path
@@ -37,7 +37,7 @@ class Certificate:
 
     @classmethod
     def of(cls, chain: Path, key: Path) -> Certificate:
-        """Raises ConfigurationError when the files are no certificate and its key."""
+        """Raises ConfigurationError unless the files are a certificate and its key."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         certificate = cls(chain, key, context)
@@ -45,7 +45,7 @@ class Certificate:
         return certificate
 
     def load(self) -> None:
-        """Raises ConfigurationError, and what was loaded before stays."""
+        """Loads the files again. Raises ConfigurationError and keeps the previous certificate if they are wrong."""
         try:
             # On the side first: a chain without its key would take the place of a good one.
             ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(self.chain, self.key, password="")
@@ -78,7 +78,7 @@ async def listening(
     options = {
         "access_log": None,
         "logger": _http_logger(),
-        # Inflating is work that anybody could cause, on the event loop: compressed bodies are refused instead.
+        # Any client could cause much inflating on the event loop, so the service refuses compressed bodies.
         "auto_decompress": False,
         "lingering_time": LINGER_S,
         "max_line_size": LINE_MAX,
@@ -121,6 +121,6 @@ def _http_logger() -> logging.Logger:
 
 
 def _not_the_clients_fault(record: logging.LogRecord) -> bool:
-    """Malformed HTTP, in head or body, is answered with 400 and not logged: anybody could fill the log with it."""
+    """Answers malformed HTTP with 400 without logging it, since any client could fill the log with it."""
     error = record.exc_info[1] if record.exc_info else None
     return not isinstance(error, (HttpProcessingError, web.RequestPayloadError, ConnectionError, TimeoutError))

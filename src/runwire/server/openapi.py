@@ -51,7 +51,7 @@ _TYPES: Final = (
 
 
 def api_document(settings: Settings, *, server: str = "/") -> bytes:
-    """What the API listener serves, as JSON. `server` is the path that clients see it below."""
+    """The OpenAPI document of the API listener, as JSON. `server` is the path below which clients see it."""
     schemas = _schemas()
     schemas["AppendEvents"]["properties"]["events"]["maxItems"] = settings.batch_max_events
     return _document(
@@ -65,7 +65,7 @@ def api_document(settings: Settings, *, server: str = "/") -> bytes:
 
 
 def admin_document() -> bytes:
-    """What the admin listener serves, as JSON."""
+    """The OpenAPI document of the admin listener, as JSON."""
     schemas = _schemas()
     used = {name: schemas[name] for name in ("Readiness", "Problem")}
     return _document("runwire admin", ADMIN_OPERATIONS, used, parameters={})
@@ -130,7 +130,7 @@ def _described(operation: Operation, parameters: dict[str, Any]) -> dict[str, An
 
 
 def _security(operation: Operation) -> dict[str, Any]:
-    """How a caller may say who it is, and the scope it needs; nothing for what anybody may call."""
+    """The security schemes and the scope of an operation; nothing for a public one."""
     scope = operation.access.scope
     if scope is None:
         return {"security": []}

@@ -1,4 +1,4 @@
-"""What each route takes and answers. A test compares this table with the routes the applications have."""
+"""The operations of each route. A test compares this table with the routes the applications have."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ class Operation:
 
     @property
     def all_problems(self) -> tuple[str, ...]:
-        """With those of the gate."""
+        """Its own codes and those of the gate."""
         return self.problems if self.access.scope is None else (*self.problems, *_GATE)
 
     def responses(self) -> dict[str, Any]:
-        """The answers that are no problem, as OpenAPI has them."""
+        """The answers that are not problems, in OpenAPI's form."""
         schema = {"$ref": f"#/components/schemas/{self.answer}"} if self.answer else {}
         main: dict[str, Any] = {"description": self.summary, "content": {self.media: {"schema": schema}}}
         if self.headers:

@@ -1,4 +1,4 @@
-"""Requests taken apart: what does not fit is refused here, by a code that says which part it was."""
+"""Parses requests. Refuses a malformed part with a code that names the part."""
 
 from __future__ import annotations
 
@@ -33,16 +33,18 @@ async def refuse_duplicates(request: web.Request, handler: Handler) -> web.Strea
     """Raises InvalidRequest (`duplicate_header`) where a proxy and we could each take another of two values."""
     for name in _SINGLE:
         if len(request.headers.getall(name, ())) > 1:
-            raise InvalidRequest(f"{name} came more than once.", code="duplicate_header")
+            raise InvalidRequest(f"The header {name} appears more than once.", code="duplicate_header")
     return await handler(request)
 
 
 async def decoded_body(request: web.Request, decoder: msgspec.json.Decoder[T], *, when_empty: bytes = b"") -> T:
-    """The body as what `decoder` gives. Raises InvalidRequest (`unsupported_media_type`, `malformed_json`,
+    """The body, decoded by `decoder`. Raises InvalidRequest (`unsupported_media_type`, `malformed_json`,
     `invalid_request`), and aiohttp's own for one that is too large or broken.
     """
     if request.can_read_body and (encoding := _encoding(request)):
-        raise InvalidRequest(f"A body in {encoding} is not taken: send it as it is.", code="unsupported_encoding")
+        raise InvalidRequest(
+            f"The body is encoded as {encoding}. Send it without an encoding.", code="unsupported_encoding"
+        )
     declared = request.headers.get("Content-Type")
     if declared and request.can_read_body and request.content_type != "application/json":
         raise InvalidRequest(f"{request.content_type} is not taken.", code="unsupported_media_type")
@@ -85,7 +87,7 @@ def agent_in(request: web.Request) -> str | None:
     """Raises InvalidRequest (`invalid_agent`)."""
     agent = request.query.get("agent")
     if agent is not None and not _AGENT.fullmatch(agent):
-        raise InvalidRequest("agent must look like a declared name", code="invalid_agent")
+        raise InvalidRequest("agent is not a valid name of an agent", code="invalid_agent")
     return agent
 
 
@@ -103,7 +105,9 @@ def fence_in(request: web.Request) -> int:
     """Raises InvalidRequest (`missing_fence`) when it is absent or no number."""
     fence = _integer(request.headers.get("Runwire-Fence", ""))
     if fence is None:
-        raise InvalidRequest("Runwire-Fence must be the number the start of the run gave", code="missing_fence")
+        raise InvalidRequest(
+            "Runwire-Fence must be the number that the start of the run returned", code="missing_fence"
+        )
     return fence
 
 
@@ -115,6 +119,6 @@ def _integer(text: str) -> int | None:
 
 
 def _encoding(request: web.Request) -> str:
-    """What the body is said to be compressed with; empty when it is not."""
+    """The compression that the body declares; empty when there is none."""
     codings = (coding.strip() for line in request.headers.getall("Content-Encoding", ()) for coding in line.split(","))
     return ", ".join(coding for coding in codings if coding.lower() not in ("", "identity"))[:64]

@@ -1,4 +1,4 @@
-"""Streams that outlive a request: whether the key that let their client in still stands is asked again and again."""
+"""Checks the API keys of open streams repeatedly, and ends a stream whose key no longer holds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import Final, Protocol
 
 RECHECK_S: Final = 20.0
-"""A stream ends that long after its key was revoked, and the time a keys file takes to be read."""
+"""Seconds until a stream ends after its key was revoked, besides the time to read a keys file."""
 
 
 class Endable(Protocol):

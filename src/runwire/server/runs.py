@@ -1,4 +1,4 @@
-"""Routes of runs: start, look, list, cancel, signal."""
+"""Routes of runs: start, view, list, cancel, signal."""
 
 from __future__ import annotations
 

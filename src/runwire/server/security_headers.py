@@ -1,4 +1,4 @@
-"""Headers that tell browsers to make little of an answer."""
+"""Headers that restrict how browsers use an answer."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ONLY_TLS: Final = "max-age=31536000"
 
 
 def security_headers(*, tls: bool) -> Callable[[web.Request, web.StreamResponse], Awaitable[None]]:
-    """What an application does before each answer; with `tls`, browsers are told to stay with it."""
+    """A hook that adds the headers to each answer. With `tls` it adds Strict-Transport-Security."""
 
     async def add(_request: web.Request, response: web.StreamResponse) -> None:
         response.headers.update(ALWAYS)

@@ -1,4 +1,4 @@
-"""What the server is given: the stages it speaks for. It builds none of them."""
+"""The stages that the server serves. It builds none of them."""
 
 from __future__ import annotations
 
@@ -36,21 +36,21 @@ ReadinessProbe: TypeAlias = Callable[[], Awaitable[Readiness]]
 
 @dataclass(frozen=True, slots=True)
 class AdminServices:
-    """What the admin listener needs; every process has one, whatever its roles."""
+    """The parts that the admin listener needs. Every process has one, whatever its roles."""
 
     metrics: Metrics
     readiness: ReadinessProbe
     token: str | None = None
-    """What `/metrics` asks for; None: nothing."""
+    """The bearer token that `/metrics` requires; None for no token."""
     host: str = "127.0.0.1"
-    """Where the admin listener listens."""
+    """The address of the admin listener."""
     allowed_hosts: tuple[str, ...] = ()
     """Names, besides that and localhost, that its requests may use."""
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the API needs. `spans` may be the process's Tracing."""
+    """The parts that the API needs. `spans` may be the process's Tracing."""
 
     control: RunControl
     external: ExternalRuns

@@ -24,7 +24,7 @@ HEADERS: Final = {
     "X-Accel-Buffering": "no",
 }
 LINGER_S: Final = 5.0
-"""How long a connection may take for its last bytes."""
+"""Seconds that a connection may take for its last bytes."""
 
 _log = get_logger()
 
@@ -65,7 +65,7 @@ def _replay_speed(request: web.Request) -> float | None:
     if "replay" not in query and "speed" not in query:
         return None
     if query.get("replay") != "1":
-        raise InvalidRequest("a replay is asked for by replay=1, and speed is of a replay", code="invalid_replay")
+        raise InvalidRequest("replay must be 1, and speed needs replay=1", code="invalid_replay")
     return parse_speed(query.get("speed"))
 
 

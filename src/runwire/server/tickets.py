@@ -1,4 +1,4 @@
-"""The route that gives a stream ticket: for an EventSource, which can show nothing but its URL."""
+"""The route that issues a stream ticket, for an EventSource, whose only credential is its URL."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class Histogram:
         if batch[0] < 0.0:
             batch = [max(value, 0.0) for value in batch]
         below, last = 0, len(batch)
-        # What comes in together lies close together: from the bucket of the least to that of the greatest.
+        # Values of one batch lie close together, so only the buckets from the least to the greatest value are walked.
         for index in range(bisect_left(self._edges, batch[0]), len(self._edges)):
             upto = bisect_right(batch, self._edges[index], below)
             self._counts[index] += (upto - below) * times

@@ -34,7 +34,7 @@ MAX_FRAMES: Final = 20
 
 
 class LogEvent(StrEnum):
-    """What a line is about. Names are public API; docs/telemetry.md says what each means."""
+    """The event that a log line reports. Names are public API; docs/telemetry.md explains each."""
 
     SERVER_STARTED = "server_started"
     SERVER_DRAINING = "server_draining"
@@ -181,7 +181,7 @@ class _Sink:
 
 
 class _LibraryHandler(logging.Handler):
-    """What libraries log, by the first line of the message as they wrote it, never what they filled in."""
+    """Logs messages of libraries: the first line of the message's template, never its arguments."""
 
     def emit(self, record: logging.LogRecord) -> None:
         # A message that is an object, an exception for one, has nothing but its text to say.

@@ -1,4 +1,4 @@
-"""What runwire counts and measures. Names, labels and meanings are public API; see docs/telemetry.md.
+"""The metrics of runwire. Names, labels and meanings are public API; see docs/telemetry.md.
 
 A group per part of the pipeline; `Metrics` is what one process exports. Every labelled series exists at 0
 from the start, because `increase()` does not see a counter that is born at 1.

@@ -51,7 +51,7 @@ class RunRequest(Span, Protocol):
 
     @property
     def traceparent(self) -> str:
-        """What to store with the run; there whether it is sampled or not."""
+        """The traceparent to store with the run, sampled or not."""
 
 
 class RecordedSpan:
@@ -97,7 +97,7 @@ class Recorder:
 
 
 class _Current(trace.NonRecordingSpan):
-    """What libraries find as the current span: the parent of theirs, and a reason to make some."""
+    """The current span as libraries see it: the parent of their spans, and a sign that spans are wanted."""
 
     def is_recording(self) -> bool:
         return True

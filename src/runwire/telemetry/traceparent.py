@@ -36,7 +36,7 @@ class TraceContext(msgspec.Struct, frozen=True, gc=False):
 
 
 def parse_traceparent(header: str | None) -> TraceContext | None:
-    """What the header says, or None when it is absent or malformed (then a new trace starts, as §3.2.2.5 asks)."""
+    """The parsed header, or None when it is absent or malformed (then a new trace starts, as §3.2.2.5 asks)."""
     if header is None or (found := _TRACEPARENT.fullmatch(header)) is None:
         return None
     version, trace_id, span_id, flags, more = found.groups()

@@ -1,4 +1,4 @@
-"""Who calls, what they may do, whose runs they see: API keys, tokens, stream tickets, the gate of every route."""
+"""Authentication and authorisation: API keys, tokens, stream tickets, and the gate before every route."""
 
 from runwire.server.auth.caller import ANYBODY, DEFAULT_TENANT, PUBLIC, STREAM, Access, Caller, Scope, check_run_id
 from runwire.server.auth.gate import Gate, Guarded, caller_of, check_guarded

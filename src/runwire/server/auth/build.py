@@ -1,4 +1,4 @@
-"""The gate a service's settings ask for, and what has to be said about it."""
+"""Builds the gate that the settings ask for, and the warnings about it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _log = get_logger()
 
 
 def gate_of(settings: Settings, *, ticket_key: bytes, refused: Mapping[str, Counter] | None = None) -> Gate:
-    """Raises ConfigurationError for keys that are none, or tokens without the library for them."""
+    """Raises ConfigurationError for invalid keys, or for tokens without the library that verifies them."""
     tickets = Tickets(ticket_key, lifetime_s=settings.ticket_s)
     if not settings.authenticates:
         return Gate(tickets)
@@ -48,7 +48,7 @@ def _tokens(settings: Settings) -> TokenVerifier | None:
 
 
 def check_exposure(settings: Settings) -> None:
-    """Raises ConfigurationError for a service that others can reach and that asks nobody who they are, unless that
+    """Raises ConfigurationError for a service that other machines can reach without authentication, unless that
     is what its settings say. Warns of what is open.
     """
     if Role.API in settings.roles and not settings.authenticates:

@@ -16,13 +16,13 @@ _TENANT: Final = re.compile(r"[A-Za-z0-9._@|-]{1,100}")
 
 
 class Scope(StrEnum):
-    """What a caller may do. Public API."""
+    """Permissions of a caller. Public API."""
 
     START = "runs:start"
     READ = "runs:read"
-    """Lists, views, events and streams: none of them has payload."""
+    """Lists, views, events and streams, none of which has payload."""
     STATE = "runs:state"
-    """A run's state, which has: who watches progress need not see it."""
+    """A run's state, which has payload. Watching progress does not need it."""
     CANCEL = "runs:cancel"
     SIGNAL = "runs:signal"
     """Often an approval, so neither starting nor cancelling implies it."""
@@ -33,7 +33,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a route asks for: a scope, or nothing. `ticket`: a stream ticket will do."""
+    """The scope that a route requires, or None. `ticket`: a stream ticket suffices."""
 
     scope: Scope | None
     ticket: bool = False
@@ -45,9 +45,9 @@ STREAM: Final = Access(Scope.READ, ticket=True)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who a request is from. `tenant` None: there are no tenants to tell apart. `expires_at`: epoch seconds.
+    """The sender of a request. `tenant` is None when tenants are off. `expires_at` is in epoch seconds.
 
-    `key_id` is of the API key that was shown, or that a ticket was issued to.
+    `key_id` names the API key of the request, or the key to which its ticket was issued.
     """
 
     subject: str
@@ -59,30 +59,30 @@ class Caller:
     def check(self, scope: Scope) -> None:
         """Raises NotPermitted when the caller lacks the scope."""
         if scope not in self.scopes:
-            raise NotPermitted(f"This needs the scope {scope}.", scope=scope)
+            raise NotPermitted(f"The request needs the scope {scope}.", scope=scope)
 
 
 ANYBODY: Final = Caller("anybody", None, frozenset(Scope))
-"""The caller where nobody is asked."""
+"""The caller of every request when there is no authentication."""
 
 
 def known_scopes(words: Iterable[str]) -> frozenset[Scope]:
-    """The scopes among `words`; those of other services are left out."""
+    """The scopes among `words`, without those of other services."""
     known = {scope.value for scope in Scope}
     return frozenset(Scope(word) for word in words if word in known)
 
 
 def is_tenant(name: object) -> bool:
-    """Whether a tenant may be called so: 1 to 100 of `A-Za-z0-9._@|-`."""
+    """Whether the name is valid for a tenant: 1 to 100 of `A-Za-z0-9._@|-`."""
     return isinstance(name, str) and _TENANT.fullmatch(name) is not None
 
 
 def check_run_id(run_id: str, *, tenant: str) -> None:
-    """Passes a run id its tenant may choose: `<tenant>:...`, or for `default` one without a colon.
+    """Accepts a run id that the tenant may choose: `<tenant>:...`, or for `default` one without a colon.
 
     Every id belongs to one tenant, so none can take another's ids, or learn by trying which of them exist.
     Raises NotPermitted (`run_id_reserved`).
     """
     named, colon, _ = run_id.partition(":")
     if (named if colon else DEFAULT_TENANT) != tenant:
-        raise NotPermitted(f"A run id chosen by tenant {tenant} begins with `{tenant}:`.", code="run_id_reserved")
+        raise NotPermitted(f"A run id chosen by tenant {tenant} must begin with `{tenant}:`.", code="run_id_reserved")

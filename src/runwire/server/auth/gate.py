@@ -1,4 +1,4 @@
-"""The gate before every route: who calls, and may they? What a route asks for is declared where it is made."""
+"""The gate before every route: it identifies the caller and checks the scope. Each route declares its scope."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _log = get_logger()
 
 
 class Guarded(Protocol):
-    """A handler behind the gate; `access` is what it asks for."""
+    """A handler behind the gate; `access` is the scope that it requires."""
 
     access: Access
 
@@ -53,7 +53,7 @@ class Gate:
 
     @property
     def asks(self) -> bool:
-        """Whether callers have to say who they are."""
+        """Whether callers must authenticate."""
         return self._keys is not None or self._tokens is not None
 
     def guarded(self, handler: Callable[[web.Request], Awaitable[web.StreamResponse]], access: Access) -> Guarded:
@@ -82,36 +82,38 @@ class Gate:
         return caller if self._tenants else replace(caller, tenant=None)
 
     def stands(self, key_id: str) -> bool:
-        """Whether an API key that was let through to a stream still would be."""
+        """Whether the gate would still admit an API key that has opened a stream."""
         return self._keys is None or self._keys.holds(key_id, Scope.READ)
 
     async def _caller(self, request: web.Request, access: Access) -> Caller:
         given = request.headers.getall("Authorization", [])
         tickets = request.query.getall(_TICKET, []) if access.ticket else []
         if len(given) + len(tickets) > 1:
-            raise Unauthenticated("One credential is enough.", code="credentials_invalid")
+            raise Unauthenticated("The request has more than one credential.", code="credentials_invalid")
         if tickets:
             return self.tickets.caller(tickets[0], run_id=request.match_info["run_id"])
         if not given:
-            raise Unauthenticated("Credentials are needed.", code="credentials_missing")
+            raise Unauthenticated("The request has no credentials.", code="credentials_missing")
         scheme, _, credential = given[0].partition(" ")
         credential = credential.strip()
         if scheme.lower() != "bearer" or not credential:
-            raise Unauthenticated("Credentials are `Bearer` and a token or an API key.", code="credentials_invalid")
+            raise Unauthenticated(
+                "The header Authorization must be `Bearer` and a token or an API key.", code="credentials_invalid"
+            )
         if credential.startswith(api_keys.PREFIX) and self._keys is not None:
             return self._keys.caller(credential)
         if self._tokens is not None:
             return await self._tokens.caller(credential)
-        raise Unauthenticated("The credentials are not known.", code="credentials_invalid")
+        raise Unauthenticated("The credentials are unknown.", code="credentials_invalid")
 
 
 def caller_of(request: web.Request) -> Caller:
-    """Who the gate let through."""
+    """The caller that the gate identified."""
     return request[_CALLER]
 
 
 def check_guarded(app: web.Application) -> None:
-    """Passes an application all of whose routes say what they ask for. Raises TypeError naming one that does not."""
+    """Checks that every route of an application declares its access. Raises TypeError naming one that does not."""
     for route in app.router.routes():
         if not isinstance(getattr(route.handler, "access", None), Access):
             raise TypeError(f"{route.method} {route.resource} does not say who may call it")

@@ -25,7 +25,7 @@ MAX_BYTES: Final = 256 * 1024
 MAX_KEYS: Final = 100
 FETCH_TIMEOUT_S: Final = 5.0
 UNKNOWN_KEY_S: Final = 10.0
-"""How often tokens with unknown keys may cause a fetch, at most: anybody can make such tokens."""
+"""Least seconds between fetches that tokens with unknown keys cause, since anybody can make such tokens."""
 RSA_MIN_BITS: Final = 2048
 
 _FITS: Final = {"RS256": ("RSA", None), "ES256": ("EC", "P-256")}
@@ -66,7 +66,7 @@ class JwkSet:
             if reading is not None and self._age_s() > self._refresh_s + self._stale_s:
                 await asyncio.shield(reading)
         if self._age_s() > self._refresh_s + self._stale_s:
-            raise AuthUnavailable("The keys that verify tokens cannot be had.")
+            raise AuthUnavailable("The keys that verify tokens are not available.")
         found = self._find(key_id, algorithm)
         if found is None and (reading := self._refresh()) is not None:
             await asyncio.shield(reading)
@@ -81,7 +81,7 @@ class JwkSet:
         return float("inf") if self._read_at is None else clock.monotonic() - self._read_at
 
     def _refresh(self) -> asyncio.Task[None] | None:
-        """Reads the document anew, beside the requests; None where that was tried a moment ago. One task at a time."""
+        """Reads the document again in one task beside the requests; None when it was tried a moment ago."""
         if self._reading is None or self._reading.done():
             now = clock.monotonic()
             pause_s = 1.0 if self._read_at is None else min(UNKNOWN_KEY_S, self._refresh_s)
@@ -102,10 +102,10 @@ class JwkSet:
 
 
 def public_keys(document: bytes) -> Sequence[PublicKey]:
-    """The keys of a JWK Set that may verify tokens; others are left out. Raises ValueError when it is none."""
+    """The keys of a JWK Set that may verify tokens. Raises ValueError when the document is not a JWK Set."""
     listed = msgspec.json.decode(document, type=dict[str, Any]).get("keys")
     if not isinstance(listed, list):
-        raise ValueError("a JWK Set has `keys`")  # noqa: TRY004  # of the document, not of an argument
+        raise ValueError("a JWK Set must have `keys`")  # noqa: TRY004  # of the document, not of an argument
     keys = []
     for key in listed[:MAX_KEYS]:
         try:
@@ -115,7 +115,7 @@ def public_keys(document: bytes) -> Sequence[PublicKey]:
             material = jwt.PyJWK.from_dict(key, algorithm=algorithm).key
         except (jwt.PyJWTError, ValueError, TypeError, KeyError):
             continue
-        # A private key has no business here: what verifies tokens cannot also make them.
+        # Refuses private keys: a key that verifies tokens must not be able to make them.
         if not hasattr(material, "verify") or getattr(material, "key_size", 0) < (
             RSA_MIN_BITS if algorithm == "RS256" else 0
         ):
@@ -126,7 +126,7 @@ def public_keys(document: bytes) -> Sequence[PublicKey]:
 
 
 def _algorithm_of(key: object) -> str | None:
-    """What a JWK verifies, by its type: never by what a token says."""
+    """The algorithm of a JWK, by the key's own type, never by a token's claim."""
     if not isinstance(key, dict) or key.get("use", "sig") != "sig" or "verify" not in key.get("key_ops", ["verify"]):
         return None
     for algorithm, (kind, curve) in _FITS.items():
@@ -170,5 +170,5 @@ async def fetched(url: str) -> bytes:
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > MAX_BYTES:
-                raise ValueError("a JWK Set of this size is none")
+                raise ValueError("the JWK Set is too large")
         return bytes(body)

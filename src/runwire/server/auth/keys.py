@@ -23,12 +23,12 @@ from runwire.server.auth.caller import DEFAULT_TENANT, Caller, Scope, is_tenant
 from runwire.server.auth.keys_file import KeysFile
 
 PREFIX: Final = "rwk_"
-"""What keys begin with, for scanners of leaked secrets."""
+"""The prefix of keys, by which scanners find leaked secrets."""
 
 
 @dataclass(frozen=True, slots=True)
 class KeyRecord:
-    """What is kept of a key."""
+    """The stored record of a key."""
 
     key_id: str
     digest: str
@@ -51,13 +51,13 @@ class KeyRecord:
 def new_key(
     *, tenant: str, scopes: Iterable[Scope], expires_at: float | None = None, name: str = ""
 ) -> tuple[str, KeyRecord]:
-    """A key, which is shown once, and what is kept of it. Raises ValueError for a tenant or name that cannot be."""
+    """A new key, which is shown once, and its record. Raises ValueError for an invalid tenant or name."""
     key_id, secret = secrets.token_hex(6), secrets.token_urlsafe(32)
     record = KeyRecord(key_id, _digest(key_id, secret), tenant, frozenset(scopes), expires_at, name)
     if name and name.split() != [name]:
-        raise ValueError("a key's name has no spaces")
+        raise ValueError("a key's name must not have spaces")
     if parse_line(record.line) != record:
-        raise ValueError("a key expires on a whole second")
+        raise ValueError("a key must expire on a whole second")
     return f"{PREFIX}{key_id}_{secret}", record
 
 
@@ -67,12 +67,12 @@ def parse_line(line: str) -> KeyRecord:
     words = rest.split()
     facts = dict(word.partition("=")[::2] for word in words[1:])
     if not key_id.isalnum() or not words or not re.fullmatch(r"sha256:[0-9a-f]{64}", words[0]):
-        raise ValueError("a key's line begins with its id and `sha256:` with 64 hexadecimal digits")
+        raise ValueError("a key's line must begin with its id and `sha256:` with 64 hexadecimal digits")
     if wrong := facts.keys() - {"tenant", "scopes", "expires", "name"}:
         raise ValueError(f"there is no {', '.join(sorted(wrong))} in a key's line")
     tenant = facts.get("tenant", DEFAULT_TENANT)
     if not is_tenant(tenant):
-        raise ValueError("a tenant is 1 to 100 of A-Za-z0-9._@|-")
+        raise ValueError("a tenant must be 1 to 100 of A-Za-z0-9._@|-")
     scopes = frozenset(Scope(word) for word in facts.get("scopes", "").split(",") if word)
     expires = facts.get("expires")
     expires_at = None if expires is None else datetime.fromisoformat(expires).timestamp()
@@ -80,7 +80,7 @@ def parse_line(line: str) -> KeyRecord:
 
 
 class KeyRing:
-    """The keys a service knows. A file is read again when it changes; one that cannot be read keeps the old keys."""
+    """The keys that a service knows. It reads a changed file again, and keeps the old keys when that fails."""
 
     def __init__(self, lines: Iterable[str] = (), *, file: Path | None = None) -> None:
         """Raises ConfigurationError naming every line that is wrong."""
@@ -93,13 +93,13 @@ class KeyRing:
         record = self._record(key_id)
         right = hmac.compare_digest(_digest(key_id, secret), record.digest if record is not None else "0" * 64)
         if record is None or not right:
-            raise Unauthenticated("The API key is not known.", code="credentials_invalid")
+            raise Unauthenticated("The API key is unknown.", code="credentials_invalid")
         if record.expires_at is not None and clock.wall_us() / 1e6 >= record.expires_at:
             raise Unauthenticated("The API key has expired.", code="credentials_expired")
         return Caller(f"key:{key_id}", record.tenant, record.scopes, record.expires_at, key_id)
 
     def holds(self, key_id: str, scope: Scope) -> bool:
-        """Whether there is such a key, not expired and with the scope."""
+        """Whether the key exists, has not expired, and has the scope."""
         record = self._record(key_id)
         in_time = record is not None and (record.expires_at is None or clock.wall_us() / 1e6 < record.expires_at)
         return record is not None and in_time and scope in record.scopes

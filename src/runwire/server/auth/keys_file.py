@@ -1,4 +1,4 @@
-"""A file that may stand on a mount which hangs: read by a thread of its own, so that nobody waits for it.
+"""A file that may lie on a mount that hangs. A thread of its own reads it, so that no request waits for it.
 
 Thread ownership: the watching thread alone reads the file, and hands what it found to `took`, which swaps one
 reference. Everybody else only reads that reference. The thread ends soon after its KeysFile is dropped, and never
@@ -20,11 +20,11 @@ from runwire.errors import ConfigurationError
 from runwire.telemetry.logs import LogEvent, get_logger
 
 LOOK_S: Final = 1.0
-"""How often the file is read. Its content is compared: a copy or an editor may keep size and time."""
+"""Seconds between reads of the file. The content is compared, since a copy or an editor may keep size and time."""
 START_S: Final = 10.0
-"""How long a start waits for the file."""
+"""Seconds that a start waits for the file."""
 HUNG_S: Final = 10.0
-"""A look that takes longer is told of in the log."""
+"""Seconds after which a read that hangs is logged."""
 MAX_BYTES: Final = 4 * 1024 * 1024
 
 Record = TypeVar("Record")
@@ -32,7 +32,9 @@ _log = get_logger()
 
 
 class KeysFile(Generic[Record]):
-    """The records of a file as last read. One that cannot be read, or has a wrong line, keeps the last good ones."""
+    """The records of a file as last read. An unreadable file, or one with a wrong line, leaves the last good
+    records.
+    """
 
     def __init__(self, file: Path, parse: Callable[[str], Mapping[str, Record]]) -> None:
         """`parse` raises ConfigurationError. Raises ConfigurationError when the file cannot be read at the start."""
@@ -51,12 +53,12 @@ class KeysFile(Generic[Record]):
             raise self._problem
 
     def check_watched(self) -> None:
-        """Says in the log, once, when the file has not answered for long."""
+        """Logs once when a read of the file has not returned for long."""
         if clock.monotonic() - self._looked_at > HUNG_S:
             self._tell("TimeoutError")
 
     def took(self, found: Mapping[str, Record] | ConfigurationError | None) -> None:
-        """What a look has found; None when nothing has changed. For the thread."""
+        """Takes the result of one read; None when nothing has changed. Called by the thread."""
         self._looked_at = clock.monotonic()
         first, self._problem = self._problem, found if isinstance(found, ConfigurationError) else None
         if self._problem is not None:
@@ -74,7 +76,7 @@ class KeysFile(Generic[Record]):
 
 
 def begin_to_read(file: Path, *, most_bytes: int) -> Future[bytes]:
-    """What `read_bounded` gives or raises, once a thread that keeps no process alive has it."""
+    """A future of `read_bounded`'s result, read by a daemon thread."""
     future: Future[bytes] = Future()
 
     def read() -> None:
@@ -88,7 +90,7 @@ def begin_to_read(file: Path, *, most_bytes: int) -> Future[bytes]:
 
 
 def read_bounded(file: Path, *, most_bytes: int) -> bytes:
-    """Raises OSError, also for a file that is longer."""
+    """The file's bytes. Raises OSError, also for a longer file."""
     with file.open("rb") as opened:
         data = opened.read(most_bytes + 1)
     if len(data) > most_bytes:

@@ -1,4 +1,4 @@
-"""What a service without authentication checks instead, so that web pages cannot use it through a local browser.
+"""Checks of a service without authentication, so that web pages cannot use it through a local browser.
 
 A page of any origin can send simple requests to 127.0.0.1; one whose name was rebound to 127.0.0.1 is of the same
 origin, even. The first is known by `Origin`, the second by `Host`: it is a name that is not this machine's.
@@ -24,11 +24,11 @@ def check_local(request: web.Request, *, hosts: frozenset[str], origins: frozens
     if origin is None or request.method in _SAFE or origin in origins or "*" in origins:
         return
     if _netloc_of(origin) != request.headers.get("Host", "").lower():
-        raise NotPermitted("Pages of this origin may not do this: see RUNWIRE_CORS_ORIGINS.", code="origin_refused")
+        raise NotPermitted("RUNWIRE_CORS_ORIGINS does not allow pages of this origin.", code="origin_refused")
 
 
 def check_host(request: web.Request, *, hosts: frozenset[str], setting: str, one_label: bool = False) -> None:
-    """Raises NotPermitted (`host_refused`) for a name that a page of elsewhere may have been loaded from.
+    """Raises NotPermitted (`host_refused`) for a host name under which a foreign page may have been loaded.
 
     Addresses, names of this machine and `hosts` pass, and with `one_label` a name without a dot, which no page has.
     """

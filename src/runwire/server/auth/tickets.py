@@ -1,4 +1,4 @@
-"""Stream tickets: what an EventSource, which can send no header, shows instead of credentials.
+"""Stream tickets: credentials in the URL for an EventSource, which cannot send headers.
 
 A ticket opens the stream of one run, for a short time, and nothing else. It may be used again until it expires,
 because an EventSource connects again by itself with the same URL. It stands in that URL, so it is short-lived and
@@ -25,7 +25,7 @@ class Tickets:
     """Issues and opens tickets. Services that share `key` open each other's."""
 
     def __init__(self, key: bytes, *, lifetime_s: float) -> None:
-        # A key of its own, so that the secret may serve something else as well.
+        # A derived key, so that the secret may serve other purposes as well.
         self._key = hmac.digest(key, b"runwire stream ticket 1", "sha256")
         self._lifetime_s = lifetime_s
 
@@ -42,7 +42,7 @@ class Tickets:
         return f"{body}.{self._mac(body, run_id)}", expires_ms
 
     def caller(self, ticket: str, *, run_id: str) -> Caller:
-        """Who shows the ticket at the stream of `run_id`. Raises Unauthenticated (`credentials_invalid`,
+        """The caller that shows the ticket for the stream of `run_id`. Raises Unauthenticated (`credentials_invalid`,
         `credentials_expired`).
         """
         body, _, mac = ticket.rpartition(".")
@@ -51,7 +51,7 @@ class Tickets:
             raise Unauthenticated("The ticket is not for this stream.", code="credentials_invalid")
         if clock.wall_us() // 1000 >= int(shape[1]):
             raise Unauthenticated("The ticket has expired: ask for a new one.", code="credentials_expired")
-        # Those of the version before say neither the key nor until when its holder may watch.
+        # Tickets of the previous version have neither the key nor its expiry.
         key_id, until_ms = (_decoded(shape[3]), shape[4]) if len(shape) == _PARTS else ("", "")
         expires_at = int(until_ms) / 1000 if until_ms else None
         return Caller("ticket", _decoded(shape[2]) or None, frozenset({Scope.READ}), expires_at, key_id or None)
@@ -61,7 +61,7 @@ class Tickets:
 
 
 def _bytes(text: str) -> bytes:
-    """Of what came in a URL, which need not be UTF-8; then it is nothing that was issued."""
+    """The ticket's bytes. Text of a URL need not be UTF-8; then it was never issued."""
     return text.encode(errors="replace")
 
 

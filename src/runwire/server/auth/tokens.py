@@ -1,4 +1,4 @@
-"""Bearer tokens: JWTs (RFC 7519) from an issuer the service was told of.
+"""Bearer tokens: JWTs (RFC 7519) from the configured issuer.
 
 Which algorithms verify is a setting, and which key belongs to which algorithm is decided before the token is looked
 at: a shared secret only ever verifies HS256, a public key never does.
@@ -22,11 +22,11 @@ except ImportError:  # the extra `auth` is not installed: API keys do without
 SHARED_SECRET: Final = "HS256"  # noqa: S105  # the name of an algorithm
 PUBLIC_KEYS: Final = ("RS256", "ES256")
 LATEST: Final = 253_402_300_799
-"""The end of the year 9999 (epoch seconds): a token that says it expires later expires then."""
+"""The end of the year 9999 (epoch seconds). It caps the expiry of tokens."""
 
 
 class KeySource(Protocol):
-    """Where the keys that verify tokens come from."""
+    """A source of keys that verify tokens."""
 
     async def key(self, key_id: str | None, *, algorithm: str) -> Any | None:
         """The key that a token of this id and algorithm is verified with; None when there is none.
@@ -48,7 +48,7 @@ class SharedSecret:
 
 @dataclass(frozen=True, slots=True)
 class TokenRules:
-    """What a token must be. `algorithms` maps each that is allowed to where its keys come from."""
+    """The rules for tokens. `algorithms` maps each allowed algorithm to the source of its keys."""
 
     issuer: str
     audience: str
@@ -75,15 +75,15 @@ class TokenVerifier:
         algorithm = header.get("alg")
         source = self._sources.get(algorithm) if isinstance(algorithm, str) else None
         if source is None or not isinstance(algorithm, str):
-            raise _invalid("The token's algorithm is not taken.")
+            raise _invalid("The token's algorithm is not allowed.")
         if "crit" in header or "b64" in header:  # RFC 7515, 4.1.11: not understood, so refused
             raise _invalid("The token has critical extensions.")
         key_id = header.get("kid")
         if key_id is not None and not isinstance(key_id, str):
-            raise _invalid("The token's key id is no string.")
+            raise _invalid("The token's key id is not a string.")
         key = await source.key(key_id, algorithm=algorithm)
         if key is None:
-            raise _invalid("The token's key is not known.")
+            raise _invalid("The token's key is unknown.")
         return self._caller(self._claims(token, key, algorithm))
 
     def _claims(self, token: str, key: Any, algorithm: str) -> dict[str, Any]:
