@@ -18,7 +18,7 @@ FONT = "font-family='-apple-system,Segoe UI,Helvetica,Arial,sans-serif'"
 
 @dataclass(frozen=True, slots=True)
 class Group:
-    """What was measured, and how many times as good it is as each of what it is compared with, by name."""
+    """A measured figure, and its ratio to each peer, by the peer's name."""
 
     label: str
     ratios: dict[str, float]

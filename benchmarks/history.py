@@ -1,4 +1,4 @@
-"""What a database holds that has been in use: millions of stored events, and open runs in which nothing happens."""
+"""Fills a database like one that has been in use: millions of stored events, and open runs that are at rest."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ async def add_history(dsn: str, *, events: int, idle_runs: int) -> None:
     """Stores so many events of finished runs and so many idle runs, then vacuums as autovacuum would have by then."""
     connection = await asyncpg.connect(dsn)
     try:
-        # What is measured later is not how this was loaded, so it need not reach the disk at each commit.
+        # Loading is not part of the measurement, so it need not reach the disk at each commit.
         await connection.execute("SET synchronous_commit = off")
         have = await connection.fetchval("SELECT count(*) FROM runs WHERE run_id ~ '^[0-9]{8}-'")
         first, last = have + 1, have + events // EVENTS_PER_RUN

@@ -1,4 +1,4 @@
-"""What is measured: append throughput and latency beside pgbench, and publish lag at a steady rate."""
+"""Measures append throughput and latency beside pgbench, and publish lag at a steady rate."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ async def append_throughput(log: EventLog, run_ids: Sequence[str], *, callers: i
 async def publish_lag(dsn: str, run_ids: Sequence[str], *, rate: int, seconds: float, warm_s: float = 0.5) -> LagResult:
     """Open loop at `rate` events a second: from the append call to the bus delivering the event.
 
-    What comes in the first `warm_s`, while connections are opened and statements prepared, is not counted.
+    The first `warm_s` seconds, in which connections open and statements are prepared, do not count.
     """
     lags: list[float] = []
     counts_from = float("inf")

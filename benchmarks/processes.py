@@ -60,7 +60,7 @@ async def _listens(process: asyncio.subprocess.Process, port: int, log: Path) ->
 
 @cache
 def system_program(name: str, *, package: str) -> str | None:
-    """What is missing, in a sentence, unless the program is there or its package could be installed."""
+    """A sentence about the missing program, or None when it exists or could be installed."""
     if _found(name) is None:
         subprocess.run(["sh", str(SYSTEM), *package.split()], check=False)
     return None if _found(name) else f"`{name}` is not installed: apt-get install {package}"

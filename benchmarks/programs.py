@@ -85,7 +85,7 @@ class Crowd:
         await self._talk.ask("reset")
 
     def expect(self, deliveries: int) -> asyncio.Task[dict[str, Any]]:
-        """What came, once so many deliveries have since the last reset."""
+        """The deliveries since the last reset, once there are so many."""
         self._talk.say(f"expect {deliveries}")
         return asyncio.create_task(self._talk.answer())
 
@@ -127,7 +127,7 @@ async def post(
     body: str | None = None,
     content_type: str = "application/json",
 ) -> dict[str, Any]:
-    """What `producers` got done that append over HTTP, each a request at a time; `body` instead of runwire's events."""
+    """The result of `producers` that append over HTTP, one request at a time each. `body` replaces runwire's events."""
     arguments = ["-c", str(producers), "-r", str(runs), "-x", prefix, "-b", str(batch), "-t", str(seconds), "-p", path]
     arguments += [] if body is None else ["-d", body, "-y", content_type]
     async with conversation("poster", program("poster"), "127.0.0.1", str(port), *arguments) as talk:

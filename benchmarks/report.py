@@ -34,7 +34,7 @@ class Report:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures are of, and how it was set."""
+    """The subject of the figures, and its settings."""
     commit = subprocess.run(["git", "describe", "--always", "--dirty"], capture_output=True, text=True, check=False)
     return {
         "cpus": os.cpu_count(),

@@ -125,7 +125,7 @@ class Measured(Assembly):
         return {}
 
     async def emit(self, prefix: str, runs: int, events: int, joined: int) -> dict[str, Any]:
-        """What reaches the hubs as if it had been published: the stream stage by itself.
+        """Sends events to the hubs as if they had been published: the stream stage by itself.
 
         A tick's events are made once for all runs, as the C server makes its bytes once: making them is no part of it.
         """

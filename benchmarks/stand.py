@@ -1,4 +1,4 @@
-"""What a scenario stands on: a PostgreSQL with fsync on, databases of its own, whole runwire processes."""
+"""The stand of a scenario: a PostgreSQL with fsync on, databases of its own, whole runwire processes."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Stand:
             yield Serving(talk, await talk.answer())
 
     async def settle(self, name: str) -> None:
-        """What was written before reaches the disk now, not while something is measured."""
+        """Flushes earlier writes to the disk, so that they do not disturb a measurement."""
         connection = await asyncpg.connect(await self.database(name))
         try:
             await connection.execute("CHECKPOINT")

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 ENV = Settings.model_config["env_prefix"]
 
-# What a default factory gives depends on the machine.
+# A default factory's result depends on the machine.
 COMPUTED = {"data_dir": "the user's data directory + `/runwire`", "worker_id": "the host's name"}
 
 
@@ -85,7 +85,7 @@ GENERATED: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "problems": (DOCS / "protocol.md", problems_table),
     "decisions": (DOCS / "decisions" / "index.md", decisions_list),
 }
-"""What stands between the markers of each name, and on which page."""
+"""The page and the content for each pair of markers."""
 
 
 def rendered(page: str, name: str, content: str) -> str:

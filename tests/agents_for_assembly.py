@@ -14,7 +14,7 @@ class Nothing:
 
 
 class Hold:
-    """What the node of `held` waits for. Made anew by each test, since an Event belongs to its loop."""
+    """The signal that the node of `held` waits for. Made anew by each test, since an Event belongs to its loop."""
 
     def __init__(self) -> None:
         self.entered = asyncio.Event()

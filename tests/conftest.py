@@ -1,4 +1,4 @@
-"""What every test may ask for: a database of its own. And what no test may leave behind: tasks, and its logging."""
+"""Fixtures for every test: a database of its own. And what no test may leave behind: tasks, and its logging."""
 
 from __future__ import annotations
 

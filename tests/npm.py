@@ -27,7 +27,7 @@ def installed(
 ) -> Path:
     """The folder where the packages of `manifest` (a package.json of exact versions) can be imported.
 
-    Copies of the files `also` are put there, anew each time. Whoever comes while another installs waits for that.
+    Copies of the files `also` are put there, anew each time. A caller that comes while another installs waits for it.
     """
     npm = program("npm")
     folder = CACHE / into

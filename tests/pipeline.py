@@ -42,7 +42,7 @@ class RecordingBus:
 
 @dataclass
 class Stages:
-    """What a test steps. Commits and wake-ups are noted instead of starting anything."""
+    """The stages that a test steps. Commits and wake-ups are noted instead of starting anything."""
 
     database: Database
     metrics: Metrics

@@ -1,8 +1,8 @@
 """A way to PostgreSQL that answers statements in its place: with an error of any SQLSTATE, as a server would send it.
 
-It speaks enough of the protocol (version 3) to know which statement a message is about, and to leave the client in
-step: after an error the rest of the exchange is swallowed up to its Sync, which is answered as by the server. In the
-middle of a transaction the client is told that it has failed; its ROLLBACK, if let through, goes to the server.
+It speaks enough of the protocol (version 3) to know the statement of a message, and to keep the client in step. After
+an error it swallows the exchange up to its Sync, and answers the Sync as the server would. In the middle of a
+transaction the client is told that it has failed; its ROLLBACK, if let through, goes to the server.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ class _Link:
                 self._say_ready()
 
     def _statement_of(self, kind: bytes, body: bytes) -> str | None:
-        """What the message has the server parse or run; None of all other messages."""
+        """The statement that the message has the server parse or run; None of all other messages."""
         if kind == b"Q":
             return body.rstrip(b"\x00").decode()
         if kind == b"P":

@@ -306,7 +306,7 @@ async def test_a_process_runs_until_it_is_stopped(database: str) -> None:
 
 
 async def test_a_process_ends_though_its_database_went_first(database: str, postgres_dsn: str) -> None:
-    """Every connection is cut while a run is walked, and no other can be had."""
+    """Every connection is cut while a run is walked, and no other can be opened."""
     process = Assembly(settings(database, bus="postgres", drain_s=0.5))
     await process.__aenter__()
     run_id = await start(process.url, agent="golden", input={"delay_ms": 200})

@@ -1,4 +1,4 @@
-"""What a test configures of logging is its own."""
+"""A test's configuration of logging does not leak into other tests."""
 
 from __future__ import annotations
 

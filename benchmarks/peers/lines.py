@@ -57,7 +57,7 @@ class Line(asyncio.Protocol):
 
 @asynccontextmanager
 async def lines(port: int, count: int, *, encode: Encode, whole: Callable[[bytes], bool]) -> AsyncIterator[load.Append]:
-    """What appends over `count` connections. Whoever finds none free waits for one."""
+    """A function that appends over `count` connections and waits while none is free."""
     loop = asyncio.get_running_loop()
     free: asyncio.LifoQueue[Line] = asyncio.LifoQueue()
     for _ in range(count):

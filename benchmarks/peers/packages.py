@@ -1,4 +1,4 @@
-"""What peers are made of, at exact versions, installed apart from everything else."""
+"""The packages of peers, at exact versions, installed apart from everything else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What walks runs of five durable steps: each behind the same interface, started and stopped here."""
+"""Engines that walk runs of five durable steps, each behind the same interface, started and stopped here."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is measured, a module each. A module has NAME, TITLE and `measure`, which is one round.
+"""The scenarios, one module each. A module has NAME, TITLE and `measure`, which is one round.
 
 `measure` gives rows by what they are of, each a dict of figures; the report takes the median of every figure over the
 rounds. `compare`, where there is one, adds to the medians what compares them.

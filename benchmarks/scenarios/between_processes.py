@@ -39,7 +39,7 @@ Rows = dict[str, dict[str, float]]
 
 
 def missing() -> str | None:
-    """What the measurement over NATS lacks, in a sentence, or nothing."""
+    """A sentence about the program that the measurement over NATS lacks, or None."""
     try:
         import nats  # noqa: F401, PLC0415  # an extra
     except ImportError:

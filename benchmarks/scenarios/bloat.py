@@ -1,4 +1,4 @@
-"""What ten million appended and published events leave in the tables beyond what is stored."""
+"""Measures the bloat that ten million appended and published events leave in the tables."""
 
 from __future__ import annotations
 

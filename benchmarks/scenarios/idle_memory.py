@@ -1,4 +1,4 @@
-"""What an open stream costs that nothing is sent on, in memory of the process."""
+"""Measures the memory of an open stream on which nothing is sent."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ Rows = dict[str, dict[str, float]]
 
 
 def missing() -> dict[str, str]:
-    """What is not there, by the name of the peer, in a sentence each. Installs what it can."""
+    """The missing programs, by the name of the peer, in a sentence each. Installs what it can."""
     return {peer.name: why for peer in PEERS if (why := peer.install())}
 
 

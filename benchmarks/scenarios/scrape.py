@@ -1,4 +1,4 @@
-"""What a scrape of a busy process takes, as its scraper sees it, and how many samples it has."""
+"""Measures the duration of a scrape of a busy process, as its scraper sees it, and counts its samples."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ Rows = dict[str, dict[str, float]]
 
 
 def missing() -> dict[str, str]:
-    """What is not there, by the name of the peer, in a sentence each. Installs what it can."""
+    """The missing programs, by the name of the peer, in a sentence each. Installs what it can."""
     return {peer.name: why for peer in WALK_PEERS if (why := peer.install())}
 
 
@@ -139,7 +139,7 @@ async def _all(stand: Stand) -> AsyncIterator[dict[str, tuple[Walker, str]]]:
 
 
 async def _settled(dsn: str) -> None:
-    """What was written before reaches the disk now, not while something is measured."""
+    """Flushes earlier writes to the disk, so that they do not disturb a measurement."""
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute("CHECKPOINT")

@@ -1,1 +1,1 @@
-"""What telemetry costs in CPU: the same build with it off and on, in one process, interleaved."""
+"""Measures the CPU cost of telemetry: the same build with it off and on, in one process, interleaved."""

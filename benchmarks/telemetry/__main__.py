@@ -72,7 +72,9 @@ async def measure(
 
 
 def shares(figures: Mapping[str, list[float]]) -> dict[str, float]:
-    """What each variant takes beyond `off`, as a share of it: the median over rounds of the ratio within a round."""
+    """The cost of each variant beyond `off`, as a share of `off`: the median over rounds of the ratio within a
+    round.
+    """
     return {variant: statistics.median(_ratios(figures, variant)) - 1 for variant in figures}
 
 

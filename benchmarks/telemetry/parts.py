@@ -49,7 +49,7 @@ VARIANTS: Mapping[str, Parts] = {  # `off again` is to show by how much two that
 
 
 class Telemetry:
-    """What the stages of one variant are given. Only inside `switched` is it, and no other, in force."""
+    """The telemetry that the stages of one variant get. Only inside `switched` is it, and no other, in force."""
 
     def __init__(self, parts: Parts, *, lines: IO[str], collector: str) -> None:
         """`lines` takes the log, `collector` is the URL that takes spans over OTLP/HTTP."""

@@ -1,4 +1,4 @@
-"""What stands at the other ends, in processes of their own so that their CPU does not count: clients, a collector."""
+"""The other ends, clients and a collector, in processes of their own so that their CPU does not count."""
 
 from __future__ import annotations
 

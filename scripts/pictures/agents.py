@@ -1,4 +1,4 @@
-"""What the watched service does: answers questions, some of which a person must look at, and writes reports."""
+"""The agents of the pictured service: they answer questions, some of which a person must approve, and write reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the panels of a dashboard would be given by Grafana: each query's variables filled in, then asked."""
+"""The data that Grafana would give the panels of a dashboard: fills in each query's variables and runs it."""
 
 from __future__ import annotations
 

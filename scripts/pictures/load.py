@@ -1,4 +1,4 @@
-"""Who uses the service: callers that start runs in waves, viewers that come and go, orchestrators elsewhere."""
+"""The users of the service: callers that start runs in waves, viewers that come and go, orchestrators elsewhere."""
 
 from __future__ import annotations
 
@@ -127,6 +127,6 @@ class Users:
 
 
 async def _suppressing(work: Coroutine[Any, Any, None]) -> None:
-    """What the service answers to one user is nobody else's affair."""
+    """An error for one user must not disturb the others."""
     with contextlib.suppress(RunwireError):
         await work

@@ -1,4 +1,4 @@
-"""What goes wrong while it is watched, and when: each as it happens in production, and none of it by a mock."""
+"""The faults of the pictured service and their times: each as it happens in production, without mocks."""
 
 from __future__ import annotations
 

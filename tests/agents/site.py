@@ -14,7 +14,7 @@ from aiohttp import web
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a path answers. `drops` closes the connection instead, that many times; `hangs` never answers."""
+    """The answer of a path. `drops` closes the connection instead, that many times; `hangs` never answers."""
 
     body: str | bytes = ""
     status: int = 200

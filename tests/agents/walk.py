@@ -39,7 +39,7 @@ class Recorder:
 
 @dataclass
 class Walked:
-    """What a walk left: its events, its last checkpoint, and the failure it ended with, if any."""
+    """The result of a walk: its events, its last checkpoint, and its failure, if any."""
 
     events: list[NewEvent]
     state: dict[str, Any]

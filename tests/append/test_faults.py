@@ -1,4 +1,4 @@
-"""What the log does when its own connection fails in ways no caller could cause."""
+"""The log while its own connection fails in ways that no caller could cause."""
 
 from __future__ import annotations
 

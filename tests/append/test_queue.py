@@ -1,4 +1,4 @@
-"""Who is next: runs in turn, each run's appends in order, no run in two batches at once; and who writes."""
+"""The queue's order: runs take turns, each run's appends keep their order, and no run is in two batches at once."""
 
 from __future__ import annotations
 

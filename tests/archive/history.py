@@ -136,7 +136,7 @@ async def archive(dsn: str, folder: Path) -> AsyncIterator[Archive]:
 
 
 async def hot(database: Database, run_id: str) -> list[StoredEvent]:
-    """What PostgreSQL still has of a run."""
+    """The rows of a run that PostgreSQL still has."""
     rows = await database.fetch(
         "SELECT seq, ts_us, type::text, name, fn FROM run_events WHERE run_id = $1 ORDER BY seq", run_id
     )

@@ -134,7 +134,7 @@ async def test_a_pending_run_is_walked_to_its_end_while_an_overdue_day_shrinks(d
 async def test_events_stored_while_the_detaching_waits_for_a_lock_bring_the_day_back(
     database: str, tmp_path: Path, mode: str
 ) -> None:
-    """As ANALYZE or another's DDL takes it. What is stored while it is held was still stored in the log."""
+    """As ANALYZE or another's DDL takes it. Events that are stored while it is held are in the log."""
     async with archive(database, tmp_path) as here:
         log = await run_of(here.database, "old")
         blocker = await raw(database)
@@ -177,7 +177,7 @@ async def test_a_day_that_waits_for_a_reader_comes_back_with_what_was_stored_mea
 
 
 async def test_shrinking_keeps_what_was_stored_since_the_look_before_it(database: str, tmp_path: Path) -> None:
-    """Who waits for the lock last wrote before it: the swap must not take those rows with it."""
+    """A writer that waits for the lock wrote rows before the swap, and the swap must not drop them."""
     async with archive(database, tmp_path) as here:
         await run_of(here.database, "over", days_ago=LONG_AGO)
         goes_on = await run_of(here.database, "goes-on", days_ago=LONG_AGO, state="started")

@@ -1,4 +1,4 @@
-"""What retention promises: everything is in cold storage and proven before anything leaves the log."""
+"""Retention's promise: everything is in cold storage and proven before anything leaves the log."""
 
 from __future__ import annotations
 

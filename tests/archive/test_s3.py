@@ -66,7 +66,7 @@ async def s3(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[str]:
 
 
 def asked(method: str, url: str, body: bytes | None = None) -> bytes:
-    """What the server answers; it asks who one is, and for no proof. Raises OSError."""
+    """The server's answer; it requires a name, and no proof of it. Raises OSError."""
     request = urllib.request.Request(url, data=body, method=method, headers={"Authorization": SOMEBODY})  # noqa: S310  # ours, on this machine
     with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310  # as above
         found: bytes = answer.read()

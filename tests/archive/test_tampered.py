@@ -1,4 +1,4 @@
-"""Whoever can write to the archive's bucket can lose runs, but not make us show, keep or run into anything else."""
+"""A writer to the archive's bucket can destroy runs, but cannot make the service show, keep or run anything else."""
 
 from __future__ import annotations
 

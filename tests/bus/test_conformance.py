@@ -1,4 +1,4 @@
-"""What every bus does, whichever it is: a run's messages come in order to whoever subscribes to it."""
+"""Rules for every bus: a run's messages come in order to each of its subscribers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What only the NATS bus does: subjects that cannot be patterns, bounds, servers that go away or let nobody in."""
+"""Rules of the NATS bus alone: subjects that cannot be patterns, bounds, servers that go away or refuse clients."""
 
 from __future__ import annotations
 

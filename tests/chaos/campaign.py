@@ -268,7 +268,7 @@ async def _within(seconds: float, done: Callable[[], bool], scene: Scene) -> Non
 
 
 async def checked(dsn: str, report: Report) -> None:
-    """What clients saw is what is stored, what was acknowledged is stored once, and the database's own audit agrees.
+    """Clients saw what is stored, each acknowledged event is stored once, and the database's own audit agrees.
 
     Raises AssertionError where it is not so; counts runs and events in `report`.
     """

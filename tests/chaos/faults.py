@@ -21,12 +21,14 @@ from crash.fleet import Fleet, Member
 from waiting import eventually
 
 NO_DATABASE: Final = ("runwire: cannot connect to PostgreSQL", "runwire: PostgreSQL: ")
-"""What a process says that ends because of it as it starts."""
+"""The message of a process that ends because of the fault while it starts."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What can be harmed. `to_database` and `to_api` are the proxies by the member behind or before them."""
+    """The parts that a fault can harm. `to_database` and `to_api` are the proxies by the member behind or before
+    them.
+    """
 
     fleet: Fleet
     cluster: Cluster
@@ -58,7 +60,7 @@ class Scene:
 
 
 async def kill(scene: Scene) -> None:
-    """SIGKILL to a process; an init system starts it again, and again while there is no database to be had."""
+    """SIGKILL to a process. An init system restarts it, repeatedly while the database is away."""
     member = scene.any_member()
     async with scene.running:
         member.kill()
@@ -142,7 +144,7 @@ async def stalled_clients(scene: Scene) -> None:
 
 
 async def deaf_bus(scene: Scene) -> None:
-    """Whoever listens on the bus loses its connection, again and again, and what was sent meanwhile."""
+    """Each listener on the bus loses its connection repeatedly, with the messages sent meanwhile."""
     for _ in range(4):
         with contextlib.suppress(OSError, TimeoutError, asyncpg.PostgresError):
             await scene.cluster.primary.execute(

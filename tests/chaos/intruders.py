@@ -49,7 +49,7 @@ class Attempt:
 
 @dataclass(slots=True)
 class Probes:
-    """What was tried, and what became of it."""
+    """The attempts of intruders and their results."""
 
     tried: Counter[str] = field(default_factory=Counter)
     """By who tried."""
@@ -186,7 +186,7 @@ class Intruders:
         return True
 
     async def _list_page(self, tenant: Tenant, *, cursor: str | None) -> dict[str, Any] | None:
-        """A page of what the tenant is shown; None where none is to be had. All on it must be its own."""
+        """A page of what the tenant is shown; None when it is not available. All on it must be its own."""
         page = "" if cursor is None else f"&cursor={cursor}"
         allowed = Attempt(tenant.name, LIST, "", 200, "", tenant.header, f"limit={LISTED_AT_ONCE}{page}")
         try:

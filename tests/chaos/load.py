@@ -1,4 +1,4 @@
-"""What the service is asked to do while it suffers: golden runs, and external orchestrators that append in batches."""
+"""The load during faults: golden runs, and external orchestrators that append in batches."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Caller:
         self._load = load
 
     async def post(self, path: str, body: object, *, headers: str = "") -> tuple[int, dict[str, Any]]:
-        """The first answer that is no "not now". What is repeated must be safe to repeat."""
+        """The first answer that is no "not now". Every repeated request must be safe to repeat."""
         text = json.dumps(body)
         headers += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n"
         return await self._call(f"POST {path}", headers, text)

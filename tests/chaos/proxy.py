@@ -17,7 +17,7 @@ RESET = struct.pack("ii", 1, 0)  # linger for no time: close sends RST
 
 @dataclass(frozen=True, slots=True)
 class Toxic:
-    """What happens to bytes on their way. `mute`: they vanish, and nobody is told, as with a pulled cable."""
+    """The harm done to bytes on their way. `mute`: they vanish, and nobody is told, as with a pulled cable."""
 
     latency_s: float = 0.0
     jitter_s: float = 0.0
@@ -26,7 +26,7 @@ class Toxic:
 
 
 def together(toxics: Sequence[Toxic]) -> Toxic:
-    """What bytes suffer that suffer all of them."""
+    """The sum of several toxics."""
     return Toxic(
         sum(toxic.latency_s for toxic in toxics),
         sum(toxic.jitter_s for toxic in toxics),

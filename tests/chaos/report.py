@@ -1,4 +1,4 @@
-"""What is told on the way, and the generated parts of docs/reliability.md."""
+"""Progress messages, and the generated parts of docs/reliability.md."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ END: Final = "<!-- end -->"
 
 @dataclass(frozen=True, slots=True)
 class Arguments:
-    """What was asked for. `at_once`: external runs kept going; `report`: write docs/reliability.md."""
+    """The options of the campaign. `at_once`: external runs kept going; `report`: write docs/reliability.md."""
 
     minutes: float
     seed: int

@@ -36,7 +36,7 @@ SELECT coalesce(sum(r.last_seq - o.next_seq + 1), 0) FROM run_outbox AS o JOIN r
 
 @dataclass(frozen=True, slots=True)
 class Flat:
-    """What may not grow: the median of the last third against the middle one, by more than `factor` and `slack`."""
+    """A quantity that must not grow: the last third's median may exceed the middle third's by `factor` and `slack`."""
 
     unit: str
     factor: float
@@ -101,7 +101,7 @@ class Watch:
         )
 
     def grown(self) -> list[str]:
-        """What is not flat."""
+        """The quantities that grew."""
         return [
             f"{name}: {middle:.1f} -> {last:.1f} {limit.unit}"
             for name in self.series

@@ -87,7 +87,7 @@ class Realm:
 
 @dataclass(slots=True)
 class BearerShown:
-    """What a program shows each time it connects to a stream."""
+    """The credentials that a program sends each time it connects to a stream."""
 
     tenant: Tenant
     expired: bool = False
@@ -98,7 +98,7 @@ class BearerShown:
 
 @dataclass(slots=True)
 class TicketShown:
-    """What a page shows: a ticket in the URL, the same one until it is refused because it is too old."""
+    """The credentials of a page: a ticket in the URL, the same one until it is refused because it is too old."""
 
     run_id: str
     tenant: Tenant
@@ -134,7 +134,7 @@ class Ticket:
 
 
 async def ticket_for(run_id: str, *, tenant: Tenant, port: int) -> Ticket:
-    """Raises OSError or EOFError where there is none to be had at the moment."""
+    """Raises OSError or EOFError when no ticket is available at the moment."""
     request = (
         f"POST {RUNS}/{run_id}/stream-ticket HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{tenant.header}"
         "Content-Length: 0\r\n\r\n"

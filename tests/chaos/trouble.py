@@ -51,7 +51,7 @@ WAYS: Final[Mapping[str, Callable[[], None]]] = {
     "die": _die,
     "crash": _crash,
 }
-"""What the node does, by the word in the input."""
+"""The node's behaviour, by the word in the input."""
 
 
 @dataclass

@@ -31,7 +31,7 @@ class Result:
 
 
 def ran(capsys: pytest.CaptureFixture[str], *args: str) -> Result:
-    """What a command prints and ends with."""
+    """The output and exit code of a command."""
     capsys.readouterr()
     with logging_as_it_was():  # a command has its process for itself
         code = run_command(args)
@@ -60,7 +60,7 @@ class Started:
         return (await asyncio.wait_for(self.process.stderr.readline(), within_s)).decode()
 
     async def ended(self, *, within_s: float = 60) -> Result:
-        """What it still prints, and its exit code."""
+        """The rest of its output, and its exit code."""
         out, err = await asyncio.wait_for(self.process.communicate(), within_s)
         assert self.process.returncode is not None
         return Result(self.process.returncode, out.decode(), err.decode())

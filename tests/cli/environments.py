@@ -20,5 +20,5 @@ NAMES: Final = sorted(_names(of_api) | _names(of_sdk) | {"OTEL_PYTHON_CONTEXT", 
 
 
 def as_nobody() -> list[str]:
-    """What a command is run through to have that uid, and no more rights than it."""
+    """The wrapper that runs a command with that uid, and no more rights."""
     return ["setpriv", f"--reuid={NOBODY}", "--regid=0", "--clear-groups", "--no-new-privs"]

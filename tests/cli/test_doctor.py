@@ -26,7 +26,7 @@ Capsys = pytest.CaptureFixture[str]
 
 
 def failed(findings: list[Finding]) -> dict[str, str]:
-    """What is wrong, and the remedy; the tests' PostgreSQL is not durable, on purpose."""
+    """The failing checks with their remedies; the tests' PostgreSQL is not durable, on purpose."""
     return {found.check: found.remedy for found in findings if not found.ok and found.check != "durability"}
 
 

@@ -1,4 +1,4 @@
-"""Whatever is wrong, a command says one sentence and an exit code: never a traceback, never a secret."""
+"""A failing command prints one sentence and sets an exit code: never a traceback, never a secret."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers give is checked before anything is sent, no error repeats it, and no call is carried elsewhere."""
+"""The client checks its arguments before it sends anything, quotes none in errors, and calls no other address."""
 
 from __future__ import annotations
 

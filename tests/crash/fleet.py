@@ -47,7 +47,7 @@ class Member:
         self._said_before = 0
 
     def use(self, environment: Mapping[str, str]) -> None:
-        """What the next process gets, beside what this one has from outside."""
+        """Settings of the next process, besides the environment of this one."""
         inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNWIRE_", "DATABASE_", "OTEL_"))}
         self._environment = inherited | {"RUNWIRE_WORKER_ID": self.name} | dict(environment)
 
@@ -100,7 +100,7 @@ class Member:
 
     @property
     def memory_kib(self) -> int:
-        """What of the process is resident."""
+        """The resident memory of the process."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
 
@@ -160,7 +160,7 @@ class Fleet:
         return [member for member in self.members if role in member.name]
 
     def errors(self) -> list[dict[str, Any]]:
-        """What was logged as an error, or was printed past the log."""
+        """Lines logged as errors, or printed past the log."""
         return [
             {"member": member.name, **line}
             for member in self.members

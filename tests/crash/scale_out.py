@@ -26,7 +26,7 @@ from waiting import eventually
 ROLES: Final = ("api", "api", "api", "worker", "worker", "publisher", "publisher")
 RUNS: Final = "/api/agents/runs"
 LAG_S: Final = 1.0
-"""What a client may wait for an event when all is well; far above the milliseconds it takes on a quiet machine."""
+"""The longest a client may wait for an event without faults; far above the milliseconds on a quiet machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What happened. `back_after_s`: from the end of the last fault until a client saw events in time again."""
+    """The results. `back_after_s`: from the end of the last fault until a client saw events in time again."""
 
     events: int
     took_s: float

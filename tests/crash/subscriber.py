@@ -22,7 +22,7 @@ HEADERS = {
 
 @dataclass(slots=True)
 class Tally:
-    """What happened to subscribers, added up."""
+    """The sums of all subscribers' experiences."""
 
     connects: int = 0
     resumes: int = 0
@@ -48,7 +48,7 @@ class Moods:
 
 
 class Credentials(Protocol):
-    """What a subscriber shows a service that asks who it is."""
+    """The credentials that a subscriber sends to a service with authentication."""
 
     async def shown(self) -> tuple[str, str]:
         """Header lines, each with its CRLF, and a parameter of the query; either may be empty.
@@ -92,7 +92,7 @@ class Subscriber:
             if self.end is None and self.moods.obedient:
                 await asyncio.sleep((self._retry_ms or 0) / 1000 if let_in else 0.05)
             elif self.end is None:
-                # Who is refused waits longer: hundreds that knock at a closed door leave it no time to open.
+                # A refused client waits longer: hundreds that retry at once would leave the service no time to recover.
                 longest_s = self.moods.pause_s * (1 if let_in else 4)
                 await asyncio.sleep(self.rng.uniform(0, longest_s))
                 self._maybe_reread()

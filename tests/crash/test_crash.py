@@ -1,4 +1,4 @@
-"""What clients see while processes die under them: every event once, in order, to the end."""
+"""Clients see every event once, in order, to the end, while processes die under them."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def test_a_rolling_restart_loses_nothing_cuts_nobody_off_and_nobody_waits_
     ) as fleet:
         async with _audience(fleet, within_s=120) as audience:
             for member in fleet.members:
-                # Who claims which is up to them: until this one has some, there are more to be had.
+                # Workers claim freely, so start more runs until this worker has some.
                 while runs < RUNS_MAX and not await _walks_and_streams(database, member):
                     rng = random.Random(runs)
                     audience.start_and_watch(runs, rng=rng, tally=tally, moods=OBEDIENT, spread_s=0.1, node_s=1.5)
@@ -215,7 +215,7 @@ async def _walks_and_streams(dsn: str, member: Member) -> bool:
 
 
 async def _check_against_database(dsn: str, subscribers: Sequence[Subscriber], *, runs: int) -> int:
-    """What was seen is what is stored, and nothing is left to do. Returns how many walks were resumed."""
+    """Clients saw what is stored, and nothing is left to do. Returns how many walks were resumed."""
     connection = await asyncpg.connect(dsn)
     try:
 

@@ -30,7 +30,7 @@ class Block:
 
 @dataclass(slots=True)
 class Body:
-    """Undoes the chunks and splits blocks. What is cut off in the middle of a block never happened."""
+    """Undoes the chunks and splits blocks. A block that is cut off in its middle does not count."""
 
     chunked: bool
     complete: bool = False

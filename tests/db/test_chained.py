@@ -25,7 +25,7 @@ async def seen(watcher: Any) -> Any:
 
 
 async def statements(session: Session, *, steps: int) -> list[str]:
-    """What goes to the server for so many steps, in the order sent."""
+    """The messages to the server for so many steps, in the order sent."""
     sent: list[str] = []
     assert session._connection is not None
     with session._connection.query_logger(lambda query: sent.append(query.query)):

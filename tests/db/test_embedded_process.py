@@ -1,4 +1,4 @@
-"""Who the embedded server runs as, and how its processes are told apart, elsewhere than on Linux, too."""
+"""The user of the embedded server, and the detection of its processes, on Linux and elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever driver, server or network raise is one of two errors of ours, by the class of its SQLSTATE."""
+"""Every error of driver, server or network becomes one of two errors of ours, by the class of its SQLSTATE."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ KNOWN = sorted(
 
 
 def said(sqlstate: str) -> Exception:
-    """What asyncpg raises for an ErrorResponse of the server."""
+    """The exception that asyncpg raises for an ErrorResponse of the server."""
     error: Exception = asyncpg.PostgresError.new({"S": "ERROR", "C": sqlstate, "M": "secret"})
     return error
 

@@ -1,4 +1,4 @@
-"""What is wrong with a stack: each check compares files that must agree, or holds one to a rule of ours."""
+"""Faults of a stack: each check compares files that must agree, or holds one to a rule of ours."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ import yaml
 
 ROOT: Final = Path(__file__).parents[2]
 PARTS: Final = ("docker-compose.yml", "Dockerfile", ".dockerignore", "pyproject.toml", "deploy", "alerts", "dashboards")
-"""What the stack is made of: enough of the tree to check it elsewhere."""
+"""The files of the stack: enough of the tree to check it elsewhere."""
 
 # Where the images of others listen unless told otherwise; for those that are told, see Stack.ports.
 USUAL_PORTS: Final[Mapping[str, set[int]]] = {
@@ -119,7 +119,7 @@ class Stack:
         return set(made.get("networks", ["default"]))
 
     def ports(self, service: str) -> set[int]:
-        """What it listens on, for others."""
+        """The ports that it publishes."""
         made = self.services[service]
         if service in self.roles:
             return {9464} | ({8080} if self.roles[service] == "api" else set())
@@ -181,7 +181,7 @@ class Stack:
         return to
 
     def refused_by(self, program: str) -> str:
-        """What a compose program says against the file; empty when it takes it. No engine is asked."""
+        """The objections of a compose program to the file; empty when it accepts it. No engine is asked."""
         command = [*program.split(), "--file", str(self.root / "docker-compose.yml"), "config", "--quiet"]
         ran = subprocess.run(command, cwd=self.root, capture_output=True, text=True, check=False)
         return "" if ran.returncode == 0 else ran.stdout + ran.stderr

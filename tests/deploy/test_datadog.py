@@ -1,4 +1,4 @@
-"""What the Datadog Agent would send: its own check, with the configuration of deploy/, against a service."""
+"""The data that the Datadog Agent would send: its own check, with the configuration of deploy/, against a service."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ async def service(database: str, tmp_path: Path) -> AsyncIterator[tuple[Member, 
 
 @pytest.fixture
 async def look(service: tuple[Member, int], datadog_python: Path) -> AsyncIterator[Look]:
-    """What a check sends, each time it is asked."""
+    """The data that a check sends on each run."""
     agent = await asyncio.create_subprocess_exec(
         str(datadog_python),
         str(AGENT),

@@ -22,7 +22,7 @@ from waiting import eventually
 
 @dataclass(frozen=True, slots=True)
 class Watched:
-    """What runs, and where."""
+    """The running programs and their addresses."""
 
     prometheus: str
     alertmanager: str
@@ -32,7 +32,7 @@ class Watched:
     session: aiohttp.ClientSession
 
     async def ask(self, path: str, **params: str) -> Any:
-        """What Prometheus' API answers."""
+        """The answer of Prometheus' API."""
         async with self.session.get(self.prometheus + path, params=params) as answer:
             assert answer.status == 200, await answer.text()
             return (await answer.json())["data"]
@@ -41,7 +41,7 @@ class Watched:
 @asynccontextmanager
 async def watched(stack: Stack, folder: Path, *, database: str, spans_to: str) -> AsyncIterator[Watched]:
     """The five roles, the seed, Prometheus, Alertmanager and the pager, ready; Grafana, Tempo and the collector, which
-    cannot be had here, are away, and so are their targets. Nothing runs on afterwards.
+    are not available here, are away, and so are their targets. Nothing runs on afterwards.
     """
     places = {f"{name}:9464": f"127.0.0.1:{free_port()}" for name in stack.roles}
     places |= {"alertmanager:9093": f"127.0.0.1:{free_port()}", "localhost:9090": f"127.0.0.1:{free_port()}"}
@@ -112,7 +112,7 @@ def _flags(stack: Stack, service: str, *, folder: Path) -> list[str]:
 
 
 def _moved(stack: Stack, service: str, *, folder: Path, places: Mapping[str, str]) -> None:
-    """Its files, as mounted, with addresses as they are here. What is scraped at another address is dropped."""
+    """Its files, as mounted, with addresses as they are here. Drops series scraped at another address."""
     stack.lay_out(service, folder / service)
     for path in (folder / service).rglob("*.y*ml"):
         text = path.read_text()

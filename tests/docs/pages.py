@@ -77,7 +77,7 @@ def images(page: Path) -> Iterator[tuple[str, str]]:
 
 
 def code_spans(page: Path) -> Iterator[str]:
-    """What stands between backticks in running text and tables."""
+    """The texts between backticks in running text and tables."""
     for token in _inline(page):
         if token.type == "code_inline":
             yield token.content

@@ -65,7 +65,7 @@ async def client(service: Assembly) -> AsyncIterator[Client]:
 
 
 async def output_of(*command: str, cwd: Path, variables: dict[str, str] | None = None) -> str:
-    """What the command printed; it must end with 0 and print no error."""
+    """The output of the command, which must end with 0 and print no error."""
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,

@@ -48,7 +48,7 @@ async def pipeline(database: str) -> AsyncIterator[Stages]:
 
 @pytest.fixture
 async def shell(database: str) -> AsyncIterator[Connection]:
-    """What the person on call has: a connection that is not runwire's."""
+    """The connection of the person on call, which is not runwire's."""
     connection = await asyncpg.connect(database)
     yield connection
     await connection.close()

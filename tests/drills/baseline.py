@@ -35,7 +35,7 @@ PATIENCE_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What was seen while nothing was wrong.
+    """Observations while nothing was wrong.
 
     `quiet_s`: how long nothing fired at all. `firing`: what fired at any time, but for what a busy machine may show;
     `cpu_waits` is the share of the time in which it was one.

@@ -31,7 +31,7 @@ BEFORE_SHARDS: Final = TESTS / "upgrade" / "releases" / "0002.tar.xz"
 Fault: TypeAlias = Callable[[Stage], AsyncIterator[None]]
 TRACE: Final = debug_trace("drill.step")
 PATIENCE_S: Final = 120.0
-"""What takes as long does not come any more, however busy the machine."""
+"""Seconds after which an alert will not come any more, however busy the machine."""
 STEER_S: Final = 1.5
 """Half the window that the lag is measured over: as often as a change can be seen."""
 
@@ -234,7 +234,7 @@ async def run_loses_two_workers(stage: Stage) -> AsyncIterator[None]:
 
 
 async def _owner(stage: Stage, run_id: str, *, attempt: int) -> list[asyncpg.Record]:
-    """Whose node is under way, once it is."""
+    """Waits for a node to run, and returns its run."""
     return await stage.sql(
         "SELECT split_part(r.lease_owner, ':', 1) AS owner FROM runs AS r WHERE r.run_id = $1 AND r.attempt = $2 "
         "AND (SELECT count(*) FROM run_events AS e WHERE e.run_id = r.run_id AND e.type = 'NodeStarted') = $2",

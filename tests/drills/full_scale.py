@@ -31,7 +31,7 @@ MUTED: Final = (*LAGS, "OutboxBacklog")
 
 @dataclass
 class Timeline:
-    """What happened, in seconds after the kill."""
+    """The events of the drill, in seconds after the kill."""
 
     killed_at: float
     lines: list[tuple[float, str]] = field(default_factory=list)
@@ -101,7 +101,7 @@ def _told(made: Stage, timeline: Timeline) -> set[str]:
 
 
 def _aftermath(made: Stage, alert: str, since: float, timeline: Timeline) -> None:
-    """What is no longer muted once a publisher lives, and looks back: it must be of those that were, and be over."""
+    """An alert that looks back and is no longer muted once a publisher lives must be one of the muted, and be over."""
     assert alert in MUTED, alert
     fired = made.pager.found(alert, FIRING, since=since)
     over = made.pager.found(alert, RESOLVED, since=since)

@@ -25,7 +25,7 @@ from drills.report import commit, write_section
 from drills.rules import ROOT, alert_names
 
 CUT = "[truncated; full report in element text]"
-"""What pytest's report puts after a single line that is too long for it."""
+"""The mark that pytest's report puts after a line that is too long for it."""
 TEST = "tests/drills/test_drills.py::test_a_fault_is_told_of_and_so_is_its_end"
 
 

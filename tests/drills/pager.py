@@ -1,4 +1,4 @@
-"""Who is paged: the webhook that Alertmanager calls."""
+"""The pager: the webhook that Alertmanager calls."""
 
 from __future__ import annotations
 

@@ -16,8 +16,9 @@ OF_A_BUSY_MACHINE: Final = frozenset(
     {*LAGS, *PUBLISH_BURNS, *RUN_BURNS}
     | {"PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed", "TelemetryDropped"}
 )
-"""Alerts that may be true besides where there is no CPU to be had: of late events, late scrapes and heartbeats, and a
-late collector. Each has a drill; that it comes in the middle of another says nothing about that one."""
+"""Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, and a late collector. Each
+has a drill; that it comes in the middle of another says nothing about that one.
+"""
 
 
 class CpuWaits:

@@ -30,7 +30,7 @@ def missing() -> list[str]:
 
 
 class Web:
-    """What answers at a program's port."""
+    """The program that answers at a port."""
 
     def __init__(self, port: int, session: aiohttp.ClientSession) -> None:
         self.url = f"http://127.0.0.1:{port}"

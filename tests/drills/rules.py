@@ -1,4 +1,4 @@
-"""What is proven here: the rules as they are rendered, at a time scale at which a drill takes a minute."""
+"""The rules under test: as rendered, at a time scale at which a drill takes a minute."""
 
 from __future__ import annotations
 
@@ -19,8 +19,9 @@ SCALE: Final = 20.0
 BURN_SCALE: Final = 600.0
 """For burn rates alone, whose windows are days: 6 hours in 36 s."""
 RUN_LIMIT_S: Final = 5.0
-"""What a run may take, at least: scaled like the windows it would be a second, which a healthy run of a busy machine
-takes. The histogram has an edge here."""
+"""The least limit for a run's duration. Scaled like the windows it would be a second, which a healthy run takes on a
+busy machine. The histogram has an edge here.
+"""
 
 
 def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str] = ()) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def _with_time_to_run(thresholds: Thresholds) -> Thresholds:
 
 
 def left_out(alert: str) -> str:
-    """What a rule is called that is left out: it still says when its condition holds, and nobody knows it."""
+    """The name of a rule that is left out: it still fires when its condition holds, and no test knows it."""
     return f"{alert}LeftOut"
 
 

@@ -28,7 +28,7 @@ from runwire.errors import RunwireError
 AT_ONCE: Final = 20
 """Runs of the load that go on at a time: a slow machine gets less of it, not ever more."""
 TESTS: Final = Path(__file__).parents[1]
-# What the rules' scaled thresholds follow, scaled alike: none of it changes what the service does, only how often.
+# Settings scaled like the rules' thresholds. They change how often the service acts, not how.
 QUICK: Final[Mapping[str, str]] = {
     "RUNWIRE_OBSERVE_S": "0.2",
     "RUNWIRE_PUBLISH_HEARTBEAT_S": "0.1",
@@ -65,7 +65,7 @@ class Place:
 
 @dataclass
 class Stage:
-    """What a drill works on. A process has one name here, in its log and as `instance` in Prometheus."""
+    """The parts that a drill works on. A process has one name here, in its log and as `instance` in Prometheus."""
 
     database: str
     folder: Path

@@ -1,4 +1,4 @@
-"""What lies in an archive, and may have been changed there: frames and manifests."""
+"""Readers of an archive's files, which may have been changed there: frames and manifests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What callers show, and what an issuer publishes: keys, tokens, tickets, JWK Sets."""
+"""Readers of credentials and of an issuer's keys: API keys, tokens, tickets, JWK Sets."""
 
 from __future__ import annotations
 

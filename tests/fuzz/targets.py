@@ -1,4 +1,4 @@
-"""What reads bytes that anybody may send: each target raises nothing but what its reader declares."""
+"""Readers of bytes that anybody may send. Each target raises only the errors that its reader declares."""
 
 from __future__ import annotations
 

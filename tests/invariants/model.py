@@ -51,7 +51,7 @@ class RunModel:
         if_seq: int | None = None,
         outcome: RunState | None = None,
     ) -> type[RunwireError] | None:
-        """What the caller of this append must be told, or None when it must be stored."""
+        """The error that this append must raise, or None when it must be stored."""
         types = [event.type for event in events]
         ends = types.count(EventType.RUN_FINISHED)
         if ends != (outcome is not None) or (ends and types[-1] is not EventType.RUN_FINISHED):
@@ -71,7 +71,7 @@ class RunModel:
         return None
 
     def store(self, events: Sequence[NewEvent], *, outcome: RunState | None = None) -> None:
-        """What an append that was not refused leaves behind."""
+        """The effect of an append that was not refused."""
         if events and not self.log:
             self.state = RunState.STARTED
         self.log += [(event.type.value, event.name or event.fn) for event in events]

@@ -175,7 +175,7 @@ class Pipeline(RuleBasedStateMachine):
     @precondition(lambda self: self._open())
     @rule(which=which, publisher=replica, moments=st.lists(moments, min_size=1, max_size=4))
     def a_run_goes_on(self, which: int, publisher: int, moments: list[Moment]) -> None:
-        """What happens most; messages may get lost and publishers crash between bus and commit."""
+        """The most frequent step; messages may get lost and publishers crash between bus and commit."""
         run = _pick(self._open(), which)
         for moment in moments:
             self._append(run, moment.events)
@@ -493,7 +493,7 @@ class Pipeline(RuleBasedStateMachine):
             self._check_cursor(run, row["next_seq"])
 
     def _check_cursor(self, run: RunModel, next_seq: int | None) -> None:
-        """What is marked as published was on the bus; the outbox row goes exactly with the terminal event."""
+        """Every event marked as published was on the bus; the outbox row goes exactly with the terminal event."""
         cursor = run.last_seq if next_seq is None else next_seq - 1
         assert run.cursor <= cursor <= run.offered, (run.run_id, run.cursor, cursor, run.offered)
         assert (next_seq is None) == (run.closed and cursor == run.last_seq)
@@ -701,7 +701,7 @@ def _pick(among: Sequence[T], which: int) -> T:
 
 
 async def _outlived(work: Awaitable[object]) -> None:
-    """Whatever became of it: what counts is what the next steps find."""
+    """Ignores the result: the next steps check the state."""
     try:
         await work
     except (RunwireError, BusUnavailable, DatabaseUnavailable, PublisherCrashed):

@@ -267,7 +267,7 @@ class World:
         self.publishers[n] = self.new_publisher()
 
     async def look(self, n: int) -> None:
-        """What the shared loops of a replica's streams would do by and by: ask for what is missing, and read it."""
+        """One step of the shared loops of a replica's streams: find missing events and read them."""
         for _ in range(10):  # silent hubs are asked for in every tenth check
             await self.hubs[n].check(monotonic() + FAR_OFF_S)
         await self.hubs[n]._catch_up.read()

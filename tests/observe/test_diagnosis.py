@@ -30,7 +30,7 @@ from runwire.publish import PublishWorker
 from waiting import eventually
 
 SOON: Final = Limits(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
-"""What takes longer than these counts as stuck. How long a publisher and a lock are given stays as it is."""
+"""Times in seconds beyond which a run counts as stuck. How long a publisher and a lock are given stays as it is."""
 
 
 async def diagnose(s: Stages, run_id: str, *, limits: Limits | None = None) -> Diagnosis:

@@ -163,7 +163,7 @@ async def test_an_observer_that_is_cut_off_does_not_outvote_one_that_looks(
 
 
 def highest(name: str, *scraped: ObserverMetrics) -> float:
-    """What `max by (job)` makes of what these processes export."""
+    """The result of `max by (job)` over the series of these processes."""
     return max(found[name] for metrics in scraped if name in (found := exported(metrics)))
 
 

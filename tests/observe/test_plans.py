@@ -1,4 +1,4 @@
-"""What looks at the database again and again finds what it needs by index, however much there is of the rest."""
+"""Periodic queries find their rows by index, however large the tables are."""
 
 from __future__ import annotations
 

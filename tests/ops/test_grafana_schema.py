@@ -39,7 +39,7 @@ Check = Callable[[dict[str, Any]], str]
 
 @pytest.fixture(scope="session")
 def complaints() -> Check:
-    """What the TypeScript compiler says of a dashboard; nothing when it is one."""
+    """The TypeScript compiler's errors for a dashboard; none when it is valid."""
     node = program("node")
     folder = installed(HERE / "grafana" / "package.json", into="grafana-schema")
 

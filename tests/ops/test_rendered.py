@@ -1,4 +1,4 @@
-"""What is rendered from alerts/thresholds.yaml: whole, in place, and taken by the programs it is for."""
+"""The files rendered from alerts/thresholds.yaml are complete, in place, and accepted by their programs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong around a walk: nodes that are no coroutines, commits of unknown outcome, databases that go away."""
+"""Faults around a walk: nodes that are not coroutines, commits of unknown outcome, databases that go away."""
 
 from __future__ import annotations
 

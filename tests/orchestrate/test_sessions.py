@@ -32,7 +32,7 @@ def gated(first: Gate, second: Gate) -> Agent[Count]:
 
 
 ANY = gated(Gate(), Gate())
-"""What starts need to know."""
+"""The facts that starts need."""
 
 
 @dataclass
@@ -89,7 +89,7 @@ async def start(s: Stages, *run_ids: str) -> None:
 
 
 async def owners(s: Stages) -> dict[str, str]:
-    """Who walks each run that somebody walks."""
+    """The worker of each run that a worker walks."""
     rows = await s.database.fetch(
         "SELECT run_id, lease_owner FROM runs "
         "WHERE lease_until > now() AND lease_owner IN (SELECT worker_id FROM workers)"
@@ -107,7 +107,7 @@ async def pause_is_over(s: Stages) -> None:
 
 
 async def look_for_s(by: Life, seconds: float) -> list[Taken]:
-    """What is found by looking again and again for so long."""
+    """The results of looking repeatedly for so many seconds."""
     loop = asyncio.get_running_loop()
     until, found = loop.time() + seconds, []
     while loop.time() < until:

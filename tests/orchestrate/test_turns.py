@@ -157,7 +157,7 @@ async def test_a_turn_whose_append_was_refused_is_told_of_once_by_who_goes_on(
         worker = s.worker(worker_id="w1", spans=recorder.tracing)
         assert await worker.claim() == 1
         await gate.entered.wait()
-        # What the worker does not know of: its next append does not follow on what it believes.
+        # The worker does not know of this event, so its next append names the wrong seq.
         await s.log.append(run_id, [debug_trace("somebody.else")], fence=1, source=Source.WORKER)
         gate.may_go_on.set()
         await eventually(lambda: worker.active == 0)

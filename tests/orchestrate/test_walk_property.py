@@ -1,4 +1,6 @@
-"""Whatever the nodes of a run do, its log reads as one walk, and no commit parts a node's end from what follows it."""
+"""For any behaviour of its nodes, a run's log reads as one walk, and one commit has a node's end and what follows
+it.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,7 @@ from waiting import eventually
 
 NODES = ("A", "B", "C", "D")
 DEEDS = ("end", "trace", "fail once", "fail", "cancel")
-"""What a node does. `cancel` asks for it of the database alone: the worker hears of it with its next commit."""
+"""The behaviour of a node. `cancel` asks for it of the database alone: the worker hears of it with its next commit."""
 
 
 @dataclass

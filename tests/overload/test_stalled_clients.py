@@ -81,7 +81,7 @@ def _stalled_clients(member: Member, count: int) -> Iterator[None]:
 
 
 async def _check_whole_stream(member: Member) -> None:
-    """Who reads gets all of it."""
+    """A client that reads gets all events."""
     async with httpx.AsyncClient(base_url=member.url, timeout=60) as http:
         body = (await http.get(STREAM)).text
     assert body.count("\ndata: {") == EVENTS + 1

@@ -37,7 +37,7 @@ class Page:
         self._ids = itertools.count(1)
         self.session: str | None = None
         self.complaints: list[str] = []
-        """What the browser said, since `listen`, of errors, warnings and whatever a policy forbade."""
+        """The browser's errors, warnings and violations of policies since `listen`."""
 
     async def call(self, method: str, **params: Any) -> dict[str, Any]:
         """The result of a protocol method. One call at a time."""
@@ -55,7 +55,7 @@ class Page:
                 return result
 
     async def evaluate(self, script: str) -> Any:
-        """What the expression, or the promise it gives, comes to, as JSON."""
+        """The value of the expression, or of the promise it returns, as JSON."""
         answer = await self.call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")

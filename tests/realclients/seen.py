@@ -1,4 +1,4 @@
-"""What a client saw of a stream, and what it should have."""
+"""Compares the events that a client saw with those it should have seen."""
 
 from __future__ import annotations
 

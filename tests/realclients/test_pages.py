@@ -19,7 +19,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.crash]
 RUNS = "/api/agents/runs"
 NEWEST = 50  # runs that the console lists
 
-# What a person sees: a page without its style or its script is as good as blank.
+# Pages as a person sees them: without its style or its script, a page is as good as blank.
 STYLED = "[...document.styleSheets].map(sheet => sheet.cssRules.length > 0)"
 SEEN = "document.body.innerText.trim().length"
 

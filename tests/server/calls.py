@@ -121,7 +121,7 @@ async def streaming(
 
 
 async def exchanged(port: int, request: bytes, *, within_s: float = 5.0) -> bytes:
-    """What a server answers to raw bytes until it closes the connection."""
+    """The server's answer to raw bytes, until it closes the connection."""
     async with asyncio.timeout(within_s):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         try:

@@ -19,7 +19,7 @@ LogLines = list[MutableMapping[str, Any]]
 
 @pytest.fixture(autouse=True)
 def log_lines(caplog: pytest.LogCaptureFixture) -> Iterator[LogLines]:
-    """What was logged, library lines aside. A test that leaves an error in the log, or a traceback, fails."""
+    """The logged lines, without those of libraries. A test that leaves an error in the log, or a traceback, fails."""
     with capture_logs() as lines:
         yield lines
     assert [line for line in lines if line["log_level"] in ("error", "critical")] == []

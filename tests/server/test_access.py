@@ -1,4 +1,6 @@
-"""Who may call what. The table is the application's own: a route that is added is tried here without being named."""
+"""Permissions of callers on every route. The table is the application's own: a route that is added is tried here
+without being named.
+"""
 
 from __future__ import annotations
 

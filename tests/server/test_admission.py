@@ -1,4 +1,4 @@
-"""What is beyond the limits is refused, counted, and told when to come again."""
+"""Requests beyond the limits are refused, counted, and told when to try again."""
 
 from __future__ import annotations
 

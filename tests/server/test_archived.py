@@ -94,7 +94,7 @@ async def test_an_archive_that_does_not_answer_is_a_503_and_not_a_loss(api: Api,
 
 
 class TestWithoutObserver:
-    """Whose audit would find what these tests break, and say so in the log."""
+    """An observer whose audit would find the damage of these tests, and log it."""
 
     @pytest.fixture
     def overrides(self, tmp_path: Path) -> dict[str, Any]:

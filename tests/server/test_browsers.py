@@ -1,4 +1,4 @@
-"""What browsers are told, and what pages of elsewhere may do: CORS, and a service without authentication."""
+"""Headers for browsers, and the limits of foreign pages: CORS, and a service without authentication."""
 
 from __future__ import annotations
 

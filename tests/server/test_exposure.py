@@ -1,4 +1,4 @@
-"""What a service exposes: refused, warned of, encrypted, or behind a token."""
+"""The exposure of a service: refused, warned of, encrypted, or behind a token."""
 
 from __future__ import annotations
 

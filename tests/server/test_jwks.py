@@ -205,7 +205,7 @@ async def test_a_fetch_is_bounded_and_follows_no_redirect() -> None:
 
     for answer in (redirect, endless):
         async with issuing(answer) as url:
-            with pytest.raises(ValueError, match=r"HTTP 302|this size"):
+            with pytest.raises(ValueError, match=r"HTTP 302|too large"):
                 await fetched(url)
 
 
@@ -256,7 +256,7 @@ async def test_leeway_is_for_clocks_that_differ(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("exp", [10**400, 1e308, 253_402_300_800, str(10**20)])
 async def test_an_expiry_beyond_every_calendar_is_the_last_one_there_is(tmp_path: Path, exp: object) -> None:
-    """What is reckoned with it, such as when a ticket ends, stays a number."""
+    """Values computed from it, such as the end of a ticket, stay finite."""
     settings = ONE.settings(tmp_path)
     for name in ("jwt_issuer", "jwt_audience"):
         del settings[name]

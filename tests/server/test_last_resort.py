@@ -1,4 +1,4 @@
-"""Whatever a handler raises, the client gets a problem and the log gets no text."""
+"""For any error of a handler, the client gets a problem and the log gets no text."""
 
 from __future__ import annotations
 

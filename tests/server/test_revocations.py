@@ -1,4 +1,4 @@
-"""Whoever is locked out stops watching within a minute, however long the stream was to last."""
+"""The stream of a revoked key ends within a minute, however long it was to last."""
 
 from __future__ import annotations
 

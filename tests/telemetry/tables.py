@@ -17,7 +17,7 @@ def table(heading: str, *, page: Path = PAGE) -> list[list[str]]:
 
 
 def code(cell: str) -> str:
-    """What a cell says between backticks."""
+    """The texts between backticks in a cell."""
     return cell.strip("`")
 
 

@@ -1,4 +1,4 @@
-"""What a running service exports: all that is documented, all that rules and dashboards ask for, and well-formed."""
+"""A running service exports well-formed metrics: all that are documented, and all that rules and dashboards query."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from waiting import eventually
 
 ROOT: Final = Path(__file__).parents[2]
 LINTS: Final[frozenset[str]] = frozenset()
-"""What `promtool check metrics` may find fault with, as it says it. Say why, where there is one."""
+"""The complaints of `promtool check metrics` that are accepted. Give a reason for each."""
 pytestmark = pytest.mark.crash
 
 

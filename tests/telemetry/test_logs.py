@@ -42,7 +42,7 @@ def test_every_event_name_is_logged_somewhere() -> None:
     unused = [
         event
         for event in LogEvent
-        if not re.search(rf"LogEvent\.{event.name}\b", sources)  # by its name, or where telemetry is not to be had
+        if not re.search(rf"LogEvent\.{event.name}\b", sources)  # by its name, or where telemetry is not available
         and f'"{event}"' not in sources.replace(f'= "{event}"', "")
     ]
     assert unused == []

@@ -58,7 +58,7 @@ class TraceBackend:
         self.endpoint = f"http://127.0.0.1:{port}"
 
     def spans(self, trace_id: str | None = None) -> list[SentSpan]:
-        """What was sent since the last `clear`, of one trace or of all, in the order of their starts."""
+        """The spans sent since the last `clear`, of one trace or of all, in the order of their starts."""
         found = [span for request in self._get("/test/session/traces") for span in _spans_in(request)]
         return sorted(
             (span for span in found if trace_id in (None, span.trace_id)), key=lambda span: (span.start_ns, span.end_ns)

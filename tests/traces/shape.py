@@ -1,4 +1,4 @@
-"""What can be said of the spans of a trace: who is whose child, and whether they are as the documentation has them."""
+"""The shape of a trace: the parent of each span, compared with the documentation."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ FLOOD_RUNS = 300
 SPANS_A_RUN = 18
 """At the least: a request, a turn, five nodes, eleven appends; the sends come on top."""
 SLACK_S = 0.03
-"""What a busy machine may add to a median; a call that waits for a dead collector takes seconds."""
+"""Seconds that a busy machine may add to a median; a call that waits for a dead collector takes longer."""
 SHUTDOWN_S = 2.0
 
 
@@ -62,7 +62,7 @@ class Service:
                 pass
 
     def dropped(self) -> float:
-        """What it counts as given up."""
+        """The metric that counts dropped spans."""
         port = next(line["admin_port"] for line in self.process.lines() if line["event"] == "server_started")
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer:
             lines = answer.read().decode().splitlines()
