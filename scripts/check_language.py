@@ -132,9 +132,9 @@ def markdown_prose(path: Path) -> Iterator[Prose]:
         stripped = line.strip()
         if stripped.startswith("```"):
             fenced = not fenced
-        if stripped.startswith("<!-- written by"):
+        if re.match(r"<!-- (?:written by\b|[\w-]+:begin\b)", stripped):
             generated = True
-        elif stripped.startswith("<!-- end"):
+        elif re.match(r"<!-- (?:end\b|[\w-]+:end\b)", stripped):
             generated = False
         item = re.match(r"^(?:[-*] |\d+\. )(.*)", stripped)
         plain = not fenced and not generated and stripped and not stripped.startswith(("#", "|", "```", "<", "!["))
