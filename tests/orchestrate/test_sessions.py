@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from orchestrate.agents_for_tests import Count, Gate
@@ -191,10 +191,12 @@ async def test_all_of_twenty_workers_are_found_dead_by_the_one_that_is_left(data
         assert await s.database.fetchval("SELECT array_agg(worker_id) FROM workers") == ["m"]
 
 
-async def test_a_run_that_kills_its_workers_is_failed_and_those_beside_it_are_not(database: str) -> None:
+async def test_a_run_that_kills_its_workers_is_found_by_halves_and_no_other_is_failed(database: str) -> None:
+    """Four suspects: two that came first kill their worker, so each of the two is alone next. The other two do not."""
     async with stages(database, ANY) as s, life(s, "looker") as looker:
         await start(s, "poison", "b1", "b2", "b3")
-        async with life(s, "w1") as w1, life(s, "w2") as w2, life(s, "w3") as w3, life(s, "w4") as w4:
+        async with AsyncExitStack() as lives:
+            w1, w2, w3, w4, w5, w6 = [await lives.enter_async_context(life(s, f"w{n}")) for n in range(1, 7)]
             assert await w1.worker.claim() == 4
             await w1.dies()
             await taken(looker)
@@ -206,25 +208,53 @@ async def test_a_run_that_kills_its_workers_is_failed_and_those_beside_it_are_no
             assert await w3.worker.claim() == 0  # now there is a pause
             await pause_is_over(s)
             await s.database.execute("UPDATE run_losses SET lost_at = now() - interval '1 s' WHERE run_id = 'poison'")
-            assert await w3.worker.claim() == 1  # and one suspect at a time
+            assert await w3.worker.claim() == 2  # and half of the suspects at a time
             assert await w3.worker.claim() == 0
-            assert await owners(s) == {"poison": "w3"}
+            assert await owners(s) == {"poison": "w3", "b1": "w3"}
             await w3.dies()
             await taken(looker)
-            assert await losses(s) == {"poison": 3, "b1": 2, "b2": 2, "b3": 2}
-            assert await w4.worker.claim() == 2  # the poison, to be failed, and the next suspect
-            await eventually(lambda: w4.worker.active == 1)
+            assert await losses(s) == dict.fromkeys(("poison", "b1", "b2", "b3"), 2)
+            await pause_is_over(s)
+            assert await w4.worker.claim() == 2  # the other half, which came first
+            assert await owners(s) == {"b2": "w4", "b3": "w4"}
+            await w4.finishes()
+            await s.database.execute("UPDATE run_losses SET lost_at = now() - interval '1 s' WHERE run_id = 'poison'")
+            assert await w5.worker.claim() == 1
+            assert await owners(s) == {"poison": "w5"}
+            await w5.dies()
+            await taken(looker)
+            assert await losses(s) == {"poison": 3, "b1": 2}
+            assert await w6.worker.claim() == 2  # the poison, to be failed, and the last suspect
+            await eventually(lambda: w6.worker.active == 1)
             view = await s.control.view("poison")
             assert (view.state, view.error_code) == ("failed", "worker_lost")
             told = [(type_, label) for _, type_, label in await s.events("poison")]
             assert told[-2:] == [("DebugTrace", "error:worker_lost:orchestrator"), ("RunFinished", None)]
-            await w4.finishes()
-            assert await w4.worker.claim() == 1  # it did no harm, so the next one may come
-            await eventually(lambda: w4.worker.active == 0)
-            assert await w4.worker.claim() == 1
-            await eventually(lambda: w4.worker.active == 0)
+            await w6.finishes()
         for run_id in ("b1", "b2", "b3"):
             assert (await s.control.view(run_id)).state == "finished"
+
+
+async def test_ten_runs_whose_worker_was_killed_twice_go_on_in_two_halves(database: str) -> None:
+    async with stages(database, ANY) as s, life(s, "looker") as looker:
+        await start(s, *(f"r{number}" for number in range(10)))
+        async with life(s, "w1") as w1, life(s, "w2") as w2, life(s, "w3") as w3:
+            for each in (w1, w2):
+                assert await each.worker.claim() == 10
+                await each.dies()
+                await taken(looker)
+            await pause_is_over(s)
+            assert await w3.worker.claim() == 5
+            w3.first.open.set()
+            await w3.second.entered.wait()
+
+            async def all_are_walked() -> bool:
+                await w3.worker.claim()
+                return w3.worker.active == 10
+
+            await eventually(all_are_walked)
+            await w3.finishes()
+        assert await losses(s) == dict.fromkeys((f"r{number}" for number in range(10)), 2)
 
 
 async def test_a_run_that_goes_on_between_two_losses_is_no_suspect(database: str) -> None:

@@ -107,18 +107,27 @@ WITH fresh AS MATERIALIZED (
       -- Which those are is known without a look at all that wait, or at signals that nobody waits for.
       AND (woken OR cancel_requested_at IS NOT NULL)
     LIMIT $2 FOR UPDATE SKIP LOCKED
-), suspect AS MATERIALIZED (
-    -- One that may be what kills its workers: none is taken beside another that has yet to show that it does not.
-    SELECT r.run_id, r.state AS was, r.waiting_for, r.lease_owner, r.lease_until, r.attempt_span, r.attempt_at
+), awaited AS MATERIALIZED (
+    -- Those that may be what kills their workers.
+    SELECT l.run_id, l.lost_at, l.worker_id, l.company
     FROM run_losses AS l JOIN runs AS r ON r.run_id = ANY (ARRAY[l.run_id])
     WHERE l.alone_s > 0 AND NOT l.parked AND l.not_before <= now() AND r.fence = l.fence
       AND r.state IN ('pending', 'started') AND NOT r.external AND r.agent = ANY ($1::text[])
-      AND NOT EXISTS (
-          SELECT FROM run_losses AS tried JOIN runs AS mine ON mine.run_id = ANY (ARRAY[tried.run_id])
-          LEFT JOIN run_checkpoints AS c ON c.run_id = mine.run_id
-          WHERE tried.alone_s > 0 AND tried.taken_at > now() - tried.alone_s * interval '1 second'
-            AND mine.lease_owner = $3 AND mine.state IN ('pending', 'started') AND coalesce(c.seq, 0) <= tried.seq)
-    ORDER BY l.lost_at LIMIT 1 FOR UPDATE OF r SKIP LOCKED
+), on_trial AS MATERIALIZED (
+    -- Those of this worker that have yet to show that they do not.
+    SELECT count(*) AS n FROM run_losses AS l JOIN runs AS r ON r.run_id = ANY (ARRAY[l.run_id])
+    LEFT JOIN run_checkpoints AS c ON c.run_id = r.run_id
+    WHERE l.alone_s > 0 AND l.taken_at > now() - l.alone_s * interval '1 second'
+      AND r.lease_owner = $3 AND r.state IN ('pending', 'started') AND coalesce(c.seq, 0) <= l.seq
+), suspect AS MATERIALIZED (
+    -- Half of those that were lost together, none beside others that are on trial.
+    SELECT r.run_id, r.state AS was, r.waiting_for, r.lease_owner, r.lease_until, r.attempt_span, r.attempt_at
+    FROM awaited AS a JOIN runs AS r ON r.run_id = ANY (ARRAY[a.run_id])
+    WHERE a.worker_id = (SELECT worker_id FROM awaited ORDER BY lost_at, run_id LIMIT 1)
+    ORDER BY a.lost_at, a.run_id
+    LIMIT coalesce((SELECT CASE WHEN n > 0 THEN 0 ELSE least(a.company, $2) END
+                    FROM on_trial, awaited AS a ORDER BY a.lost_at, a.run_id LIMIT 1), 0)
+    FOR UPDATE OF r SKIP LOCKED
 ), tried AS (
     UPDATE run_losses AS l SET taken_at = now() FROM suspect AS s WHERE l.run_id = s.run_id
 ), chosen AS (

@@ -37,8 +37,8 @@ WHERE pg_try_advisory_xact_lock_shared(hashtext('runwire.workers'), hashtext(nea
 -- Ends the leases of workers whose session is gone, once, whoever is first; and judges the runs that they held.
 -- A loss counts against every run in the worker's hands that has finished no node since its loss before. With one loss
 -- to go a run is a suspect: it is held back for an hour (code that knows nothing of this takes it then), and `claim`
--- gives it to a worker that has no other suspect. When a worker dies with one suspect, that one has done it, and the
--- others are acquitted. With several it is not known, so each is alone for twice as long the next time.
+-- gives a worker half of the suspects that were lost together. When a worker dies with one suspect, that one has done it,
+-- and the others are acquitted. With several it is not known: the next worker takes half of them, for twice as long.
 WITH gone AS (
     DELETE FROM workers AS w
     WHERE w.worker_id = ANY ($1::text[])
@@ -66,17 +66,23 @@ WITH gone AS (
                 WHEN suspect AND suspects = 1 THEN losses + 1
                 WHEN suspect THEN losses END AS counts
     FROM tried
+), grouped AS (
+    SELECT judged.*,
+           CASE WHEN suspects > 0 THEN suspects
+                ELSE count(*) FILTER (WHERE counts = $2 - 1) OVER (PARTITION BY lease_owner) END AS together
+    FROM judged
 ), noted AS (
-    INSERT INTO run_losses AS l (run_id, losses, seq, fence, worker_id, not_before, alone_s, parked)
+    INSERT INTO run_losses AS l (run_id, losses, seq, fence, worker_id, not_before, alone_s, company, parked)
     SELECT run_id, counts, last_seq, fence, lease_owner,
            now() + CASE WHEN counts < 2 THEN 0 ELSE least($3::real * 2.0 ^ (counts - 2), 60) END * interval '1 second',
            CASE WHEN counts < $2 - 1 THEN 0 WHEN suspects > 1 THEN least(2 * alone_s, 3600) ELSE 60 END,
+           greatest((together + 1) / 2, 1),
            counts >= $2
-    FROM judged WHERE counts IS NOT NULL
+    FROM grouped WHERE counts IS NOT NULL
     ON CONFLICT (run_id) DO UPDATE SET
         losses = excluded.losses, seq = excluded.seq, fence = excluded.fence, worker_id = excluded.worker_id,
-        lost_at = now(), not_before = excluded.not_before, alone_s = excluded.alone_s, taken_at = NULL,
-        parked = excluded.parked
+        lost_at = now(), not_before = excluded.not_before, alone_s = excluded.alone_s, company = excluded.company,
+        taken_at = NULL, parked = excluded.parked
     RETURNING l.run_id, l.not_before, l.alone_s > 0 AND NOT l.parked AS suspect, l.parked
 ), freed AS (
     UPDATE runs AS r SET lease_until = CASE
