@@ -22,7 +22,7 @@ def longest_pause_s(failures: int, *, first_s: float, longest_s: float) -> float
 
 
 def pause_s(failures: int, *, first_s: float, longest_s: float) -> float:
-    """A pause between half of that and all of it: those who failed together do not come back together."""
+    """A pause between half of that and all of it, so that clients that failed together do not return together."""
     ceiling = longest_pause_s(failures, first_s=first_s, longest_s=longest_s)
     return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
 
@@ -33,7 +33,7 @@ def wall_us() -> int:
 
 
 async def set_within(event: asyncio.Event, seconds: float) -> bool:
-    """Waits for the event, at most so long; whether it is set.
+    """Waits for the event for a limited time, and returns whether it is set.
 
     Cancellation ends the wait whatever else happens. Until Python 3.12 `asyncio.wait_for` forgets it when the event is
     set in the same turn of the loop, and a loop that was to end goes on for ever.

@@ -1,4 +1,4 @@
-"""Addresses of databases as they may be shown: without what lets anybody in."""
+"""Addresses of databases without their credentials, safe to show."""
 
 from __future__ import annotations
 

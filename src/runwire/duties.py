@@ -1,4 +1,4 @@
-"""The duties of a process: each goes on for as long as its role does, by one name in readiness and logs."""
+"""The duties of a process. Each lasts as long as its role, and has one name in readiness and logs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Part(StrEnum):
 
 
 class Duty(StrEnum):
-    """A process has those of its roles, and those of every process."""
+    """Duties. A process has those of its roles, and those common to every process."""
 
     STREAM = "stream"
     CLAIM = "claim"
@@ -43,7 +43,7 @@ class Duty(StrEnum):
 
     @property
     def needed(self) -> bool:
-        """Whether somebody waits for it: a process that cannot do it should get no traffic."""
+        """Whether callers wait for it: a process that cannot do it should get no traffic."""
         return self not in _BESIDE
 
 

@@ -1,4 +1,4 @@
-"""Finds the agents a process knows: those installed packages offer, and those it was told of."""
+"""Finds the agents of a process: those of installed packages, and those that the settings name."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""Which addresses an exploration may connect to: whoever starts one chooses the URL, and it is fetched from in here.
+"""Limits the addresses that an exploration may connect to, because its caller chooses the URL and this process fetches
+it.
 
 Public addresses only, unless the operator allows more. Names are resolved once, every address found is checked, and
 the connection goes to a checked one: a name that later leads elsewhere, a redirect or an address in disguise gets no
@@ -53,7 +54,7 @@ def allow(networks: Iterable[str]) -> None:
 
 
 def approve(address: str) -> None:
-    """Passes an IP address that may be connected to. Raises AddressRefused for any other."""
+    """Accepts an IP address that may be connected to. Raises AddressRefused for any other."""
     try:
         ip = ipaddress.ip_address(address.partition("%")[0])
     except ValueError:

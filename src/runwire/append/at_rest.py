@@ -1,4 +1,4 @@
-"""Ends runs that nobody walks. Their log gets its last events from whoever takes the request to cancel them."""
+"""Ends runs that nobody walks. The process that takes the request to cancel such a run appends its last events."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class AtRest:
         self._on_committed = on_committed
 
     async def cancel(self, run_id: str) -> CancelledAtRest | None:
-        """The run, ended; None for one that is over, is in somebody's hands, or was never asked to be cancelled.
+        """The ended run; None when the run has ended already, has a worker, or has no request to cancel it.
 
         Raises DatabaseUnavailable, or PartitionMissing for a run whose day cannot be made.
         """

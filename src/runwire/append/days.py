@@ -1,4 +1,6 @@
-"""A day that an append finds missing from the log is made then: a run may outlive its day, a clock be days ahead."""
+"""Creates the partition of a day when an append finds it missing: a run may outlive its day, or a clock be days
+ahead.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,14 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 _SQL: Final = load_sql("runwire.append", "append.sql")
 AGAIN_S: Final = 2.0
-"""So long the outcome of one attempt serves all who miss the same day: they neither wait nor ask the database."""
+"""Seconds for which the result of one attempt holds for all appends to the same missing day."""
 _DAYS_REMEMBERED: Final = 64
 
 _log = get_logger()
 
 
 class MissingDays:
-    """Makes days beside the lanes that append: nobody waits for it whose own day is there."""
+    """Creates days beside the appending connections, so that appends to other days never wait."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

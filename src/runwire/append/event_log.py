@@ -51,7 +51,7 @@ class EventLog:
     """Appends events durably, each run's in order, and says so only after the commit.
 
     One connection writes, and more when many appends wait. `on_committed` is called with the ids of runs that have new
-    events. `give_way`, where given, is waited for before each flush: so what is behind in this process holds appends
+    events. `give_way`, if given, is awaited before each flush, so that a publisher that is behind can hold appends
     back. Enter it to start, leave it to flush and stop.
     """
 
@@ -130,10 +130,10 @@ class EventLog:
         """The seqs the events got, once they are committed. An empty batch checks the fence and is a heartbeat.
 
         Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
-        StorageUnavailable when the database failed; if the connection broke during the commit it may have happened all
-        the same, which an append with `if_seq` can find out safely by being repeated. A missing partition of the log is
-        made, once, and the append repeated; PartitionMissing, a kind of StorageUnavailable, means that the day's
-        partition could not be made; nothing was stored.
+        StorageUnavailable when the database failed; if the connection broke during the commit, the append may have
+        succeeded, and repeating it with `if_seq` is safe. A missing partition of the log is made, once, and the append
+        repeated; PartitionMissing, a kind of StorageUnavailable, means that the day's partition could not be made;
+        nothing was stored.
         """
 
         def submitted() -> asyncio.Future[Appended]:
@@ -149,7 +149,7 @@ class EventLog:
 
 
 class _Lane:
-    """One connection, and what it does with the appends it takes."""
+    """One connection that stores the appends it takes."""
 
     def __init__(
         self,
@@ -190,7 +190,7 @@ class _Lane:
         await self._session.aclose()
 
     async def flush(self) -> None:
-        """One step: stores what waits, at most one batch of it, and tells every caller what became of it."""
+        """One step: stores at most one batch of waiting appends, and gives every caller its result."""
         groups = self._queue.take(self._rota.share)
         if not groups:
             return
@@ -242,7 +242,7 @@ class _Lane:
             self._on_committed(dirty)
 
     async def _refuse(self, groups: list[Group]) -> None:
-        """Tells single requests why they were refused; the members of a group get to try alone first."""
+        """Raises the refusal in single requests; the members of a group are first tried one by one."""
         alone = [group.head for group in groups if len(group.requests) == 1]
         try:
             rows = await self._session.fetch(_SQL["refused"], [request.run_id for request in alone])
@@ -256,7 +256,9 @@ class _Lane:
         await self._one_by_one([group for group in groups if len(group.requests) > 1])
 
     async def _blame(self, groups: list[Group], error: Exception) -> None:
-        """Nothing of the batch was stored. A broken constraint has one culprit: each request is tried alone."""
+        """Handles a batch of which nothing was stored. A broken constraint has one culprit, so each request is tried
+        alone.
+        """
         several = len(groups) > 1 or len(groups[0].requests) > 1
         if isinstance(error, ConstraintViolated) and several:
             await self._one_by_one(groups)

@@ -9,27 +9,27 @@ from runwire.append.request import Group, Request
 
 
 class Queue:
-    """Runs take turns, first come, first served; those that are being written wait until they are.
+    """Runs are served first come, first served. A run that is being written waits until that is done.
 
-    So two writers never meet on a run's row, and what is submitted to a run is stored in that order.
+    So two writers never meet on a run's row, and each run's appends are stored in the order of submission.
     """
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Request]] = {}
         self._turns: deque[str] = deque()
-        """The runs of which something waits and nothing is under way, each once."""
+        """The runs with waiting appends of which none is being written, each once."""
         self._under_way: set[str] = set()
         self._count = 0
         self.ready = 0
-        """How many appends could be taken now: of runs that nobody writes."""
+        """How many appends could be taken now: those of runs that are not being written."""
 
     def __len__(self) -> int:
-        """How many wait at all."""
+        """How many appends wait."""
         return self._count
 
     @property
     def asked_at(self) -> float | None:
-        """When (monotonic) the append was asked for that is next."""
+        """The time (monotonic) at which the next append was submitted."""
         return self._waiting[self._turns[0]][0].asked_at if self._turns else None
 
     def put(self, request: Request) -> None:

@@ -15,7 +15,7 @@ from runwire.model.run import TERMINAL, RunState
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of the run's state, made in the transaction of the events that tell of it."""
+    """A change of the run's state, stored in the transaction of its events."""
 
     state: RunState
     waiting_for: str | None = None
@@ -24,9 +24,9 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Where a run would go on. `state` is its JSON, or None when it is as the last checkpoint has it.
+    """The point from which a run would go on. `state` is its JSON, or None when the last checkpoint's still holds.
 
-    It is as of the last event of its append but `followed_by`: those tell of what comes after it.
+    The checkpoint lies before the last `followed_by` events of its append.
     """
 
     node: str | None
@@ -66,7 +66,7 @@ class Request(msgspec.Struct, frozen=True):
 
 
 class Group:
-    """Appends of one run that are stored as one, because that means the same as one after the other."""
+    """Appends of one run that can be stored as one with the same result."""
 
     __slots__ = ("count", "requests")
 
@@ -80,7 +80,7 @@ class Group:
 
     @property
     def last(self) -> Request:
-        """The one that may carry a change of state or a checkpoint."""
+        """The last request, which may carry a change of state or a checkpoint."""
         return self.requests[-1]
 
     def try_join(self, later: Request) -> bool:

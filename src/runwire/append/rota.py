@@ -1,4 +1,4 @@
-"""How many connections write: one, and more of them while many appends wait."""
+"""Decides how many connections write: one, and more while many appends wait."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from runwire.append.queue import Queue
 from runwire.clock import monotonic
 
 WORTH_A_COMMIT: Final = 128
-"""So many appends that wait have another connection write, too: fewer are done sooner if they share the next commit."""
+"""Waiting appends from which another connection writes, too. Fewer are done sooner if they share the next commit."""
 PATIENCE_S: Final = 0.01
-"""Nor does an append wait for longer than this while a connection rests: another's commit may take its time."""
+"""Longest wait in seconds of an append while a connection rests, since the other's commit may be slow."""
 
 
 class Rota:
-    """Of `writers` that share a queue: who has nothing to take rests here until there is something worth it."""
+    """Coordinates `writers` that share a queue. A writer without work rests here until there is enough of it."""
 
     def __init__(self, queue: Queue, *, writers: int, batch_max: int) -> None:
         self.closing = False
@@ -28,17 +28,19 @@ class Rota:
 
     @property
     def share(self) -> int:
-        """How many appends a writer takes at once: its part of those that wait, and no fewer than are worth it."""
+        """How many appends a writer takes at once: its share of the waiting ones, and at least a batch worth a
+        commit.
+        """
         return min(self._batch_max, max(self._worth_a_commit, self._queue.ready // self._writers))
 
     async def rest(self) -> None:
-        """Returns when this writer is wanted."""
+        """Returns when this writer has work."""
         called: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._resting.append(called)
         await called
 
     def call(self) -> None:
-        """Something was put into the queue: has a writer take it, if none writes or if it is worth another."""
+        """Wakes a writer after a submission, if none writes or if enough appends wait for another."""
         if not self._resting:
             return
         if len(self._resting) == self._writers or self._queue.ready >= self._worth_a_commit:
@@ -47,7 +49,7 @@ class Rota:
             self._looking = asyncio.get_running_loop().call_later(PATIENCE_S, self._look)
 
     def close(self) -> None:
-        """Wakes everybody: who finds nothing to take leaves."""
+        """Wakes all writers, so that those without work leave."""
         self.closing = True
         while self._resting:
             self._wake()

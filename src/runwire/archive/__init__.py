@@ -1,4 +1,4 @@
-"""Archive: finished runs into cold storage after a while, proven there before they leave the log, and read from there.
+"""Archive: moves finished runs to cold storage, proves them there before they leave the log, and reads them back.
 
 A process that archives:
 

@@ -17,11 +17,11 @@ from runwire.errors import ArchiveCorrupt, ArchiveUnavailable
 
 RUNS_AT_ONCE: Final = 3
 EVENTS_MAX: Final = 20_000
-"""Longer runs are left to `runwire archive verify`."""
+"""Most events of an audited run. `runwire archive verify` covers longer ones."""
 LOOK_S: Final = 2.0
-"""How long one look may take: the observer, which waits for it, must not seem dead because an archive is."""
+"""Seconds that one look may take. The observer waits for it, and must not seem dead because an archive is."""
 REST_S: Final = 60.0
-"""After an archive did not answer."""
+"""Pause in seconds after an archive did not answer."""
 
 
 class ArchiveAudit:
@@ -36,8 +36,8 @@ class ArchiveAudit:
         self._look_at = 0.0
 
     async def step(self, again: frozenset[str]) -> tuple[set[str], set[str]]:
-        """The runs that were looked at, those of `again` (some of them) among them, and which of them are not what
-        was archived. Raises DatabaseUnavailable.
+        """The runs of this look, including some of `again`, and those of them that differ from their archived events.
+        Raises DatabaseUnavailable.
         """
         if monotonic() < self._look_at:
             return set(), set()
@@ -67,7 +67,7 @@ class ArchiveAudit:
         return looked, broken
 
     async def _is_equal(self, place: Place) -> bool:
-        """Whether cold storage has what was archived, and the log, if it has the run, the same."""
+        """Whether cold storage has the archived events, and the log, if it has the run, the same ones."""
         if self._store is None:
             self._store = self._open_store()
         try:

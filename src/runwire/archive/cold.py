@@ -1,4 +1,4 @@
-"""Reads of archived runs for clients: a page at a time, few at once, what was read lately kept."""
+"""Reads archived runs for clients: a page at a time, few at once, with a cache of recent frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from runwire.telemetry.logs import LogEvent, get_logger
 
 READS_AT_ONCE: Final = 8
 WAIT_S: Final = 10.0
-"""How long a client waits for its page, in line and from the archive together."""
+"""Seconds that a client waits for its page, in the queue and for the archive together."""
 KEPT_EVENTS: Final = 50_000
 """Events kept in memory, in whole frames: some 15 MB."""
 
@@ -27,7 +27,7 @@ _log = get_logger()
 
 
 class ColdLog:
-    """The log's other half. `open_store` is called when a run is first asked for, and again after it failed."""
+    """The archived part of the log. `open_store` is called for the first read, and again after it failed."""
 
     def __init__(self, database: Database, open_store: Callable[[], ColdStore], *, metrics: ArchiveMetrics) -> None:
         self._ledger = Ledger(database)
@@ -68,7 +68,7 @@ class ColdLog:
         return tuple(event for event in found if after < event.seq <= upto)
 
     async def _frame(self, place: Place, number: int) -> list[StoredEvent]:
-        """A frame, from memory or by one read that all who ask for it meanwhile share."""
+        """A frame, from memory or by one read that concurrent callers share."""
         key = place.batch_id, place.begins + sum(place.frames[:number])
         if (kept := self._kept.get(key)) is not None:
             self._kept.move_to_end(key)
@@ -108,14 +108,14 @@ class ColdLog:
             self._kept_events -= len(oldest)
 
     async def aclose(self) -> None:
-        """Ends the reads that are under way."""
+        """Cancels the running reads."""
         for read in tuple(self._reading.values()):
             read.cancel()
         await asyncio.gather(*self._reading.values(), return_exceptions=True)
 
 
 def _terminal_after(place: Place, after: int) -> StoredEvent:
-    """The terminal event, to whom it is the next. Raises CursorExpired to all others."""
+    """The terminal event, if it is the next one. Raises CursorExpired otherwise."""
     if after < place.events - 1:
         raise CursorExpired(place.run_id, earliest_seq=place.events)
     return StoredEvent(place.events, place.terminal_ts_us, EventType.RUN_FINISHED, None, None)

@@ -12,9 +12,9 @@ from runwire.db.partitions import EventPartitions, PartitionStatus
 from runwire.errors import ArchiveCorrupt
 
 CARRY_AFTER_DAYS: Final = 2
-"""So long after its runs are due, a day no longer waits for those that go on: the others leave without them."""
+"""Time after which a day no longer waits for its open runs; the other runs leave without them."""
 CARRIED_EVENTS_MAX: Final = 100_000
-"""More is not copied while the partition is locked: then the day stays, until the runs that keep it are over."""
+"""Most events copied while the partition is locked. With more, the day stays until the runs that keep it end."""
 
 
 class Left(StrEnum):
@@ -33,12 +33,12 @@ class DayDropper:
         self._watcher = watcher
 
     async def due(self) -> list[dt.date]:
-        """Days that may have something to go."""
+        """Days that may have rows to drop."""
         attached = set(await self._partitions.attached())
         return [day for day, hot in await self._ledger.days() if hot or day in attached]
 
     async def drop(self, day: dt.date, *, today: dt.date) -> Left:
-        """One day, as far as it may go now; again after a crash it goes on from there.
+        """Drops as much of one day as is allowed now, and continues there after a crash.
 
         Raises PartitionBusy while somebody reads, and ArchiveCorrupt, dropping nothing, when the log has events of an
         archived run that the archive has not.
@@ -63,7 +63,7 @@ class DayDropper:
         return Left.DROPPED
 
     async def _leave(self, day: dt.date, held: list[Held], *, today: dt.date) -> Left:
-        """A day that has runs which may not go yet."""
+        """Handles a day with runs that must stay for now."""
         if not await self._ledger.has_archived_rows(day):  # a crash after they went, and before that was noted
             return Left.SHRUNK if await self._ledger.dropped(day) else Left.KEPT
         overdue = today > day + dt.timedelta(days=self._after_days + CARRY_AFTER_DAYS)

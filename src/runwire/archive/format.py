@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 
 FORMAT: Final = "runwire-archive/1"
 FRAME_EVENTS: Final = 1000
-"""A page of the API is in two frames at most."""
+"""Events of a frame, so that a page of the API spans at most two frames."""
 FRAME_RAW_MAX: Final = 1 << 20
 """Bytes of a frame unpacked: its lines are shorter than 600 bytes. A frame that unpacks to more was not written by
 runwire.
 """
 WINDOW_LOG_MAX: Final = 20
-"""The same for what unpacking needs: a few bytes can ask for a window of gigabytes."""
+"""The same limit for the memory of unpacking: a few bytes can demand a window of gigabytes."""
 LEVEL: Final = 9
 _INT64_MAX: Final = (1 << 63) - 1
 
@@ -82,7 +82,9 @@ class _Line(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=
 
 
 class _EventLine(_Line, frozen=True, rename="camel", gc=False):
-    """A line as it is read: whoever could write to the archive must not thereby write to clients' streams."""
+    """A line as it is read. It is checked, so that a writer to the archive cannot inject events into clients'
+    streams.
+    """
 
     seq: Annotated[int, msgspec.Meta(ge=1, le=_INT64_MAX)]
     ts_us: Annotated[int, msgspec.Meta(ge=0, le=_INT64_MAX)]
@@ -157,7 +159,7 @@ def packed(header: RunHeader, lines: Sequence[bytes]) -> bytes:
 
 
 class Frame(NamedTuple):
-    """A frame taken apart: `lines` are what its part of the chain is over."""
+    """A parsed frame. Its part of the chain covers `lines`."""
 
     header: RunHeader
     lines: list[bytes]

@@ -18,7 +18,7 @@ READ_EVENTS: Final = 10_000
 
 
 class BatchState(StrEnum):
-    """How far a batch has come. Only what is `verified` may be dropped; restoring makes `dropped` verified again."""
+    """The stage of a batch. Only `verified` batches may be dropped; restoring makes a `dropped` one verified again."""
 
     WRITING = "writing"
     WRITTEN = "written"
@@ -48,7 +48,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class PendingRun:
-    """A run that may be archived: it has been over for long enough."""
+    """A run that is due for the archive: it ended long enough ago."""
 
     run_id: str
     run_day: dt.date
@@ -60,7 +60,7 @@ class PendingRun:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where an archived run is, and what proves it. Its terminal event is kept here, too: it is event `events`."""
+    """The place of an archived run, and its proof. Its terminal event is kept here, too, as event number `events`."""
 
     run_id: str
     batch_id: str
@@ -102,7 +102,7 @@ class Ledger:
     async def pending(
         self, *, after_days: int, at_most: int, day: dt.date | None = None, skip: Sequence[str] = ()
     ) -> list[PendingRun]:
-        """The runs that ended first of those that are over for `after_days` and in no batch."""
+        """The runs that ended first among those that ended `after_days` ago and are in no batch."""
         args: list[object] = [after_days, list(skip), at_most]
         name = "pending"
         if day is not None:
@@ -142,7 +142,7 @@ class Ledger:
         return True
 
     async def write_again(self, batch: Batch) -> None:
-        """Forgets what was recorded of a batch that could not be proven."""
+        """Deletes the record of a batch that could not be proven."""
         async with self.database.transaction() as transaction:
             await transaction.execute(SQL["forget_runs"], batch.batch_id)
             await transaction.execute(SQL["write_again"], batch.batch_id)
@@ -153,16 +153,16 @@ class Ledger:
         return today
 
     async def due(self, *, after_days: int, at_most: int) -> list[tuple[dt.date, int, int]]:
-        """(day, runs, events) of what would be archived now; of `at_most` runs in all."""
+        """(day, runs, events) of the runs that are due now, `at_most` runs in all."""
         rows = await self.database.fetch(SQL["due"], after_days, at_most)
         return [(row["run_day"], row["runs"], row["events"]) for row in rows]
 
     async def verified(self, batch: Batch) -> bool:
-        """Makes the batch `verified`; False when it is not what was read back any more."""
+        """Makes the batch `verified`; False when it has changed since it was read back."""
         return bool(await self.database.fetch(SQL["mark_verified"], batch.batch_id, batch.sha256))
 
     async def advance(self, *, after_days: int) -> None:
-        """Moves the mark below which nothing is looked for any more."""
+        """Moves the mark below which later looks skip all runs."""
         await self.database.execute(SQL["advance"], after_days)
 
     async def places_of(self, batch: Batch) -> list[Place]:
@@ -170,7 +170,7 @@ class Ledger:
         return [_place(row) for row in await self.database.fetch(SQL["places_of_batch"], batch.batch_id)]
 
     async def place(self, run_id: str) -> Place | None:
-        """Where the run is, when it is proven to be in cold storage."""
+        """The place of a run that is proven to be in cold storage, or None."""
         row = await self.database.fetchrow(SQL["place"], run_id)
         return None if row is None else _place(row)
 

@@ -1,4 +1,4 @@
-"""Metrics of the archive. How long runs have been waiting for it is the observer's to tell: a dead archiver cannot."""
+"""Metrics of the archive. The observer reports how long runs wait for it, since a dead archiver cannot."""
 
 from __future__ import annotations
 

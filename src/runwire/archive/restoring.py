@@ -1,4 +1,4 @@
-"""Puts what is in cold storage back into the log."""
+"""Restores runs from cold storage into the log."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Restorer:
         return Restored(1, len(events))
 
     async def _make_room(self, batch: Batch, *, keep_days: int) -> None:
-        """A table that was out of the log, or on its way, is part of it again, with the rows it has."""
+        """Attaches a table that was detached, or about to be, to the log again, with its rows."""
         day = batch.run_day
         # Before any row is there: from here on the archiver leaves the day alone.
         await self._ledger.restored(batch, keep_days=keep_days, whole=False)
@@ -81,5 +81,5 @@ class Restorer:
 
 
 def is_restorable(batch: Batch) -> bool:
-    """Whether a batch has been proven, so that it may be put back."""
+    """Whether a batch has been proven, so that it may be restored."""
     return batch.state in (BatchState.VERIFIED, BatchState.DROPPED)

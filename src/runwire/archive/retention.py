@@ -24,7 +24,7 @@ _log = get_logger()
 
 
 class ArchiverBusy(RunwireError):
-    """Another process archives, drops or restores at this moment; nothing was done."""
+    """Another process is archiving, dropping or restoring. Nothing was done."""
 
     code = "archiver_busy"
 
@@ -52,7 +52,7 @@ class Step:
 
 
 class Archiver:
-    """`step` does the next thing there is to do and returns it; NOTHING when all is done for now.
+    """`step` does the next piece of work and returns its result; NOTHING when all is done for now.
 
     When a process dies in the middle of a step, the next step finds its progress in PostgreSQL and finishes it.
     """
@@ -85,8 +85,8 @@ class Archiver:
         self._marked = False
 
     async def step(self) -> Step:
-        """Raises ArchiverBusy, ArchiveUnavailable, ArchiveCorrupt and DatabaseUnavailable: all of them leave things
-        so that the next step can go on, and nothing is ever dropped that was not proven.
+        """Raises ArchiverBusy, ArchiveUnavailable, ArchiveCorrupt and DatabaseUnavailable: after each of them the next
+        step can go on, and nothing unproven is ever dropped.
         """
         await self._lock.hold()
         if not self._marked:
@@ -102,7 +102,7 @@ class Archiver:
         return await self._drop()
 
     async def aclose(self) -> None:
-        """Lets another archiver work."""
+        """Releases the right to archive to another process."""
         await self._lock.aclose()
 
     async def _pending(self) -> list[PendingRun]:
@@ -168,7 +168,7 @@ class Archiver:
 
 
 class ArchiverLock:
-    """The right to write, drop and restore, held by a session of its own until it is closed."""
+    """The exclusive right to write, drop and restore, held by a session of its own until it is closed."""
 
     def __init__(self, database: Database) -> None:
         self._session = database.session("archiver")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 MARKER: Final = "runwire-archive.json"
-"""Lies at the root of every archive: where it is missing, this is not the archive that was written to."""
+"""The marker file at the root of every archive. Without it, the URL does not name the archive that was written to."""
 _MARKER_TEXT: Final = b'{"format":"runwire-archive/1","about":"Archived runs of runwire; see its docs, retention."}\n'
 _TIMEOUT_S: Final = 30.0
 _PART_BYTES: Final = 4 << 20
@@ -29,7 +29,7 @@ _REMOTE: Final[dict[str, Any]] = {
 
 
 class ArchiveGone(RunwireError):
-    """The archive answers, and this is no longer in it: somebody or a lifecycle rule has deleted it."""
+    """The archive answers, but a person or a lifecycle rule has deleted the object."""
 
     code = "archive_gone"
 
@@ -173,7 +173,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _flush(folder: Path, path: str) -> None:
-    """Data, then each folder up to the root: so a power cut leaves either no entry or a whole file."""
+    """Flushes the data, then each folder up to the root, so that a power cut leaves either no entry or a whole file."""
     at = folder / path
     _fsync(at)
     while at != folder:

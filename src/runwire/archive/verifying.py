@@ -17,7 +17,7 @@ from runwire.errors import ArchiveCorrupt
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """`hot_runs` had their rows in the log, too, and those were the same."""
+    """`hot_runs` also had the same rows in the log."""
 
     runs: int
     events: int
@@ -84,7 +84,7 @@ class Verifier:
 
 
 def _manifest_bytes(places: Sequence[Place]) -> int:
-    """More than the manifest of these runs can have: whatever lies in its place, no more of it is read."""
+    """A size above any manifest of these runs: the most that is read of the file."""
     return 8192 + sum(256 + len(place.run_id) + 16 * len(place.frames) for place in places)
 
 

@@ -28,7 +28,7 @@ class Milestone(StrEnum):
 
 
 class Watcher:
-    """Looks on and lets everything pass; override what is of interest."""
+    """A watcher that does nothing; override the methods of interest."""
 
     def reached(self, milestone: Milestone, what: str) -> None:
         """`what` is a batch's id, or a day."""
@@ -37,4 +37,6 @@ class Watcher:
         """Events of a batch that were written, verified or restored so far."""
 
     async def breathe(self, worked_s: float) -> None:
-        """Between two pieces of work, the last of which took so long: wait here to leave the machine to others."""
+        """Called between two pieces of work with the duration of the last one. Wait here to leave the machine to
+        others.
+        """

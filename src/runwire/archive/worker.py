@@ -1,4 +1,4 @@
-"""The archiver's loop: all there is to do, then a long rest; a short, growing one after a failure."""
+"""The archiver's loop: it does all due work and rests for long, or after a failure for a short, growing time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _log = get_logger()
 
 
 class Considerate(Watcher):
-    """Works a third of the time at most, so that a process that also serves stays quick."""
+    """Share of the time that the archiver works at most, so that a process that also serves stays quick."""
 
     async def breathe(self, worked_s: float) -> None:
         await asyncio.sleep(2 * worked_s)
@@ -48,12 +48,12 @@ class ArchiveWorker:
             await self.aclose()
 
     async def aclose(self) -> None:
-        """Lets another archiver work."""
+        """Releases the right to archive to another process."""
         if self._archiver is not None:
             await self._archiver.aclose()
 
     async def work(self) -> float:
-        """All steps there are; how long to rest then, in seconds."""
+        """Does all due steps, and returns how many seconds to rest."""
         try:
             if self._archiver is None:
                 self._archiver = self._make_archiver()

@@ -31,7 +31,7 @@ from runwire.model.event import EventType
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """`refused` are runs whose log is not whole: they stay where they are, and are the audit's to tell of."""
+    """`refused` runs have gaps in their logs. They stay in PostgreSQL, and the audit reports them."""
 
     runs: int
     events: int
@@ -41,7 +41,7 @@ class Written:
 
 class BatchWriter:
     def __init__(self, ledger: Ledger, store: ColdStore, *, watcher: Watcher, writer: str) -> None:
-        """`writer` is who signs the manifests."""
+        """`writer` is the program named in the manifests."""
         self._ledger = ledger
         self._store = store
         self._watcher = watcher
@@ -101,7 +101,7 @@ class BatchWriter:
 
 
 def entry_of(place: Place) -> RunEntry:
-    """The place as its manifest has it."""
+    """The run's place in the form of the manifest."""
     return RunEntry(place.run_id, place.begins, place.frames, place.events, place.chain.hex())
 
 

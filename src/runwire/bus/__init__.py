@@ -1,4 +1,4 @@
-"""The bus: fan-out of what was published. A hint that something is new; PostgreSQL is the truth.
+"""The bus: fan-out of published events. Its messages are hints that something is new; PostgreSQL is the truth.
 
 Every bus keeps a run's messages in order and may repeat or lose them: subscribers drop what they have by seq and read
 what they miss from PostgreSQL.
@@ -34,14 +34,14 @@ Deliver: TypeAlias = Callable[[Published], None]
 
 
 class BusWriter(Protocol):
-    """The side only the publisher holds."""
+    """The publisher's side of a bus."""
 
     async def publish(self, messages: Sequence[Published]) -> None:
-        """Returns when the bus has taken every message. Raises BusUnavailable; some may have gone out then."""
+        """Returns when the bus has accepted every message. Raises BusUnavailable, possibly after it accepted some."""
 
 
 class BusReader(Protocol):
-    """The side streams hold."""
+    """The streams' side of a bus."""
 
     def subscribe(self, run_id: str, deliver: Deliver) -> AbstractAsyncContextManager[None]:
-        """Inside the block `deliver` is called, in the event loop, for every message of the run from then on."""
+        """Calls `deliver`, in the event loop, for every message of the run that comes while the block lasts."""

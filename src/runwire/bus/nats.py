@@ -1,4 +1,4 @@
-"""The bus between hosts: NATS, a subject per run. Messages carry their events, so streams read PostgreSQL seldom."""
+"""The bus between hosts: NATS, a subject per run. Messages carry their events, so streams seldom read PostgreSQL."""
 
 from __future__ import annotations
 
@@ -50,11 +50,11 @@ class NatsOptions:
     tls_cert: Path | None = None
     tls_key: Path | None = None
     timeout_s: float = 3.0
-    """For a connect, and for the server to say that it has what was sent."""
+    """Seconds for a connect, and for the server to confirm sent messages."""
 
     @classmethod
     def of(cls, settings: Settings) -> NatsOptions:
-        """The options that the settings give; `bus` must be NATS's."""
+        """The options that the settings give; `bus` must be a NATS URL."""
         return cls(
             nats_servers(settings.bus or ""),
             credentials=settings.nats_credentials,
@@ -64,7 +64,9 @@ class NatsOptions:
         )
 
     def tls(self) -> ssl.SSLContext | None:
-        """None leaves it to the scheme of the URL and to the server. Raises OSError for files that are not there."""
+        """The TLS context; None leaves TLS to the scheme of the URL and to the server. Raises OSError for files that
+        are not there.
+        """
         if self.tls_ca is None and self.tls_cert is None:
             return None
         context = ssl.create_default_context(cafile=self.tls_ca)
@@ -74,10 +76,10 @@ class NatsOptions:
 
 
 class NatsLink:
-    """One connection, opened again for as long as it takes after it was lost. Run its loop as a task.
+    """One connection, which reopens after a loss until it succeeds. Run its loop as a task.
 
-    The client library could reconnect by itself, and would send what it had kept meanwhile: messages long since
-    repeated, or published by somebody else. Here what was not sent is given back to the caller.
+    The client library could reconnect by itself, but would then send its buffered messages, which another publisher may
+    have published meanwhile. This class returns unsent messages to the caller.
     """
 
     def __init__(
@@ -113,14 +115,14 @@ class NatsLink:
 
     @property
     def server_version(self) -> str:
-        """Of the server it is connected to. Raises BusUnavailable."""
+        """The largest message of the connected server, in bytes. Raises BusUnavailable."""
         version = self.client.connected_server_version
         return f"{version.major}.{version.minor}.{version.patch}"
 
     async def settled(self, client: Client) -> None:
         """Returns when the server has taken everything sent before. Raises BusUnavailable, at once when it goes away.
 
-        A message to oneself, which cannot overtake the others: the library's `flush` may.
+        It sends a message to itself, which cannot overtake the others; the library's `flush` can.
         """
         token = b"%d" % next(self._tokens)
         echo = self._echoes[token] = asyncio.get_running_loop().create_future()
@@ -212,7 +214,7 @@ class NatsBusWriter:
         self.link = NatsLink(options, name=name)
 
     async def publish(self, messages: Sequence[Published]) -> None:
-        """Returns when the server has taken every message; an empty batch asks whether it is there."""
+        """Returns when the server has accepted every message. An empty batch checks that the server is there."""
         client = self.link.client
         try:
             for message in messages:
@@ -225,7 +227,7 @@ class NatsBusWriter:
 class NatsBusReader:
     """Routes messages to subscribers. Run its `link`; messages may be lost while that reconnects.
 
-    Inside `subscribe` the server knows of it, if it is there; if not, it will when it is back. The queue of one
+    `subscribe` registers with the server at once, or when the server is back. The queue of one
     subscriber is bounded. Further messages are dropped, as if the network had lost them.
     """
 
@@ -237,14 +239,14 @@ class NatsBusReader:
         name: str = "runwire streams",
         pending_messages: int = _PENDING_MESSAGES,
     ) -> None:
-        """`on_missed`: messages may have been lost: after every (re)connect, and after some had to be dropped."""
+        """`on_missed` is called when messages may have been lost: after every (re)connect, and after dropping some."""
         self._subscribers = Subscribers()
         self._subscriptions: dict[str, Subscription | None] = {}
         self._pending_messages = pending_messages
         self._on_missed = on_missed
         self._missed_soon: asyncio.TimerHandle | None = None
         self.dropped = 0
-        """How often messages were dropped; each time, what was lost is read from PostgreSQL."""
+        """How often messages were dropped. Each time, streams read the lost events from PostgreSQL."""
         self.link = NatsLink(
             options, name=name, on_open=self._subscribe_all, on_connected=on_missed, on_slow=self._tell_missed_soon
         )
@@ -306,7 +308,7 @@ class NatsBusReader:
         return heard
 
     def _tell_missed_soon(self) -> None:
-        """Once for many: thousands may be dropped in a row, and looking takes a read from PostgreSQL."""
+        """Called once for many dropped messages, since each call costs a read from PostgreSQL."""
         self.dropped += 1
         if self._missed_soon is None:
             self._missed_soon = asyncio.get_running_loop().call_later(_COALESCE_S, self._tell_missed)

@@ -1,4 +1,4 @@
-"""How a message of the bus looks on NATS: its subject, and its bytes."""
+"""The form of a message on NATS: its subject and its bytes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def subject_of(run_id: str) -> str:
 
 
 def encoded(message: Published, *, at_most: int) -> bytes:
-    """The message in MessagePack; without its events, as a mere hint, when it were larger than `at_most` bytes."""
+    """The message in MessagePack; without its events, as a mere hint, if it would exceed `at_most` bytes."""
     whole = _encoder.encode((message.first_seq, message.last_seq, message.traceparent, message.events))
     if len(whole) <= at_most:
         return whole

@@ -40,26 +40,28 @@ class Subscription:
 
 
 class Subscribers:
-    """Callbacks by run. One that raises has lost that message, as it may; nobody else has."""
+    """Callbacks by run. A callback that raises loses that message; the others still get it."""
 
     def __init__(self) -> None:
         self._by_run: dict[str, tuple[Deliver, ...]] = {}
 
     def subscribed(self, run_id: str, deliver: Deliver) -> Subscription:
-        """Inside, `deliver` is told of the run; as often as it is subscribed."""
+        """Calls `deliver` for messages of the run inside the block, once per subscription."""
         return Subscription(self._by_run, run_id, deliver)
 
     def of(self, run_id: str) -> tuple[Deliver, ...]:
-        """Those there are now: who comes or goes while they are told changes nothing of it."""
+        """The current callbacks, as a copy: subscribing during a delivery does not change it."""
         return self._by_run.get(run_id, ())
 
     def run_ids(self) -> tuple[str, ...]:
-        """The runs that somebody wants to hear of now."""
+        """The runs with at least one subscriber."""
         return tuple(self._by_run)
 
 
 def tell(deliver: Deliver, message: Published) -> None:
-    """Delivers, and logs what goes wrong in it: a defect of one subscriber is not the publisher's, nor the others'."""
+    """Delivers, and logs errors of the callback: a defect of one subscriber must not harm the publisher or the
+    others.
+    """
     try:
         deliver(message)
     except Exception as error:  # noqa: BLE001  # see above

@@ -1,4 +1,4 @@
-"""How a connection is opened: with the settings our statements rely on, and with its name told when it cannot be."""
+"""Opens connections with the settings that our statements rely on, and reports a failure by the connection's name."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class Door:
         return connection
 
     async def connect(self) -> Connection:
-        """As `open`, and tells nobody of a failure."""
+        """As `open`, without reporting a failure."""
         with translated:
             connection: Connection = await asyncpg.connect(
                 self.dsn,
@@ -73,12 +73,12 @@ class Door:
             self.on_full()
 
     def well(self) -> None:
-        """It is there, or not wanted any more."""
+        """Ends the trouble: the connection is open, or no longer needed."""
         if self.troubles.end(Duty.CONNECT, about=self.name):
             _log.info("database_recovered", doing=Duty.CONNECT.value, connection=self.name)
 
 
 def cut(connection: Connection) -> None:
-    """Ends a connection at once, and with it what it was doing; it may have ended already."""
+    """Ends a connection and its statement at once. Does nothing if the connection has ended."""
     with contextlib.suppress(Exception):
         connection.terminate()

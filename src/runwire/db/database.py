@@ -28,12 +28,12 @@ _CLOSE_S: Final = 2.0
 class Database:
     """The pool for short statements. Enter it to open it; `session` gives connections outside of it.
 
-    With `direct_dsn`, `dsn` is that of a pooler in transaction mode, such as PgBouncer: there a session's state belongs
-    to whoever comes next. So each statement of the pool is a transaction with its own settings and leaves nothing
-    prepared, and whatever lives on a session (the hot paths, LISTEN, leases) goes to `direct_dsn`.
+    With `direct_dsn`, `dsn` is that of a pooler in transaction mode, such as PgBouncer: there the next client inherits
+    a session's state. So each statement of the pool is a transaction with its own settings and leaves nothing prepared,
+    and whatever lives on a session (the hot paths, LISTEN, leases) goes to `direct_dsn`.
 
-    A statement that has been sent is waited for though its caller may have left: cancelling it would take a second
-    connection, and cost the first.
+    A sent statement runs to its end even if its caller leaves: cancelling it would take a second connection, and cost
+    the first.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Database:
     ) -> None:
         """`troubles`: of the process, where there are several databases in one."""
         self.dsn = direct_dsn or dsn
-        """Of PostgreSQL itself, for who listens or needs a session."""
+        """The DSN of PostgreSQL itself, for LISTEN and sessions."""
         self.troubles = Troubles() if troubles is None else troubles
         """The troubles of this database, for readiness and metrics."""
         self._through_pooler = direct_dsn is not None
@@ -79,11 +79,11 @@ class Database:
 
     @property
     def in_use(self) -> int:
-        """Connections of the pool that are at work."""
+        """Connections of the pool that are in use."""
         return 0 if self._pool is None else self._pool.lent
 
     def attempts(self, duty: Duty, **how: Any) -> Attempts:
-        """The steps of a loop on this database: what it makes them raise is waited out, and told."""
+        """Wraps the steps of a loop on this database: waits out the database's errors and reports them."""
         return Attempts(duty, self.troubles, **how)
 
     async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]:
@@ -140,7 +140,9 @@ class Database:
         return session
 
     def door(self, name: str, *, timeout_s: float, settings: Mapping[str, str] | None = None) -> Door:
-        """Opens connections to PostgreSQL itself; while it has no room for one, the pool makes do with little."""
+        """Opens connections to PostgreSQL itself. While the server has no room for one, the pool keeps few
+        connections.
+        """
         return Door(self.dsn, name, timeout_s, {**SESSION_SETTINGS, **(settings or {})}, self.troubles, self._make_room)
 
     async def _acquired(self) -> Connection:
@@ -195,7 +197,7 @@ class Database:
         self._pool.release(connection)
 
     def _make_room(self) -> None:
-        """Called where a session lives, which may be another thread with a loop of its own."""
+        """Called in the thread of a session, which may have an event loop of its own."""
         if self._pool is not None and self._loop is not None:
             with contextlib.suppress(RuntimeError):  # that loop is closed, and the pool with it
                 self._loop.call_soon_threadsafe(self._pool.make_room)

@@ -1,8 +1,8 @@
 """An embedded PostgreSQL: a server of our own as a child process, for when no DATABASE_URL names another.
 
-It listens on no network address, only on a Unix socket in a folder of mode 0700, and trusts whoever gets
-there: the user who runs runwire, and root. A password would add a secret to keep in a file beside the socket,
-behind the same folder; `peer` would need every user id to have a name, which containers often do not give.
+It listens on no network address, only on a Unix socket in a folder of mode 0700, and trusts all who can reach it: the
+user who runs runwire, and root. A password would add a secret to keep in a file beside the socket, behind the same
+folder; `peer` would need every user id to have a name, which containers often do not give.
 
     data_dir/          ours, mode 0700; as root nobody else passes it, not even the server's own user
         data/          the cluster, with its log/
@@ -64,7 +64,7 @@ DEFAULT_SETTINGS: Mapping[str, str] = {
 }
 
 SHARED_POLL_S = 0.25
-"""How often those who share a server look whether it is still there."""
+"""Seconds between the checks of processes that share a server."""
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +87,8 @@ class EmbeddedOptions:
 class EmbeddedPostgres:
     """The server of one data directory: started, or found running and shared. The process that started it stops it.
 
-    Should the server end by itself, or because whoever owns it has ended, it is started again, at the same DSN: by its
-    owner, or by one of those who share it, who owns it then.
+    If the server ends by itself, or because its owner ended, its owner or a process that shares it starts it again at
+    the same DSN, and owns it from then on.
     """
 
     def __init__(self, options: EmbeddedOptions) -> None:
@@ -102,7 +102,7 @@ class EmbeddedPostgres:
         self._temporary: Path | None = None
         self._watch: asyncio.Task[None] | None = None
         self._logged: dict[Path, int] = {}
-        """How long the server's logs were before the newest start: what is older is no reason for its failure."""
+        """Lengths of the server's logs before the newest start, so that older lines do not explain its failure."""
 
     @property
     def dsn(self) -> str:
@@ -329,7 +329,7 @@ class EmbeddedPostgres:
             log.warning("embedded PostgreSQL runs again after %.2f s", monotonic() - began)
 
     async def _ended(self) -> str:
-        """Why the server is not there, once it is not."""
+        """The reason why the server ended."""
         if self._child is not None:
             return f"embedded PostgreSQL ended with {await self._child.exited()}"
         # Nothing announces the end of another's child.

@@ -49,7 +49,7 @@ async def pending_migrations(dsn: str) -> tuple[str, ...]:
 
 
 async def examine(dsn: str) -> list[Finding]:
-    """Every check that can be made: when the database cannot be reached, there is only that."""
+    """All checks, or only the failed connection when the database cannot be reached."""
     try:
         async with _connected(dsn) as connection:
             return [

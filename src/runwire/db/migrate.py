@@ -1,12 +1,12 @@
 """Forward-only migrations: numbered SQL files, each applied once, in order, in its own transaction.
 
 A file that only adds says so in a comment `-- serves: NNNN`: code that knows migrations up to NNNN still runs on it.
-Such code goes on while the database is migrated under it, and starts on the newer schema, too. So an upgrade is two
-releases: one that adds and uses, then, when no older process is left, one that takes away.
+Such code keeps running during the migration, and starts on the newer schema, too. So an upgrade takes two releases: one
+that adds and uses, then, when no older process is left, one that removes.
 
-Nobody waits for a migration longer than `_LOCK_TIMEOUT`: one that does not get its locks by then lets those pass who
-queue behind it, and tries again. A plain `CREATE INDEX` on a table that is big already is built beside everybody's work
-(CONCURRENTLY), after the rest of the file; the file counts as applied when it is there.
+A migration delays others by at most `_LOCK_TIMEOUT`. If it lacks a lock by then, it lets the queue behind it pass, and
+tries again. A plain `CREATE INDEX` on a big table is built CONCURRENTLY, after the rest of the file. The file counts as
+applied once the index exists.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ _PAUSE_FIRST_S: Final = 0.5
 _PAUSE_MAX_S: Final = 5.0
 _POLL_S: Final = 0.2
 PATIENCE_S: Final = 900.0
-"""So long a migration tries to get its locks."""
+"""Seconds for which a migration tries to get its locks."""
 BIG_BYTES: Final = 8 * 2**20
 """An index of a smaller table is built within a few milliseconds, in the transaction of its file."""
 
 _REFUSALS: Final = ("0A", "0L", "2B", "42", "P0")
-"""Classes of SQLSTATE that trying again does not help against: the server understood, and does not do it."""
+"""Classes of SQLSTATE for which a retry is useless: the server understood the statement and refused it."""
 
 _log = structlog.get_logger()
 
@@ -118,7 +118,7 @@ class _Migrator:
         return tuple(migration.name for migration in todo)
 
     async def _alone(self) -> None:
-        """Returns when nobody else migrates; asks again and again, so that a process can be stopped meanwhile."""
+        """Returns when no other process migrates. Polls, so that the process can be stopped meanwhile."""
         said = False
         while not await self._connection.fetchval("SELECT pg_try_advisory_lock($1)", _LOCK):
             if not said:
@@ -140,7 +140,7 @@ class _Migrator:
             await self._connection.execute(_SQL["indexes_built"], migration.name)
 
     async def _patiently(self, sql: str, migration: Migration | None = None, *, indexes_missing: bool = False) -> None:
-        """Runs it in a transaction that waits for no lock for long; again, until it got them all."""
+        """Runs it in a transaction with a short lock time-out, repeatedly, until it gets all its locks."""
         failures = 0
         while True:
             try:
@@ -167,7 +167,7 @@ class _Migrator:
                 return
 
     async def _build(self, index: Index) -> None:
-        """Waits, beside everybody, for those who still read what was there before it began."""
+        """Builds the index without blocking others; it waits for older transactions that still read the table."""
         if await self._connection.fetchval(_SQL["is_invalid"], index.name):  # left behind by one that was stopped
             await self._connection.execute(f"DROP INDEX CONCURRENTLY {index.name}")
         _log.info("index_building", index=index.name, table=index.table)

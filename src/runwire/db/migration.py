@@ -1,4 +1,4 @@
-"""One migration: a numbered SQL file, and what of it runs in its transaction or beside everybody's work."""
+"""One migration: a numbered SQL file. It separates the part for a transaction from indexes built concurrently."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INDEX: Final = re.compile(r"^CREATE INDEX (\w+)\s+ON (\w+)\b([^;]*);[ \t]*$", r
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """An index of a migration. Not a unique one: those hold what the code after it relies on."""
+    """An index of a migration, but never a unique one, because later code relies on those."""
 
     name: str
     table: str
@@ -23,7 +23,7 @@ class Index:
 
     @property
     def sql(self) -> str:
-        """Builds it without holding up who writes to the table; not to be run in a transaction."""
+        """Builds it without blocking writes to the table. Not to be run in a transaction."""
         return f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {self.name} ON {self.table}{self.definition}"
 
 
@@ -48,7 +48,7 @@ class Migration:
         return tuple(Index(*found.groups()) for found in _INDEX.finditer(self.sql))
 
     def without(self, indexes: tuple[Index, ...]) -> str:
-        """Its SQL but for these indexes."""
+        """Its SQL without these indexes."""
         left_out = {index.name for index in indexes}
         return _INDEX.sub(lambda found: "" if found[1] in left_out else found[0], self.sql)
 

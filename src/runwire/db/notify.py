@@ -14,7 +14,7 @@ from runwire.duties import Duty
 from runwire.errors import DatabaseFailed, DatabaseUnavailable
 
 RUNS_CLAIMABLE = "runwire_claimable"
-"""A run may be claimed: it was started, signalled or handed over. Payload: its agent."""
+"""A run became claimable: it was started, signalled or handed over. Payload: its agent."""
 RUNS_DIRTY = "runwire_dirty"
 """Runs have unpublished events. Payload: run ids, space-separated."""
 SHARDS_FREE = "runwire_shards"
@@ -33,7 +33,7 @@ _AGAIN_MAX_S = 2.0
 
 
 class Listener:
-    """One connection that listens on channels, opened again for as long as it takes after it was lost.
+    """One connection that listens on channels and reopens after a loss until it succeeds.
 
     Callbacks run in the event loop and must not block. `on_connected` runs after every (re)connect, when the
     channels are already listened on: what was missed in between is to be read from the tables then.
@@ -89,7 +89,9 @@ class Listener:
         return connection, lost
 
     async def _watch(self, connection: Connection, lost: asyncio.Event) -> None:
-        """Returns when the connection is gone; a silent one is asked now and then, since TCP may not tell."""
+        """Returns when the connection is lost. Probes a silent connection now and then, since TCP may not report the
+        loss.
+        """
         while not connection.is_closed() and not lost.is_set():
             if await set_within(lost, self._check_s):
                 return
@@ -108,7 +110,7 @@ def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:
 
 
 class Notifier:
-    """Sends hints to other processes without holding up whoever has them: what gathers meanwhile goes together.
+    """Sends hints to other processes without blocking the caller. Hints that gather meanwhile go out together.
 
     Call `send` from the event loop; run its loop as a task.
     """

@@ -1,4 +1,4 @@
-"""Event partitions: there before the day that needs them, and out of the log without holding anybody up."""
+"""Event partitions: created before the day that needs them, and detached without blocking appends or reads."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _SQL: Final = load_sql("runwire.db", "partitions.sql")
 _PERIOD_S: Final = 3600.0
 _AGAIN_FIRST_S: Final = 0.5
 _AGAIN_MAX_S: Final = 60.0
-"""After a failure: the partitions ahead last for days, but nobody should have to count them."""
+"""Pause in seconds after a failure. The partitions ahead last for days, so it need not be short."""
 _LOCK_TIMEOUT: Final = "5s"
 
 
 class PartitionUpkeep:
-    """Makes the partitions of the coming days, hourly. Any number of processes may do so at once."""
+    """Creates the partitions of the coming days every hour. Any number of processes may do so at once."""
 
     def __init__(self, database: Database, *, days_ahead: int) -> None:
         self._database = database
@@ -48,7 +48,7 @@ class PartitionUpkeep:
 
 
 class PartitionBusy(DatabaseUnavailable):
-    """Somebody still reads the partition, or changes the log's schema: nothing was lost, try again later."""
+    """Another session still reads the partition, or changes the log's schema. Nothing was changed; try again later."""
 
     code = "partition_busy"
 
@@ -58,7 +58,7 @@ class PartitionBusy(DatabaseUnavailable):
 
 
 class PartitionForbidden(DatabaseUnavailable):
-    """The role that this process connects as may not change the log's schema. Its owner has to, or let it."""
+    """This process's role may not change the log's schema. The owner must do it, or grant it."""
 
     code = "partition_forbidden"
 
@@ -72,7 +72,7 @@ class PartitionForbidden(DatabaseUnavailable):
 
 
 class PartitionStatus(StrEnum):
-    """Where a day's partition is on its way out of the log."""
+    """The stage of a day's partition on its way out of the log."""
 
     ATTACHED = "attached"
     DETACHING = "detaching"

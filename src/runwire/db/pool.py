@@ -21,7 +21,7 @@ from runwire.db.connection import Connection, Door, cut
 from runwire.errors import DatabaseUnavailable
 
 ROOM_S: Final = 3.0
-"""For so long after a session found no room the pool keeps one connection at most."""
+"""Seconds for which the pool keeps at most one connection after a session found no room."""
 _REST_FIRST_S: Final = 0.1
 _REST_MAX_S: Final = 5.0
 
@@ -29,7 +29,7 @@ _REST_MAX_S: Final = 5.0
 class Pool:
     """At most `size` connections through one door. Belongs to one event loop.
 
-    That it cannot get more of them is a trouble for as long as somebody waits.
+    While a caller waits and no connection can be opened, the pool reports a trouble.
     """
 
     def __init__(
@@ -40,7 +40,7 @@ class Pool:
         timeout_s: float,
         idle_s: float = 15.0,
     ) -> None:
-        """`timeout_s`: for how long one waits for a connection; `idle_s`: how long one that nobody uses is kept."""
+        """`timeout_s`: seconds to wait for a connection. `idle_s`: seconds to keep an unused one."""
         self._door = door
         self._stuck = False
         self._size = size
@@ -88,7 +88,7 @@ class Pool:
             raise
 
     def release(self, connection: Connection) -> None:
-        """Takes a connection back; one that was cut is replaced when somebody wants it."""
+        """Takes a connection back. A cut one is replaced when a caller needs it."""
         self._lent.discard(connection)
         if not self._lent:
             self._none_lent.set()
@@ -100,7 +100,9 @@ class Pool:
             self._pass_on(connection)
 
     def make_room(self) -> None:
-        """Others of this process find no room on the server: gives up what is idle, and keeps little for a while."""
+        """Closes idle connections and keeps few for a while, because sessions of this process find no room on the
+        server.
+        """
         if self._closed:
             return
         self._room_until = monotonic() + ROOM_S
@@ -109,7 +111,7 @@ class Pool:
             self._end(connection)
 
     async def close(self, *, within_s: float) -> None:
-        """Ends every connection: those that are lent when they come back, or when the time is over."""
+        """Ends every connection; lent ones when they come back, or when the time is over."""
         self._closed = True
         for timer in (self._again, self._trim):
             if timer is not None:
@@ -152,7 +154,7 @@ class Pool:
             self._door.well()
 
     def _leave(self, waiter: asyncio.Future[Connection]) -> None:
-        """One that waits no more: what it was given in the same moment goes to the next."""
+        """Removes a waiter. A connection that it just got goes to the next one."""
         if waiter.done() and not waiter.cancelled() and waiter.exception() is None:
             self.release(waiter.result())
             return
@@ -213,7 +215,7 @@ class Pool:
     # ------------------------------------------------------------------ fewer
 
     def _end_idle(self) -> None:
-        """Those that nobody has used for long: the one used last is taken first, so the rest of them age."""
+        """Connections unused for long. The one used last is lent first, so the others age."""
         self._trim = None
         until = monotonic() - self._idle_s
         for connection, since in [entry for entry in self._idle if entry[1] <= until]:

@@ -8,7 +8,7 @@ from runwire.db.database import Database
 
 
 async def shared_secret(database: Database, name: str) -> bytes:
-    """32 random bytes, the same for everybody who asks for `name`; only the owner of the tables reads them."""
+    """32 random bytes, the same for every caller with this `name`. Only the owner of the tables can read them."""
     await database.execute(
         "INSERT INTO service_secrets (name, value) VALUES ($1, $2) ON CONFLICT (name) DO NOTHING",
         name,

@@ -1,4 +1,4 @@
-"""A connection that somebody has for themselves, and gets back whenever it was lost."""
+"""A connection with one owner, which reopens after a loss."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ _CLOSE_S: Final = 2.0
 class Session:
     """One connection of its own, opened on first use and again after it failed; used by one task at a time.
 
-    While it cannot be opened that is tried again and again, beside whoever uses it: each use waits for one attempt.
+    A task beside its user tries to open it until that succeeds. Each use waits for one attempt.
     """
 
     def __init__(self, door: Door) -> None:
         self._door = door
         self._connection: Connection | None = None
         self._chained: Connection | None = None
-        """The connection on which a transaction is open that nothing was done in."""
+        """The connection with an open, empty transaction."""
         self._opening: asyncio.Task[None] | None = None
         self._attempt: asyncio.Future[None] | None = None
         self.opened = 0
-        """How many connections it has had: what a connection held, such as a lock, the next one does not."""
+        """How many connections it has had. A new connection lacks what the last one held, such as a lock."""
 
     @property
     def is_open(self) -> bool:
@@ -109,7 +109,7 @@ class Session:
                 cut(connection)
 
     async def give_up(self) -> None:
-        """Ends the attempts to open it."""
+        """Stops trying to open it."""
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.gather(self._opening, return_exceptions=True)

@@ -50,9 +50,9 @@ class Transaction:
 async def transacting(connection: Connection) -> AsyncIterator[Transaction]:
     """Commits at the end of the block, rolls back when it raises.
 
-    Where neither was answered, or the block was cancelled, nobody knows what the connection is in the middle of, and it
-    is cut. A cancelled block does not try to roll back: ROLLBACK would wait for the statement that was cancelled, as
-    long as the server likes.
+    If neither is answered, or the block is cancelled, the connection's state is unknown, and it is cut. A cancelled
+    block does not try to roll back: ROLLBACK would wait for the statement that was cancelled, as long as the server
+    likes.
     """
     over = False
     try:

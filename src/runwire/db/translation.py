@@ -1,4 +1,4 @@
-"""Everything that a connection to PostgreSQL can raise, as one of two errors of ours.
+"""Translates everything that a connection to PostgreSQL can raise into one of two errors of ours.
 
 The server's class of SQLSTATE decides, not a list of known errors. Classes 22 and 23 are about a value, and the caller
 must change it. All others, and every error of the driver or the network, pass or are mended, so callers wait them out.
@@ -32,7 +32,7 @@ class NoPartition(ConstraintViolated):
 
 
 class _Translated:
-    """`with translated:` around each call of the driver, and around nothing else: it takes any Exception for its."""
+    """`with translated:` goes around each call of the driver, and nothing else, because it translates any Exception."""
 
     __slots__ = ()
 
@@ -50,7 +50,7 @@ translated: Final = _Translated()
 
 
 def translation_of(error: Exception) -> DatabaseFailed:
-    """The error of ours for one of the driver, the server or the network."""
+    """Our error for one of the driver, the server or the network."""
     if not isinstance(error, (asyncpg.PostgresError, asyncpg.PostgresLogMessage)):
         return DatabaseUnavailable(f"PostgreSQL: {_kind(error)}")
     sqlstate = str(error.sqlstate or "")
@@ -63,7 +63,7 @@ def translation_of(error: Exception) -> DatabaseFailed:
 
 
 def spoils(error: DatabaseFailed) -> bool:
-    """Whether the connection should not be used again: what it is in the middle of, or what it prepared, is unsure."""
+    """Whether the connection must not be used again, because its transaction or its prepared statements are unknown."""
     if isinstance(error, ConstraintViolated):
         return False
     sqlstate = error.sqlstate if isinstance(error, DatabaseUnavailable) else None
@@ -73,7 +73,7 @@ def spoils(error: DatabaseFailed) -> bool:
 
 
 def of_a_statement(error: DatabaseFailed) -> bool:
-    """Whether the server refused what was asked, and might carry out something else: the error is no outage."""
+    """Whether the server refused this statement but can still serve others: the error is not an outage."""
     if isinstance(error, ConstraintViolated):
         return True
     sqlstate = error.sqlstate if isinstance(error, DatabaseUnavailable) else None

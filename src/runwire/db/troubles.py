@@ -1,7 +1,7 @@
 """The troubles of this process: logged when they begin, shown by readiness and metrics while they last.
 
-A duty is in trouble from its first failure until it went well again. `Attempts` are the steps of one loop: what the
-database did is waited out, so that no loop ends because of it; a defect of ours goes through, to who runs the loop.
+A duty is in trouble from its first failure until it went well again. `Attempts` are the steps of one loop: they wait
+out errors of the database, so that no loop ends because of them. A defect of ours reaches the loop's runner.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
-    """`about` is which of several, such as the name of a connection. `why` never quotes what was stored or asked."""
+    """`about` names one of several, such as a connection. `why` never quotes stored or sent values."""
 
     duty: Duty
     about: str
@@ -39,7 +39,7 @@ class Trouble:
 
 
 class Troubles:
-    """The troubles of a process, from whichever thread.
+    """The troubles of a process; usable from any thread.
 
     `on_change` hears how many there are of a part of the process, whenever one begins or ends.
     """
@@ -49,7 +49,7 @@ class Troubles:
         self._current: dict[tuple[Duty, str], Trouble] = {}
 
     def begin(self, duty: Duty, why: str, *, about: str = "") -> bool:
-        """Whether it is news; a trouble that goes on is as old as it was."""
+        """Returns whether the trouble is new. A repeated trouble keeps its start."""
         known = self._current.get((duty, about))
         self._current[duty, about] = Trouble(duty, about, why, monotonic() if known is None else known.since)
         if known is None:
@@ -69,7 +69,7 @@ class Troubles:
         self._on_change(duty.part, sum(trouble.duty.part is duty.part for trouble in tuple(self._current.values())))
 
     def lasting(self, at_least_s: float) -> list[Trouble]:
-        """Those as old as that, the oldest first."""
+        """The troubles of at least that age, oldest first."""
         until = monotonic() - at_least_s
         return [trouble for trouble in tuple(self._current.values()) if trouble.since <= until]
 

@@ -1,4 +1,4 @@
-"""Routing for Alertmanager: who hears of what, and what is muted because its cause is already known."""
+"""Routing for Alertmanager: the receiver of each alert, and the alerts muted because their cause is already known."""
 
 from __future__ import annotations
 

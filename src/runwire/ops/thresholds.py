@@ -24,7 +24,7 @@ Link = Annotated[str, Meta(pattern=r"^https?://[^#\s]+[^#/\s]$")]
 
 
 class Severity(StrEnum):
-    """`page` wakes somebody; the others are tickets."""
+    """`page` wakes a person; the others are tickets."""
 
     WARNING = "warning"
     CRITICAL = "critical"
@@ -57,7 +57,7 @@ _SHORT: Final = {
 
 
 class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A part of the file; a key nobody reads is an error, because a number nobody reads is a lie."""
+    """A part of the file. An unused key is an error, because an unused number misleads."""
 
 
 class Links(Strict, frozen=True):
@@ -115,7 +115,7 @@ class Threshold(Strict, frozen=True):
 
 
 class Judgement(Strict, frozen=True):
-    """Seconds from which on the service takes something for a fault by itself."""
+    """Seconds after which the service itself treats something as a fault."""
 
     what: Annotated[str, Meta(min_length=3)]
     value: Annotated[float, Meta(gt=0)]

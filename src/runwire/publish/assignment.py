@@ -1,4 +1,4 @@
-"""Which publisher publishes which runs: a pure function of who is alive and who has what."""
+"""Assigns shards of runs to publishers: a pure function of the live publishers and their shards."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class Step:
 def next_step(me: str, *, alive: Collection[str], owners: Sequence[str | None]) -> Step:
     """The step of `me`, who is alive in any case; `owners` has one entry per shard.
 
-    Parts differ by one at most. Nobody takes what somebody alive has, so a shard changes hands by being released
-    first; and nobody releases what fits its part, so no more shards move than must. When each publisher has stepped
-    and taken what it got, again and again, each shard has one owner, whatever the order.
+    Shares differ by at most one shard. A publisher never takes a shard of a live one, so a shard is released before it
+    changes hands. It releases only shards beyond its share, so no more shards move than must. After enough steps of
+    each publisher, in any order, each shard has one owner.
     """
     members = sorted({*alive, me})
     place = members.index(me)

@@ -56,16 +56,16 @@ class Backlog:
                 self._first_failed_at.pop(run_id, None)
 
     def poisoned(self, run_ids: list[str]) -> bool:
-        """Whether these, which have failed just now, are one run that fails while others get through.
+        """Whether these runs, which just failed, are one run that fails while others succeed.
 
-        That others do is known by those that went out since its first failure; in an outage none does.
+        Others have succeeded if any went out since its first failure; in an outage none does.
         """
         if len(run_ids) != 1:
             return False
         return self._first_failed_at.get(run_ids[0], self._went_through) < self._went_through
 
     def failed(self, run_ids: list[str]) -> None:
-        """A batch that failed comes back one by one; one that failed alone, and not for the first time, rests."""
+        """Returns the runs of a failed batch one by one. A run that fails alone again rests."""
         for run_id in run_ids:
             failures = self._failures[run_id] = self._failures.get(run_id, 0) + 1
             self._first_failed_at.setdefault(run_id, self._went_through)

@@ -50,9 +50,9 @@ SWEEP_SETTINGS = {
 
 
 class Publisher:
-    """Publishes the log. Several may run: a run's outbox row is locked by the one that publishes it.
+    """Publishes the log. Several may run: the publisher of a run locks the run's outbox row.
 
-    With `shards` it publishes only runs of those it owns; else every run that nobody else has locked.
+    With `shards` it publishes only runs of shards it owns; else every run that no other publisher has locked.
 
     The bus has a batch before its cursors are committed: after a crash in between the batch goes out again, and
     subscribers drop what they have. So the bus gets every event at least once and each run's in order.
@@ -92,12 +92,12 @@ class Publisher:
 
     @property
     def troubles(self) -> Troubles:
-        """Of the process, on the database it publishes from."""
+        """The process's troubles on the database from which it publishes."""
         return self._database.troubles
 
     @property
     def behind(self) -> bool:
-        """Whether more waits to be published than goes out in one step."""
+        """Whether more events wait than one step can publish."""
         return self._left_some or len(self._backlog) > 2 * self._batch_runs
 
     @property
@@ -106,9 +106,9 @@ class Publisher:
         return len(self._backlog)
 
     def mark_dirty(self, run_ids: Iterable[str], *, by: str) -> list[str]:
-        """Hears that runs have new events; `by` is `local`, `notify` or `poll` and is counted when it is news.
+        """Notes that runs have new events. `by` is `local`, `notify` or `poll` and is counted for runs not yet known.
 
-        Returns those of them that are other publishers' to publish.
+        Returns the runs of other publishers.
         """
         others: list[str] = []
         if self._shards is not None:
@@ -142,7 +142,7 @@ class Publisher:
             return await self._publish_pending()
 
     async def let_go(self) -> None:
-        """Returns when no step that began before is still under way."""
+        """Returns when all steps that began before have ended."""
         async with self._step:
             pass
 
@@ -178,19 +178,21 @@ class Publisher:
         return published
 
     async def rest(self) -> None:
-        """Ends what the last step has begun for the next one. Raises DatabaseUnavailable, which costs nothing."""
+        """Ends the transaction that the last step began for the next one. Raises DatabaseUnavailable, which costs
+        nothing.
+        """
         async with self._step:
             await self._session.unchain()
 
     async def heartbeat(self, *, failing: str | None = None) -> None:
-        """Says that this publisher lives, and the code of the error it is failing with, if it is.
+        """Records this publisher's heartbeat, with the code of its current error, if any.
 
         Raises DatabaseUnavailable.
         """
         await self._sweeper.fetch(_SQL["heartbeat"], self._publisher_id, failing)
 
     async def retire(self) -> None:
-        """Says that this publisher has stopped on purpose."""
+        """Records that this publisher stopped on purpose."""
         await self._sweeper.fetch(_SQL["retire"], self._publisher_id)
 
     async def aclose(self) -> None:

@@ -1,4 +1,4 @@
-"""Output on its way to a descriptor whose reader may stand still: the caller never waits, and never fails.
+"""Writes lines to a descriptor whose reader may hang: the caller never waits and never fails.
 
 Threads. Any thread calls `write` and `drain`; both are safe in a signal handler and in a finaliser, since the guard is
 re-entrant. One thread of the writer's own, a daemon that the first line starts, calls write(2). It is
@@ -7,7 +7,7 @@ re-entrant. One thread of the writer's own, a daemon that the first line starts,
     writing    a batch goes out, under a lock that other processes on the same file take, too
     lingering  for `LINGER_S` after a batch, so that a burst costs one wake-up and not one a line
 
-A reader that stands still leaves the thread in write(2) and the queue full; lines beyond it are dropped and counted.
+A reader that hangs leaves the thread in write(2) and the queue full; further lines are dropped and counted.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
 
 QUEUE_BYTES: Final = 4 * 1024 * 1024
-"""Bytes that may wait, those being written included: some 15,000 lines."""
+"""Most bytes that wait, including those being written: some 15,000 lines."""
 BATCH_BYTES: Final = 64 * 1024
 LINGER_S: Final = 0.005
 DRAIN_S: Final = 1.0
-"""The longest wait for a reader that stands still when the process ends."""
+"""Longest wait in seconds for a hanging reader when the process ends."""
 
 
 class LineWriter(io.BufferedIOBase):
@@ -110,7 +110,7 @@ class LineWriter(io.BufferedIOBase):
         self._dropped()
 
     def _begin(self) -> None:
-        """Has the queue written; called with the guard held."""
+        """Wakes the thread to write the queue. Called with the guard held."""
         if self._direct:
             self._write_queue()
             return
@@ -141,7 +141,7 @@ class LineWriter(io.BufferedIOBase):
                 time.sleep(LINGER_S)
 
     def _write_queue(self) -> bool:
-        """Writes all that waits. False, and idle from then on, when nothing does."""
+        """Writes all waiting lines. Returns False, and is idle from then on, when there are none."""
         with self._guard:
             taken, self._queue = self._queue, []
             if not taken:
@@ -184,7 +184,7 @@ class LineWriter(io.BufferedIOBase):
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
-        """Keeps other processes of ours off the file: beyond PIPE_BUF a pipe mixes what two of them write."""
+        """Locks out our other processes: beyond PIPE_BUF, a pipe mixes the output of two writers."""
         with suppress(OSError):  # a file of a kind that has no locks
             fcntl.lockf(self._descriptor, fcntl.LOCK_EX)
         try:

@@ -27,7 +27,7 @@ BATCH_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 10
 BACKFILL_BUCKETS: Final = (0.0, 1.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
 
 EXTERNAL: Final = "external"
-"""The label of agents and nodes this process has no declaration of: those of external orchestrators."""
+"""The label of undeclared agents and nodes: those of external orchestrators."""
 OTHER: Final = "other"
 """The label that declared agents and nodes past `LABEL_LIMIT` share."""
 LABEL_LIMIT: Final = 19
@@ -102,7 +102,7 @@ class AccessRefusal(StrEnum):
 
 
 class Refusal(StrEnum):
-    """The `code` of a problem that says: not now."""
+    """The `code` of a problem that refuses a request for now."""
 
     TOO_MANY_REQUESTS = "too_many_requests"
     TOO_MANY_OWN_STREAMS = "too_many_own_streams"
@@ -252,7 +252,7 @@ class StreamMetrics:
 
 
 class ProcessMetrics:
-    """The process itself, and what telemetry had to give up."""
+    """The process itself, and the telemetry that it dropped."""
 
     def __init__(self, out: Exposition, version: str) -> None:
         self.db_pool_in_use: Gauge = out.gauge("db_pool_in_use", "Database connections taken from the pool.")

@@ -37,7 +37,7 @@ class Span(Protocol):
         """Marks it failed with a bounded code, for what fails without an exception."""
 
     def discard(self) -> None:
-        """It is not sent: somebody else tells of this work."""
+        """Drops the span; another worker reports this attempt."""
 
     def __enter__(self) -> Self: ...
 
@@ -89,7 +89,7 @@ class RecordedSpan:
 
 @dataclass(frozen=True, slots=True)
 class Recorder:
-    """Where spans go when they have ended, and whose they are."""
+    """The receiver of ended spans, and the service that they belong to."""
 
     take: Callable[[ReadableSpan], None]
     resource: Resource
@@ -104,7 +104,7 @@ class _Current(trace.NonRecordingSpan):
 
 
 class BelowSampled:
-    """A span below one that is sampled, so there is nothing to decide: a third of what the SDK's own costs."""
+    """A span below a sampled one, which needs no decision: it costs a third of the SDK's own."""
 
     __slots__ = (
         "_attributes",
@@ -213,7 +213,7 @@ class NoSpan:
 
 
 class UnsampledRequest(NoSpan):
-    """A request that starts a run nobody samples: it still says what to store."""
+    """The request span of a run that is not sampled. It still has the traceparent to store."""
 
     __slots__ = ("_traceparent",)
 

@@ -1,4 +1,4 @@
-"""Spans on their way to the collector: what cannot go in time is given up and counted, the work never waits."""
+"""Sends spans to the collector. It drops and counts spans that it cannot send in time, and work never waits for it."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _log = structlog.stdlib.get_logger(__name__)
 class BoundedSpanExport(SpanProcessor):
     """Exports ended spans from a thread of its own, in batches, at most `LINGER_S` seconds after they ended.
 
-    The SDK's processor drops in silence, and its shutdown waits for as long as a dead collector takes.
-    `dropped` is called, from any thread, with how many spans were given up.
+    The SDK's processor drops silently, and its shutdown waits as long as a dead collector takes. `dropped` is called,
+    from any thread, with the number of dropped spans.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BoundedSpanExport(SpanProcessor):
         self._dropped(1)
 
     def force_flush(self, timeout_millis: int = 1000) -> bool:
-        """Whether everything that ended before the call has been exported or given up within the time."""
+        """Whether all spans that ended before the call were exported or dropped within the time."""
         with self._changed:
             self._flushing = True
             self._changed.notify_all()
@@ -71,7 +71,7 @@ class BoundedSpanExport(SpanProcessor):
             )
 
     def shutdown(self) -> None:
-        """Exports what it can in `SHUTDOWN_S` seconds and gives up the rest. Never takes much longer."""
+        """Exports spans for at most about `SHUTDOWN_S` seconds and drops the rest."""
         with self._changed:
             if self._closing:
                 return

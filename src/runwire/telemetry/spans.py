@@ -2,8 +2,8 @@
 only `run_request` costs two more, since it reads or mints the ids that are stored.
 
 A span's parent is the current one if it belongs to the same trace, else the run's stored traceparent. Attributes
-follow the OpenTelemetry conventions for HTTP, messaging and GenAI; what they have no name for is `runwire.*`.
-Spans carry no exception texts: a failed one has `error.type`, a bounded code or the exception's class.
+follow the OpenTelemetry conventions for HTTP, messaging and GenAI; attributes without a convention are named
+`runwire.*`. Spans carry no exception texts: a failed one has `error.type`, a bounded code or the exception's class.
 """
 
 from __future__ import annotations
@@ -88,9 +88,9 @@ class Spans:
         span_id: str | None = None,
         earlier: str | None = None,
     ) -> Span:
-        """`invoke_workflow <agent>`: a worker's turn at a run, with the id `span_id` that was stored with its claim.
+        """`invoke_workflow <agent>`: a worker's attempt at a run, with the id `span_id` that was stored with its claim.
 
-        `earlier` is the span id of the turn it goes on from, which it is linked to.
+        It links to `earlier`, the span of the attempt that it continues.
         """
         if (parent := self._parent(traceparent)) is None or traceparent is None:
             return NO_SPAN
@@ -114,9 +114,9 @@ class Spans:
         from_us: int,
         until_us: int,
     ) -> None:
-        """The `invoke_workflow` span of a worker that died, which can send it no more; times are epoch microseconds.
+        """The `invoke_workflow` span of a dead worker, which can no longer send it; times are epoch microseconds.
 
-        Without it what that worker did has no parent, and who goes on links to nothing.
+        Without it, the spans of that worker have no parent, and the next attempt links to nothing.
         """
         if self._tracer is None or (parent := self._parent(traceparent)) is None:
             return
@@ -146,7 +146,7 @@ class Spans:
 
     @property
     def recording(self) -> bool:
-        """Whether any span goes anywhere."""
+        """Whether any span is recorded."""
         return self._tracer is not None
 
     def create_events(
@@ -228,7 +228,7 @@ class Spans:
         return random.random() < self._ratio  # noqa: S311  # sampling is no secret
 
     def _parent(self, traceparent: str | None) -> SpanContext | None:
-        """Where a span of this run belongs; None when it is not to be recorded."""
+        """The parent of a span of this run; None when it is not recorded."""
         if self._tracer is None or sampled_trace_id(traceparent) is None:
             return None
         if traceparent is None or (remote := _parsed(traceparent)) is None:

@@ -1,4 +1,4 @@
-"""Exceptions that nobody caught, of whatever an agent left running: the log has type and frames, not the text.
+"""Logs uncaught exceptions, such as those of tasks that an agent left running: type and frames, never the text.
 
 Python and asyncio would write tracebacks to standard error, with the text of the exception and the arguments of the
 callback in them, and warnings with what their author filled in.

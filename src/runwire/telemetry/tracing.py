@@ -1,4 +1,4 @@
-"""Traces of a process: what is sampled, where it goes, and how it ends in time.
+"""Traces of a process: sampling, export, and a bounded shutdown.
 
 Nothing is recorded unless the standard OTEL_EXPORTER_OTLP_ENDPOINT (or _TRACES_ENDPOINT) is set. The spans have
 their names in `spans`; the provider is not made the global one, so two apps in one interpreter do not meet.
@@ -80,7 +80,7 @@ class Tracing(Spans):
         return self._export is None or self._export.force_flush(round(within_s * 1000))
 
     def shutdown(self) -> None:
-        """Exports what is left, for at most a second; what did not go is counted as dropped."""
+        """Exports the remaining spans for at most a second, and counts the rest as dropped."""
         self.provider.shutdown()
 
     async def aclose(self) -> None:
@@ -138,14 +138,14 @@ class _Hashed(Resource):
 
 
 class _ChosenIds(RandomIdGenerator):
-    """Random ids, but for spans whose id somebody chose before they were started."""
+    """Random ids, except for spans whose id was chosen before they started."""
 
     def generate_span_id(self) -> int:
         return CHOSEN_SPAN_ID.get() or super().generate_span_id()
 
 
 class _RootSampler(Sampler):
-    """Samples the roots that were decided to be, and `ratio` of those nobody decided about."""
+    """Samples the roots that a caller decided to sample, and the share `ratio` of those without a decision."""
 
     def __init__(self, ratio: float) -> None:
         self._undecided = TraceIdRatioBased(ratio)
