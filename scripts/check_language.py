@@ -40,6 +40,7 @@ BANNED: Final = {
 }
 _EDGE: Final = r"\b"
 _SENTENCE_END: Final = re.compile(r"(?<=[a-z0-9`)\"'])[.:;?!](?:\s+|$)(?=[A-Z`\"(]|$)")
+_SENTENCE: Final = re.compile(r"[A-Z].* .*[.?!]$", re.DOTALL)
 _KEYWORDS: Final = frozenset({"description", "help", "title", "epilog", "short_help", "remedy", "seen"})
 
 
@@ -65,19 +66,25 @@ class Finding:
 
 
 def python_prose(path: Path) -> Iterator[Prose]:
-    """Docstrings (those of attributes, too), texts that people are shown, and comments."""
+    """Docstrings (those of attributes, too), texts for people (arguments that are sentences, too), and comments."""
     source = path.read_text(encoding="utf-8")
     tree = ast.parse(source)
+    raised: set[ast.Call] = set()  # found before their calls, since the walk is breadth first
     for node in ast.walk(tree):
         if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str):
             yield from _paragraphs(path, node.lineno, node.value.value)
         elif isinstance(node, ast.keyword) and node.arg in _KEYWORDS and (text := _text(node.value)):
             yield Prose(path, node.value.lineno, text)
         elif isinstance(node, ast.Raise) and isinstance(node.exc, ast.Call):
-            for argument in node.exc.args:
-                if text := _text(argument):
-                    yield Prose(path, argument.lineno, text)
+            raised.add(node.exc)
+            yield from _arguments(path, node.exc)
+        elif isinstance(node, ast.Call) and node not in raised:
+            yield from (part for part in _arguments(path, node) if _SENTENCE.match(part.text))
     yield from _comments(path, source)
+
+
+def _arguments(path: Path, call: ast.Call) -> Iterator[Prose]:
+    return (Prose(path, argument.lineno, text) for argument in call.args if (text := _text(argument)))
 
 
 def _text(node: ast.expr) -> str:

@@ -549,7 +549,7 @@ class Assembly:
 
     def _open_archive(self) -> ColdStore:
         if self.settings.archive is None:
-            raise ArchiveUnavailable("this process is not told where the archive is: RUNWIRE_ARCHIVE_URL")
+            raise ArchiveUnavailable("this process has no RUNWIRE_ARCHIVE_URL")
         return open_store(self.settings.archive)
 
     async def _start_api(

@@ -125,7 +125,7 @@ class _Where:
             parameters.pop(name, None)
         hosts, addresses, ports = (parameters.pop(name, "") for name in ("host", "hostaddr", "port"))
         if addresses and hosts and parameters.get("sslmode") == "verify-full":
-            raise UrlRefused("hostaddr hides the name that sslmode=verify-full is about: leave hostaddr out")
+            raise UrlRefused("hostaddr hides the host name that sslmode=verify-full checks: leave hostaddr out")
         if not (addresses or hosts):
             if ports and not self.hosts:
                 self.ports = [_port(port) for port in ports.split(",")]
@@ -207,7 +207,7 @@ def _host_and_port(spec: str) -> tuple[str, str]:
     if spec.startswith("["):
         host, bracket, port = spec[1:].partition("]")
         if not bracket or (port and not port.startswith(":")):
-            raise UrlRefused("has an IPv6 address that does not end with ]")
+            raise UrlRefused("has an IPv6 address without its closing ]")
         return host, port.removeprefix(":")
     if spec.count(":") > 1:
         if not re.fullmatch(r"[0-9A-Fa-f:.%\w]+", spec):
@@ -221,7 +221,9 @@ def _port(text: str) -> str:
     if not text:
         return ""
     if not re.fullmatch(r"[0-9]{1,5}", text) or not 1 <= int(text) <= 65535:
-        raise UrlRefused(f"has a port that is no number from 1 to 65535; if that is a part of the password, {_ENCODE}")
+        raise UrlRefused(
+            f"has a port that is not a number from 1 to 65535; if that is a part of the password, {_ENCODE}"
+        )
     return str(int(text))
 
 
@@ -271,7 +273,7 @@ def _one_of(name: str, value: str, _asked: _Asked) -> _Kept:
 
 def _file(name: str, value: str, _asked: _Asked) -> _Kept:
     if value and not Path(value).is_file():
-        raise UrlRefused(f"{name} names a file that is not there, or may not be read")
+        raise UrlRefused(f"{name} names a file that does not exist or cannot be read")
     return [(name, value)] if value else ()
 
 
@@ -303,9 +305,7 @@ def _ssl(_name: str, value: str, asked: _Asked) -> _Kept:
 
 def _pgbouncer(_name: str, value: str, asked: _Asked) -> _Kept:
     if value.lower() not in _FALSE and not asked.pooled:
-        raise UrlRefused(
-            "pgbouncer=true says that this is a pooler: name PostgreSQL itself in RUNWIRE_DATABASE_DIRECT_URL, too"
-        )
+        raise UrlRefused("pgbouncer=true means a pooler: set RUNWIRE_DATABASE_DIRECT_URL to PostgreSQL itself, too")
     return ()
 
 
@@ -322,7 +322,7 @@ def _service(_name: str, _value: str, _asked: _Asked) -> _Kept:
 
 def _unknown(name: str, _value: str, _asked: _Asked) -> _Kept:
     shown = name if re.fullmatch(r"\w{1,40}", name) else "one of its parameters"
-    raise UrlRefused(f"{shown} is no parameter that runwire knows: leave it out")
+    raise UrlRefused(f"{shown} is not a parameter that runwire knows: leave it out")
 
 
 _RULES: Final[Mapping[str, _Rule]] = {

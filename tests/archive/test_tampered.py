@@ -104,7 +104,7 @@ async def test_of_a_file_that_was_made_huge_little_is_read(database: str, tmp_pa
             grown.truncate(400 * MIB)  # sparse
         tracemalloc.start()
         try:
-            with pytest.raises(ArchiveCorrupt, match="longer than what was written"):
+            with pytest.raises(ArchiveCorrupt, match="longer than the written one"):
                 await verified(here)
             assert tracemalloc.get_traced_memory()[1] < 40 * MIB
         finally:

@@ -80,10 +80,10 @@ async def test_a_flipped_bit_fails_the_verification(capsys: Capture, here: Archi
 @pytest.mark.parametrize(
     ("args", "code", "says"),
     [
-        (("restore",), 2, "say what to restore"),
+        (("restore",), 2, "nothing to restore"),
         (("restore", "--run", "nobody"), 3, "no run 'nobody'"),
         (("restore", "--day", "yesterday"), 2, "must be a date"),
-        (("verify", "--day", "2020-01-01"), 2, "there is no batch"),
+        (("verify", "--day", "2020-01-01"), 2, "no batch"),
         (("run", "--archive", "bogus://x/y"), 2, "RUNWIRE_ARCHIVE_URL"),
     ],
 )
@@ -119,4 +119,4 @@ async def test_with_a_database_of_ones_own_the_archive_has_to_be_named(
 ) -> None:
     monkeypatch.delenv("RUNWIRE_ARCHIVE_URL")
     failed = await archived(capsys, "run")
-    assert (failed.code, failed.err.startswith("runwire: RUNWIRE_ARCHIVE_URL: where is the archive?")) == (2, True)
+    assert (failed.code, failed.err.startswith("runwire: RUNWIRE_ARCHIVE_URL must be set")) == (2, True)

@@ -103,7 +103,7 @@ async def test_a_port_that_others_listen_on_is_not_shared_with_them(database: st
 def test_the_memory_bus_is_for_one_process(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("RUNWIRE_BUS", "memory")
     assert run_command(("serve", "--processes", "2")) == 2
-    assert "memory bus is for one process" in capsys.readouterr().err
+    assert "memory bus works in one process only" in capsys.readouterr().err
 
 
 def _children(pid: int) -> list[int]:

@@ -60,12 +60,21 @@ def test_python_is_read_where_people_read_it(language: ModuleType, tmp_path: Pat
         "x = 1  # noqa: S101  # Whose reason.\n"
         'option(help="What it is.", default="What it is not.")\n'
         'raise ValueError("What is wrong.")\n'
+        'panel("What is shown.", "What is a name")\n'
         'y = "What is data."\n',
         encoding="utf-8",
     )
     found = [one.text for one in language.python_prose(source)]
     assert sorted(found) == sorted(
-        ["What a module does.", "Who reads this.", "Who comments.", "Whose reason.", "What it is.", "What is wrong."]
+        [
+            "What a module does.",
+            "Who reads this.",
+            "Who comments.",
+            "Whose reason.",
+            "What it is.",
+            "What is wrong.",
+            "What is shown.",
+        ]
     )
 
 

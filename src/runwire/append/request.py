@@ -115,6 +115,6 @@ def check_legal(run_id: str, events: Sequence[NewEvent], change: Change | None) 
     ends = [event.type is EventType.RUN_FINISHED for event in events]
     closing = change is not None and change.state in TERMINAL
     if any(ends[:-1]) or (bool(ends) and ends[-1]) != closing:
-        raise IllegalBatch(run_id, "RunFinished is the last event, and goes with the outcome in one append")
+        raise IllegalBatch(run_id, "RunFinished must be the last event, in one append with the outcome")
     if any(event.type is EventType.RUN_STARTED for event in events[1:]):
-        raise IllegalBatch(run_id, "RunStarted is the first event of a run")
+        raise IllegalBatch(run_id, "RunStarted must be the first event of a run")

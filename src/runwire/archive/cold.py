@@ -93,7 +93,7 @@ class ColdLog:
             chain.add(frame.lines)
             whole = whole and chain.link == place.chain
         if not whole:
-            raise ArchiveCorrupt(f"the log of run {place.run_id!r} is not what was archived")
+            raise ArchiveCorrupt(f"the log of run {place.run_id!r} differs from the archived one")
         return [event.stored() for event in frame.events]
 
     def _read_done(self, key: tuple[str, int], read: asyncio.Task[list[StoredEvent]]) -> None:

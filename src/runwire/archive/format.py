@@ -173,7 +173,7 @@ def unpacked(data: bytes, *, run_id: str, first: int) -> Frame:
         unpacker = z.ZstdDecompressor(options={z.DecompressionParameter.window_log_max: WINDOW_LOG_MAX})
         raw = unpacker.decompress(data, max_length=FRAME_RAW_MAX)
         if not unpacker.eof or unpacker.unused_data:
-            raise ArchiveCorrupt(f"a frame of run {run_id!r} does not end where it should")
+            raise ArchiveCorrupt(f"a frame of run {run_id!r} does not end at its recorded place")
         head, *lines, rest = raw.split(b"\n")
         header = _headers.decode(head)
         decoded = [_lines.decode(line) for line in lines]

@@ -67,7 +67,7 @@ class _Carving:
         self._sha256.update(piece)
         self._size += len(piece)
         if self._size > self._batch.size:  # however much more there is: none of it is kept
-            raise ArchiveCorrupt(f"the file of batch {self._batch.batch_id} is longer than what was written")
+            raise ArchiveCorrupt(f"the file of batch {self._batch.batch_id} is longer than the written one")
         self._buffer += piece
 
     def complete(self) -> list[tuple[Place, bytes]]:
@@ -78,7 +78,7 @@ class _Carving:
             place = self._places[-1]
             length = sum(place.frames)
             if place.begins != self._at + cut:
-                raise ArchiveCorrupt(f"batch {self._batch.batch_id} is not where its index says")
+                raise ArchiveCorrupt(f"batch {self._batch.batch_id} is not at the place in its index")
             if cut + length > len(self._buffer):
                 break
             found.append((place, bytes(self._buffer[cut : cut + length])))
@@ -91,7 +91,7 @@ class _Carving:
     def check_end(self) -> None:
         batch = self._batch
         if self._places or self._buffer or self._size != batch.size or self._sha256.digest() != batch.sha256:
-            raise ArchiveCorrupt(f"the file of batch {batch.batch_id} is not what was written")
+            raise ArchiveCorrupt(f"the file of batch {batch.batch_id} differs from the written one")
 
 
 def _whole_run(place: Place, data: bytes) -> list[LoggedEvent]:
@@ -106,7 +106,7 @@ def _whole_run(place: Place, data: bytes) -> list[LoggedEvent]:
         place.terminal_source,
     )
     if chain.link != place.chain or len(events) != place.events or not ended:
-        raise ArchiveCorrupt(f"the log of run {place.run_id!r} is not what was archived")
+        raise ArchiveCorrupt(f"the log of run {place.run_id!r} differs from the archived one")
     return events
 
 

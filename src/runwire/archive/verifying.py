@@ -44,7 +44,7 @@ class Verifier:
             events += sum(len(run.events) for run in some)
             hot_runs += await self._compare_with_log(batch, [run.place for run in some])
         if (runs, events) != (batch.runs, batch.events):
-            raise ArchiveCorrupt(f"batch {batch.batch_id} does not have the runs and events it should")
+            raise ArchiveCorrupt(f"batch {batch.batch_id} does not have the recorded runs and events")
         if needs_log and hot_runs != runs:
             raise ArchiveCorrupt(f"batch {batch.batch_id} has runs whose rows are gone, and was not proven yet")
         return Verified(runs, events, batch.size, hot_runs)
@@ -61,14 +61,14 @@ class Verifier:
             batch.events,
         )
         if says != known or manifest.index != tuple(map(entry_of, places)):
-            raise ArchiveCorrupt(f"the manifest of batch {batch.batch_id} does not fit the database")
+            raise ArchiveCorrupt(f"the manifest of batch {batch.batch_id} does not match the database")
 
     async def _manifest(self, batch: Batch, *, at_most: int) -> bytes:
         data = bytearray()
         async for piece in self._store.read_all(batch.manifest_path):
             data += piece
             if len(data) > at_most:
-                raise ArchiveCorrupt(f"the manifest of batch {batch.batch_id} is longer than what was written")
+                raise ArchiveCorrupt(f"the manifest of batch {batch.batch_id} is longer than the written one")
         return bytes(data)
 
     async def _compare_with_log(self, batch: Batch, places: Sequence[Place]) -> int:
@@ -79,7 +79,7 @@ class Verifier:
             await asyncio.to_thread(_add, chains, parts)
         for place in places:
             if place.run_id in chains and chains[place.run_id].link != place.chain:
-                raise ArchiveCorrupt(f"the log of run {place.run_id!r} is not what was archived")
+                raise ArchiveCorrupt(f"the log of run {place.run_id!r} differs from the archived one")
         return len(chains)
 
 

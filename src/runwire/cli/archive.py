@@ -299,9 +299,7 @@ def _here(
     settings = load_settings(archive_url=archive, data_dir=data_dir)
     configure_logging("warning", "console", stream=sys.stderr)
     if opens and settings.archive is None:
-        raise ConfigurationError(
-            ("RUNWIRE_ARCHIVE_URL: where is the archive? (a folder, s3://..., gs://..., az://...)",)
-        )
+        raise ConfigurationError(("RUNWIRE_ARCHIVE_URL must be set: a folder, s3://..., gs://..., az://...",))
 
     async def run_it() -> int:
         async with _opened(settings, opens=opens) as here:
@@ -341,7 +339,7 @@ async def _show_due(here: _Here, *, after_days: int, as_json: bool) -> int:
 async def _chosen(here: _Here, batch: str | None, day: str | None) -> list[Batch]:
     found: list[Batch] = await here.ledger.batches(batch_id=batch, day=_day(day))
     if not found and (batch is not None or day is not None):
-        raise InvalidRequest(f"there is no batch {batch or 'of ' + str(day)}")
+        raise InvalidRequest(f"no batch {batch or 'of ' + str(day)}")
     return found
 
 

@@ -75,7 +75,7 @@ def _scopes(words: list[str]) -> list[Scope]:
 
     known = [scope.value for scope in Scope]
     if unknown := [word for word in words if word not in known]:
-        raise InvalidRequest(f"no scope {', '.join(unknown)}; there are {', '.join(known)}")
+        raise InvalidRequest(f"unknown scope {', '.join(unknown)}; known: {', '.join(known)}")
     return [Scope(word) for word in words]
 
 

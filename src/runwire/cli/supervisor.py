@@ -36,7 +36,7 @@ async def supervise(settings: Settings) -> int:
     Raises ConfigurationError, or OSError when the port is taken.
     """
     if settings.bus == "memory":
-        raise ConfigurationError(("the memory bus is for one process: set bus to postgres or to NATS servers",))
+        raise ConfigurationError(("the memory bus works in one process only: set bus to postgres or to NATS servers",))
     async with database_of(settings) as dsn:
         with _reserved(settings.host, settings.port) as port:
             return await Supervisor(settings, dsn=dsn, port=port).run()

@@ -34,7 +34,7 @@ def service_url(given: str) -> str:
     if not fits:
         raise InvalidRequest("the service's URL must be http://HOST[:PORT], or https://")
     if "@" in parts.netloc:
-        raise InvalidRequest("the service's URL must have no user and no password: a token says who calls")
+        raise InvalidRequest("the service's URL must have no user and no password: use a token instead")
     if parts.query or parts.fragment:
         raise InvalidRequest("the service's URL must have no query and no fragment")
     return given.rstrip("/?#")

@@ -170,14 +170,14 @@ def _encoded(body: Mapping[str, Any]) -> bytes:
     try:
         return msgspec.json.encode(body)
     except (UnicodeEncodeError, RecursionError) as error:
-        raise InvalidRequest("what is to be sent holds text that is no Unicode, or is nested too deeply") from error
+        raise InvalidRequest("the request has text that is not Unicode, or is nested too deeply") from error
 
 
 def decoded(body: bytes | str, answer: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=answer)
     except msgspec.DecodeError as error:
-        raise UnexpectedAnswer(f"the answer is not a runwire service's: {error}") from error
+        raise UnexpectedAnswer(f"the answer is not from a runwire service: {error}") from error
 
 
 def _reason(error: BaseException) -> str:

@@ -151,7 +151,7 @@ class RunStream:
             await asyncio.sleep(random.uniform(1, 1.5) * self._retry_ms / 1000)  # noqa: S311  # spreads load
         except EventTooLong as error:
             self._drop()
-            raise UnexpectedAnswer(f"the answer is no event stream: {error}") from error
+            raise UnexpectedAnswer(f"the answer is not an event stream: {error}") from error
         except BaseException:
             self._drop()
             raise
@@ -198,7 +198,7 @@ class RunStream:
         if elsewhere := redirect_of(response.status, response.headers.get("Location")):
             raise UnexpectedAnswer(elsewhere)
         if response.status < 400:
-            raise UnexpectedAnswer(f"HTTP {response.status} with {response.content_type} is no event stream")
+            raise UnexpectedAnswer(f"HTTP {response.status} with {response.content_type} is not an event stream")
         if response.status == 500:
             raise Again(StreamBroken("the server failed (HTTP 500)"))
         raise refusal(response, body, call=self._view)

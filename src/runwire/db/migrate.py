@@ -160,8 +160,8 @@ class _Migrator:
                 holder = await self._holder()
                 what = migration.name if migration is not None else "the table of migrations"
                 if monotonic() >= self._give_up_at:
-                    raise MigrationError(f"{what} did not get its locks: {holder} holds on to the tables") from error
-                self._say(f"{what} needs a lock; {holder} holds on to the tables")
+                    raise MigrationError(f"{what} did not get its locks: {holder} holds locks on the tables") from error
+                self._say(f"{what} needs a lock; {holder} holds locks on the tables")
                 await asyncio.sleep(pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
             else:
                 return

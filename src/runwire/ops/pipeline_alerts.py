@@ -104,7 +104,7 @@ def _watching(thresholds: Thresholds) -> Iterator[Alert]:
         "ObserverStale",
         _above(f"time() - max by (job) ({OBSERVED})", thresholds, "observer_stale", PAGE) + f"\nor\nabsent({OBSERVED})",
         PAGE,
-        "The observer sees nothing: alerts on backlog, runs and invariants are blind",
+        "The observer sees nothing, so alerts on backlog, runs and invariants are blind",
         "{{ if $labels.job }}The observer of {{ $labels.job }} last looked at everything"
         " {{ $value | humanizeDuration }} ago"
         f" (limit {_limit(thresholds, 'observer_stale', PAGE)})."
@@ -115,8 +115,8 @@ def _watching(thresholds: Thresholds) -> Iterator[Alert]:
         "TelemetryDropped",
         f"sum by (job, signal) (increase(runwire_telemetry_dropped_total[{window}])) > {dropped.value:g}",
         WARNING,
-        "Spans or log lines are given up",
-        f"{{{{ $value | humanize }}}} {{{{ $labels.signal }}}} of {{{{ $labels.job }}}} were given up within {window}.",
+        "Spans or log lines are dropped",
+        f"{{{{ $value | humanize }}}} {{{{ $labels.signal }}}} of {{{{ $labels.job }}}} were dropped within {window}.",
         dropped.for_,
     )
     yield Alert(
@@ -124,7 +124,7 @@ def _watching(thresholds: Thresholds) -> Iterator[Alert]:
         "vector(1)",
         None,
         "Alerting works",
-        "Always fires ({{ $value | humanize }}). Whoever no longer hears of it should raise the alarm.",
+        "Always fires ({{ $value | humanize }}). Raise the alarm when it stops arriving.",
     )
 
 

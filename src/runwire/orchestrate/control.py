@@ -417,7 +417,7 @@ def decoded_cursor(cursor: str) -> tuple[int, str]:
         created_us, _, run_id = text.partition(" ")
         return _bigint(created_us), checked_run_id(run_id)
     except (binascii.Error, UnicodeError, ValueError, InvalidRequest):
-        raise InvalidRequest("cursor is not one this service gave", code="invalid_cursor") from None
+        raise InvalidRequest("cursor is not one that this service returned", code="invalid_cursor") from None
 
 
 def _bigint(text: str) -> int:

@@ -55,7 +55,7 @@ class ExternalRuns:
         starts = bool(events) and events[0].type is EventType.RUN_STARTED
         change = Change(outcome) if outcome else Change(RunState.STARTED) if starts else None
         if starts and outcome:
-            raise IllegalBatch(run_id, "RunStarted and RunFinished go in two appends")
+            raise IllegalBatch(run_id, "RunStarted and RunFinished must be in two appends")
         traceparent = await self._trace_of(run_id) if events and self._spans.recording else None
         with self._spans.create_events(traceparent, run_id=run_id, count=len(events), requested_by=requested_by):
             appended = await self._log.append(

@@ -44,7 +44,7 @@ class NodeContext:
     def trace(self, fn: str) -> None:
         log = self._log
         if log is None:  # a task the node left running; its traces would meet what the walk appends
-            raise RuntimeError("the node has ended: nothing more can be traced")
+            raise RuntimeError("the node has ended, so it can trace nothing more")
         if threading.get_ident() == self._loop_thread:
             log.trace(fn)
             return
@@ -163,7 +163,7 @@ def _text(node: Node[Any], said: Any) -> str:
 
 def _check_target(node: Node[Any], target: str) -> None:
     if target not in node.to:
-        raise GraphError(node.name, ("returned what it did not declare",))
+        raise GraphError(node.name, ("returned a node that it did not declare",))
 
 
 def judged(judge: Callable[[], Tried]) -> Tried:

@@ -206,7 +206,7 @@ class RunLog:
                 answered += late
                 if answered == _ANSWERED_MAX:
                     self._uncertain_seq = goal
-                    raise IllegalAppend(self.run_id, "the log does not store this, and answers all else") from error
+                    raise IllegalAppend(self.run_id, "the log refuses this append, and accepts others") from error
             except SeqConflict as error:
                 if error.actual != goal:
                     raise

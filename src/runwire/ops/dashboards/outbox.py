@@ -87,7 +87,7 @@ def board(thresholds: Thresholds) -> Board:
     )
     wakeups = lines(
         "Wake-ups that found work",
-        "What woke the publisher. In one process it is local; between processes notify. Poll is the safety net.",
+        "Wake-ups by source. In one process it is local; between processes notify. Poll is the safety net.",
         [Query(rate("runwire_outbox_wakeups_total", by="by"), "{{by}}")],
         unit="ops",
         stacked=True,

@@ -120,7 +120,7 @@ def board(thresholds: Thresholds) -> Board:
                 (
                     alerts_table(
                         "What fires",
-                        "What fires now. An alert's name leads to its heading in the runbook.",
+                        "The alerts that fire now. An alert's name leads to its heading in the runbook.",
                         _FIRING,
                         runbook=runbook,
                     ),
@@ -179,7 +179,7 @@ def _budget(thresholds: Thresholds, budget: Limit) -> Panel:
     )
     return bars(
         "Error budget left",
-        f"What each objective may still fail within {thresholds.slos.window}. {said}.",
+        f"The error budget that each objective has left within {thresholds.slos.window}. {said}.",
         Query(f"{BUDGET_LEFT}{{{JOB}}}", "{{slo}}"),
         unit="percentunit",
         steps=((None, RED), *budget.steps),

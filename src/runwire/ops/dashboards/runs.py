@@ -66,7 +66,7 @@ def board(thresholds: Thresholds) -> Board:
     return Board(
         "runs",
         "Runs and nodes",
-        "What agents do, how long it takes, and how it ends.",
+        "The work of agents: its duration and its outcome.",
         (
             Row(stats, height=3),
             Row(

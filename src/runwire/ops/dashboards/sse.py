@@ -82,7 +82,7 @@ def board(thresholds: Thresholds) -> Board:
     return Board(
         "sse",
         "SSE",
-        "What clients get, when, and why they leave.",
+        "Deliveries to clients, their delays, and the reasons for disconnects.",
         (
             Row(stats, height=3),
             Row(
@@ -196,7 +196,7 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                     lines(
                         "Repairs",
-                        "What the bus got wrong and clients never saw. Gaps: messages were lost and read from "
+                        "Errors of the bus that no client saw. Gaps: messages were lost and read from "
                         "PostgreSQL. Duplicates: a publisher was restarted.",
                         [
                             Query(rate("runwire_sse_gaps_repaired_total"), "gaps repaired", YELLOW),
