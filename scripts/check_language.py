@@ -20,7 +20,7 @@ from typing import Final
 ROOT: Final = Path(__file__).parents[1]
 SENTENCE_WORDS_MAX: Final = 40
 UNCHECKED: Final = ("src/runwire/db/migrations/", "src/runwire/stream/", "tests/stream/")
-"""Migrations never change, since their checksums are stored. The others are not in shape yet."""
+"""Migrations never change, since their checksums are stored. The stream stage is being rewritten."""
 
 RELATIVE_START: Final = re.compile(r"^(?:What|Who|Whom|Whose|Whoever|Whatever|Whichever) (?!.*\?$)")
 BANNED: Final = {
