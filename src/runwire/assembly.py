@@ -64,9 +64,9 @@ _log = get_logger()
 
 
 DEATHS_COUNTED_S: Final = 5.0
-"""How long a worker waits, before its first claim, for the deaths of others to be counted."""
+"""Seconds that a worker waits, before its first claim, for the deaths of others to be counted."""
 UNWELL_AFTER_S: Final = 2.0
-"""For so long a duty may be in trouble before the process says that it is not ready: most are over by then."""
+"""Seconds for which a duty may be in trouble before the process is not ready. Most troubles end earlier."""
 
 
 class StoppedEarly(RunwireError):
@@ -108,7 +108,7 @@ class Links:
         self.tell_others(RUNS_CLAIMABLE, [agent])
 
     def seat(self, run_id: str, agent: str) -> Seat | None:
-        """Room for a new run at this process's worker."""
+        """A permit for a new run at this process's worker."""
         return self.worker.seat(run_id, agent) if self.worker is not None else None
 
     def cancelled(self, run_id: str) -> None:
@@ -129,7 +129,7 @@ class Links:
         return channels
 
     def missed(self) -> None:
-        """Hints may have been lost: everybody looks for themselves."""
+        """Makes every part look for new work itself, because hints may have been lost."""
         if self.publisher is not None:
             self.publisher.sweep_soon()
         if self.shards is not None:
@@ -502,7 +502,7 @@ class Assembly:
             self._links.claimable(agent)
 
     async def _start_archiver(self, metrics: ArchiveMetrics) -> None:
-        """Where nothing is to be archived, or only could be, there is no archiver, and the log says so."""
+        """No archiver when nothing is to be archived or the extra is missing; the log says so."""
         settings = self.settings
         try:
             if settings.archives:
@@ -541,7 +541,7 @@ class Assembly:
         self._run(self._ground, Duty.ARCHIVE, "archiver", worker.run)
 
     def _check_archive(self) -> None:
-        """A URL that is none is a wrong setting, to be heard of now; an archive that is away may come back."""
+        """Raises for an invalid URL at once, as a wrong setting. An archive that is away may come back."""
         url = self.settings.archive_url
         if url is not None and folder_of(url) is None:  # a folder would be made by looking
             with contextlib.suppress(ArchiveUnavailable):
@@ -681,7 +681,7 @@ def _each(act: Callable[[str], None], payload: str) -> None:
 
 
 def _end_at_once() -> None:
-    """Ends the process, whose event loop stands: with its last log lines, and without anything that needs the loop."""
+    """Ends the process, whose event loop is blocked: writes its last log lines, and needs no loop."""
     for stream in (sys.stdout, sys.stderr):
         drain = getattr(getattr(stream, "buffer", None), "drain", None)
         if drain is not None:

@@ -36,7 +36,7 @@ async def set_within(event: asyncio.Event, seconds: float) -> bool:
     """Waits for the event for a limited time, and returns whether it is set.
 
     Cancellation ends the wait whatever else happens. Until Python 3.12 `asyncio.wait_for` forgets it when the event is
-    set in the same turn of the loop, and a loop that was to end goes on for ever.
+    set in the same tick of the loop, and a loop that was to end goes on for ever.
     """
     try:
         async with asyncio.timeout(seconds):

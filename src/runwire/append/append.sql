@@ -51,7 +51,7 @@ WITH request AS (
 SELECT i, base, cancel FROM minted
 
 -- name: append_plain
--- As `append`, for batches in which nobody changes a state or leaves a checkpoint: most of them.
+-- As `append`, for batches in which no request changes a state or stores a checkpoint: most of them.
 WITH clock AS (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
 ), minted AS (
@@ -109,5 +109,5 @@ SELECT run_id, state::text AS state, last_seq, fence, external FROM runs WHERE r
 SELECT run_day FROM runs WHERE run_id = $1
 
 -- name: cancel_at_rest
--- The end of a cancelled run that nobody walks, with its events, in one transaction; no row where somebody does.
+-- Ends a cancelled run that no worker walks, with its events, in one transaction; no row if a worker does.
 SELECT agent, external, was::text AS was, took_s FROM cancel_at_rest($1)

@@ -1,4 +1,4 @@
-"""Ends runs that nobody walks. The process that takes the request to cancel such a run appends its last events."""
+"""Ends runs that no worker walks. The process that takes the request to cancel such a run appends its last events."""
 
 from __future__ import annotations
 

@@ -184,8 +184,8 @@ class _Lane:
                     await self.flush()
                 except Exception as error:  # noqa: BLE001  # a defect costs a batch, and not the lane
                     _log.error(LogEvent.TASK_FAILED, task="append", exc_info=error)
-                # A turn for those whose append is stored now: with their next one they join those who waited meanwhile,
-                # instead of taking turns with them for ever, in batches of half the size.
+                # One loop tick for callers whose append is stored now: their next appends join those that waited
+                # meanwhile, instead of alternating with them for ever in batches of half the size.
                 await asyncio.sleep(0)
         await self._session.aclose()
 
@@ -199,7 +199,7 @@ class _Lane:
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers must know and the lane must go on
             try:
                 await self._blame(groups, error)
-            finally:  # nobody waits for ever, whatever that came to
+            finally:  # no caller waits for ever, whatever the result
                 for request in [request for group in groups for request in group.requests]:
                     request.fail(StorageUnavailable(request.run_id, "appending failed"))
         finally:

@@ -1,4 +1,4 @@
-"""Where a demo keeps its data and which ports it takes, so that it needs no choices and disturbs nobody."""
+"""The data folder and the ports of a demo, so that it needs no choices and disturbs no other service."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from typing import Final
 
 from runwire.settings import Role, Settings, load_settings
 
-# On this machine, for whoever sits at it: credentials of a real service are not asked for, and sites of theirs may be
-# explored wherever they are.
+# A demo is for the user of this machine: it asks for no credentials, and may explore sites at any address.
 _OPEN: Final = {
     "host": "127.0.0.1",
     "admin_host": "127.0.0.1",

@@ -42,7 +42,7 @@ def settle_output() -> bool:
 def queue_standard_output(dropped: Callable[[], object]) -> None:
     """From here on stdout and stderr of this process, `print` in a node included, go through a `LineWriter`.
 
-    A reader that stands still holds nobody up. When the process ends, each waits a second at most for its reader.
+    A reader that hangs delays no writer. When the process ends, each waits a second at most for its reader.
     """
     from runwire.telemetry.line_writer import LineWriter
 

@@ -1,4 +1,4 @@
-"""Observe: watches the pipeline from outside of it, so that what watches outlives what it watches."""
+"""Observe: watches the pipeline from outside, so that it outlives the parts that it watches."""
 
 from runwire.observe.audit import ArchiveAudit
 from runwire.observe.diagnosis import Diagnosis, Diagnostician, Limits, Stage

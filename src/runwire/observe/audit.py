@@ -1,4 +1,4 @@
-"""The live audit of the invariants: open runs again and again, closed ones in turn, never more than its share."""
+"""The live audit of the invariants: open runs repeatedly, closed ones one after the other, within a budget."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ArchiveAudit(Protocol):
     """Looks at runs in cold storage."""
 
     async def step(self, again: frozenset[str]) -> tuple[set[str], set[str]]:
-        """Which runs were looked at, of `again` too, and which of them are not in the archive as they were."""
+        """The runs of this look, including some of `again`, and those that differ in the archive."""
 
 
 class Audit:
@@ -64,11 +64,11 @@ class Audit:
 
     @property
     def broken(self) -> frozenset[tuple[str, str]]:
-        """(run id, invariant) of what was found broken and has not been found mended."""
+        """(run id, invariant) of the violations that are not mended yet."""
         return frozenset(self._broken)
 
     async def step(self) -> int:
-        """How many runs were looked at. The counter moves once for each new find, the gauge says what is broken now."""
+        """Returns how many runs it looked at. The counter counts new violations, the gauge the present ones."""
         looked = {run_id for run_id, kind in self._broken if kind != Invariant.ARCHIVE_EQUALS_LOG}
         for walk in (self._open, self._closed, self._all):
             looked |= await self._next(walk, self._budget // 3)

@@ -1,4 +1,4 @@
-"""The runbook's "run stuck" checklist, run by the machine: the stage a run is stuck in, why, and the safe next step."""
+"""The runbook's "run stuck" checklist as code: the stage in which a run is stuck, why, and a safe next step."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ _Finding = tuple[Stage, str, NextStep]
 
 
 def _standing_problem(run: Row) -> _Finding | None:
-    """Told by the watch of the worker, once a second for as long as its event loop stands."""
+    """Reported by the worker's watch, once a second while its event loop is blocked."""
     if run["blocked_node"] is None or run["blocked_age_s"] > NODE_GRACE_S:
         return None
     since_s = run["blocked_s"] + run["blocked_age_s"]

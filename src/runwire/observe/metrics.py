@@ -32,9 +32,8 @@ class ActiveState(StrEnum):
 class Age:
     """A gauge of seconds that grows by itself from one look to the next, so that no alert waits for the next look.
 
-    Only what was found older than a look's period grows: what is younger is usually gone before the next look, and a
-    service that is well would seem to be seconds behind. It stands still when the next look is overdue: what nobody
-    looks at is not known to grow.
+    Only ages above a look's period grow: a younger event is usually published before the next look, and a healthy
+    service would seem to be seconds behind. Growth stops when the next look is overdue, since the age is unknown then.
     """
 
     def __init__(self, gauge: Gauge, *, period_s: float) -> None:

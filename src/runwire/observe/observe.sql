@@ -163,5 +163,5 @@ WHERE w.datname = current_database() AND w.application_name LIKE 'runwire %' AND
 ORDER BY waited_s DESC LIMIT 5
 
 -- name: outbox_is_free
--- No row: the cursor is locked by somebody at this moment, or there is none.
+-- No row: another session has locked the cursor, or there is none.
 SELECT run_id FROM run_outbox WHERE run_id = $1 FOR UPDATE SKIP LOCKED

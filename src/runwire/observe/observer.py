@@ -1,4 +1,4 @@
-"""The observer: gauges that no part of the pipeline could give about itself, read from PostgreSQL."""
+"""The observer: gauges about the whole pipeline, read from PostgreSQL, which work even if its parts are dead."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _log = get_logger()
 
 
 class Observer:
-    """`observe` is its step, `run` its loop. Any number may run; each tells what it saw."""
+    """`observe` is its step, `run` its loop. Any number may run; each reports its own view."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Observer:
         archives: bool = False,
         archive_audit: ArchiveAudit | None = None,
     ) -> None:
-        """`archives`: runs are to be archived, by whichever process. `archive_audit` looks at those that were."""
+        """`archives`: this process or another archives runs. `archive_audit` checks the archived ones."""
         self._database = database
         self._metrics = metrics
         self._audit = Audit(database, metrics, archive=archive_audit)

@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from runwire.ops.thresholds import Rhythm, Thresholds
 
-# A dead publisher mutes others: whoever is told of it second has been told of those first. The events that it leaves
+# A dead publisher mutes other alerts, so its own alert must not come after theirs. The events that it leaves
 # unpublished raise an alert of their own, and neither alert should wait for the other.
 AT_ONCE: Final = ("SequenceGap", "InvariantBroken", "PublisherDown", "OldestEventUnpublished")
 _CAUSED_BY_A_DEAD_PUBLISHER: Final = (

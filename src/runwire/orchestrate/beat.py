@@ -135,9 +135,9 @@ def was_cut(error: BaseException) -> bool:
 
 
 def _is_node_code(frame: FrameType | None) -> bool:
-    """Whether an exception raised here meets nobody on its way but the node's own code and what that calls.
+    """Whether an exception raised here passes only through the node's own code and its callees.
 
-    In the middle of our own code, or of the event loop's, it would leave them half done.
+    Raised inside our own code or the event loop's, it would leave their work half done.
     """
     innermost = frame
     while frame is not None:

@@ -267,7 +267,7 @@ class RunControl:
     async def cancel(self, run_id: str) -> RunView:
         """The run after the request is durable; closed runs are left as they are. Raises RunNotFound.
 
-        A run that nobody walks is over then. One that somebody walks is told, and ends soon.
+        A run without a worker has ended then. The worker of a run is notified, and ends it soon.
         """
         changed = await self._database.execute(_SQL["cancel"], run_id)
         view = await self.view(run_id)

@@ -32,7 +32,7 @@ INSERT INTO run_outbox (run_id, run_day, traceparent) VALUES ($1, $2, $3)
 
 -- name: taken_by
 -- The runs a start collides with: by its id, or by its idempotency key.
--- The fence is that of the external orchestrator, until somebody else has taken the run from it.
+-- The fence is that of the external orchestrator, until another owner takes the run.
 SELECT run_id, request_hash, CASE WHEN external AND lease_owner = 'external' THEN fence END AS fence FROM runs
 WHERE run_id = $1 OR (tenant = $2 AND idempotency_key = $3)
 
@@ -73,7 +73,7 @@ UPDATE runs SET cancel_requested_at = now()
 WHERE run_id = $1 AND cancel_requested_at IS NULL AND state NOT IN ('finished', 'failed', 'cancelled')
 
 -- name: cancelled_at_rest
--- Runs to be ended: their cancellation was requested, and nobody walks them.
+-- Runs to be ended: their cancellation was requested, and no worker walks them.
 SELECT run_id FROM runs
 WHERE cancel_requested_at IS NOT NULL AND state IN ('pending', 'started', 'waiting')
   AND (state = 'waiting'
@@ -90,9 +90,9 @@ RETURNING run_id
 
 -- name: claim
 -- Each run goes to one worker, with a fence higher than any before: new ones, those whose owner's lease ended (`bury` in
--- sessions.sql ends that of a dead one), and waiting ones that were signalled or cancelled. Locked rows are somebody else's claim in progress.
--- With the run comes its newest checkpoint, and of a sampled run the span of the attempt before; the span of this one
--- is named here, so that who comes after can link to it whatever becomes of this worker.
+-- sessions.sql ends that of a dead one), and waiting ones that were signalled or cancelled. A locked row is another
+-- worker's claim in progress. With the run comes its newest checkpoint, and of a sampled run the span of the attempt
+-- before; the span of this one is named here, so that who comes after can link to it whatever becomes of this worker.
 WITH fresh AS MATERIALIZED (
     SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs
     WHERE state = 'pending' AND NOT external AND agent = ANY ($1::text[]) AND (lease_until IS NULL OR lease_until < now())
@@ -104,7 +104,7 @@ WITH fresh AS MATERIALIZED (
 ), woken AS MATERIALIZED (
     SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs AS r
     WHERE state = 'waiting' AND NOT external AND agent = ANY ($1::text[])
-      -- Which those are is known without a look at all that wait, or at signals that nobody waits for.
+      -- Finds them by flags, without reading all waiting runs or signals that no run waits for.
       AND (woken OR cancel_requested_at IS NOT NULL)
     LIMIT $2 FOR UPDATE SKIP LOCKED
 ), awaited AS MATERIALIZED (
@@ -164,7 +164,7 @@ SELECT claimed.*, saved.next_node, saved.state,
 FROM claimed LEFT JOIN LATERAL newest_checkpoint(CASE WHEN claimed.last_seq > 0 THEN claimed.run_id END) AS saved ON true
 
 -- name: heartbeat
--- Renews the leases this owner still holds, and names the runs that are somebody else's by now.
+-- Renews the leases this owner still holds, and returns the runs that another owner has now.
 WITH held AS (
     SELECT * FROM unnest($1::text[], $2::bigint[]) AS h (run_id, fence)
 ), renewed AS (
@@ -176,7 +176,7 @@ SELECT r.run_id, r.cancel_requested_at IS NOT NULL AS cancel_requested, r.fence 
 FROM held JOIN runs AS r USING (run_id)
 
 -- name: release
--- Hands a run over: whoever claims next may have it at once.
+-- Hands a run over: the next claim may take it at once.
 UPDATE runs SET lease_until = now() - interval '1 millisecond', lease_owner = NULL
 WHERE run_id = $1 AND fence = $2 AND state IN ('pending', 'started')
 

@@ -130,7 +130,7 @@ class Walk:
                     await self._let_go(span)
                 raise
             except Exception:
-                span.discard()  # it leaves its lease to end: whoever has the run then tells of this turn
+                span.discard()  # its lease ends by itself: the next owner reports this attempt
                 raise
             else:
                 if reached is None:

@@ -41,11 +41,11 @@ class RunLog:
     Events that are held go with the next append, in its transaction and ahead of its events: one commit stores the end
     of a node, its checkpoint and the start of the next node.
 
-    An append whose outcome is unknown, because the connection broke during its commit, is repeated: the log's seq
-    says whether it had happened. While the database is away it waits, though not for ever: it raises
-    StorageUnavailable after `PATIENCE_S`, or once `interrupted` is set, and the run is left to whoever comes when its
-    lease has ended. Where the log answers all else by then, this append alone cannot be stored: IllegalAppend. It
-    raises FenceLost when the run is somebody else's, and whatever else the log refuses.
+    An append whose outcome is unknown, because the connection broke during its commit, is repeated: the log's seq says
+    whether it was stored. While the database is away, the append waits. After `PATIENCE_S`, or once `interrupted` is
+    set, it raises StorageUnavailable, and another worker gets the run when its lease ends. If the log accepts other
+    appends by then, it raises IllegalAppend instead. It raises FenceLost when another owner has the run, and the log's
+    other refusals.
     """
 
     def __init__(

@@ -12,10 +12,10 @@ from runwire.orchestrate.claim import Claim
 
 @dataclass(slots=True)
 class Seat:
-    """Enter it to keep the room until `run_id` is stored with `worker_id` as its owner, then `take` it.
+    """Enter it to hold the permit until `run_id` is stored with `worker_id` as its owner, then `take` it.
 
-    Left untaken it is free again. A block that raises does not know whether the run was stored: the worker gives up
-    what it may own without walking it.
+    An untaken permit becomes free again. When the block raises, the run may have been stored, so the worker releases a
+    run that it may own without walking it.
     """
 
     run_id: str
@@ -23,7 +23,7 @@ class Seat:
     lease_s: float
     begin: Callable[[Claim], None]
     leave: Callable[[str | None], None]
-    """Frees the room, with the id of a run that may have been stored."""
+    """Frees the permit, with the id of a run that may have been stored."""
     _taken: bool = field(default=False, init=False)
 
     def __enter__(self) -> Self:
@@ -33,6 +33,6 @@ class Seat:
         self.leave(None if self._taken or kind is None else self.run_id)
 
     def take(self, claim: Claim) -> None:
-        """The run is stored: the worker walks it from now on."""
+        """Hands the stored run to the worker, which walks it."""
         self._taken = True
         self.begin(claim)

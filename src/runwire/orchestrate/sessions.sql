@@ -1,6 +1,6 @@
 -- name: hold
--- This session proves that the worker lives, for as long as it lasts. False: an earlier session of the worker has the
--- lock still, or somebody is just looking.
+-- This session proves that the worker is alive, while it lasts. False: an earlier session of the worker still has the
+-- lock, or another worker is checking it.
 SELECT pg_try_advisory_lock(hashtext('runwire.workers'), hashtext($1::text)) AS held
 
 -- name: enlist
@@ -34,11 +34,12 @@ SELECT near.worker_id, clock_timestamp() - pg_postmaster_start_time() <= $2::rea
 WHERE pg_try_advisory_xact_lock_shared(hashtext('runwire.workers'), hashtext(near.worker_id))
 
 -- name: bury
--- Ends the leases of workers whose session is gone, once, whoever is first; and judges the runs that they held.
+-- Ends the leases of workers whose session is gone, exactly once among all callers, and judges the runs that they held.
 -- A loss counts against every run in the worker's hands that has finished no node since its loss before. With one loss
 -- to go a run is a suspect: it is held back for an hour (code that knows nothing of this takes it then), and `claim`
--- gives a worker half of the suspects that were lost together. When a worker dies with one suspect, that one has done it,
--- and the others are acquitted. With several it is not known: the next worker takes half of them, for twice as long.
+-- gives a worker half of the suspects that were lost together. When a worker dies with one suspect, that one has done
+-- it, and the others are acquitted. With several it is not known: the next worker takes half of them, for twice as
+-- long.
 WITH gone AS (
     DELETE FROM workers AS w
     WHERE w.worker_id = ANY ($1::text[])

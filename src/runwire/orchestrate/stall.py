@@ -24,7 +24,7 @@ _FRAMES_MAX: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """The event loop has stood for `seconds`. `at` is `file:line function` of the innermost line that is no library's.
+    """The event loop is blocked for `seconds`. `at` is `file:line function` of the innermost line outside libraries.
 
     `node` is None when no node is to blame, as far as can be seen.
     """
@@ -36,7 +36,7 @@ class Standing:
 
 
 class Stall:
-    """`look` is to be called a few times a second from another thread. The event loop has one callback a look."""
+    """Call `look` a few times a second from another thread. Each look costs the event loop one callback."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, beat: Beat, *, thread_id: int | None = None) -> None:
         self._loop = loop
@@ -48,7 +48,7 @@ class Stall:
         beat.interruptible = lambda: not self._answered
 
     def look(self) -> Standing | None:
-        """One step: None while the event loop answers. While it stands, its node is cut once its time is over."""
+        """One step: None while the event loop answers. Cuts the node that blocks it after the node's time-out."""
         now = monotonic()
         if self._answered:
             self._answered, self._asked_at, self._beat.found = False, now, None

@@ -1,4 +1,4 @@
-"""The watch: a thread with an event loop and a session of its own, which goes on while the worker's event loop stands.
+"""The watch: a thread with its own event loop and session, which keeps working while the worker's loop is blocked.
 
 Threads: `Watch` is entered and left in the worker's event loop, and calls `on_taken` there. Everything else runs in the
 watch's thread, in two tasks: one asks the database and may wait for it, the other never waits.
@@ -29,9 +29,9 @@ from runwire.telemetry.metrics import EXTERNAL
 
 _TICK_S: Final = 0.1
 _FAILED_S: Final = 1.0
-"""Pause after a failed look. A session that was merely cut is had again at the first attempt."""
+"""Seconds after a failed look. A session that was merely cut reopens at the first attempt."""
 _TELL_S: Final = 1.0
-"""From when on an event loop that stands is told of, and how often the run's diagnosis is brought up to date."""
+"""Seconds after which a blocked event loop is reported, and between updates of the run's diagnosis."""
 _OWN_UP_S: Final = 5.0
 _log = get_logger()
 
@@ -52,12 +52,11 @@ _LIMITS: Final = WatchLimits()
 
 
 class Watch:
-    """Inside `async with`, this worker's session is held, other workers' are looked at, and the event loop is watched.
+    """Inside `async with`, it holds this worker's session, looks at those of others, and watches the event loop.
 
-    `on_taken` is called with what was taken from workers that are gone: it may be claimed. While the event loop stands,
-    the watch renews the leases of what the worker holds (`held`: run id to fence), tells of the node that stands there,
-    and cuts it once its time-out is over. When the node cannot be cut, the watch calls `give_up`, which must end the
-    process.
+    `on_taken` gets the runs of dead workers, which are claimable now. While the event loop is blocked, the watch renews
+    the leases of the worker's runs (`held`: run id to fence), reports the node that blocks it, and cuts that node after
+    its time-out. When the node cannot be cut, the watch calls `give_up`, which must end the process.
     """
 
     def __init__(
@@ -94,7 +93,7 @@ class Watch:
         self._cutting = ExitStack()
 
     async def __aenter__(self) -> Self:
-        """Returns when the watch runs; the session is had as soon as the database gives it."""
+        """Returns when the watch runs. The session opens as soon as the database allows."""
         self._worker_loop = asyncio.get_running_loop()
         self._stall = Stall(self._worker_loop, self._beat)
         self._cutting.enter_context(self._beat.cutting())
@@ -104,14 +103,14 @@ class Watch:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """The worker has let go of its runs: others need not look for it."""
+        """Removes the worker, which has released its runs, so that others do not look for it."""
         if self._loop is not None:
             self._loop.call_soon_threadsafe(self._stop.set)
         await asyncio.to_thread(self._thread.join)
         self._cutting.close()
 
     async def deaths_counted(self, *, within_s: float) -> bool:
-        """Returns when no worker's death is left to be found and counted; False when that takes too long.
+        """Waits until every worker's death is found and counted; returns False when that takes too long.
 
         A claim before that takes the run of a dead worker by its expired lease, and its loss would count for nothing.
         """
@@ -166,7 +165,7 @@ class Watch:
     # ------------------------------------------------------------------ an event loop that stands
 
     async def _watch_until_stopped(self) -> None:
-        """Beside the database, so that nothing here waits for it."""
+        """Runs beside the database's steps, so that it never waits for the database."""
         while not self._stop.is_set():
             self._observe(self._stall.look() if self._stall is not None else None)
             await set_within(self._stop, _TICK_S)
@@ -194,7 +193,7 @@ class Watch:
             self._give_up()
 
     def _over_s(self, standing: Standing) -> float:
-        """How long the event loop has stood beyond all bounds; negative before."""
+        """Seconds for which the event loop has been blocked beyond its limit; negative before."""
         if standing.node is None:
             return standing.seconds - self._limits.unknown_s
         return min(standing.seconds, monotonic() - standing.node.deadline) - self._limits.margin_s

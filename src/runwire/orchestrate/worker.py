@@ -1,4 +1,4 @@
-"""Claims runs by lease, walks them, keeps the leases alive, and lets go of what it lost."""
+"""Claims runs by lease, walks them, renews the leases, and abandons runs that it lost."""
 
 from __future__ import annotations
 
@@ -74,9 +74,9 @@ class Worker:
         self._none_reserved = asyncio.Event()
         self._none_reserved.set()
         self._crowded = True
-        """Older runs may wait for room: who starts one now gets in line."""
+        """Whether older runs may wait for a permit, so that a new start must queue behind them."""
         self._doubtful: set[str] = set()
-        """Started for this worker, it does not know whether with success: to be given up."""
+        """Runs started for this worker with unknown success, to be released."""
         self._context: contextvars.Context | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -88,15 +88,15 @@ class Worker:
         return len(self._walks)
 
     def held(self) -> dict[str, int]:
-        """The fence of every run this worker is walking. May be asked from another thread."""
+        """The fence of every run this worker is walking. Callable from any thread."""
         return {run_id: walk.claim.fence for run_id, walk in tuple(self._walks.items())}
 
     def wake(self) -> None:
-        """A run may be claimable: looks at once instead of at the next poll."""
+        """Looks for claimable runs at once instead of at the next poll."""
         self._wake.set()
 
     def seat(self, run_id: str, agent: str) -> Seat | None:
-        """Room for a run that is about to be started; None where it has to wait for its turn, or for another worker.
+        """A permit for a run about to be started; None when it must wait in the queue, or for another worker.
 
         Only for a worker whose loop runs and left nothing unclaimed: a new run overtakes no older one.
         """
@@ -108,7 +108,7 @@ class Worker:
         return Seat(run_id, self._worker_id, self._lease_s, self._begin_seated, self._leave_seat)
 
     def cancel(self, run_id: str) -> None:
-        """Cancellation of a run was requested: interrupts it if it is walked here."""
+        """Interrupts a run that is walked here, because its cancellation was requested."""
         walk = self._walks.get(run_id)
         if walk is not None:
             walk.cancel()
@@ -150,7 +150,7 @@ class Worker:
         self._drained.set()
 
     async def claim(self) -> int:
-        """One step: takes what is claimable and fits, and starts walking it. How many runs that were."""
+        """One step: claims runs up to the permits left and starts to walk them. Returns how many."""
         await self._disown()
         room = min(self._concurrency - len(self._walks) - self._reserved, _CLAIM_MAX)
         if room <= 0 or self._stopping:
@@ -163,7 +163,7 @@ class Worker:
         return len(rows)
 
     async def heartbeat(self) -> None:
-        """One step: renews every lease held, passes on cancellations, and abandons runs that are somebody else's."""
+        """One step: renews every lease, passes on cancellations, and abandons runs that another worker took."""
         held = self.held()
         if not held:
             return
@@ -246,7 +246,7 @@ class Worker:
             del self._tasks[run_id]
 
     async def _release(self, walk: Walk) -> bool:
-        """Whether the run may be claimed at once; otherwise its lease ends by itself."""
+        """Releases the lease and returns whether that worked; otherwise the lease ends by itself."""
         self._forget(walk)  # no heartbeat renews what is given back
         try:
             released = await self._database.execute(_SQL["release"], walk.claim.run_id, walk.claim.fence)
@@ -256,7 +256,7 @@ class Worker:
         return released != "UPDATE 0"
 
     async def _disown(self) -> None:
-        """Gives up the runs that were started for this worker and are not walked here."""
+        """Releases the runs that were started for this worker and are not walked here."""
         if self._doubtful:
             doubtful = list(self._doubtful)
             await self._database.execute(_SQL["disown"], doubtful, self._worker_id)

@@ -1,8 +1,8 @@
 -- name: claim
 -- The events each of these runs has beyond its cursor, with the cursor moved past them when this transaction commits.
--- The row lock is what keeps a run to one publisher and its events in seq order; a locked run is somebody else's and
--- is left alone, as is one whose shard is somebody else's by now. The row of a run goes with its terminal event,
--- which comes with the state that it was stored with.
+-- One publisher per run: this row lock keeps publishing in seq order. Skips a run that another publisher has locked, or
+-- whose shard another publisher owns now. The row of a run goes with its terminal event, which comes with the state
+-- that it was stored with.
 WITH asked AS (
     SELECT run_id, ord FROM unnest($1::text[]) WITH ORDINALITY AS a (run_id, ord)
 ), locked AS MATERIALIZED (
@@ -56,7 +56,7 @@ UPDATE run_outbox AS o SET parked = true FROM idle AS i WHERE o.run_id = ANY (AR
 RETURNING o.run_id
 
 -- name: heartbeat
--- Says that this publisher lives, and since when it fails with what; the observer alarms when nobody lives.
+-- Records this publisher's heartbeat, its current error and since when. The observer alerts when no publisher is alive.
 INSERT INTO publishers (publisher_id, failing_since, failing_code)
 VALUES ($1, CASE WHEN $2::text IS NOT NULL THEN clock_timestamp() END, $2)
 ON CONFLICT (publisher_id) DO UPDATE SET

@@ -34,7 +34,7 @@ SETTINGS = {
     # A cursor that a crash of the server takes back means events on the bus a second time, which is no harm;
     # waiting for the disk would add its latency to every publish lag.
     "synchronous_commit": "off",
-    # A process that stands still amid a step holds the rows of its runs; somebody else is to publish them soon.
+    # A process that hangs during a step holds the rows of its runs; another publisher must get them soon.
     "idle_in_transaction_session_timeout": "5s",
 }
 

@@ -1,4 +1,4 @@
-"""A publisher's part of the shards: renewed, taken from the dead, and handed over to those who join."""
+"""A publisher's shards: it renews them, takes those of dead publishers, and releases some to new ones."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Shards:
         self._restless = True
 
     def divide(self, run_ids: Iterable[str]) -> tuple[list[str], list[str]]:
-        """The runs that are this publisher's, and those that are others', each in their order."""
+        """The runs of this publisher and those of others, each in order."""
         if self.owned == _ALL:
             return list(run_ids), []
         ours: list[str] = []
@@ -64,13 +64,13 @@ class Shards:
         return ours, others
 
     def wake(self) -> None:
-        """Others have joined, left or released: the next step comes now."""
+        """Makes the next step come now, because other publishers joined, left or released shards."""
         self._wake.set()
 
     async def step(self, *, let_go: Callable[[], Awaitable[None]]) -> bool:
-        """Whether it took shards: what was unpublished there nobody told of. Raises DatabaseUnavailable.
+        """One step. Returns whether it took shards, whose unpublished events had no hints. Raises DatabaseUnavailable.
 
-        `let_go` returns when nothing claimed before is still under way; shards are released after that.
+        `let_go` returns when all earlier claims have ended; shards are released after that.
         """
         await self._renew()
         members = await self._session.fetch(_SQL["members"], self.publisher_id, _LOCKS)
@@ -99,7 +99,7 @@ class Shards:
         return took
 
     async def run(self, *, let_go: Callable[[], Awaitable[None]], on_taken: Callable[[], None]) -> None:
-        """Steps until cancelled. While the database is away it keeps what it has: nobody could take it."""
+        """Steps until cancelled. While the database is away it keeps its shards, since no other could take them."""
         with suppressed():
             while True:
                 with self._attempts:
@@ -112,7 +112,7 @@ class Shards:
                 self._wake.clear()
 
     async def aclose(self) -> None:
-        """Ends the session, and with it the lock: whatever is still owned may be taken."""
+        """Ends the session and its lock, so that others may take all shards still owned."""
         await self._session.aclose()
         self._tell_others()
 

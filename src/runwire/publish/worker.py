@@ -20,14 +20,14 @@ from runwire.telemetry.logs import LogEvent, get_logger
 _log = get_logger()
 _BACKOFF_FIRST_S = 0.02
 KEEP_UP_S: Final = 0.05
-"""How long commits may be held back for a step of the publisher: appends are durable however slow the bus is."""
+"""Seconds for which a step of the publisher may hold back commits, so that a slow bus does not stop appends."""
 LINGER_S: Final = 0.02
-"""How long the transaction of the next step is kept open, which the last step's commit has begun."""
+"""Seconds for which the transaction of the next step, begun by the last commit, stays open."""
 _LAST_TRIES = 5  # in a row, of a publisher that stops: so many may fail before the bus counts as gone
 
 
 class PublishWorker:
-    """Runs a publisher until stopped. Wake it with `mark_dirty`; every `sweep_s` it looks for itself.
+    """Runs a publisher until stopped. `mark_dirty` wakes it; every `sweep_s` it looks for unpublished events itself.
 
     Every `heartbeat_s` it says that it lives. It looks beside its publishing, on a connection of its own, so that no
     event waits for that.
@@ -42,7 +42,7 @@ class PublishWorker:
         backoff_max_s: float = 5.0,
         heartbeat_s: float = 2.0,
     ) -> None:
-        """`shards`: the publisher's, which are leased for as long as it runs."""
+        """`shards` are the publisher's; they are leased while it runs."""
         self._publisher = publisher
         self._shards = shards
         self._sweep_s = sweep_s
@@ -76,12 +76,12 @@ class PublishWorker:
             self._too_slow = not await set_within(self._stepped, left)
 
     def sweep_soon(self) -> None:
-        """For when hints may have been lost: looks for unpublished events now."""
+        """Looks for unpublished events now, because hints may have been lost."""
         self._sweep_due = 0.0
         self._look.set()
 
     def stop(self) -> None:
-        """Lets the loop publish what it knows of, then end."""
+        """Lets the loop publish its known runs and then end."""
         self._stopping = True
         self._wake.set()
 
@@ -103,7 +103,7 @@ class PublishWorker:
 
     @asynccontextmanager
     async def _leased(self) -> AsyncIterator[None]:
-        """Inside, shards are leased; the first ones before anything is published."""
+        """Leases shards inside the block; the first ones before anything is published."""
         if self._shards is None:
             yield
             return
@@ -114,7 +114,7 @@ class PublishWorker:
             yield
 
     async def look(self) -> None:
-        """Says that it lives, and looks for what nobody told it of, each when that is due.
+        """Sends the heartbeat and sweeps for events without a hint, each when it is due.
 
         Raises DatabaseUnavailable.
         """
@@ -162,13 +162,17 @@ class PublishWorker:
             await set_within(self._look, due - monotonic())
 
     def _did_its_best(self) -> bool:
-        """Before it stops: nothing is left, or what is left cannot be published now. Another publisher will find it."""
+        """Whether it may stop: nothing is left, or the rest cannot be published now and is left to another
+        publisher.
+        """
         if self._failures and self._failing == DatabaseUnavailable.code:
             return True
         return self._publisher.backlog_runs == 0 or self._failures > _LAST_TRIES
 
     async def _sleep(self) -> None:
-        """Until there is work, or what failed has rested; after failures, a jittered pause no wake-up shortens."""
+        """Waits for work, or until failed runs have rested. After failures, a jittered pause that no wake-up
+        shortens.
+        """
         if self._failures:
             await asyncio.sleep(pause_s(self._failures, first_s=_BACKOFF_FIRST_S, longest_s=self._backoff_max_s))
             return
@@ -183,7 +187,7 @@ class PublishWorker:
 
 @asynccontextmanager
 async def _beside(loop: Coroutine[Any, Any, None], *, name: str) -> AsyncIterator[None]:
-    """Inside, the loop runs. One that fails ends the block, and the block's end ends it."""
+    """Runs the loop inside the block. A failing loop ends the block, and the block's end ends the loop."""
     async with asyncio.TaskGroup() as group:
         task = group.create_task(loop, name=name)
         yield
