@@ -45,7 +45,7 @@ ArchiveUrl = Annotated[
     ),
 ]
 
-app = typer.Typer(help="Finished runs in cold storage: archive, prove, restore.", rich_markup_mode="rich")
+app = typer.Typer(help="Move ended runs to cold storage, verify and restore them.", rich_markup_mode="rich")
 
 
 @app.callback()

@@ -29,7 +29,7 @@ async def examine_bus(settings: Settings) -> list[Finding]:
                 await link.connected.wait()
         return [await _there_and_back(writer, reader)]
     except (TimeoutError, BusUnavailable):
-        return [Finding("bus", ok=False, seen="NATS takes or delivers no message", remedy=_REMEDY)]
+        return [Finding("bus", ok=False, seen="NATS accepts or delivers no message", remedy=_REMEDY)]
     finally:
         for task in tasks:
             task.cancel()

@@ -86,10 +86,10 @@ async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bo
             code = await _watched(client, run, as_json=as_json)
             if keep:
                 stop_on_signals(service)
-                say(f"the service stays up at {service.url}, metrics at {service.admin_url}/metrics: Ctrl-C ends it")
+                say(f"the service runs on at {service.url}, metrics at {service.admin_url}/metrics; Ctrl-C stops it")
                 await service.run_until_stopped()
             elif not as_json:
-                say("the service ends with this demo, and its addresses with it: `runwire demo --keep` leaves it up")
+                say("the service stops with this demo; `runwire demo --keep` keeps it running")
             return code
     except OSError as error:
         if error.errno == errno.EADDRINUSE and (settings.port or settings.admin_port):

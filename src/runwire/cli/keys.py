@@ -1,4 +1,4 @@
-"""`runwire keys`: API keys for those who call the service."""
+"""`runwire keys`: API keys for callers of the service."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from runwire.errors import ConfigurationError, InvalidRequest
 if TYPE_CHECKING:
     from runwire.server.auth.caller import Scope
 
-app = typer.Typer(help="API keys for those who call the service.", rich_markup_mode="rich")
+app = typer.Typer(help="API keys for callers of the service.", rich_markup_mode="rich")
 
 
 @app.callback()
 def _group() -> None:
-    """API keys for those who call the service."""
+    """API keys for callers of the service."""
 
 
 @app.command(
@@ -64,9 +64,9 @@ def create(
     typer.echo(key)
     if file is None:
         typer.echo(record.line)
-        say("the first line is the key, shown this once; the second goes into RUNWIRE_KEYS or RUNWIRE_KEYS_FILE")
+        say("the first line is the key, shown only now; put the second into RUNWIRE_KEYS or RUNWIRE_KEYS_FILE")
     else:
-        say(f"the key, shown this once; its line is in {file}")
+        say(f"the key is shown only now; its line is in {file}")
     return ExitCode.OK
 
 

@@ -25,7 +25,7 @@ RETRY_S: Final = 2.0
 
 _STATES: Final = ", ".join(state.value for state in RunState)
 
-app = typer.Typer(help="Start runs, look at them, follow them.", rich_markup_mode="rich")
+app = typer.Typer(help="Start, view and follow runs.", rich_markup_mode="rich")
 
 
 @app.command(
@@ -134,7 +134,7 @@ def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, to
 
 @app.command(epilog=examples("runwire run cancel 0197a5c2-..."))
 def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
-    """Ask a run to end; it is cancelled before its next node. Repeating it changes nothing."""
+    """Cancel a run: interrupts its running node, and starts no further one. Repeating it changes nothing."""
 
     async def work(client: Client) -> int:
         _print_view(await client.cancel(run_id), as_json=as_json)
