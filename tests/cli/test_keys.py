@@ -39,9 +39,9 @@ def test_a_line_is_added_to_a_file_only_its_owner_reads(capsys: pytest.CaptureFi
 @pytest.mark.parametrize(
     ("args", "said"),
     [
-        (["--scope", "runs:fly"], "no scope runs:fly; there are runs:start"),
-        (["--scope", "ops", "--tenant", "a:b"], "a tenant is"),
-        (["--scope", "ops", "--name", "two words"], "no spaces"),
+        (["--scope", "runs:fly"], "unknown scope runs:fly; known: runs:start"),
+        (["--scope", "ops", "--tenant", "a:b"], "a tenant must be"),
+        (["--scope", "ops", "--name", "two words"], "must not have spaces"),
         ([], "scope"),
         (["--scope", "ops", "--file", "/nowhere/keys"], "cannot be written"),
     ],
