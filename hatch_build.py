@@ -10,7 +10,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-MODULES = ("runwire.stream._frames", "runwire.stream._sockets")
+MODULES = ("runwire.stream._frames", "runwire.stream.fanout._sockets")
 
 
 class CustomBuildHook(BuildHookInterface):  # type: ignore[type-arg]

@@ -19,12 +19,13 @@ from runwire.archive.ledger import Ledger
 from runwire.archive.restoring import Restorer
 from runwire.archive.retention import Archiver, Did
 from runwire.archive.watching import Watcher
+from runwire.bus.memory import MemoryBus
 from runwire.db import Database
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.partitions import EventPartitions
 from runwire.settings import Settings
-from runwire.stream import Cursor, Limits, LogReader, Outlet, Replay, Replays
+from runwire.stream import Cursor, LogReader, NothingLeft, Outlet, Streams
 from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.logs import configure_logging
 from runwire.telemetry.metrics import Metrics
@@ -78,11 +79,11 @@ async def _measure(database: Database, folder: Path) -> None:
     metrics = ArchiveMetrics(Exposition())
     store = open_store(str(folder))
     reader = LogReader(database, cold=ColdLog(database, lambda: store, metrics=metrics))
-    replays = Replays(reader, limits=Limits.of(Settings()), metrics=Metrics(), at_most=1)
+    streams = Streams(bus=MemoryBus(), reader=reader, settings=Settings(), metrics=Metrics())
     chosen = random.Random(7).sample(range(RUNS), SAMPLE)  # the same runs each time
     rows = await database.fetch("SELECT run_id FROM runs ORDER BY run_id")
     sample = [rows[n]["run_id"] for n in chosen]
-    hot = {run_id: await _replayed(replays, run_id) for run_id in sample}
+    hot = {run_id: await _replayed(streams, run_id) for run_id in sample}
 
     archiver = Archiver(database, store, metrics=metrics, writer="runwire benchmark")
     while True:
@@ -101,7 +102,7 @@ async def _measure(database: Database, folder: Path) -> None:
     took: list[float] = []
     for run_id in sample:
         began = time.monotonic()
-        assert await _replayed(replays, run_id) == hot[run_id], run_id  # what this is about
+        assert await _replayed(streams, run_id) == hot[run_id], run_id  # what this is about
         took.append((time.monotonic() - began) * 1000)
     quantiles = statistics.quantiles(took, n=100)
     _say(f"  replay  {SAMPLE} random runs equal, byte for byte; p50 {quantiles[49]:.1f} ms, p99 {quantiles[98]:.1f} ms")
@@ -110,14 +111,14 @@ async def _measure(database: Database, folder: Path) -> None:
     _say(f"  memory  {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB at most")
 
 
-async def _replayed(replays: Replays, run_id: str) -> bytes:
+async def _replayed(streams: Streams, run_id: str) -> bytes:
     body = bytearray()
 
     def write(data: bytes) -> None:
         body.extend(data)
 
-    async with replays.attach(run_id, cursor=Cursor(0), speed=float("inf")) as replay:
-        assert isinstance(replay, Replay)  # nothing of it was read yet
+    async with streams.replay(run_id, cursor=Cursor(0), speed=float("inf")) as replay:
+        assert not isinstance(replay, NothingLeft)  # nothing of it was read yet
         await replay.run(Outlet(write, lambda: 0, lambda: False, chunked=False))
     return bytes(body)
 

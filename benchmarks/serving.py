@@ -125,13 +125,12 @@ class Measured(Assembly):
         return {}
 
     async def emit(self, prefix: str, runs: int, events: int, joined: int) -> dict[str, Any]:
-        """Sends events to the hubs as if they had been published: the stream stage by itself.
+        """Puts events on the bus as if they had been published: measures the stream stage by itself.
 
         A tick's events are made once for all runs, as the C server makes its bytes once: making them is no part of it.
         """
         run_ids = [f"{prefix}-{n}" for n in range(runs)]
-        assert self._hubs is not None
-        turns = self._hubs._turns
+        assert self.streams is not None
         for _ in range(events // joined):
             ts_us = time.time_ns() // 1000
             first, last = self._emitted[prefix] + 1, self._emitted[prefix] + joined
@@ -141,7 +140,7 @@ class Measured(Assembly):
                 some = run_ids[at : at + PUBLISHED_AT_ONCE]
                 await self.bus.publish([Published(run_id, first, last, new) for run_id in some])
                 await asyncio.sleep(0)  # and sockets are looked after
-            await turns.all_taken()  # a tick is a write to each client
+            await self.streams.queue_empty()  # a tick is a write to each client
         return {}
 
 

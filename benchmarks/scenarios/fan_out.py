@@ -1,6 +1,6 @@
 """Deliveries a second of one process, beside a C program that writes the same bytes to as many clients.
 
-The events reach the hubs from the bus, so this is the stream stage by itself; appends and publishing are measured
+The events reach the watches from the bus, so this is the stream stage by itself; appends and publishing are measured
 end to end.
 """
 

@@ -19,7 +19,7 @@ from structlog._config import BoundLoggerLazyProxy
 
 from runwire.append import event_log
 from runwire.publish import Publisher
-from runwire.stream.deliveries import Deliveries
+from runwire.stream.fanout import Deliveries
 from runwire.telemetry.logs import configure_logging
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans

@@ -20,7 +20,7 @@ from runwire.model.run import RunState
 from runwire.orchestrate import RunControl, StartRequest, Worker
 from runwire.publish import Publisher, PublishWorker
 from runwire.settings import Settings
-from runwire.stream import Cursor, Hubs, LogReader, NothingLeft, Outlet
+from runwire.stream import Cursor, LogReader, NothingLeft, Outlet, Streams
 from runwire.telemetry.traceparent import mint_trace
 
 SAMPLED_ONE_IN = 20
@@ -45,11 +45,11 @@ class Pipeline:
     """The stages of one process as `serve` joins them, with one client per run."""
 
     def __init__(
-        self, name: str, *, database: Database, log: EventLog, hubs: Hubs, telemetry: Telemetry, clients: str
+        self, name: str, *, database: Database, log: EventLog, streams: Streams, telemetry: Telemetry, clients: str
     ) -> None:
         self._database = database
         self._log = log
-        self._hubs = hubs
+        self._streams = streams
         self._telemetry = telemetry
         self._clients = clients
         self._agents = Agents([golden])
@@ -117,8 +117,8 @@ class Pipeline:
         return Cpu(time.process_time() - began, count)
 
     def _sent(self) -> int:
-        tenancies = self._hubs._tenancies  # nobody else asks a process how far its hubs are
-        return sum(tenancies[run_id].hub.sent for run_id in self._appended_to)
+        watches = [self._streams.watch_of(run_id) for run_id in self._appended_to]
+        return sum(watch.fanout.sent for watch in watches if watch is not None)
 
     async def _start(self, run_ids: Sequence[str], *, external: bool) -> None:
         for n, run_id in enumerate(run_ids):
@@ -142,10 +142,10 @@ class Pipeline:
         async def follow(run_id: str, ready: asyncio.Event) -> None:
             transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, host, int(port))
             try:
-                async with self._hubs.attach(run_id, cursor=Cursor(0)) as stream:
-                    assert not isinstance(stream, NothingLeft)
+                async with self._streams.attach(run_id, cursor=Cursor(0)) as session:
+                    assert not isinstance(session, NothingLeft)
                     ready.set()
-                    await stream.run(Outlet.of(transport))
+                    await session.run(Outlet.of(transport))
             finally:
                 transport.close()
 
@@ -176,9 +176,9 @@ async def pipeline(name: str, dsn: str, telemetry: Telemetry, *, clients: str) -
 
         running.push_async_callback(finish)
         log = await running.enter_async_context(EventLog(database, metrics=metrics, on_committed=publisher.mark_dirty))
-        hubs = await running.enter_async_context(
-            Hubs(bus=bus, reader=LogReader(database), settings=Settings(), metrics=metrics, spans=spans)
+        streams = await running.enter_async_context(
+            Streams(bus=bus, reader=LogReader(database), settings=Settings(), metrics=metrics, spans=spans)
         )
-        made = Pipeline(name, database=database, log=log, hubs=hubs, telemetry=telemetry, clients=clients)
+        made = Pipeline(name, database=database, log=log, streams=streams, telemetry=telemetry, clients=clients)
         await running.enter_async_context(made.opened())
         yield made

@@ -51,7 +51,7 @@ from runwire.server.descriptors import admin_limits, api_limits
 from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.settings import Role, Settings
-from runwire.stream import Hubs, Limits, LogReader, Replays
+from runwire.stream import LogReader, Streams
 from runwire.stream.epoch import LogEpoch
 from runwire.supervision import Supervision
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
@@ -155,9 +155,9 @@ class Assembly:
         self._front = AsyncExitStack()
         self._pipeline = AsyncExitStack()
         self._links = Links()
-        self._hubs: Hubs | None = None
+        self.streams: Streams | None = None
+        """The stream stage, from the start of the API role on."""
         self._epoch: LogEpoch | None = None
-        self._replays: Replays | None = None
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[Any] | None = None
         self._certificate: Certificate | None = None
@@ -393,8 +393,8 @@ class Assembly:
         return writer, reader
 
     def _recheck_streams(self) -> None:
-        if self._hubs is not None:
-            self._hubs.recheck()
+        if self.streams is not None:
+            self.streams.recheck()
         if self._epoch is not None:
             self._epoch.wake()
 
@@ -571,11 +571,10 @@ class Assembly:
             ticket_key = settings.ticket_secret.get_secret_value().encode()
         else:
             ticket_key = await shared_secret(database, "stream tickets")
-        self._replays = Replays(reader, limits=Limits.of(settings), metrics=metrics, at_most=settings.replays_max)
-        self._hubs = await self._front.enter_async_context(
-            Hubs(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
+        self.streams = await self._front.enter_async_context(
+            Streams(bus=bus, reader=reader, settings=settings, metrics=metrics, spans=spans)
         )
-        self._epoch = LogEpoch(database, on_change=self._hubs.forget_history)
+        self._epoch = LogEpoch(database, on_change=self.streams.forget_history)
         self._run(self._front, Duty.STREAM, "log epoch", self._epoch.run)
         control = RunControl(
             database,
@@ -592,8 +591,7 @@ class Assembly:
             control=control,
             external=ExternalRuns(database, log, metrics=metrics, spans=spans),
             diagnostician=Diagnostician(database, agents),
-            hubs=self._hubs,
-            replays=self._replays,
+            streams=self.streams,
             reader=reader,
             gate=gate_of(settings, ticket_key=ticket_key, refused=metrics.access_refused),
             spans=spans,
@@ -661,14 +659,8 @@ class Assembly:
             closing.push_async_callback(self._pipeline.aclose)
 
     async def _end_streams(self) -> None:
-        if self._replays is not None:
-            self._replays.drain()
-        if self._hubs is None:
-            return
-        try:
-            await asyncio.wait_for(self._hubs.drain(), timeout=self.settings.drain_s)
-        except TimeoutError:
-            _log.warning(LogEvent.SERVER_DRAINING, waiting_for="streams")
+        if self.streams is not None:
+            await self.streams.drain(within_s=self.settings.drain_s)
 
 
 def _ignore(_others: list[str]) -> None:

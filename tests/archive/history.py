@@ -15,7 +15,7 @@ from runwire.archive.retention import Archiver, Did, Step
 from runwire.db import Database
 from runwire.model.event import StoredEvent
 from runwire.stream import LogReader
-from runwire.stream.reader import Stretch
+from runwire.stream.log import Stretch
 from runwire.telemetry.exposition import Exposition
 
 NOW = dt.datetime.now(dt.UTC)

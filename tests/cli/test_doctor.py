@@ -224,7 +224,7 @@ def test_a_process_takes_all_the_descriptors_it_may_have_and_few_are_told(monkey
 
 
 def test_an_installation_without_its_compiled_parts_works_and_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runwire.stream.outlet.Socket", None)
+    monkeypatch.setattr("runwire.stream.fanout.outlet.Socket", None)
     found = process_check.examine_process()
     assert found.ok
     assert "in Python" in found.seen

@@ -47,7 +47,7 @@ def test_the_image_has_what_the_lock_says_and_runwire_and_no_postgresql(tmp_path
     assert {named(line) for line in ours} == {named(line) for line in locked} - {"colorama"}
     ran(str(builder / "bin" / "pip"), "--python", python, "check")
     assert ran(str(built / "bin" / "runwire"), "--version", path="/usr/bin:/bin").startswith("runwire ")
-    ran(python, "-c", "from runwire.stream import _frames, _sockets")
+    ran(python, "-c", "from runwire.stream import _frames; from runwire.stream.fanout import _sockets")
     pages = ran(python, "-c", "import runwire, pathlib; print(pathlib.Path(runwire.__file__).parent / 'docs')").strip()
     assert (Path(pages) / "runbooks" / "run-diagnostics.md").is_file()
 

@@ -45,7 +45,7 @@ from runwire.model.event import RUN_FINISHED, RUN_STARTED, NewEvent, Source, deb
 from runwire.model.run import RunState
 from runwire.orchestrate import StartRequest
 from runwire.stream import Cursor
-from runwire.stream.hubs import LINGER_S
+from runwire.stream.watches import LINGER_S
 from runwire.telemetry.metrics import DisconnectReason
 from waiting import eventually
 
@@ -362,9 +362,9 @@ class Pipeline(RuleBasedStateMachine):
         self.do(self._publish_within_publish(publisher, loses_database=loses_database))
 
     @precondition(lambda self: self._open() and len(self.world.clients) < CLIENTS_MAX)
-    @rule(which=which, events=batch, publisher=replica, behind=behind, hubs=replica)
+    @rule(which=which, events=batch, publisher=replica, behind=behind, streams=replica)
     def append_publish_and_attach_at_once(
-        self, which: int, events: list[NewEvent], publisher: int, behind: int, hubs: int
+        self, which: int, events: list[NewEvent], publisher: int, behind: int, streams: int
     ) -> None:
         run = _pick(self._open(), which)
         client = self._new_client(run, max(0, run.last_seq - behind))
@@ -374,7 +374,7 @@ class Pipeline(RuleBasedStateMachine):
         async def all_at_once() -> Appended:
             appending = asyncio.ensure_future(self._send(run, events))
             publishing = asyncio.ensure_future(_outlived(self.world.publish(publisher)))
-            client.connect(self.world.hubs[hubs], chunked=True)
+            client.connect(self.world.streams[streams], chunked=True)
             await asyncio.wait([appending, publishing])
             return await appending
 
@@ -398,20 +398,20 @@ class Pipeline(RuleBasedStateMachine):
         self.do(repeat())
 
     @precondition(lambda self: self.world.runs and len(self.world.clients) < CLIENTS_MAX)
-    @rule(which=which, behinds=st.lists(behind, min_size=1, max_size=3), hubs=replica, chunked=st.booleans())
-    def clients_attach(self, which: int, behinds: list[int], hubs: int, chunked: bool) -> None:
+    @rule(which=which, behinds=st.lists(behind, min_size=1, max_size=3), streams=replica, chunked=st.booleans())
+    def clients_attach(self, which: int, behinds: list[int], streams: int, chunked: bool) -> None:
         run = self._run(which)
         for behind in behinds:
-            self._connect(self._new_client(run, max(0, run.last_seq - behind)), hubs, chunked=chunked)
+            self._connect(self._new_client(run, max(0, run.last_seq - behind)), streams, chunked=chunked)
 
     @precondition(lambda self: self.world.runs)
-    @rule(which=which, hubs=replica, past=st.integers(1, 3))
-    def a_client_asks_for_what_cannot_be(self, which: int, hubs: int, past: int) -> None:
+    @rule(which=which, streams=replica, past=st.integers(1, 3))
+    def a_client_asks_for_what_cannot_be(self, which: int, streams: int, past: int) -> None:
         run = self._run(which)
         with pytest.raises(CursorPastTail):
-            self.do(self._try_attach(run.run_id, run.last_seq + past, hubs))
+            self.do(self._try_attach(run.run_id, run.last_seq + past, streams))
         with pytest.raises(RunNotFound):
-            self.do(self._try_attach("nobody", 0, hubs))
+            self.do(self._try_attach("nobody", 0, streams))
 
     @precondition(lambda self: self._connected())
     @rule(which=which, arrived=st.sampled_from([0.0, 0.3, 0.7, 1.0]))
@@ -419,9 +419,9 @@ class Pipeline(RuleBasedStateMachine):
         self.do(_pick(self._connected(), which).disconnect(arrived=arrived))
 
     @precondition(lambda self: self._away())
-    @rule(which=which, hubs=replica, chunked=st.booleans())
-    def a_client_resumes(self, which: int, hubs: int, chunked: bool) -> None:
-        self._connect(_pick(self._away(), which), hubs, chunked=chunked)
+    @rule(which=which, streams=replica, chunked=st.booleans())
+    def a_client_resumes(self, which: int, streams: int, chunked: bool) -> None:
+        self._connect(_pick(self._away(), which), streams, chunked=chunked)
 
     @precondition(lambda self: self._connected())
     @rule(which=which)
@@ -443,20 +443,22 @@ class Pipeline(RuleBasedStateMachine):
     def slow_clients_have_had_their_time(self) -> None:
         self.do(self._pace(1e6))
 
-    @rule(hubs=replica)
-    def hubs_without_clients_are_closed(self, hubs: int) -> None:
-        self.do(self.world.hubs[hubs].tend(self.loop.time() + LINGER_S + 1))
+    @rule(streams=replica)
+    def watches_without_clients_are_closed(self, streams: int) -> None:
+        self.do(self.world.streams[streams].tend(self.loop.time() + LINGER_S + 1))
 
     @precondition(lambda self: self._connected())
     @rule(which=which, reason=st.sampled_from([DisconnectReason.DRAIN, DisconnectReason.ROTATE]))
     def a_stream_is_ended_resumably(self, which: int, reason: DisconnectReason) -> None:
-        _pick(self._connected(), which).stream.ask_to_end(reason)
+        session = _pick(self._connected(), which).session
+        assert session is not None
+        session.ask_to_end(reason)
         self.do(self.world.settle())
 
-    @rule(hubs=replica)
-    def streams_look_for_what_they_miss(self, hubs: int) -> None:
+    @rule(streams=replica)
+    def streams_look_for_what_they_miss(self, streams: int) -> None:
         async def look() -> None:
-            await self.world.look(hubs)
+            await self.world.look(streams)
             await self.world.settle()
 
         self.do(look())
@@ -519,7 +521,7 @@ class Pipeline(RuleBasedStateMachine):
             client.wire.flow()
         await self._pace(0.0)
         for n, client in enumerate(self._away()):
-            client.connect(world.hubs[n % 2], chunked=n % 3 == 0)
+            client.connect(world.streams[n % 2], chunked=n % 3 == 0)
 
         async def complete() -> bool:
             for n in REPLICAS:
@@ -679,20 +681,20 @@ class Pipeline(RuleBasedStateMachine):
         self.world.clients.append(client)
         return client
 
-    def _connect(self, client: Client, hubs: int, *, chunked: bool) -> None:
+    def _connect(self, client: Client, streams: int, *, chunked: bool) -> None:
         async def connect() -> None:
-            client.connect(self.world.hubs[hubs], chunked=chunked)
+            client.connect(self.world.streams[streams], chunked=chunked)
             await self.world.settle()
 
         self.do(connect())
 
-    async def _try_attach(self, run_id: str, cursor: int, hubs: int) -> None:
-        async with self.world.hubs[hubs].attach(run_id, cursor=Cursor(cursor)):
+    async def _try_attach(self, run_id: str, cursor: int, streams: int) -> None:
+        async with self.world.streams[streams].attach(run_id, cursor=Cursor(cursor)):
             raise AssertionError("attached")
 
     async def _pace(self, later_s: float) -> None:
-        for hubs in self.world.hubs:
-            hubs._pacing.look(self.loop.time() + later_s)
+        for streams in self.world.streams:
+            streams.pace(self.loop.time() + later_s)
         await self.world.settle()
 
 

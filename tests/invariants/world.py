@@ -22,7 +22,7 @@ from runwire.orchestrate import RunControl, Worker
 from runwire.orchestrate.external import LeaseReaper
 from runwire.publish import Publisher
 from runwire.settings import Settings
-from runwire.stream import Cursor, Hubs, LogReader, NothingLeft
+from runwire.stream import Cursor, LogReader, NothingLeft, Session, Streams
 from runwire.telemetry.metrics import DisconnectReason, Metrics
 from runwire.telemetry.spans import NO_SPANS
 from waiting import eventually
@@ -48,7 +48,7 @@ class Client:
         self.wire: Wire | None = None
         self.task: asyncio.Task[None] | None = None
         self.end: dict[str, Any] | None = None
-        self.stream: Any = None
+        self.session: Session | None = None
         self._on_defect = on_defect
 
     @property
@@ -68,27 +68,26 @@ class Client:
         """Its stream waits for something that only the test can bring about."""
         if self.task is None or self.task.done():
             return True
-        parked = self.stream._parked if self.stream is not None else None
-        return parked is not None and not parked.done()
+        return self.session is not None and self.session.is_parked
 
-    def connect(self, hubs: Hubs, *, chunked: bool) -> asyncio.Task[None]:
+    def connect(self, streams: Streams, *, chunked: bool) -> asyncio.Task[None]:
         self.wire = Wire(chunked=chunked, on_event=self._take, on_defect=self._on_defect)
-        self.task = asyncio.create_task(self._read(hubs, self.wire), name=f"client of {self.run.run_id}")
+        self.task = asyncio.create_task(self._read(streams, self.wire), name=f"client of {self.run.run_id}")
         return self.task
 
-    async def _read(self, hubs: Hubs, wire: Wire) -> None:
+    async def _read(self, streams: Streams, wire: Wire) -> None:
         cursor = self.cursor
-        async with hubs.attach(self.run.run_id, cursor=Cursor(cursor, resumed=bool(self.received))) as stream:
-            if isinstance(stream, NothingLeft):
-                self.end = {"runId": stream.run_id, "state": stream.state, "lastSeq": stream.last_seq}
+        async with streams.attach(self.run.run_id, cursor=Cursor(cursor, resumed=bool(self.received))) as session:
+            if isinstance(session, NothingLeft):
+                self.end = {"runId": session.run_id, "state": session.state, "lastSeq": session.last_seq}
                 return
-            self.stream = stream
+            self.session = session
             outlet = wire.outlet()
-            prelude = stream.prelude
+            prelude = session.prelude
             outlet.write(b"%x\r\n%b\r\n" % (len(prelude), prelude) if outlet.chunked else prelude)
             if not wire.stalled and wire.reader.last_id != cursor:
                 self._on_defect(f"a client at {cursor} was told to resume at {wire.reader.last_id}")
-            reason = await stream.run(outlet)
+            reason = await session.run(outlet)
             wire.flow()
             if (reason is DisconnectReason.TERMINAL) != (wire.reader.end is not None):
                 self._on_defect(f"ended as {reason} with end frame {wire.reader.end}")
@@ -112,7 +111,7 @@ class Client:
 
     async def disconnect(self, *, arrived: float) -> None:
         """The connection breaks; `arrived` is the share of what was under way that still got here."""
-        task, self.task, self.stream = self.task, None, None
+        task, self.task, self.session = self.task, None, None
         if self.wire is not None:
             self.wire.cut(after=arrived)
         if task is not None:
@@ -172,8 +171,8 @@ class World:
         self.bus = FaultyBus(self._writer, on_taken=self._note_taken)
         self.readers = [LossyReader(reader, on_defect=self.violation) for reader in self._readers]
         settings = Settings(sse_ring_events=4, sse_slow_bytes=65_536)
-        self.hubs = [
-            Hubs(bus=reader, reader=LogReader(self.database), settings=settings, metrics=self.metrics)
+        self.streams = [
+            Streams(bus=reader, reader=LogReader(self.database), settings=settings, metrics=self.metrics)
             for reader in self.readers
         ]
         self.publishers = [self.new_publisher(), self.new_publisher()]
@@ -194,8 +193,8 @@ class World:
     async def end(self) -> None:
         for client in self.clients:
             await client.disconnect(arrived=0.0)
-        for hubs in self.hubs:
-            await hubs.__aexit__(None, None, None)
+        for streams in self.streams:
+            await streams.__aexit__(None, None, None)
         for worker in self.workers:
             walks = tuple(worker._tasks.values())
             for walk in walks:
@@ -268,9 +267,9 @@ class World:
 
     async def look(self, n: int) -> None:
         """One step of the shared loops of a replica's streams: find missing events and read them."""
-        for _ in range(10):  # silent hubs are asked for in every tenth check
-            await self.hubs[n].check(monotonic() + FAR_OFF_S)
-        await self.hubs[n]._catch_up.read()
+        for _ in range(10):  # silent runs are asked about in every tenth check
+            await self.streams[n].check(monotonic() + FAR_OFF_S)
+        await self.streams[n].catch_up()
 
     async def settle(self) -> None:
         """Until every stream has done what it can without further help."""
@@ -279,7 +278,7 @@ class World:
         for client in self.clients:
             task = client.task
             if task is not None and task.done():
-                client.task = client.stream = None
+                client.task = client.session = None
                 task.result()
 
     async def terminate(self, application_name: str, *, waiting_for: str | None = None) -> int:

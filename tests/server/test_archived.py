@@ -233,9 +233,10 @@ async def test_replays_are_bounded_and_end_when_the_process_drains(service: Asse
         refused = await body(api, "old/stream?replay=1")
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_replays")
         assert refused.headers["Retry-After"] == "1"
-        assert service._replays is not None
-        service._replays.drain()
+        assert service.streams is not None
+        draining = asyncio.create_task(service.streams.drain())
         text = "".join([part async for part in first.aiter_text()])
+        await draining
         assert ": drain\nretry: " in text
         assert "event: end" not in text
 

@@ -183,15 +183,11 @@ async def test_files_that_are_no_certificate_are_a_wrong_setting(database: str, 
 
 async def test_a_stream_does_not_outlive_what_let_its_client_in(service: Assembly, api: Api) -> None:
     await api.external("r")
-    hubs = service._hubs
-    assert hubs is not None
+    streams = service.streams
+    assert streams is not None
     async with streaming(api, "r") as stream:
         await stream.frames(3)
-        (open_stream,) = hubs._open
-        open_stream.rotate_within(0.0)
+        (session,) = streams.sessions
+        session.rotate_within(0.0)
         assert await stream.rest() != []
-    await eventually(lambda: _none(hubs))
-
-
-async def _none(hubs: Any) -> bool:
-    return not hubs._open
+    await eventually(lambda: not streams.sessions)

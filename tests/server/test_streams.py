@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from runwire.assembly import Assembly
-from runwire.stream.outlet import Outlet, Socket
+from runwire.stream.fanout.outlet import Outlet, Socket
 from server.calls import RUNS, Api, exchanged, streaming
 from waiting import eventually
 
@@ -172,11 +172,11 @@ async def test_a_client_that_leaves_is_noticed(api: Api, admin: httpx.AsyncClien
 
 async def test_draining_ends_a_stream_so_that_it_goes_on_elsewhere(api: Api, service: Assembly) -> None:
     await api.external("ext")
-    hubs = service._hubs
-    assert hubs is not None
+    streams = service.streams
+    assert streams is not None
     async with streaming(api, "ext") as stream:
         await stream.frames(3)
-        drained = asyncio.create_task(hubs.drain())
+        drained = asyncio.create_task(streams.drain())
         frames = await stream.rest()
         await drained
     assert 500 <= int(frames[-1].fields["retry"]) <= 2500

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prometheus_client import Counter, Gauge
@@ -14,10 +14,9 @@ from runwire.bus import BusReader, BusWriter, Published
 from runwire.db import Database
 from runwire.model.event import StoredEvent
 from runwire.settings import Settings
-from runwire.stream import Hubs, LogReader
-from runwire.stream.outlet import Sender
-from runwire.stream.reader import Stretch
-from runwire.stream.writes import Writes
+from runwire.stream import LogReader, StreamLimits, Streams
+from runwire.stream.fanout import Sender, ThreadSender
+from runwire.stream.log import Stretch
 from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.metrics import StreamMetrics
 
@@ -31,15 +30,13 @@ def made_event(seq: int, *, last: bool = False) -> StoredEvent:
     return StoredEvent(seq, time.time_ns() // 1000, kind, None, "step.done" if kind == "DebugTrace" else None)
 
 
-class Held(Writes):
-    """Everything is written by the threads, which are heard of when a test says so."""
-
-    def _listen(self, sender: Sender) -> None:
-        pass
+def held() -> ThreadSender:
+    """A sender whose threads send everything; the loop hears of it when a test calls `look` or `finish`."""
+    return ThreadSender(few=0, listen=lambda _descriptor, _look: None)
 
 
 class Feed:
-    """What the append and publish stages would do to a run, one statement at a time."""
+    """Stands in for the append and publish stages of a run, one statement at a time."""
 
     def __init__(self, database: Database, bus: BusWriter, *, run_id: str = "run-1") -> None:
         self.database = database
@@ -132,19 +129,39 @@ class CountingReader(LogReader):
 
 @dataclass(frozen=True)
 class Streaming:
-    """A process's hubs with their loops running, and what they count."""
+    """A process's streams with their loops running, and what they count."""
 
-    hubs: Hubs
+    streams: Streams
     metrics: StreamMetrics
     reader: CountingReader
 
 
 @asynccontextmanager
-async def streaming(database: Database, bus: BusReader, **settings: Any) -> AsyncIterator[Streaming]:
+async def streaming(
+    database: Database,
+    bus: BusReader,
+    *,
+    sender: Sender | None = None,
+    slots_a_tick: int | None = None,
+    slice_bytes: int | None = None,
+    **settings: Any,
+) -> AsyncIterator[Streaming]:
     metrics = fresh_metrics()
     reader = CountingReader(database)
-    async with Hubs(bus=bus, reader=reader, settings=Settings(**settings), metrics=metrics) as hubs:
-        yield Streaming(hubs, metrics, reader)
+    chosen = Settings(**settings)
+    limits = StreamLimits.of(chosen)
+    if slice_bytes is not None:
+        limits = replace(limits, slice_bytes=slice_bytes)
+    async with Streams(
+        bus=bus,
+        reader=reader,
+        settings=chosen,
+        metrics=metrics,
+        limits=limits,
+        sender=sender,
+        slots_a_tick=slots_a_tick,
+    ) as streams:
+        yield Streaming(streams, metrics, reader)
 
 
 def count(metric: Counter | Gauge) -> float:

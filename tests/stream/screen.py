@@ -10,8 +10,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from runwire.stream import Cursor, Hubs, NothingLeft, Outlet
-from runwire.stream.outlet import Socket
+from runwire.stream import Cursor, NothingLeft, Outlet, Streams
+from runwire.stream.fanout.outlet import Socket
 from runwire.telemetry.metrics import DisconnectReason
 
 
@@ -143,14 +143,16 @@ def _unchunked(body: bytes) -> bytes:
 
 
 @asynccontextmanager
-async def watching(hubs: Hubs, run_id: str, *, after: int = 0, screen: Screen | None = None) -> AsyncIterator[Screen]:
+async def watching(
+    streams: Streams, run_id: str, *, after: int = 0, screen: Screen | None = None
+) -> AsyncIterator[Screen]:
     """A client that streams inside the block; it leaves at its end, when the stream has not ended before."""
     screen = screen or Screen()
 
     async def handler() -> None:
-        async with hubs.attach(run_id, cursor=Cursor(after)) as stream:
-            assert not isinstance(stream, NothingLeft)
-            screen.reason = await stream.run(screen.outlet)
+        async with streams.attach(run_id, cursor=Cursor(after)) as session:
+            assert not isinstance(session, NothingLeft)
+            screen.reason = await session.run(screen.outlet)
 
     task = asyncio.create_task(handler(), name=f"client of {run_id} at {after}")
     try:

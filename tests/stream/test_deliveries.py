@@ -5,21 +5,11 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runwire.stream.deliveries import Deliveries, split
+from runwire.stream.fanout import Deliveries
 from runwire.telemetry.metrics import DeliveryPath
 from stream.feed import count, fresh_metrics
 
 TIMES = st.lists(st.tuples(st.integers(1, 9), st.integers(1, 4)), max_size=6)
-
-
-@given(TIMES, st.integers(0, 60))
-def test_times_are_split_between_two_events(times: list[tuple[int, int]], at: int) -> None:
-    each = [ts_us for many, ts_us in times for _ in range(many)]
-    at = min(at, len(each))
-    first, rest = split(times, at) if at else ([], list(times))
-    assert [ts_us for many, ts_us in first for _ in range(many)] == each[:at]
-    assert [ts_us for many, ts_us in rest for _ in range(many)] == each[at:]
-    assert all(many > 0 for many, _ in (*first, *rest))
 
 
 @given(st.lists(st.tuples(TIMES, st.integers(1, 5)), max_size=5))

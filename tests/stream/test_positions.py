@@ -1,4 +1,4 @@
-"""Thousands of hubs that open at once ask PostgreSQL in a few statements, and each gets its own answer."""
+"""Thousands of watches that open at once ask PostgreSQL in a few statements, and each gets its own answer."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pipeline import stages
 from runwire.db import Database
 from runwire.errors import DatabaseUnavailable, RunNotFound
 from runwire.stream import LogReader
-from runwire.stream.reader import Position
+from runwire.stream.log import Position
 
 
 class Counting(LogReader):
@@ -39,7 +39,7 @@ async def test_who_asks_while_a_statement_is_under_way_gets_what_is_true_afterwa
         fence = await s.started_run("r")
         reader = Counting(s.database)
         first = asyncio.ensure_future(reader.position("r"))
-        while reader.statements == 0:  # noqa: ASYNC110  # one turn at a time, as it happens
+        while reader.statements == 0:  # noqa: ASYNC110  # one tick at a time, as it happens
             await asyncio.sleep(0)
         second = asyncio.ensure_future(reader.position("r"))
         assert (await first).last_seq == (await second).last_seq == 1

@@ -4,23 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from dataclasses import replace
 
 import pytest
 
 from runwire.bus.memory import MemoryBus
 from runwire.clock import monotonic
 from runwire.db import Database
-from runwire.stream import Cursor, Hubs, NothingLeft, Stream
-from runwire.stream.deliveries import Deliveries
-from runwire.stream.turns import Turns
-from runwire.stream.writes import Writes
+from runwire.stream import Cursor, NothingLeft, Session, Streams
 from runwire.telemetry.metrics import DisconnectReason
-from stream.feed import Feed, Held, streaming
+from stream.feed import Feed, held, streaming
 from stream.screen import Connected, chunks_of
 from waiting import eventually
 
-pytest.importorskip("runwire.stream._sockets", reason="runwire was installed without a C compiler")
+pytest.importorskip("runwire.stream.fanout._sockets", reason="runwire was installed without a C compiler")
 
 END_OF_BODY = b"0\r\n\r\n"
 
@@ -28,12 +24,11 @@ END_OF_BODY = b"0\r\n\r\n"
 class Viewer:
     """A client that comes back whenever its stream has ended or its connection is lost, with what it has read."""
 
-    def __init__(self, hubs: Hubs, writes: Writes, chance: random.Random) -> None:
+    def __init__(self, streams: Streams, chance: random.Random) -> None:
         self.cursor = 0
         self.screen = Connected()
-        self.stream: Stream | None = None
-        self._hubs = hubs
-        self._writes = writes
+        self.session: Session | None = None
+        self._streams = streams
         self._chance = chance
         self._task = asyncio.create_task(self._follow())
 
@@ -41,16 +36,17 @@ class Viewer:
         while True:
             self.screen.close()
             self.screen = Connected(full=self._chance.random() < 0.3)
-            async with self._hubs.attach("run-1", cursor=Cursor(self.cursor)) as stream:
-                assert not isinstance(stream, NothingLeft)
-                self.stream = stream
+            async with self._streams.attach("run-1", cursor=Cursor(self.cursor)) as session:
+                assert not isinstance(session, NothingLeft)
+                self.session, watch = session, self._streams.watch_of("run-1")
                 try:
-                    await stream.run(self.screen.outlet)
+                    await session.run(self.screen.outlet)
                 finally:
-                    self.stream = None
+                    self.session = None
                     self.screen.outlet.let_go()
             self.screen.outlet.write(END_OF_BODY)  # as the server does, with the transport
-            await self._writes.settled()  # what the threads may still send arrives, too
+            assert watch is not None
+            await watch.settled()  # what the threads may still send arrives, too
             self.cursor = self.read(ended=True)
 
     def read(self, *, ended: bool = False) -> int:
@@ -81,12 +77,17 @@ async def test_streams_end_and_begin_under_load_and_every_byte_is_in_its_place(
 ) -> None:
     chance = random.Random(seed)
     feed = await Feed(db, bus).start()
-    async with streaming(db, bus, sse_ring_events=chance.choice([5, 50, 1000])) as at:
-        hubs = at.hubs
-        hubs._limits = replace(hubs._limits, slice_bytes=chance.choice([300, 5000, 65536]))
-        held = Held(Deliveries(at.metrics), few=0)
-        hubs._turns = Turns(held, writes_a_turn=chance.choice([1, 2, 128]))
-        viewers = [Viewer(hubs, held, chance) for _ in range(chance.choice([1, 2, 5]))]
+    sender = held()
+    async with streaming(
+        db,
+        bus,
+        sender=sender,
+        slots_a_tick=chance.choice([1, 2, 128]),
+        slice_bytes=chance.choice([300, 5000, 65536]),
+        sse_ring_events=chance.choice([5, 50, 1000]),
+    ) as at:
+        streams = at.streams
+        viewers = [Viewer(streams, chance) for _ in range(chance.choice([1, 2, 5]))]
         now = monotonic()
         for _ in range(120):
             viewer = chance.choice(viewers)
@@ -95,14 +96,14 @@ async def test_streams_end_and_begin_under_load_and_every_byte_is_in_its_place(
             )[0]:
                 case "add":
                     await feed.add(chance.choice([1, 1, 2, 20]))
-                case "hear" if held.under_way:
-                    chance.choice([held.finish, held.look])()
-                    held.on_room()
-                case "end" if viewer.stream is not None:
-                    viewer.stream.ask_to_end(chance.choice([DisconnectReason.ROTATE, DisconnectReason.DRAIN]))
+                case "hear" if sender.under_way:
+                    chance.choice([sender.finish, sender.look])()
+                    sender.on_room()
+                case "end" if viewer.session is not None:
+                    viewer.session.ask_to_end(chance.choice([DisconnectReason.ROTATE, DisconnectReason.DRAIN]))
                 case "tend":
                     now += chance.choice([1, 20])
-                    await hubs.tend(now)
+                    await streams.tend(now)
                 case "receive":
                     viewer.screen.receive()
                 case "send":
@@ -115,9 +116,9 @@ async def test_streams_end_and_begin_under_load_and_every_byte_is_in_its_place(
                 each.check()
 
         def all_there() -> bool:
-            while held.under_way:
-                held.finish()
-            held.on_room()
+            while sender.under_way:
+                sender.finish()
+            sender.on_room()
             for each in viewers:
                 each.check()
             return all(viewer.read() == len(feed.events) for viewer in viewers)

@@ -8,8 +8,7 @@ from pipeline import stages
 from runwire.bus.memory import MemoryBus
 from runwire.model.event import Source, debug_trace
 from runwire.settings import Settings
-from runwire.stream import Hubs, LogReader, NothingLeft, parse_cursor
-from runwire.stream.outlet import Outlet
+from runwire.stream import LogReader, NothingLeft, Outlet, Streams, parse_cursor
 from waiting import eventually
 
 
@@ -18,13 +17,13 @@ async def test_the_loss_of_the_database_is_said_once_and_what_was_missed_arrives
         async with stages(database) as s:
             fence = await s.started_run("r")
             settings = Settings(sse_silence_s=0.01)
-            hubs = Hubs(bus=MemoryBus(), reader=LogReader(s.database), settings=settings, metrics=s.metrics)
+            streams = Streams(bus=MemoryBus(), reader=LogReader(s.database), settings=settings, metrics=s.metrics)
             cursor = parse_cursor(from_seq="0", last_event_id=None)
             written: list[bytes] = []
-            async with hubs, hubs.attach("r", cursor=cursor) as stream:
-                assert not isinstance(stream, NothingLeft)
+            async with streams, streams.attach("r", cursor=cursor) as session:
+                assert not isinstance(session, NothingLeft)
                 await s.database.__aexit__()
-                hubs.recheck()
+                streams.recheck()
 
                 def said(event: str) -> int:
                     return sum(1 for line in lines if line["event"] == event and line.get("doing") == "stream")
@@ -38,12 +37,13 @@ async def test_the_loss_of_the_database_is_said_once_and_what_was_missed_arrives
                 outlet = Outlet(written.append, lambda: 0, lambda: b"id: 2" in b"".join(written), chunked=False)
 
                 async def caught_up() -> bool:
-                    hubs.recheck()
-                    return hubs._tenancies["r"].hub.published == 2
+                    streams.recheck()
+                    watch = streams.watch_of("r")
+                    return watch is not None and watch.tail.published == 2
 
                 await eventually(caught_up)
-                stream.wake()
-                await stream.run(outlet)
+                session.wake()
+                await session.run(outlet)
             assert b"id: 1" in b"".join(written)
             assert said("database_unavailable") == 1
 
@@ -52,10 +52,10 @@ async def test_a_run_that_was_deleted_ends_its_streams(database: str) -> None:
     async with stages(database) as s:
         await s.started_run("r")
         settings = Settings(sse_silence_s=0.01)
-        hubs = Hubs(bus=MemoryBus(), reader=LogReader(s.database), settings=settings, metrics=s.metrics)
+        streams = Streams(bus=MemoryBus(), reader=LogReader(s.database), settings=settings, metrics=s.metrics)
         cursor = parse_cursor(from_seq="0", last_event_id=None)
-        async with hubs, hubs.attach("r", cursor=cursor):
+        async with streams, streams.attach("r", cursor=cursor):
             await s.database.execute("DELETE FROM run_events")
             await s.database.execute("DELETE FROM runs")
-            hubs.recheck()
-            await eventually(lambda: "r" not in hubs._tenancies)
+            streams.recheck()
+            await eventually(lambda: streams.watch_of("r") is None)

@@ -9,7 +9,7 @@ from runwire.archive import ArchiveMetrics
 from runwire.bus.memory import MemoryBus
 from runwire.observe import Observer, ObserverMetrics
 from runwire.settings import Settings
-from runwire.stream import Cursor, Hubs, LogReader, NothingLeft, Outlet
+from runwire.stream import Cursor, LogReader, NothingLeft, Outlet, Streams
 from runwire.telemetry.metrics import Metrics
 from waiting import eventually
 
@@ -35,20 +35,22 @@ async def test_a_scrape_has_under_a_thousand_samples_with_a_thousand_streams_of_
         await publisher.aclose()
         await Observer(s.database, observed).observe()
         attached = 0
-        async with Hubs(bus=MemoryBus(), reader=LogReader(s.database), settings=Settings(), metrics=metrics) as hubs:
+        async with Streams(
+            bus=MemoryBus(), reader=LogReader(s.database), settings=Settings(), metrics=metrics
+        ) as streams:
 
             async def follow(run_id: str) -> None:
                 nonlocal attached
-                async with hubs.attach(run_id, cursor=Cursor(0)) as stream:
+                async with streams.attach(run_id, cursor=Cursor(0)) as stream:
                     assert not isinstance(stream, NothingLeft)
                     attached += 1
                     await stream.run(Outlet(lambda _data: None, lambda: 0, lambda: False))
 
-            streams = [asyncio.create_task(follow(f"r{n % RUNS}")) for n in range(STREAMS)]
+            following = [asyncio.create_task(follow(f"r{n % RUNS}")) for n in range(STREAMS)]
             await eventually(lambda: attached == STREAMS and metrics.sse_backfill.count == STREAMS, within_s=60)
             found = samples(metrics)
-            for stream in streams:
-                stream.cancel()
-            await asyncio.gather(*streams, return_exceptions=True)
+            for task in following:
+                task.cancel()
+            await asyncio.gather(*following, return_exceptions=True)
     assert found < SAMPLES_MAX
     assert metrics.exposition()[0].count(b'runwire_runs_active{state="started"} 200.0') == 1

@@ -11,7 +11,7 @@ _log = get_logger()
 class Subscription:
     """One callback among those of its run, inside the block; `with` and `async with` are the same to it.
 
-    Written by hand because there is one for every hub: a generator's frame would be a KiB more of each.
+    Written by hand because there is one for every watch: a generator's frame would be a KiB more of each.
     """
 
     __slots__ = ("_by_run", "_deliver", "_run_id")

@@ -30,7 +30,8 @@ def take_descriptors() -> int | None:
 def examine_process() -> Finding:
     """Whether streams are written to in C, and for how many there are descriptors."""
     from runwire.db.health import Finding
-    from runwire.stream import frames, outlet
+    from runwire.stream import frames
+    from runwire.stream.fanout import outlet
 
     compiled = frames.frames is not None and outlet.Socket is not None
     descriptors = take_descriptors()

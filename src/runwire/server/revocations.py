@@ -12,7 +12,7 @@ RECHECK_S: Final = 20.0
 
 
 class Endable(Protocol):
-    """A stream, as `Hubs.attach` and `Replays.attach` give it."""
+    """A stream, from `Streams.attach` or `Streams.replay`."""
 
     def rotate_within(self, seconds: float) -> None: ...
 

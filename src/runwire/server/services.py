@@ -13,7 +13,7 @@ from runwire.orchestrate import ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
 from runwire.settings import Settings
-from runwire.stream import Hubs, LogReader, Replays
+from runwire.stream import LogReader, Streams
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
 
@@ -55,8 +55,7 @@ class Services:
     control: RunControl
     external: ExternalRuns
     diagnostician: Diagnostician
-    hubs: Hubs
-    replays: Replays
+    streams: Streams
     reader: LogReader
     gate: Gate
     spans: Spans

@@ -15,7 +15,7 @@ from runwire.server.connections import hold_open
 from runwire.server.requests import run_id_in
 from runwire.server.revocations import Revocations
 from runwire.server.services import Services
-from runwire.stream import NothingLeft, Outlet, Replay, Stream, parse_cursor, parse_speed
+from runwire.stream import NothingLeft, Outlet, Session, parse_cursor, parse_speed
 from runwire.telemetry.logs import LogEvent, get_logger
 
 HEADERS: Final = {
@@ -31,9 +31,8 @@ _log = get_logger()
 
 class StreamRoutes:
     def __init__(self, services: Services) -> None:
-        self._hubs = services.hubs
+        self._streams = services.streams
         self._admission = services.admission
-        self._replays = services.replays
         self._reader = services.reader
         self._revocations = Revocations(services.gate.stands)
 
@@ -41,22 +40,22 @@ class StreamRoutes:
         run_id = run_id_in(request)
         cursor = parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=request.headers.get("Last-Event-ID"))
         caller = caller_of(request)
-        if caller.tenant is not None:  # hubs are shared by all who watch a run, and know nothing of tenants
+        if caller.tenant is not None:  # all clients of a run share its watch, which knows no tenants
             await self._reader.on_behalf_of(caller.tenant).position(run_id)
         speed = _replay_speed(request)
         attached = (
-            self._hubs.attach(run_id, cursor=cursor, client=_client_of(request))
+            self._streams.attach(run_id, cursor=cursor, client=_client_of(request))
             if speed is None
-            else self._replays.attach(run_id, cursor=cursor, speed=speed)
+            else self._streams.replay(run_id, cursor=cursor, speed=speed)
         )
         with self._admission.stream(run_id, request[CLIENT]):
-            async with attached as stream:
-                if isinstance(stream, NothingLeft):
+            async with attached as session:
+                if isinstance(session, NothingLeft):
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
                 if caller.expires_at is not None:
-                    stream.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-                with self._revocations.watching(stream, caller.key_id):
-                    return await _served(request, stream)
+                    session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
+                with self._revocations.watching(session, caller.key_id):
+                    return await _served(request, session)
 
 
 def _replay_speed(request: web.Request) -> float | None:
@@ -69,7 +68,7 @@ def _replay_speed(request: web.Request) -> float | None:
     return parse_speed(query.get("speed"))
 
 
-async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamResponse:
+async def _served(request: web.Request, session: Session) -> web.StreamResponse:
     """The response after the stream has ended. Its connection is closed then: a stream is all it was for."""
     chunked = request.version >= HttpVersion11
     response = web.StreamResponse(headers=HEADERS)
@@ -79,7 +78,7 @@ async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamRe
     try:
         await response.prepare(request)
         # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
-        await response.write(stream.prelude)
+        await response.write(session.prelude)
         response.headers.clear()  # they are out, and would be kept for as long as the stream: 2 KiB
     except ConnectionError:  # the client left before its stream began, which is no failure of ours
         return response
@@ -89,7 +88,7 @@ async def _served(request: web.Request, stream: Stream | Replay) -> web.StreamRe
     hold_open(request)
     outlet = Outlet.of(transport, chunked=chunked)
     try:
-        await stream.run(outlet)
+        await session.run(outlet)
     except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end
         _log.error(LogEvent.REQUEST_FAILED, method="GET", route="stream", exc_info=error)
         transport.abort()

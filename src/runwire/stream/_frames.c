@@ -1,4 +1,4 @@
-/* Events as frames of server-sent events, as WireEncoder and event_frame make them, several times faster. */
+/* Events as frames of server-sent events: the same bytes as WireEncoder and event_frame make, several times faster. */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
 
@@ -32,12 +32,12 @@ struct text {
     Py_ssize_t size;
 };
 
-/* Names and fns are identifiers by the log's own rule: what is not ASCII is none, and must not reach a stream. */
+/* Names and fns are ASCII identifiers: the log takes no others, and no others may reach a stream. */
 static int text_of(PyObject *value, struct text *text) {
     *text = (struct text){0};
     if (value == Py_None) return 0;
     if (!PyUnicode_Check(value)) {
-        PyErr_Format(PyExc_TypeError, "a str is due, not %.200s", Py_TYPE(value)->tp_name);
+        PyErr_Format(PyExc_TypeError, "expected str, not %.200s", Py_TYPE(value)->tp_name);
         return -1;
     }
     if (!PyUnicode_IS_ASCII(value)) {
@@ -48,7 +48,7 @@ static int text_of(PyObject *value, struct text *text) {
     return 0;
 }
 
-/* Floors, as Python does. */
+/* Rounds down, as Python does. */
 static long long milliseconds(long long us) { return us / 1000 - (us % 1000 < 0); }
 
 struct event {
@@ -58,7 +58,7 @@ struct event {
 
 static int event_of(PyObject *value, struct event *event) {
     if (!PyTuple_Check(value) || PyTuple_GET_SIZE(value) != 5) {
-        PyErr_SetString(PyExc_TypeError, "an event is a tuple of five");
+        PyErr_SetString(PyExc_TypeError, "an event is a tuple of 5");
         return -1;
     }
     return number_of(PyTuple_GET_ITEM(value, 0), &event->seq) < 0 || number_of(PyTuple_GET_ITEM(value, 1), &event->ts_us) < 0 ||
@@ -68,7 +68,7 @@ static int event_of(PyObject *value, struct event *event) {
                : 0;
 }
 
-/* More than the rest of a frame has: its names, its numbers and what is the same for every event. */
+/* An upper bound on the size of a frame; `same` bytes are common to all frames of a run. */
 static Py_ssize_t room_for(const struct event *event, Py_ssize_t same) {
     return same + event->type.size + event->name.size + event->fn.size + 3 * NUMBER_MAX + 64;
 }
@@ -106,7 +106,7 @@ static PyObject *frames(PyObject *module, PyObject *const *arguments, Py_ssize_t
     struct text tail = {PyBytes_AS_STRING(arguments[1]), PyBytes_GET_SIZE(arguments[1])};
     PyObject *events = PySequence_Fast(arguments[2], "events are a sequence"), *all = NULL;
     if (!events) return NULL;
-    /* Made where there is room for longer ones, then copied: a bytes object that shrinks would leave a hole. */
+    /* Frames are made in a buffer and copied at the end: shrinking a bytes object would fragment memory. */
     char few[8192], *bytes = few, *at = few;
     size_t room = sizeof few;
     struct event event;
@@ -163,7 +163,7 @@ static PyObject *joined(PyObject *module, PyObject *argument) {
 }
 
 static PyMethodDef methods[] = {
-    {"joined", joined, METH_O, PyDoc_STR("joined(pieces, /)\n--\n\nThem as one chunk; _frames.pyi says more.")},
+    {"joined", joined, METH_O, PyDoc_STR("joined(pieces, /)\n--\n\nThe pieces as one chunk; _frames.pyi says more.")},
     {"frames", (PyCFunction)(void (*)(void))frames, METH_FASTCALL,
      PyDoc_STR("frames(head, tail, events, /)\n--\n\nThe events as frames; _frames.pyi says more.")},
     {NULL, NULL, 0, NULL},

@@ -14,7 +14,7 @@ _DIGITS_MAX: Final = len(str(CURSOR_MAX))
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """The last seq a client has: it wants what comes after. `resumed`: its EventSource sent it by itself."""
+    """The last seq a client has; it wants the events above. `resumed`: its EventSource sent the seq by itself."""
 
     seq: int
     resumed: bool = False
@@ -24,7 +24,7 @@ def parse_cursor(*, from_seq: str | None, last_event_id: str | None = None) -> C
     """The cursor a request asks for; 0, the start of the log, when it names none.
 
     `Last-Event-ID` wins over `fromSeq`, since a native EventSource repeats its first URL on every reconnect.
-    Raises InvalidRequest (`invalid_cursor`) unless the one that counts is a decimal from 0 to 2**63-1.
+    Raises InvalidRequest (`invalid_cursor`) unless the winner is a decimal from 0 to 2**63-1.
     """
     if last_event_id:
         return Cursor(_seq(last_event_id, where="Last-Event-ID"), resumed=True)

@@ -1,4 +1,4 @@
-"""The events of a run as frames: encoded once, whoever gets them."""
+"""The events of a run as frames: encoded once, for all clients."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ __all__ = ["Frames", "frames", "joined_chunk"]
 
 
 class Frames:
-    """Encodes the events of one run. `source` is the one on the wire."""
+    """Encodes the events of one run. `source` goes into each frame."""
 
     __slots__ = ("_encoder", "_head", "_tail")
 
@@ -30,7 +30,7 @@ class Frames:
         self._tail = self._encoder.tail.encode("ascii")
 
     def of(self, events: Sequence[StoredEvent]) -> bytes:
-        """Their frames, one after the other. Raises ValueError for what is not ASCII, which the log does not take."""
+        """The frames of the events, joined. Raises ValueError for text that is not ASCII; the log has none."""
         if frames is not None:
             return frames(self._head, self._tail, events)
         encode = self._encoder.json
@@ -38,5 +38,5 @@ class Frames:
 
 
 def joined_chunk(pieces: Sequence[bytes]) -> bytes:
-    """The pieces as one chunk."""
+    """The pieces as one chunk of HTTP/1.1's chunked transfer coding."""
     return chunk(b"".join(pieces)) if joined is None else joined(pieces)

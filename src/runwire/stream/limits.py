@@ -1,4 +1,4 @@
-"""The bounds of a stream, worked out from the settings."""
+"""The bounds of a stream, derived from the settings."""
 
 from __future__ import annotations
 
@@ -6,20 +6,22 @@ from dataclasses import dataclass
 from typing import Final
 
 from runwire.settings import Settings
-from runwire.stream.outlet import JOBS
 
 FRAME_MAX: Final = 640
 """No event frame is longer: a run id of 128, a fn of 256 and two seqs of 19 digits leave room."""
 PAGE_EVENTS_MAX: Final = 1000
+BATCHES_MAX: Final = 4
+"""The most batches of sends under way at once. The native sender has room for as many."""
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
-    """Durations in seconds. `sse_slow_bytes` is a bound on what is buffered for a client.
+class StreamLimits:
+    """Durations are seconds.
 
-    Written to by its transport, one has `pause_bytes` and a slice of `slice_bytes` at most: with more than the former
-    it gets nothing, until `resume_bytes` or fewer are left; one that takes `slow_s` for that is closed. Written to past
-    its transport, one may turn out to take nothing of a slice in each of the batches that are under way.
+    RUNWIRE_SSE_SLOW_BYTES bounds the bytes buffered for one client. A client gets nothing more while its transport
+    holds over `pause_bytes`, until `resume_bytes` or fewer are left; a client that needs `slow_s` for that is
+    disconnected. A piece has at most `slice_bytes`, so that even a client that takes nothing of every batch under way
+    stays within the bound.
     """
 
     retry_ms: int
@@ -28,16 +30,16 @@ class Limits:
     slow_s: float
     silence_s: float
     ring_events: int
+    ring_bytes: int
+    idle_runs: int
     page_events: int
     slice_bytes: int
     pause_bytes: int
     resume_bytes: int
-    idle_hubs: int
-    ring_bytes: int
 
     @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        slice_bytes = settings.sse_slow_bytes // (JOBS or 4)
+    def of(cls, settings: Settings) -> StreamLimits:
+        slice_bytes = settings.sse_slow_bytes // BATCHES_MAX
         return cls(
             retry_ms=settings.sse_retry_ms,
             heartbeat_s=settings.sse_heartbeat_s,
@@ -45,10 +47,10 @@ class Limits:
             slow_s=settings.sse_slow_s,
             silence_s=settings.sse_silence_s,
             ring_events=settings.sse_ring_events,
+            ring_bytes=settings.sse_ring_bytes_max,
+            idle_runs=settings.sse_idle_runs_max,
             page_events=min(PAGE_EVENTS_MAX, slice_bytes // FRAME_MAX),
             slice_bytes=slice_bytes,
             pause_bytes=settings.sse_slow_bytes // 4,
             resume_bytes=settings.sse_slow_bytes // 16,
-            idle_hubs=settings.sse_idle_runs_max,
-            ring_bytes=settings.sse_ring_bytes_max,
         )

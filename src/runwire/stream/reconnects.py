@@ -10,14 +10,14 @@ EVENTS_MAX: Final = 100_000
 
 
 class Reconnects:
-    """Counts by key over a sliding minute. Keys stay inside: only maxima are shown."""
+    """Counts by key over a sliding minute. Shows only maxima, and no key."""
 
     def __init__(self) -> None:
         self._events: deque[tuple[float, str]] = deque()
         self._by_key: Counter[str] = Counter()
 
     def add(self, key: str, *, now: float) -> None:
-        """Past 100 000 in a minute the oldest are forgotten: enough is known by then."""
+        """Counts a reconnect. Forgets the oldest past 100 000 a minute, which are alarm enough."""
         self._events.append((now, key))
         self._by_key[key] += 1
         if len(self._events) > EVENTS_MAX:

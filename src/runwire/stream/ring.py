@@ -1,72 +1,17 @@
-"""The latest frames of a run, encoded once, and slices of them that every client at the same place shares. Pure."""
+"""The latest frames of a run, encoded once, for clients that are behind. Pure."""
 
 from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
-from typing import Final
 
-from runwire.errors import RunwireError
-from runwire.stream.frames import joined_chunk
-
-_END: Final = b"\n\n"
-"""What a frame ends with, and has nowhere else."""
-
-
-class BrokenSequence(RunwireError):
-    """Frames were about to be put where they do not follow. Nothing was sent: a stream has no gap and no repeat."""
-
-    code = "broken_sequence"
-
-    def __init__(self, *, expected: int, actual: int) -> None:
-        super().__init__(f"expected seq {expected}, got {actual}")
-        self.expected = expected
-        self.actual = actual
-
-
-class Slice:
-    """The frames of `first` to `last`, to be written as one piece; joined and chunked once, however many write it."""
-
-    __slots__ = ("_chunked", "_plain", "_runs", "first", "last")
-
-    def __init__(self, first: int, last: int, runs: Sequence[bytes]) -> None:
-        """`runs` are the frames, any number of them in one piece."""
-        self.first = first
-        self.last = last
-        self._runs = runs
-        self._plain: bytes | None = None
-        self._chunked: bytes | None = None
-
-    @classmethod
-    def fitting(cls, first: int, frames: bytes, most_bytes: int) -> Slice:
-        """The first of the frames, as `fitting` has them."""
-        taken = fitting(frames, most_bytes)
-        return cls(first, first + taken.count(_END) - 1, (taken,))
-
-    def bytes(self, *, chunked: bool) -> bytes:
-        """The same object at every call."""
-        if chunked:
-            if self._chunked is None:
-                self._chunked = joined_chunk(self._runs)
-            return self._chunked
-        if self._plain is None:
-            self._plain = b"".join(self._runs)
-        return self._plain
-
-
-def fitting(frames: bytes, most_bytes: int) -> bytes:
-    """The first of the frames that are `most_bytes` long together, or one if that is longer."""
-    if len(frames) <= most_bytes:
-        return frames
-    end = frames.rfind(_END, 0, most_bytes)
-    return frames[: (end if end >= 0 else frames.index(_END)) + len(_END)]
+from runwire.stream.piece import FRAME_END, BrokenSequence, Piece, fitting, without
 
 
 class Ring:
-    """A run's last frames: `capacity` of them at most after each `trim`, and seven eighths of that if there were more.
+    """A run's last frames, at most `capacity` after each `trim`.
 
-    Seqs in it are dense and end at `tail`. They are kept as they came: those of one message are one object.
+    Seqs are dense and end at `tail`. The frames of one message stay one object.
     """
 
     __slots__ = ("_lasts", "_runs", "before", "bytes", "capacity", "tail")
@@ -92,24 +37,24 @@ class Ring:
         self.tail = last
 
     def prepend(self, first: int, last: int, frames: bytes) -> None:
-        """Adds older frames, as many as there is room for; none unless they touch what is here."""
+        """Adds older frames as far as there is room; adds none unless they touch the oldest one."""
         room = self.capacity - len(self)
         if last != self.before or room <= 0:
             return
         if (excess := last - first + 1 - room) > 0:
-            frames = _without(frames, excess)
+            frames = without(frames, excess)
             first += excess
         self._runs.insert(0, frames)
         self._lasts.insert(0, last)
         self.bytes += len(frames)
         self.before = first - 1
 
-    def trim(self, *, keep: int = 0) -> None:
-        """Drops the oldest where there are too many, but for the last `keep`."""
+    def trim(self) -> None:
+        """Drops the oldest frames when there are too many, down to seven eighths of the capacity."""
         if self.tail - self.before <= self.capacity:
             return
-        # Some more than it has to: what stays is moved, which should not be for every event.
-        self._drop(self.tail - max(self.capacity - self.capacity // 8, keep))
+        # An eighth more than necessary: a drop moves what stays, and must not happen for every event.
+        self._drop(self.tail - (self.capacity - self.capacity // 8))
 
     def shed(self, *, keep: int) -> None:
         """Drops all but the last `keep`."""
@@ -125,7 +70,7 @@ class Ring:
             self.bytes -= sum(map(len, self._runs[:gone]))
             del self._runs[:gone], self._lasts[:gone]
         if before > self.before:
-            left = _without(self._runs[0], before - self.before)
+            left = without(self._runs[0], before - self.before)
             self.bytes -= len(self._runs[0]) - len(left)
             self._runs[0] = left
             self.before = before
@@ -134,14 +79,10 @@ class Ring:
         """Whether every frame from `after + 1` to the tail is here."""
         return after >= self.before
 
-    def slice(self, after: int, *, upto: int, most_bytes: int) -> Slice:
-        """The frames `after` < seq <= `upto`, which the ring must reach, as far as they fit into `most_bytes`."""
+    def slice(self, after: int, *, upto: int, most_bytes: int) -> Piece:
+        """The frames `after` < seq <= `upto`, as far as they fit into `most_bytes`. The ring must reach `after`."""
         if after < self.before:
             raise BrokenSequence(expected=after + 1, actual=self.before + 1)
-        if after < upto == self.tail and after == (self._lasts[-2] if len(self._lasts) > 1 else self.before):
-            newest = self._runs[-1]  # as nearly always: all of it, and nothing else
-            if len(newest) <= most_bytes:
-                return Slice(after + 1, upto, (newest,))
         runs: list[bytes] = []
         last, left = after, most_bytes
         at = bisect_right(self._lasts, after)
@@ -149,23 +90,18 @@ class Ring:
         while last < upto:
             frames, end = self._runs[at], self._lasts[at]
             if end > upto:
-                frames = frames[: len(frames) - len(_without(frames, upto - before))]
+                frames = frames[: len(frames) - len(without(frames, upto - before))]
                 end = upto
             if before < after:
-                frames = _without(frames, after - before)
+                frames = without(frames, after - before)
             if len(frames) > left:
-                if not runs or frames.find(_END, 0, left) >= 0:
+                if not runs or frames.find(FRAME_END, 0, left) >= 0:
                     frames = fitting(frames, left)
                     runs.append(frames)
-                    last += frames.count(_END)
+                    last += frames.count(FRAME_END)
                 break
             runs.append(frames)
             left -= len(frames)
             before = last = end
             at += 1
-        return Slice(after + 1, last, runs)
-
-
-def _without(frames: bytes, count: int) -> bytes:
-    """What follows the first `count` frames."""
-    return frames.split(_END, count)[count]
+        return Piece(after + 1, last, runs)

@@ -1,4 +1,4 @@
-"""Server-sent events as bytes, by the rules of https://html.spec.whatwg.org/multipage/server-sent-events.html."""
+"""Server-sent events as bytes (https://html.spec.whatwg.org/multipage/server-sent-events.html)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import random
 from typing import Final
 
 HEARTBEAT: Final = b": heartbeat\n\n"
-"""A comment: it keeps proxies from closing a silent stream and is never an event, so it has no id."""
+"""A comment: it keeps proxies from closing a silent stream. It is no event and has no id."""
 RETRY_SPREAD_MAX_MS: Final = 30_000
 
 
 def prelude(cursor: int, *, retry_ms: int) -> bytes:
-    """What a stream starts with: how long to wait before reconnecting, and the client's own cursor back.
+    """The first block of a stream: how long to wait before reconnecting, and the client's own cursor back.
 
-    A block of only an `id` dispatches no event but does set the last event id: a client that started at `fromSeq`
+    A block with only an `id` dispatches no event but sets the last event id. So a client that started at `fromSeq`
     and is cut off before its first event resumes there.
     """
     return b"retry: %d\n\nid: %d\n\n" % (retry_ms, cursor)
@@ -25,21 +25,21 @@ def event_frame(seq: int, json: str) -> bytes:
 
 
 def end_frame(run_id: str, *, state: str, last_seq: int) -> bytes:
-    """What follows a run's terminal event: `event: end`. It has no id, so the last event id stays the last seq."""
-    # A run id and a state need no escaping, by the rule of their own patterns.
+    """The block after a run's terminal event: `event: end`. It has no id, so the last event id stays the last seq."""
+    # The patterns of run ids and states leave nothing to escape.
     return f'event: end\ndata: {{"runId":"{run_id}","state":"{state}","lastSeq":{last_seq}}}\n\n'.encode("ascii")
 
 
 def resumable_end(reason: str, *, retry_ms: int) -> bytes:
-    """What a stream that could go on ends with; `reason` is a comment, for who reads along."""
+    """The last block of a stream that could go on. `reason` is a comment, for people who read the stream."""
     return b": %b\nretry: %d\n\n" % (reason.encode("ascii"), retry_ms)
 
 
 def jittered_retry_ms(base_ms: int, *, streams: int = 1) -> int:
-    """Milliseconds after which one of `streams` that end together should be back.
+    """Milliseconds after which one of `streams` that end together should reconnect.
 
-    They come back spread over one millisecond each, at least over `base_ms` and at most over 30 s; and the first of
-    them soon, for they were sent away by a process that others stand in for.
+    The reconnects are spread over one millisecond per stream, at least over `base_ms` and at most over 30 s. The first
+    come soon, because other processes can serve them.
     """
     spread_ms = min(max(base_ms, streams), max(base_ms, RETRY_SPREAD_MAX_MS))
     return base_ms // 4 + random.randrange(spread_ms + 1)  # noqa: S311  # spreads load, keeps no secret

@@ -6,7 +6,7 @@ from runwire.bus.memory import MemoryBus
 from runwire.db import Database
 from runwire.errors import CursorExpired, CursorPastTail, RunNotFound
 from runwire.stream import LogReader
-from runwire.stream.reader import Stretch
+from runwire.stream.log import Stretch
 from stream.feed import Feed
 
 

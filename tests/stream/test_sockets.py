@@ -16,10 +16,13 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from runwire.stream import outlet
-from runwire.stream.outlet import JOBS, Batch, Outlet, Sender, Socket
+from runwire.stream.fanout import outlet
+from runwire.stream.fanout.outlet import Batch, Outlet, Socket
+from runwire.stream.limits import BATCHES_MAX
 
-pytest.importorskip("runwire.stream._sockets", reason="runwire was installed without a C compiler")
+pytest.importorskip("runwire.stream.fanout._sockets", reason="runwire was installed without a C compiler")
+
+from runwire.stream.fanout._sockets import JOBS, Sender
 
 Pairs = list[tuple[socket.socket, socket.socket]]
 LARGE = bytes(10_000_000)
@@ -43,7 +46,7 @@ def sender() -> Iterator[Sender]:
     made.close()
 
 
-def batch(*sends: tuple[bytes, dict[str, Socket]], whose: object = "hub") -> Batch:
+def batch(*sends: tuple[bytes, dict[str, Socket]], whose: object = "fan-out") -> Batch:
     made = Batch()
     for piece, clients in sends:
         made.add(whose, piece, clients)
@@ -79,7 +82,7 @@ def test_what_is_not_taken_is_told_and_holds_up_nobody(pairs: Pairs) -> None:
     sends = batch((LARGE, {"full": full}))
     sends.add("another", b"b", {"gone": gone, "well": well})
     (whose, client, rest), of_gone = sorted(sends.send(), key=lambda short: len(short[2]), reverse=True)
-    assert (whose, client) == ("hub", "full")
+    assert (whose, client) == ("fan-out", "full")
     assert of_gone == ("another", "gone", b"b")
     assert pairs[2][1].recv(100) == b"b"
     assert 0 < received(pairs[0][1]) == len(LARGE) - len(rest)
@@ -90,7 +93,7 @@ def test_what_follows_a_part_of_a_piece_is_not_taken_until_the_socket_is_opened_
     full = Socket(near.fileno())
     ((_, _, rest),) = batch((LARGE, {"full": full})).send()
     received(far)  # there is room by now, but what follows must not overtake the rest
-    assert batch((b"b", {"full": full})).send() == [("hub", "full", b"b")]
+    assert batch((b"b", {"full": full})).send() == [("fan-out", "full", b"b")]
     near.send(rest[:10])
     assert full.reopen() is full
     assert batch((b"c", {"full": full})).send() == []
@@ -101,12 +104,12 @@ def test_what_follows_a_part_of_a_piece_is_not_taken_until_the_socket_is_opened_
     "wrong",
     [
         (),
-        ("hub", b"a"),
-        ("hub", "a", {}),
-        ("hub", bytearray(b"a"), {}),
-        ("hub", b"a", []),
-        ("hub", b"a", {"x": 1}),
-        ("hub", b"a", {"x": None}),
+        ("fan-out", b"a"),
+        ("fan-out", "a", {}),
+        ("fan-out", bytearray(b"a"), {}),
+        ("fan-out", b"a", []),
+        ("fan-out", b"a", {"x": 1}),
+        ("fan-out", b"a", {"x": None}),
     ],
 )
 def test_anything_but_bytes_and_sockets_is_refused_and_what_came_before_is_sent(
@@ -142,7 +145,7 @@ def test_without_memory_nothing_is_added_or_who_cannot_be_told_is_disconnected(w
 
 _SHORT_OF_MEMORY = """
 import _testcapi, select, socket, sys
-from runwire.stream.outlet import Batch, Sender, Socket
+from runwire.stream.fanout._sockets import Batch, Sender, Socket
 
 def without_memory(what, nth):
     _testcapi.set_nomemory(nth, nth + 1)
@@ -167,9 +170,9 @@ for nth in range(1, 40):
     pairs = [pair() for _ in range(8)]
     batch = Batch()
     if sys.argv[1] == "add":
-        batch.add("hub", b"a", many(pairs, 128))  # as many as there is room for at once
+        batch.add("fan-out", b"a", many(pairs, 128))  # as many as there is room for at once
         more = many(pairs, 200)
-        if without_memory(lambda: batch.add("hub", b"b", more), nth):
+        if without_memory(lambda: batch.add("fan-out", b"b", more), nth):
             failed += 1
             assert len(batch) == 128
         else:
@@ -178,7 +181,7 @@ for nth in range(1, 40):
         assert batch.send() == []
         assert sorted(b"".join(far.recv(1000) for _, far in pairs)) == sorted(b"a" * 128 + b"b" * added)
     else:
-        batch.add("hub", bytes(1_000_000), many(pairs, 8))
+        batch.add("fan-out", bytes(1_000_000), many(pairs, 8))
         if sys.argv[1] == "send":
             lost = without_memory(batch.send, nth)
         else:
@@ -206,7 +209,7 @@ def test_a_batch_is_sent_once_and_by_one(pairs: Pairs, sender: Sender) -> None:
         with pytest.raises(RuntimeError):
             over.send()
         with pytest.raises(RuntimeError):
-            over.add("hub", b"c", clients)
+            over.add("fan-out", b"c", clients)
         with pytest.raises(RuntimeError):
             sender.start(over)
     with pytest.raises(TypeError):
@@ -250,6 +253,10 @@ def test_where_descriptors_are_scarce_connections_do_without_a_second_one(pairs:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
+def test_the_sender_has_room_for_as_many_batches_as_the_bound_on_buffers_assumes() -> None:
+    assert JOBS == BATCHES_MAX
+
+
 def test_threads_send_what_is_started_in_order_and_tell_of_each_in_turn(pairs: Pairs, sender: Sender) -> None:
     near, far = pairs[0]
     well, full = Socket(near.fileno()), Socket(pairs[1][0].fileno())
@@ -263,7 +270,7 @@ def test_threads_send_what_is_started_in_order_and_tell_of_each_in_turn(pairs: P
     assert client == "full"
     assert received(pairs[1][1]) <= len(LARGE) - len(rest)  # there is room, but nothing of what follows goes there
     for _ in range(1, JOBS):
-        assert sender.finish() == [("hub", "full", b"x")]
+        assert sender.finish() == [("fan-out", "full", b"x")]
     with pytest.raises(RuntimeError):
         sender.finish()
     assert far.recv(100) == b"123"[: JOBS - 1]

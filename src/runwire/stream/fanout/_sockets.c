@@ -1,9 +1,44 @@
-/* Many sends by one call, or by threads of their own: an event for thousands of clients costs little beyond the kernel's
- * own part, and the event loop goes on meanwhile.
+/* Many sends in one call, or by threads: an event for thousands of clients costs little beyond the kernel's own part, and
+ * the event loop goes on meanwhile.
  *
- * A descriptor is somebody else's as soon as it is closed, and a thread cannot know when that is. So a Socket has a
- * descriptor of its own for the same connection, which is closed when nobody has the Socket any more: what is being sent
- * holds on to it, and whoever is accepted meanwhile gets another number.
+ * Thread ownership
+ * ================
+ *
+ * Two kinds of threads run this code:
+ *
+ *   the loop thread     holds the interpreter's lock (GIL) whenever it enters; one at a time may use a Sender
+ *   the sender threads  LANES of them per Sender, each with one lane; they never hold the GIL
+ *
+ * Calls, by thread:
+ *
+ *   loop thread only    every function that Python sees: Socket(), reopen, Batch(), add, Batch.send, Sender(), start,
+ *                       sent, finish, fileno, close; every reference count; every allocation and deallocation;
+ *                       batch_told, batch_result, shutdown
+ *   sender thread only  worker_run
+ *   both                lane_send, for a lane that the calling thread owns
+ *
+ * Owners of data:
+ *
+ *   a Batch             the loop thread until `start`. From then on each sender thread owns the lane with its number,
+ *                       and writes only `taken` in it, until it has raised its `worker.sent`. When every lane is done
+ *                       (`sender.sent` counts the batch) the loop thread owns the batch again: `finish` reads `taken`.
+ *   bytes and sockets   a batch holds references, so neither is freed nor closed while a sender thread uses them. The
+ *                       references are taken by `add` and dropped after `finish`, both by the loop thread.
+ *   Socket.full         atomic. The sending thread sets it after a short send, and skips the socket while it is set.
+ *                       Only the loop thread clears it (`reopen`), when the transport has sent the remainder and nothing
+ *                       that was started before is under way.
+ *   Socket.lane         fixed at creation. One socket is always in the same lane, so its bytes keep their order.
+ *   Sender.jobs,        changed under `lock`, by the loop thread. Sender threads read them under `lock`.
+ *     started, closing
+ *   Sender.sent,        changed under `lock`, by sender threads.
+ *     worker.sent
+ *   Sender.finished,    the loop thread's alone; read without `lock`.
+ *     running
+ *   Sender.wake         an eventfd. Sender threads write to it; the loop thread polls, reads and closes it.
+ *
+ * A descriptor belongs to somebody else as soon as it is closed, and a thread cannot know when that is. So a Socket has a
+ * duplicate descriptor of the same connection. It is closed with the last reference to the Socket; a batch holds one, and
+ * a connection that is accepted meanwhile gets another number.
  */
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
@@ -23,18 +58,18 @@
 
 /* ------------------------------------------------------------------ Socket */
 
-/* What is sent to a connection is in one lane, which one thread works through: so it is in order. */
+/* All sends to a connection are in one lane, and one thread works through a lane: so they keep their order. */
 enum { LANES = 2 };
 
 typedef struct {
     PyObject_HEAD
     int descriptor, lane;
-    atomic_int full; /* it took a part of something: what follows waits until that has its rest, and it is opened again */
+    atomic_int full; /* a send was short: the socket takes nothing more until `reopen` */
 } Socket;
 
 static PyTypeObject *socket_type;
 
-/* Descriptors are given out from the lowest on. Past three quarters of them the rest is for who is still to come. */
+/* The system gives out the lowest free descriptor. The last quarter of them is for new connections. */
 static int scarce(int descriptor) {
     struct rlimit files;
     return getrlimit(RLIMIT_NOFILE, &files) == 0 && files.rlim_cur != RLIM_INFINITY &&
@@ -80,7 +115,7 @@ static PyObject *socket_reopen(Socket *self, PyObject *unused) {
 
 static PyMethodDef socket_methods[] = {
     {"reopen", (PyCFunction)socket_reopen, METH_NOARGS,
-     PyDoc_STR("reopen()\n--\n\nHas it take something again; _sockets.pyi says more.")},
+     PyDoc_STR("reopen()\n--\n\nLets the socket take pieces again; _sockets.pyi says more.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -91,7 +126,7 @@ static PyType_Slot socket_slots[] = {
     {Py_tp_methods, socket_methods},
     {0, NULL},
 };
-static PyType_Spec socket_spec = {.name = "runwire.stream._sockets.Socket",
+static PyType_Spec socket_spec = {.name = "runwire.stream.fanout._sockets.Socket",
                                   .basicsize = sizeof(Socket),
                                   .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                   .slots = socket_slots};
@@ -112,7 +147,7 @@ struct lane {
 typedef struct {
     PyObject_HEAD
     struct lane lanes[LANES];
-    int over; /* it is with a Sender, or was sent */
+    int over; /* it was started or sent */
 } Batch;
 
 static PyTypeObject *batch_type;
@@ -159,14 +194,14 @@ static void batch_dealloc(Batch *self) {
     Py_DECREF(type);
 }
 
-/* Holds on to all that is sent: it stays as it is now, whatever becomes of the dictionary meanwhile. */
+/* Takes references, so that the batch stays as it is whatever becomes of the dictionary. */
 static PyObject *batch_add(Batch *self, PyObject *const *arguments, Py_ssize_t argument_count) {
     if (argument_count != 3 || !PyBytes_CheckExact(arguments[1]) || !PyDict_CheckExact(arguments[2])) {
-        PyErr_SetString(PyExc_TypeError, "add(whose, piece, clients): a piece is bytes, and its clients are a dictionary");
+        PyErr_SetString(PyExc_TypeError, "add(whose, piece, clients) takes an object, bytes and a dictionary");
         return NULL;
     }
     if (self->over) {
-        PyErr_SetString(PyExc_RuntimeError, "it has been given to be sent");
+        PyErr_SetString(PyExc_RuntimeError, "the batch was started or sent before");
         return NULL;
     }
     PyObject *client, *socket;
@@ -174,7 +209,7 @@ static PyObject *batch_add(Batch *self, PyObject *const *arguments, Py_ssize_t a
     for (int n = 0; n < LANES; n++) before[n] = self->lanes[n].count;
     while (PyDict_Next(arguments[2], &next, &client, &socket)) {
         struct sending *one = NULL;
-        if (!Py_IS_TYPE(socket, socket_type)) PyErr_SetString(PyExc_TypeError, "what is sent to has to be a Socket");
+        if (!Py_IS_TYPE(socket, socket_type)) PyErr_SetString(PyExc_TypeError, "clients must map to Socket objects");
         else if (!(one = lane_next(&self->lanes[((Socket *)socket)->lane]))) PyErr_NoMemory();
         if (!one) {
             batch_clear(self, before);
@@ -189,7 +224,7 @@ static PyObject *batch_add(Batch *self, PyObject *const *arguments, Py_ssize_t a
     Py_RETURN_NONE;
 }
 
-/* Needs nothing of Python's. An error is met again by whoever writes there next. */
+/* Runs without the GIL. An error counts as a short send: the next writer meets it again. */
 static void lane_send(struct lane *lane) {
     for (struct sending *one = lane->all; one < lane->all + lane->count; one++) {
         if (atomic_load(&one->socket->full)) continue;
@@ -201,12 +236,12 @@ static void lane_send(struct lane *lane) {
 }
 
 static PyObject *told_of(const struct sending *one) {
-    if (!one->taken) return PyTuple_Pack(3, one->whose, one->client, one->piece); /* which may be many clients' */
+    if (!one->taken) return PyTuple_Pack(3, one->whose, one->client, one->piece); /* shared by all clients that took nothing */
     Py_ssize_t left = PyBytes_GET_SIZE(one->piece) - one->taken;
     return Py_BuildValue("(OOy#)", one->whose, one->client, PyBytes_AS_STRING(one->piece) + one->taken, left);
 }
 
-/* What was not taken as a whole, and by whom. */
+/* Each short send: whose, client, rest. */
 static PyObject *batch_told(Batch *self) {
     PyObject *short_of = PyList_New(0);
     for (int n = 0; n < LANES; n++)
@@ -220,8 +255,8 @@ static PyObject *batch_told(Batch *self) {
     return short_of;
 }
 
-/* Where memory is too short to tell, the connections of those who fell short end: they come back for what they lack, and
- * nobody goes on behind a gap. */
+/* Without memory for the list, ends the connections with short sends: their clients reconnect at their cursors, so none
+ * goes on behind a gap. */
 static PyObject *batch_result(Batch *self) {
     PyObject *short_of = batch_told(self);
     for (int n = 0; n < LANES && !short_of; n++)
@@ -234,7 +269,7 @@ static PyObject *batch_result(Batch *self) {
 static PyObject *batch_send(Batch *self, PyObject *unused) {
     (void)unused;
     if (self->over) {
-        PyErr_SetString(PyExc_RuntimeError, "it has been given to be sent");
+        PyErr_SetString(PyExc_RuntimeError, "the batch was started or sent before");
         return NULL;
     }
     self->over = 1;
@@ -246,9 +281,9 @@ static PyObject *batch_send(Batch *self, PyObject *unused) {
 
 static PyMethodDef batch_methods[] = {
     {"add", (PyCFunction)(void (*)(void))batch_add, METH_FASTCALL,
-     PyDoc_STR("add(whose, piece, clients, /)\n--\n\nHas the piece sent to them; _sockets.pyi says more.")},
+     PyDoc_STR("add(whose, piece, clients, /)\n--\n\nAdds a send of the piece to each client; _sockets.pyi says more.")},
     {"send", (PyCFunction)batch_send, METH_NOARGS,
-     PyDoc_STR("send()\n--\n\nSends all of it, and says who fell short; _sockets.pyi says more.")},
+     PyDoc_STR("send()\n--\n\nSends everything and returns the short sends; _sockets.pyi says more.")},
     {NULL, NULL, 0, NULL},
 };
 
@@ -260,18 +295,18 @@ static PyType_Slot batch_slots[] = {
     {Py_sq_length, batch_length},
     {0, NULL},
 };
-static PyType_Spec batch_spec = {.name = "runwire.stream._sockets.Batch",
+static PyType_Spec batch_spec = {.name = "runwire.stream.fanout._sockets.Batch",
                                  .basicsize = sizeof(Batch),
                                  .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                  .slots = batch_slots};
 
 /* ------------------------------------------------------------------ Sender */
 
-enum { JOBS = 4 }; /* one is being sent, and the next is there when it is done */
+enum { JOBS = 4 }; /* one is being sent, and the next one is there when it is done */
 
 typedef struct Sender Sender;
 
-/* There are two: while one is kept from its processor the other goes on. */
+/* There is more than one: while one waits for a processor the other goes on. */
 struct worker {
     Sender *sender;
     int lane;
@@ -281,13 +316,13 @@ struct worker {
 
 struct Sender {
     PyObject_HEAD
-    Batch *jobs[JOBS]; /* by number, in a circle */
-    unsigned long started, sent, finished; /* `sent` by all of them */
+    Batch *jobs[JOBS]; /* a ring, by number */
+    unsigned long started, sent, finished; /* numbers of batches; `sent`: by every lane */
     struct worker workers[LANES];
     pthread_mutex_t lock;
     pthread_cond_t changed;
-    int closing, running, wake; /* `wake` can be polled: it is readable when something has been sent */
-    pid_t process;              /* whose threads they are: a process that was forked has none */
+    int closing, running, wake; /* `wake` is readable when a batch was sent */
+    pid_t process;              /* the process that has the threads: a forked child has none */
 };
 
 static void *worker_run(void *argument) {
@@ -306,7 +341,7 @@ static void *worker_run(void *argument) {
         unsigned long least = ++worker->sent;
         for (int n = 0; n < LANES; n++)
             if (self->workers[n].sent < least) least = self->workers[n].sent;
-        if (least == self->sent) continue; /* another is still at it */
+        if (least == self->sent) continue; /* another lane is not done */
         self->sent = least;
         pthread_cond_broadcast(&self->changed);
         eventfd_write(self->wake, 1);
@@ -333,7 +368,7 @@ static PyObject *sender_new(PyTypeObject *type, PyObject *arguments, PyObject *n
     self->process = getpid();
     self->wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
     int failed = self->wake < 0 ? errno : 0;
-    /* Signals are the interpreter's. */
+    /* Signals go to the interpreter's threads. */
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
@@ -384,13 +419,13 @@ static void sender_dealloc(Sender *self) {
 
 static PyObject *sender_start(Sender *self, PyObject *batch) {
     if (!Py_IS_TYPE(batch, batch_type)) {
-        PyErr_SetString(PyExc_TypeError, "what is started is a Batch");
+        PyErr_SetString(PyExc_TypeError, "start(batch) takes a Batch");
         return NULL;
     }
     if (!self->running || self->started - self->finished == JOBS || ((Batch *)batch)->over) {
         PyErr_SetString(PyExc_RuntimeError, !self->running          ? "the sender is closed"
-                                            : ((Batch *)batch)->over ? "it has been given to be sent"
-                                                                     : "enough is under way");
+                                            : ((Batch *)batch)->over ? "the batch was started or sent before"
+                                                                     : "JOBS batches are under way");
         return NULL;
     }
     ((Batch *)batch)->over = 1;
@@ -437,13 +472,13 @@ static PyObject *sender_fileno(Sender *self, PyObject *unused) {
 
 static PyMethodDef sender_methods[] = {
     {"start", (PyCFunction)sender_start, METH_O,
-     PyDoc_STR("start(batch, /)\n--\n\nHas the threads do what its `send` does; _sockets.pyi says more.")},
+     PyDoc_STR("start(batch, /)\n--\n\nSends the batch by the threads; _sockets.pyi says more.")},
     {"sent", (PyCFunction)sender_sent, METH_NOARGS,
-     PyDoc_STR("sent()\n--\n\nHow often `finish` would not wait.")},
+     PyDoc_STR("sent()\n--\n\nNumber of batches that `finish` need not wait for.")},
     {"finish", (PyCFunction)sender_finish, METH_NOARGS,
-     PyDoc_STR("finish()\n--\n\nWhat `send` would have returned, when it is done.")},
+     PyDoc_STR("finish()\n--\n\nWaits for the oldest batch and returns its short sends.")},
     {"fileno", (PyCFunction)sender_fileno, METH_NOARGS,
-     PyDoc_STR("fileno()\n--\n\nReadable when something was sent since `sent` was asked last.")},
+     PyDoc_STR("fileno()\n--\n\nA descriptor that is readable when a batch was sent since the last `sent`.")},
     {"close", (PyCFunction)sender_close, METH_NOARGS, PyDoc_STR("close()\n--\n\nEnds the threads.")},
     {NULL, NULL, 0, NULL},
 };
@@ -455,7 +490,7 @@ static PyType_Slot sender_slots[] = {
     {Py_tp_methods, sender_methods},
     {0, NULL},
 };
-static PyType_Spec sender_spec = {.name = "runwire.stream._sockets.Sender",
+static PyType_Spec sender_spec = {.name = "runwire.stream.fanout._sockets.Sender",
                                   .basicsize = sizeof(Sender),
                                   .flags = Py_TPFLAGS_DEFAULT | Py_TPFLAGS_IMMUTABLETYPE,
                                   .slots = sender_slots};

@@ -1,4 +1,4 @@
-"""Whatever the bus loses, repeats or only hints at, and whenever PostgreSQL is asked: every client sees 1, 2, 3, ..."""
+"""Every client sees 1, 2, 3, ... though the bus loses, repeats and only hints, and PostgreSQL is read at any time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from runwire.bus.memory import MemoryBus
 from runwire.db import Database
 from runwire.model.run import RunState
 from runwire.settings import Settings
-from runwire.stream.deliveries import Deliveries
-from runwire.stream.hub import Hub
-from runwire.stream.limits import Limits
-from runwire.stream.reader import LogReader, Position
+from runwire.stream.catch_up import CatchUp
+from runwire.stream.fanout import Deliveries, Scheduler
+from runwire.stream.limits import StreamLimits
+from runwire.stream.log import LogReader, Position
 from runwire.stream.sse import HEARTBEAT, chunk
-from runwire.stream.turns import Turns
-from stream.feed import Held, fresh_metrics, made_event
+from runwire.stream.watch import Watch, WatchParts
+from stream.feed import fresh_metrics, held, made_event
 from stream.screen import Connected, Screen
 
 TODAY = dt.date(2026, 1, 1)
@@ -62,7 +62,7 @@ STEPS = st.lists(
 
 @dataclass(eq=False)
 class Seat:
-    """A client at the hub; `start` is where it joined."""
+    """A client of the run; `start` is where it joined."""
 
     start: int
     cursor: int
@@ -70,38 +70,40 @@ class Seat:
 
     def __post_init__(self) -> None:
         self.outlet = self.screen.outlet
-        self.with_hub = False
+        self.joined = False
 
     def wake(self) -> None:
-        self.with_hub = False
+        self.joined = False
 
 
 class Run:
-    """The log, the publisher and the clients of one run, moved a step at a time. What a read would give is the log."""
+    """The log, the publisher and the clients of one run, moved a step at a time. A read gives the log."""
 
     def __init__(self) -> None:
         self.log = [made_event(1)]
         self.published = 0  # on the bus
         self.committed = 0  # known by PostgreSQL to be; behind `published` after a crash
         self.seats: list[Seat] = []
-        self.metrics = fresh_metrics()
-        self.writes = Held(Deliveries(self.metrics), few=0)
-        self.hub = Hub(
+        self.sender = held()
+        reader = LogReader(Database("never opened"))
+        self.watch = Watch(
             "run-1",
-            bus=MemoryBus(),
-            reader=LogReader(Database("never opened")),
-            metrics=self.metrics,
-            # Pieces of some events, written to one client a turn: much can happen in the middle of one.
-            limits=replace(Limits.of(Settings(sse_ring_events=1000)), slice_bytes=700),
-            on_behind=lambda _hub: None,
-            turns=Turns(self.writes, writes_a_turn=1),
+            WatchParts(
+                bus=MemoryBus(),
+                reader=reader,
+                catch_up=CatchUp(reader),
+                # Pieces of some events, written to one client a tick: much can happen in the middle of one.
+                scheduler=Scheduler(self.sender, Deliveries(fresh_metrics()), slots_a_tick=1),
+                limits=replace(StreamLimits.of(Settings(sse_ring_events=1000)), slice_bytes=700),
+                metrics=fresh_metrics(),
+            ),
         )
 
     def position(self) -> Position:
         return Position("run-1", TODAY, RunState.STARTED, len(self.log), self.committed)
 
     async def step(self, kind: str, a: int, b: int) -> None:
-        hub = self.hub
+        watch = self.watch
         if kind == "append":
             self.log += [made_event(len(self.log) + 1 + i) for i in range(a + 1)]
         elif kind in ("publish", "lose", "hint"):
@@ -116,53 +118,59 @@ class Run:
         elif kind == "commit":
             self.committed = max(self.committed, self.published - a)
         elif kind == "learn":
-            hub.learn(self.position(), after_silence=a > 4)
-        elif kind == "read" and (stretch := hub.stretch_behind) is not None:
-            hub.take(self.log[stretch.after : min(stretch.upto, stretch.after + 1 + a)])
+            watch.learn(self.position(), after_silence=a > 4)
+        elif kind == "read" and (stretch := watch.tail.stretch_behind) is not None:
+            watch.take(self.log[stretch.after : min(stretch.upto, stretch.after + 1 + a)])
         elif kind == "flush":
             await asyncio.sleep(0)
             self.let_transports_write(a)
-        elif kind == "hear" and self.writes.under_way:
+        elif kind == "hear" and self.sender.under_way:
             if a % 2:
-                self.writes.finish()
+                self.sender.finish()
             else:
-                self.writes.look()
-            self.writes.on_room()
-        elif kind == "join" and hub.position is not None:
-            await self.join(Seat(at := min(a * b, hub.known), at, Connected(full=b % 2 == 0) if a % 2 else Screen()))
+                self.sender.look()
+            self.sender.on_room()
+        elif kind == "join" and watch.tail.position is not None:
+            await self.join(
+                Seat(at := min(a * b, watch.tail.known), at, Connected(full=b % 2 == 0) if a % 2 else Screen())
+            )
         elif kind == "leave":
             for seat in self.seats[a % 3 : a % 3 + b]:
-                self.hub.unfollow(seat)
-                seat.with_hub = False
+                self.watch.fanout.leave(seat)
+                seat.joined = False
         elif kind == "lag":
             for seat in self.seats[a % 3 : a % 3 + b]:
                 seat.screen.stuck = 0 if seat.screen.stuck else 10**6
         elif kind == "beat":
             for seat in self.seats[a % 3 : a % 3 + b]:
-                if seat.with_hub and not hub.writing:
+                if seat.joined and not self.is_writing:
                     seat.outlet.write(chunk(HEARTBEAT) if seat.outlet.chunked else HEARTBEAT)
-                    hub.goes_by_transport(seat)
+                    watch.fanout.to_transport(seat)
         await self.follow_up()
 
+    @property
+    def is_writing(self) -> bool:
+        return self.watch.tail.position is not None and self.watch.fanout.writing
+
     def say(self, first: int, last: int, *, events: bool) -> None:
-        self.hub.deliver(Published("run-1", first, last, tuple(self.log[first - 1 : last]) if events else None))
+        self.watch.deliver(Published("run-1", first, last, tuple(self.log[first - 1 : last]) if events else None))
 
     async def join(self, seat: Seat) -> None:
         # Nothing has ever been trimmed from this ring but what was there before the first client: start where it does.
-        if not self.hub._ring.reaches(seat.cursor):
-            seat.start = seat.cursor = self.hub.sent
+        if not self.watch.tail.ring.reaches(seat.cursor):
+            seat.start = seat.cursor = self.watch.fanout.sent
         self.seats.append(seat)
 
     async def follow_up(self) -> None:
-        """What each stream's own loop does when it was given back, what is under way has come, and its client reads."""
+        """Plays the sessions: a client that was given back catches up and joins again, once nothing is under way."""
         for seat in self.seats:
-            if not seat.with_hub and not seat.screen.stuck and not self.hub.writing:
-                while (piece := await self.hub.slice_after(seat.cursor)) is not None:
+            if not seat.joined and not seat.screen.stuck and not self.is_writing:
+                while (piece := await self.watch.piece_after(seat.cursor)) is not None:
                     assert piece.first == seat.cursor + 1
                     seat.outlet.write(piece.bytes(chunked=seat.outlet.chunked))
                     seat.cursor = piece.last
-                self.hub.follow(seat)
-                seat.with_hub = True
+                self.watch.fanout.join(seat)
+                seat.joined = True
 
     def let_transports_write(self, nth: int) -> None:
         """Some get everything out, some one read's worth of room later, some nothing."""
@@ -174,15 +182,13 @@ class Run:
                     screen.receive()
 
     def close(self) -> None:
-        self.writes.close()
+        self.sender.close()
         for seat in self.seats:
             if isinstance(seat.screen, Connected):
                 seat.screen.close()
 
     def check(self, *, at_all: bool, upto: int | None = None) -> None:
         """`at_all`: those who are connected read, too. In between, what they were sent fills their sockets."""
-        sockets = [*self.hub._following.values(), *self.hub._waiting.values()]
-        assert self.hub._by_transport == sockets.count(None)
         for seat in self.seats:
             if isinstance(seat.screen, Connected) and not at_all:
                 continue
@@ -207,9 +213,9 @@ def test_every_client_sees_every_published_event_once_and_in_order(steps: list[S
             await run.step("learn", 0, 0)
             for seat in run.seats:
                 seat.screen.stuck = 0
-            while run.hub.stretch_behind is not None:
+            while run.watch.tail.stretch_behind is not None:
                 await run.step("read", 9, 0)
-            while run.hub.flush_due or run.hub.writing:
+            while run.watch.fanout.busy:
                 await run.step("flush", 0, 0)
                 await run.step("hear", 1, 0)
             await run.step("flush", 0, 0)

@@ -1,4 +1,4 @@
-"""What PostgreSQL knows of runs' logs: how far they go, how much is published, and the events themselves."""
+"""The logs of runs as PostgreSQL has them: how far they go, how much is published, and the events themselves."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SQL: Final = load_sql("runwire.stream", "stream.sql")
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """A run's log at one moment: seqs up to `last_seq` exist, those up to `published` may be shown."""
+    """A run's log at one moment: seqs up to `last_seq` exist, and clients may see those up to `published`."""
 
     run_id: str
     run_day: dt.date
@@ -29,13 +29,13 @@ class Position:
 
     @property
     def closed(self) -> bool:
-        """Nothing will be added; RunFinished is event `last_seq`."""
+        """The log is complete; RunFinished is event `last_seq`."""
         return self.state in TERMINAL
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """Part of a run's log: the events `after` < seq <= `upto`, both of which were given by a Position or the bus."""
+    """Part of a run's log: the events `after` < seq <= `upto`. A Position or the bus named both."""
 
     run_id: str
     run_day: dt.date
@@ -45,9 +45,9 @@ class Stretch:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Published events in order. `has_more`: more of them are published already.
+    """Published events in order. With `has_more`, more are published already.
 
-    `closed`: the run is closed and published to its end, so the same request gets the same page for ever.
+    With `closed`, the run is closed and published to its end, so the same request gets the same page for ever.
     """
 
     events: tuple[StoredEvent, ...]
@@ -56,20 +56,20 @@ class Page:
     last_seq: int
 
 
-class ColdLog(Protocol):
-    """Where the events of archived runs are, which PostgreSQL no longer has."""
+class ArchivedLog(Protocol):
+    """The events of archived runs, which PostgreSQL no longer has."""
 
     async def events(self, run_id: str, *, after: int, upto: int, limit: int) -> tuple[StoredEvent, ...] | None:
-        """As `LogReader.events`, one at least; None when the run was never archived. May raise ArchiveUnavailable."""
+        """As `LogReader.events`, at least one; None for a run that was never archived. May raise ArchiveUnavailable."""
 
 
 class LogReader:
     """Reads of the log. Every method raises DatabaseUnavailable when PostgreSQL does not answer."""
 
-    def __init__(self, database: Database, *, cold: ColdLog | None = None, tenant: str | None = None) -> None:
-        """`cold` is asked for what a closed run should have and PostgreSQL has not; nobody else ever waits for it.
+    def __init__(self, database: Database, *, cold: ArchivedLog | None = None, tenant: str | None = None) -> None:
+        """`cold` supplies events that a closed run should have and PostgreSQL lacks; other reads never wait for it.
 
-        With a `tenant` the runs of others do not exist.
+        With a `tenant`, the runs of other tenants do not exist.
         """
         self._whole_database = database
         self._database: Statements = seen_by(database, tenant)
@@ -89,8 +89,8 @@ class LogReader:
     async def position(self, run_id: str) -> Position:
         """The position as of some moment after the call. Raises RunNotFound.
 
-        What is asked while a statement is under way shares the next one: after a restart thousands of hubs ask at
-        once, and one connection each would be thousands of turns for the pool's ten.
+        Calls that come while a statement is under way share the next one: after a restart thousands of watches ask at
+        once, and the pool has ten connections.
         """
         waiter = self._asked.get(run_id)
         if waiter is None:
@@ -122,7 +122,7 @@ class LogReader:
             self._answering = None
 
     async def positions(self, run_ids: Sequence[str]) -> Mapping[str, Position]:
-        """By run id, in one statement; runs that do not exist are left out."""
+        """Positions by run id, in one statement; leaves out runs that do not exist."""
         rows = await self._database.fetch(_SQL["positions"], run_ids)
         return {
             row["run_id"]: Position(
@@ -139,7 +139,7 @@ class LogReader:
     async def events(self, stretch: Stretch, *, limit: int) -> tuple[StoredEvent, ...]:
         """The first `limit` events of the stretch: dense, from `after + 1`.
 
-        Raises CursorExpired when its beginning is gone, ArchiveUnavailable when it is where that cannot be told.
+        Raises CursorExpired when the first of them is gone, and ArchiveUnavailable when the archive does not answer.
         """
         rows = await self._database.fetch(
             _SQL["events"], stretch.run_day, stretch.run_id, stretch.after, stretch.upto, limit
@@ -154,7 +154,7 @@ class LogReader:
         return events
 
     async def tails(self, stretches: Sequence[Stretch], *, limit: int) -> list[list[StoredEvent]]:
-        """The first `limit` events of each stretch, in the order asked for, in one statement."""
+        """The first `limit` events of each stretch, in the order of `stretches`, in one statement."""
         rows: list[Row] = await self._database.fetch(
             _SQL["tails"],
             range(len(stretches)),
@@ -170,10 +170,10 @@ class LogReader:
         return found
 
     async def page(self, run_id: str, *, after: int, limit: int) -> Page:
-        """At most `limit` published events with a seq above `after`; none where the log has no more yet.
+        """At most `limit` published events with a seq above `after`; an empty page where there is none yet.
 
         Raises RunNotFound, CursorPastTail when `after` is past the log's last seq, CursorExpired when events after
-        it are gone, ArchiveUnavailable.
+        it are gone, and ArchiveUnavailable.
         """
         position = await self.position(run_id)
         if after > position.last_seq:
