@@ -1,4 +1,4 @@
-"""What is kept for clients to come is bounded, however many runs are looked at one after the other."""
+"""The frames kept for clients to come are bounded, however many runs are watched one after the other."""
 
 from __future__ import annotations
 

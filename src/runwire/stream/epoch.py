@@ -1,6 +1,6 @@
-"""Notices that the log is not the one it was: restored to an earlier point, failed over to a copy that lacked its end.
+"""Notices that the log is another one: restored to an earlier point, or failed over to a copy that lacked its end.
 
-What a process remembers of runs is of another history then, and two histories must not be served as one.
+A process remembers runs of the other history then, and must not serve two histories as one.
 """
 
 from __future__ import annotations
