@@ -134,7 +134,7 @@ def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, to
 
 @app.command(epilog=examples("runwire run cancel 0197a5c2-..."))
 def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
-    """Cancel a run: interrupts its running node, and starts no further one. Repeating it changes nothing."""
+    """Cancel a run: interrupts a running node, and ends a run at rest at once. Repeating it changes nothing."""
 
     async def work(client: Client) -> int:
         _print_view(await client.cancel(run_id), as_json=as_json)
