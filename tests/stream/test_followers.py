@@ -20,6 +20,7 @@ STEPS = st.lists(
         st.integers(0, 9),
         st.integers(1, 12),
     ),
+    min_size=20,  # else they are some five long, mostly
     max_size=60,
 )
 
