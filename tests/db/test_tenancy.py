@@ -18,7 +18,7 @@ from runwire.db.tenancy import TENANT_ROLE, check_isolation
 from runwire.errors import ConfigurationError, DatabaseUnavailable
 from runwire.orchestrate import StartRequest
 
-TABLES = ("runs", "run_events", "run_outbox", "run_checkpoints", "run_signals")
+TABLES = ("runs", "run_events", "run_outbox", "run_checkpoints", "run_signals", "run_losses", "run_blocks")
 
 
 ROWS = """
@@ -29,6 +29,8 @@ SELECT run_day, run_id, 1, 1, 'RunStarted', 'api' FROM runs;
 INSERT INTO run_outbox (run_id, run_day) SELECT run_id, run_day FROM runs;
 INSERT INTO run_checkpoints (run_id, seq, next_node, state) SELECT run_id, 1, 'N', '' FROM runs;
 INSERT INTO run_signals (run_id, name) SELECT run_id, 'go' FROM runs;
+INSERT INTO run_losses (run_id, losses, seq, fence, worker_id) SELECT run_id, 1, 1, 1, 'w' FROM runs;
+INSERT INTO run_blocks (run_id, worker_id, node, at, blocked_s) SELECT run_id, 'w', 'N', 'f.py:1', 1 FROM runs;
 """
 
 
