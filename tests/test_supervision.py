@@ -92,7 +92,7 @@ def test_attempts_wait_out_what_the_database_does_and_nothing_else() -> None:
             raise error
     assert attempts.failures == 2
     assert 1.0 <= attempts.pause_s <= 2.0
-    assert [trouble.why for trouble in troubles.lasting(0)] == ["constraint runs_pkey holds"]
+    assert [trouble.why for trouble in troubles.lasting(0)] == ["constraint runs_pkey refused a value"]
     with pytest.raises(KeyError), attempts:
         raise KeyError
     with attempts:

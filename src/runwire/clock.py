@@ -12,6 +12,9 @@ monotonic = time.monotonic
 
 _DOUBLINGS_MAX: Final = 64
 
+JITTER: Final = random.Random()  # noqa: S311  # jitter needs no secrecy
+"""Spreads pauses and ages. A program that seeds the global generator would have all processes act alike."""
+
 
 def longest_pause_s(failures: int, *, first_s: float, longest_s: float) -> float:
     """The upper end of the pause after so many failures in a row: `first_s`, doubled each time, up to `longest_s`.
@@ -24,7 +27,7 @@ def longest_pause_s(failures: int, *, first_s: float, longest_s: float) -> float
 def pause_s(failures: int, *, first_s: float, longest_s: float) -> float:
     """A pause between half of that and all of it, so that clients that failed together do not return together."""
     ceiling = longest_pause_s(failures, first_s=first_s, longest_s=longest_s)
-    return random.uniform(ceiling / 2, ceiling)  # noqa: S311  # jitter needs no secrecy
+    return JITTER.uniform(ceiling / 2, ceiling)
 
 
 def wall_us() -> int:

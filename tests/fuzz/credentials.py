@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import atexit
 import base64
 import hashlib
 import hmac
@@ -39,6 +41,8 @@ async def _published() -> bytes:
 
 
 _RULES: Final = TokenRules(issuer="i", audience="a", leeway_s=0, scope_claim="scope", tenant_claim="tenant")
+_LOOP: Final = asyncio.new_event_loop()
+atexit.register(_LOOP.close)
 _PUBLIC: Final = JwkSet(_published, refresh_s=1e9, stale_s=1e9)
 _VERIFIER: Final = TokenVerifier(_RULES, {SHARED_SECRET: SharedSecret(SECRET), **dict.fromkeys(PUBLIC_KEYS, _PUBLIC)})
 _KEY, _RECORD = new_key(tenant="acme", scopes=(Scope.READ,), name="ci")
@@ -115,13 +119,8 @@ def _read_token(token: str) -> Caller | None:
 
 
 def _at_once(coroutine: Coroutine[Any, Any, Caller]) -> Caller:
-    """Its result: nothing here has to be waited for, so no loop is needed."""
-    try:
-        coroutine.send(None)
-    except StopIteration as done:
-        caller: Caller = done.value
-        return caller
-    raise AssertionError("it waits for something")
+    """Its result, by the one event loop of all targets: keys are read beside it."""
+    return _LOOP.run_until_complete(coroutine)
 
 
 def _as_header(data: bytes) -> str:

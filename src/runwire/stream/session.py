@@ -7,11 +7,10 @@ does everything else, once for both: framing, full buffers, heartbeats, rotation
 from __future__ import annotations
 
 import asyncio
-import random
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from runwire.clock import monotonic
+from runwire.clock import JITTER, monotonic
 from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseFailed
 from runwire.stream.fanout import Follower, Outlet, Pacing
 from runwire.stream.limits import StreamLimits
@@ -107,7 +106,7 @@ class Session:
         self._limits = limits
         self._stored_part: AbstractContextManager[object] | None = None
         self._opened_at = self._wrote_at = monotonic()
-        self._rotate_at = self._opened_at + limits.max_age_s * random.uniform(0.9, 1.1)  # noqa: S311  # spreads load
+        self._rotate_at = self._opened_at + limits.max_age_s * JITTER.uniform(0.9, 1.1)
         self._first: Piece | None = None
         self._end: End | None = None
         self._asked: DisconnectReason | None = None

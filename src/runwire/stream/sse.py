@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import Final
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -42,7 +41,7 @@ def jittered_retry_ms(base_ms: int, *, streams: int = 1) -> int:
     come soon, because other processes can serve them.
     """
     spread_ms = min(max(base_ms, streams), max(base_ms, RETRY_SPREAD_MAX_MS))
-    return base_ms // 4 + random.randrange(spread_ms + 1)  # noqa: S311  # spreads load, keeps no secret
+    return base_ms // 4 + JITTER.randrange(spread_ms + 1)
 
 
 def chunk(data: bytes) -> bytes:

@@ -8,7 +8,6 @@ follow the OpenTelemetry conventions for HTTP, messaging and GenAI; attributes w
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -20,7 +19,7 @@ from opentelemetry import trace
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 from opentelemetry.util.types import AttributeValue
 
-from runwire.clock import monotonic
+from runwire.clock import JITTER, monotonic
 from runwire.telemetry.span import (
     NO_SPAN,
     BelowSampled,
@@ -225,7 +224,7 @@ class Spans:
         return sends < SENDS_PER_S
 
     def _draw(self) -> bool:
-        return random.random() < self._ratio  # noqa: S311  # sampling is no secret
+        return JITTER.random() < self._ratio
 
     def _parent(self, traceparent: str | None) -> SpanContext | None:
         """The parent of a span of this run; None when it is not recorded."""
