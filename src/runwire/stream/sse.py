@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from runwire.clock import JITTER
+
 HEARTBEAT: Final = b": heartbeat\n\n"
 """A comment: it keeps proxies from closing a silent stream. It is no event and has no id."""
 RETRY_SPREAD_MAX_MS: Final = 30_000
