@@ -43,7 +43,7 @@ BUSY_RETRY_S: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """`descriptors` is what connections may take: one each, and a stream two. 0 is no limit."""
+    """`descriptors` is what connections may take: one each, and a stream two while there are enough. 0 is no limit."""
 
     descriptors: int = 0
     head_s: float = 20.0
@@ -107,9 +107,9 @@ class Connections:
         self.descriptors -= descriptors
         self._forget(connection)
 
-    def held(self) -> None:
-        """A connection takes a second descriptor."""
-        self.descriptors += 1
+    def held(self, *, more: int) -> None:
+        """A stream has a connection, and takes so many descriptors more."""
+        self.descriptors += more
 
     def head_began(self, connection: Connection) -> None:
         self._heads.pop(connection, None)  # the last by its place, too
@@ -170,12 +170,13 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection: aiohttp's, with deadlines, and with problems where aiohttp would answer in plain text."""
 
-    __slots__ = ("_busy", "_descriptors", "_heading", "_lingering", "among")
+    __slots__ = ("_busy", "_descriptors", "_heading", "_held", "_lingering", "among")
 
     def __init__(self, manager: web.Server, among: Connections, **options: Any) -> None:
         super().__init__(manager, loop=asyncio.get_running_loop(), **options)
         self.among = among
         self._descriptors = 0
+        self._held = False
         self._busy = False
         self._heading = False
         self._lingering: asyncio.TimerHandle | None = None
@@ -209,7 +210,7 @@ class Connection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        if self._descriptors == 1:
+        if self._descriptors and not self._held:
             self.among.stalls(self)
 
     def resume_writing(self) -> None:
@@ -229,11 +230,12 @@ class Connection(web.RequestHandler):
             self.among.request_ended(self)
         super().log_access(request, response, time)
 
-    def hold(self) -> None:
-        """A stream has the connection from here on: it takes a second descriptor, and stalls by rules of its own."""
-        if self._descriptors == 1:
-            self._descriptors = 2
-            self.among.held()
+    def hold(self, *, descriptors: int) -> None:
+        """A stream has the connection from here on, with as many descriptors, and stalls by rules of its own."""
+        if self._descriptors and not self._held:
+            self._held = True
+            self.among.held(more=descriptors - self._descriptors)
+            self._descriptors = descriptors
             self.among.flows(self)
 
     def handle_error(
@@ -281,10 +283,10 @@ class Connection(web.RequestHandler):
             transport.close()
 
 
-def hold_open(request: web.Request) -> None:
-    """The connection of a stream is no longer subject to deadlines of requests."""
+def hold_open(request: web.Request, *, descriptors: int) -> None:
+    """The connection of a stream, which has as many descriptors, is no longer subject to deadlines of requests."""
     if isinstance(request.protocol, Connection):
-        request.protocol.hold()
+        request.protocol.hold(descriptors=descriptors)
 
 
 async def body_of(request: web.Request) -> bytes:

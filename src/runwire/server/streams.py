@@ -85,8 +85,8 @@ async def _served(request: web.Request, session: Session) -> web.StreamResponse:
     transport = request.transport
     if transport is None:
         return response
-    hold_open(request)
     outlet = Outlet.of(transport, chunked=chunked)
+    hold_open(request, descriptors=1 if outlet.socket is None else 2)  # where they are scarce, streams have one
     try:
         await session.run(outlet)
     except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end
