@@ -44,7 +44,7 @@ class LogEpoch:
         self._history, self._beats = row["history"], row["beats"]
         if known is None or (known == row["history"] and beats < row["beats"]):
             return False
-        _log.error(LogEvent.LOG_RESTORED, went_back=known == row["history"])
+        _log.warning(LogEvent.LOG_RESTORED, went_back=known == row["history"])
         self._on_change()
         return True
 
