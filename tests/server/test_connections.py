@@ -142,6 +142,26 @@ class TestLimit:
             for _, writer in idle:
                 writer.close()
 
+    @pytest.mark.parametrize(("version", "more"), [("1.1", 2), ("1.0", 1)])
+    async def test_a_stream_counts_with_the_descriptors_it_has(
+        self, api: Api, admin: httpx.AsyncClient, service: Assembly, version: str, more: int
+    ) -> None:
+        """A stream whose socket the sender does not use has one, as a stream has where descriptors are scarce."""
+        await api.external("watched")
+        await api.http.aclose()
+        before = await counted(admin, "runwire_http_descriptors")
+        request = f"GET {RUNS}/watched/stream HTTP/{version}\r\nHost: localhost\r\n\r\n".encode()
+        reader, writer = await opened(port_of(service), request)
+        try:
+            await reader.readuntil(b"id: 0")
+
+            async def is_counted() -> bool:
+                return await counted(admin, "runwire_http_descriptors") == before + more
+
+            await eventually(is_counted)
+        finally:
+            writer.close()
+
     async def test_when_all_are_busy_a_new_one_is_told_so_at_once_and_the_admin_listener_answers(
         self, api: Api, admin: httpx.AsyncClient, service: Assembly
     ) -> None:
