@@ -2,7 +2,7 @@
 -- that was claimed while the day was on its way out brings the day back.
 -- serves: 0002
 
--- What keeps a day in the log: runs that go on, or have not begun, and runs with events that no proven batch has. Of runs
+-- Returns what keeps a day in the log: runs that go on, or have not begun, and runs with events that no proven batch has. Of runs
 -- that were archived with fewer or more events than the log has, `archived` says how many. The day's table may be part
 -- of the log or not. VOLATILE: under a lock it sees what was committed before the lock was granted.
 CREATE FUNCTION kept_events(d date) RETURNS TABLE (run_id text, events bigint, archived bigint)

@@ -1,4 +1,4 @@
--- What tells a database from the same one as it was: processes count here, and none of them ever sees a number twice. After
+-- Tells a database from the same one as it was: processes count here, and none of them ever sees a number twice. After
 -- a restore to an earlier point the count is lower than somebody remembers.
 -- serves: 0002
 
