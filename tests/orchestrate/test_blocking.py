@@ -82,10 +82,19 @@ class Watched:
 
 
 @asynccontextmanager
-async def watched(s: Stages, limits: WatchLimits) -> AsyncIterator[Watched]:
-    """A worker that claims by itself, with a watch over this very event loop."""
+async def watched(
+    s: Stages, limits: WatchLimits, *, at_giving_up: Callable[[], None] = lambda: None
+) -> AsyncIterator[Watched]:
+    """A worker that claims by itself, with a watch over this very event loop. `at_giving_up` runs in the watch's
+    thread, at the moment at which the process would end.
+    """
     beat = Beat()
     given_up = threading.Event()
+
+    def give_up() -> None:
+        at_giving_up()
+        given_up.set()
+
     worker = Worker(
         s.database, s.log, s.agents, metrics=s.metrics, spans=NO_SPANS, worker_id="w", lease_s=limits.lease_s, beat=beat
     )
@@ -96,7 +105,7 @@ async def watched(s: Stages, limits: WatchLimits) -> AsyncIterator[Watched]:
         held=worker.held,
         on_taken=lambda _taken: worker.wake(),
         blocked=s.metrics.loop_blocked,
-        give_up=given_up.set,
+        give_up=give_up,
         limits=limits,
     )
     async with watch:
@@ -197,16 +206,29 @@ async def test_what_no_signal_cuts_is_given_up_and_only_its_own_run_is_blamed(da
     async def hashes() -> None:
         hashlib.pbkdf2_hmac("sha256", b"x", b"y", 12_000_000)  # seconds without the interpreter, which no signal ends
 
+    owners: list[str | None] = []
+
+    async def look() -> None:
+        connection = await asyncpg.connect(database)
+        try:
+            owners.append(await connection.fetchval("SELECT lease_owner FROM runs WHERE run_id = 'beside'"))
+        finally:
+            await connection.close()
+
+    def look_now() -> None:  # the freed event loop of this process, which does not end, would claim the run again
+        thread = threading.Thread(target=lambda: asyncio.run(look()))
+        thread.start()
+        thread.join()
+
     opened = asyncio.Event()
     async with stages(database, standing(hashes, timeout_s=0.5), patient(opened)) as s:
         await s.control.start(StartRequest(agent="patient", run_id="beside"))
         await s.control.start(StartRequest(agent="standing", run_id="stands"))
         with capture_logs() as lines:
-            async with watched(s, WatchLimits(margin_s=1.0)) as w:
+            async with watched(s, WatchLimits(margin_s=1.0), at_giving_up=look_now) as w:
                 await eventually(w.given_up.is_set, within_s=20)
-                owner = await s.database.fetchval("SELECT lease_owner FROM runs WHERE run_id = 'beside'")
-                assert owner is None
                 opened.set()
+        assert owners[0] is None
         assert [line["node"] for line in lines if line["event"] == "loop_given_up"] == ["Stand"]
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,16 @@ from server.test_access import bearer
 from waiting import eventually
 
 KEY, RECORD = new_key(tenant="acme", scopes=[Scope.READ], name="ci")
+
+
+RingOf = Callable[[Path], KeyRing]
+
+
+@pytest.fixture
+def ring_of() -> Iterator[RingOf]:
+    """Makes rings that are closed before their files disappear."""
+    with ExitStack() as rings:
+        yield lambda file: rings.enter_context(closing(KeyRing(file=file)))
 
 
 class TestService:
@@ -92,11 +105,11 @@ def test_a_line_that_is_none_is_named_by_its_place_and_not_quoted(line: str) -> 
 
 
 async def test_a_file_is_read_again_when_it_changes_and_a_broken_one_keeps_the_old_keys(
-    tmp_path: Path, log_lines: LogLines
+    tmp_path: Path, log_lines: LogLines, ring_of: RingOf
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(f"# whose\n{RECORD.line}\n")
-    ring = KeyRing(file=file)
+    ring = ring_of(file)
     assert ring.caller(KEY).tenant == "acme"
     other, other_record = new_key(tenant="other", scopes=[])
 
@@ -115,11 +128,11 @@ async def test_a_file_is_read_again_when_it_changes_and_a_broken_one_keeps_the_o
     log_lines.clear()
 
 
-async def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None:
+async def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path, ring_of: RingOf) -> None:
     file = tmp_path / "keys"
     file.write_text(RECORD.line)
     before = file.stat()
-    ring = KeyRing(file=file)
+    ring = ring_of(file)
     assert ring.caller(KEY).tenant == "acme"
     file.write_text(RECORD.line.replace("tenant=acme", "tenant=evil"))
     os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
@@ -128,11 +141,11 @@ async def test_a_change_that_keeps_size_and_time_is_seen(tmp_path: Path) -> None
 
 
 async def test_a_file_that_hangs_holds_up_nobody_and_is_told_of(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, log_lines: LogLines, ring_of: RingOf
 ) -> None:
     file = tmp_path / "keys"
     file.write_text(RECORD.line)
-    ring = KeyRing(file=file)
+    ring = ring_of(file)
     file.unlink()
     os.mkfifo(file)  # who opens it waits for a writer, as on a mount whose server is away
     monkeypatch.setattr(keys_file, "HUNG_S", 1.5)
@@ -146,6 +159,18 @@ async def test_a_file_that_hangs_holds_up_nobody_and_is_told_of(
     monkeypatch.setattr(keys_file, "START_S", 0.1)
     with pytest.raises(ConfigurationError, match="no answer"):
         KeyRing(file=file)
+
+
+async def test_a_closed_ring_reads_no_more_and_its_thread_ends(tmp_path: Path, log_lines: LogLines) -> None:
+    file = tmp_path / "keys"
+    file.write_text(RECORD.line)
+    others = {thread.ident for thread in threading.enumerate()}
+    with closing(KeyRing(file=file)) as ring:
+        [reads] = [thread for thread in threading.enumerate() if thread.ident not in others]
+    file.unlink()
+    await eventually(lambda: not reads.is_alive())
+    assert ring.caller(KEY).tenant == "acme"
+    assert [line for line in log_lines if line["event"] == "credentials_unreadable"] == []
 
 
 def test_a_file_beyond_every_need_is_not_read(tmp_path: Path) -> None:

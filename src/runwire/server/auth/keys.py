@@ -87,6 +87,11 @@ class KeyRing:
         self._fixed = _records(lines, at="RUNWIRE_KEYS")
         self._file = None if file is None else KeysFile(file, lambda text: _records(text.splitlines(), at=str(file)))
 
+    def close(self) -> None:
+        """The file is read no more."""
+        if self._file is not None:
+            self._file.close()
+
     def caller(self, key: str) -> Caller:
         """Raises Unauthenticated (`credentials_invalid`, `credentials_expired`)."""
         key_id, _, secret = key.removeprefix(PREFIX).partition("_")

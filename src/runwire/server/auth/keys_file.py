@@ -1,8 +1,8 @@
 """A file that may lie on a mount that hangs. A thread of its own reads it, so that no request waits for it.
 
 Thread ownership: the watching thread alone reads the file, and hands what it found to `took`, which swaps one
-reference. Everybody else only reads that reference. The thread ends soon after its KeysFile is dropped, and never
-keeps a process alive.
+reference. Everybody else only reads that reference. The thread ends soon after its KeysFile is closed or dropped, and
+never keeps a process alive.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ class KeysFile(Generic[Record]):
         self._problem: ConfigurationError | None = None
         self._looked_at = clock.monotonic()
         self._told = ""
+        self._closed = False
         looked = threading.Event()
         watch = threading.Thread(
             target=_watch, args=(weakref.ref(self), file, parse, looked), name="keys file", daemon=True
@@ -52,22 +53,29 @@ class KeysFile(Generic[Record]):
         if self._problem is not None:
             raise self._problem
 
+    def close(self) -> None:
+        """The file is read no more, and a read that is under way changes and logs nothing."""
+        self._closed = True
+
     def check_watched(self) -> None:
         """Logs once when a read of the file has not returned for long."""
         if clock.monotonic() - self._looked_at > HUNG_S:
             self._tell("TimeoutError")
 
-    def took(self, found: Mapping[str, Record] | ConfigurationError | None) -> None:
-        """Takes the result of one read; None when nothing has changed. Called by the thread."""
+    def took(self, found: Mapping[str, Record] | ConfigurationError | None) -> bool:
+        """Takes the result of one read; None when nothing has changed. Called by the thread, which ends on False."""
+        if self._closed:
+            return False
         self._looked_at = clock.monotonic()
         first, self._problem = self._problem, found if isinstance(found, ConfigurationError) else None
         if self._problem is not None:
             if self.records or first is not None:
                 self._tell(type(self._problem.__cause__ or self._problem).__name__)
-            return
+            return True
         self._told = ""
         if found is not None and not isinstance(found, ConfigurationError):
             self.records = found
+        return True
 
     def _tell(self, error_type: str) -> None:
         if self._told != error_type:
@@ -118,9 +126,8 @@ def _watch(
             found = ConfigurationError((f"RUNWIRE_KEYS_FILE: {file} cannot be read: {type(error).__name__}",))
             found.__cause__ = error
         ring = owner()
-        if ring is None:
+        if ring is None or not ring.took(found):
             return
-        ring.took(found)
         del ring
         looked.set()
         time.sleep(LOOK_S)
