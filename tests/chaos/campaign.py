@@ -27,7 +27,7 @@ from crash.stored import stored_events
 from crash.subscriber import Subscriber
 from runwire.db import load_sql
 from runwire.db.migrate import migrate
-from runwire.server.auth import DEFAULT_TENANT
+from runwire.model.run import DEFAULT_TENANT
 from waiting import eventually
 
 PLACES = ("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1", "observer-0", "archiver-0")

@@ -12,7 +12,7 @@ import msgspec
 from fuzz import cold, credentials
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import InvalidRequest
-from runwire.orchestrate.control import decoded_cursor
+from runwire.orchestrate.run_view import decoded_cursor
 from runwire.server.bodies import AppendEvents, SendSignal, StartRun, deep
 from runwire.server.forwarded import client_address
 from runwire.settings import Network

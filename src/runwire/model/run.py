@@ -14,6 +14,9 @@ from runwire.errors import InvalidRequest
 RUN_ID_PATTERN: Final = r"^[A-Za-z0-9._:-]{1,128}$"
 _RUN_ID = re.compile(RUN_ID_PATTERN)
 
+DEFAULT_TENANT: Final = "default"
+"""The tenant of runs that name none."""
+
 
 class RunState(StrEnum):
     PENDING = "pending"

@@ -1,9 +1,11 @@
 """Orchestrate: start runs, walk their graphs, and keep exactly one owner for each."""
 
 from runwire.orchestrate.cancelling import Cancelling
-from runwire.orchestrate.control import RunControl, RunPage, RunView, Started, StartRequest
+from runwire.orchestrate.control import RunControl
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper
+from runwire.orchestrate.run_view import RunPage, RunView
 from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.starting import Started, StartRequest
 from runwire.orchestrate.worker import Worker
 
 __all__ = [

@@ -1,6 +1,6 @@
 """Authentication and authorisation: API keys, tokens, stream tickets, and the gate before every route."""
 
-from runwire.server.auth.caller import ANYBODY, DEFAULT_TENANT, PUBLIC, STREAM, Access, Caller, Scope, check_run_id
+from runwire.server.auth.caller import ANYBODY, PUBLIC, STREAM, Access, Caller, Scope, check_run_id
 from runwire.server.auth.gate import Gate, Guarded, caller_of, check_guarded
 from runwire.server.auth.keys import KeyRing
 from runwire.server.auth.tickets import Tickets
@@ -8,7 +8,6 @@ from runwire.server.auth.tokens import TokenVerifier
 
 __all__ = [
     "ANYBODY",
-    "DEFAULT_TENANT",
     "PUBLIC",
     "STREAM",
     "Access",

@@ -9,8 +9,8 @@ from enum import StrEnum
 from typing import Final
 
 from runwire.errors import NotPermitted
+from runwire.model.run import DEFAULT_TENANT
 
-DEFAULT_TENANT: Final = "default"
 # No colon: `<tenant>:<rest>` as a run id belongs to one tenant, whatever names there are.
 _TENANT: Final = re.compile(r"[A-Za-z0-9._@|-]{1,100}")
 

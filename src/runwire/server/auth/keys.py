@@ -19,7 +19,8 @@ from typing import Final
 
 from runwire import clock
 from runwire.errors import ConfigurationError, Unauthenticated
-from runwire.server.auth.caller import DEFAULT_TENANT, Caller, Scope, is_tenant
+from runwire.model.run import DEFAULT_TENANT
+from runwire.server.auth.caller import Caller, Scope, is_tenant
 from runwire.server.auth.keys_file import KeysFile
 
 PREFIX: Final = "rwk_"

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from runwire.errors import ConfigurationError, Unauthenticated
-from runwire.server.auth.caller import DEFAULT_TENANT, Caller, is_tenant, known_scopes
+from runwire.model.run import DEFAULT_TENANT
+from runwire.server.auth.caller import Caller, is_tenant, known_scopes
 from runwire.settings import Settings
 
 try:
