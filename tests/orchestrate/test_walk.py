@@ -222,7 +222,7 @@ async def test_cancel_never_sticks_a_waiting_run(database: str, moment: str) -> 
 async def test_a_node_that_ignores_its_cancellation_does_not_stick_the_run(
     database: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("runwire.orchestrate.orchestrator._STUBBORN_S", 0.05)
+    monkeypatch.setattr("runwire.orchestrate.tries.STUBBORN_S", 0.05)
     release = asyncio.Event()
 
     async def work(_ctx: Context, _state: Count) -> None:

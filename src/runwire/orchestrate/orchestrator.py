@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -23,18 +22,15 @@ from runwire.model.event import (
 from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Wait
 from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
-from runwire.orchestrate.beat import Beat, NodeAtWork
+from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
-from runwire.orchestrate.node_try import Ended, NodeContext, Threads, Tried, exit_of, failure_of, judged, run_node
+from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.run_log import RunLog
-from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.orchestrate.tries import NodeTries
+from runwire.orchestrate.walk_report import WalkReport
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.span import Span
 from runwire.telemetry.spans import Spans
-from runwire.telemetry.traceparent import sampled_trace_id
-
-_log = get_logger()
-_STUBBORN_S = 5.0  # how long a node may go on after it was cancelled, before its run goes on without it
 
 
 class Walk:
@@ -66,24 +62,13 @@ class Walk:
             traceparent=claim.traceparent,
             spans=spans,
         )
-        self._metrics = metrics
-        self._spans = spans
-        self._beat = beat
-        self._trace_id = sampled_trace_id(claim.traceparent)
-        self._started_at = monotonic() - claim.age_s
+        self._report = WalkReport(claim, metrics=metrics, spans=spans)
+        self._tries = NodeTries(claim, agent, self._log, beat=beat, threads=threads, state_max_bytes=state_max_bytes)
         self._saved: bytes | None = claim.state
-        self._threads = threads
-        self._state_max_bytes = state_max_bytes
-        self._left = b""  # the state as the last node left it
-        self._next_state: Any = None  # the same, as it comes back from that
-        self._node: asyncio.Task[Ended] | None = None
-        self._abandoned: asyncio.Future[None] | None = None
-        self._cancelled = asyncio.Event()
         self._draining = False
         self.lost = False
         """Whether another worker has taken the run over."""
         self._failed_with = ""
-        self._first_node = claim.last_seq == 0
 
     def cancel(self) -> None:
         """Interrupts the running node, or the pause before its next try, because the run's cancellation was
@@ -91,10 +76,7 @@ class Walk:
         """
         self._log.cancel_requested = True
         self._log.interrupted.set()
-        self._cancelled.set()
-        if self._node is not None and self._abandoned is not None:
-            self._node.cancel()
-            asyncio.get_running_loop().call_later(_STUBBORN_S, _settle, self._abandoned)
+        self._tries.cancel()
 
     def lose(self) -> None:
         """Marks the run as lost to another worker, which reports this attempt. The caller then cancels this one."""
@@ -110,17 +92,7 @@ class Walk:
 
         Raises FenceLost when the run was taken over meanwhile, and AppendError when its log refuses an event.
         """
-        claim = self.claim
-        self._tell_of_lost_turn()
-        with self._spans.invoke_workflow(
-            claim.traceparent,
-            agent=claim.agent,
-            run_id=claim.run_id,
-            attempt=claim.attempt,
-            worker_id=claim.worker_id,
-            span_id=claim.span_id,
-            earlier=claim.earlier_span_id,
-        ) as span:
+        with self._report.workflow_span() as span:
             try:
                 reached = await self._to_an_end()
             except asyncio.CancelledError:
@@ -153,21 +125,6 @@ class Walk:
         else:
             span.discard()
 
-    def _tell_of_lost_turn(self) -> None:
-        """Reports the attempt of a killed worker, which can no longer send its span."""
-        claim = self.claim
-        if claim.earlier_span_id and claim.lost_worker_id and claim.earlier_from_us and claim.earlier_until_us:
-            self._spans.lost_workflow(
-                claim.traceparent,
-                agent=claim.agent,
-                run_id=claim.run_id,
-                attempt=claim.attempt - 1,
-                worker_id=claim.lost_worker_id,
-                span_id=claim.earlier_span_id,
-                from_us=claim.earlier_from_us,
-                until_us=claim.earlier_until_us,
-            )
-
     async def _to_an_end(self) -> RunState | None:
         """As `_walk`, and waits for a while when the log cannot take an event."""
         try:
@@ -186,9 +143,9 @@ class Walk:
 
     async def _walk(self) -> RunState | None:
         if self.claim.last_seq == 0:
-            self._log.hold(RUN_STARTED, change=Change(RunState.STARTED), stored=self._tell_started)
+            self._log.hold(RUN_STARTED, change=Change(RunState.STARTED), stored=self._report.started)
         elif self.claim.resumed:
-            self._log.hold(debug_trace("orchestrator.resumed"), stored=self._tell_resumed)
+            self._log.hold(debug_trace("orchestrator.resumed"), stored=self._report.resumed)
         state = None if self.claim.parked else self._restored()
         if state is None:
             code = "worker_lost" if self.claim.parked else "invalid_input"
@@ -219,21 +176,18 @@ class Walk:
             if self._log.cancel_requested:
                 return await self._cancelled_run()
             started = monotonic()
-            with self._spans.invoke_node(
-                self.claim.traceparent, node=node.name, run_id=self.claim.run_id, attempt=attempt
-            ) as span:
-                tried = await self._try(node, state, attempt)
+            with self._report.node_span(node, attempt) as span:
+                tried = await self._tries.run(node, state, attempt)
                 if tried.code is not None and not self._log.cancel_requested:
                     span.fail(tried.code)
             if tried.exit_ is not None:
-                told = partial(self._tell_finished, node, attempt, monotonic() - started)
+                told = partial(self._report.node_finished, node, attempt, monotonic() - started)
                 return await self._leave(node, tried.exit_, told)
             if self._log.cancel_requested:
-                self._observe(node, started, "cancelled")
+                self._report.node_cancelled(node, monotonic() - started)
                 return await self._cancelled_run()
             code = tried.code or "exception"
-            _log.warning(LogEvent.NODE_FAILED, code=code, **self._about(node, attempt), **tried.facts)
-            self._observe(node, started, "timeout" if code == "timeout" else "failed")
+            self._report.node_failed(node, attempt, monotonic() - started, code=code, facts=tried.facts)
             trace = error_trace(code, node.fn_name)
             state = self._restored()  # what a failed try left half done is not carried on
             if state is None:
@@ -252,56 +206,7 @@ class Walk:
     async def _enter(self, node: Node[Any], attempt: int) -> None:
         first = attempt == 1
         await self._log.append(node_started(node.name) if first else debug_trace(f"retry:{attempt}:{node.fn_name}"))
-        _log.info(LogEvent.NODE_STARTED, **self._about(node, attempt))
-        if self._first_node:
-            self._first_node = False
-            self._metrics.time_to_first_node.observe(monotonic() - self._started_at, self._trace_id)
-
-    async def _try(self, node: Node[Any], state: Any, attempt: int) -> Tried:
-        context = NodeContext(self._log, self.claim.agent, attempt)
-        loop = asyncio.get_running_loop()
-        began: asyncio.Future[None] = loop.create_future()
-        self._abandoned = abandoned = loop.create_future()
-        at_work = NodeAtWork(self.claim.run_id, self.claim.agent, node.name, monotonic() + node.timeout_s)
-        function = partial(run_node, node, context, state, self._threads, began)
-        self._node = task = asyncio.create_task(self._beat.of(at_work, function))
-        try:
-            if node.in_thread:  # its time counts from when it has a thread
-                await asyncio.wait((task, began, abandoned), return_when=asyncio.FIRST_COMPLETED)
-            await asyncio.wait((task, abandoned), timeout=node.timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            if not task.done():
-                await self._interrupt(task, node, began)
-                return Tried(code="cancelled") if abandoned.done() else Tried(code="timeout", retry=True)
-            if task.cancelled():  # before it began, or by itself at its very end
-                return Tried(code="cancelled")
-            if node.in_thread and self._cancelled.is_set():
-                self._tell_abandoned(node)  # its thread cannot be interrupted
-            return judged(partial(self._judge, node, task.result(), state))
-        except asyncio.CancelledError:  # of the walk itself: a node's own ends the node
-            if not task.done():
-                await self._interrupt(task, node, began)
-            raise
-        finally:
-            self._node = self._abandoned = None
-            context.end()
-
-    def _judge(self, node: Node[Any], ended: Ended, state: Any) -> Tried:
-        if ended.error is not None:
-            return failure_of(ended.error)
-        exit_ = exit_of(node, ended.value)
-        self._left, self._next_state = self._agent.state_type.save(state, at_most=self._state_max_bytes)
-        return Tried(exit_)
-
-    async def _interrupt(self, task: asyncio.Task[Ended], node: Node[Any], began: asyncio.Future[None]) -> None:
-        """Cancels a node and waits for it for a limited time. A node that does not stop is left behind."""
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await asyncio.wait({task}, timeout=_STUBBORN_S)
-        if not task.done() or (node.in_thread and began.done()):
-            self._tell_abandoned(node)
-
-    def _tell_abandoned(self, node: Node[Any]) -> None:
-        _log.warning(LogEvent.NODE_FAILED, run_id=self.claim.run_id, node=node.name, code="abandoned")
+        self._report.node_started(node, attempt)
 
     async def _leave(self, node: Node[Any], exit_: str | Wait, told: Callable[[], None]) -> tuple[str, Any] | RunState:
         """NodeFinished and the checkpoint in one transaction, with what follows: the wait that the node asks for, the
@@ -309,12 +214,14 @@ class Walk:
         """
         finished = node_finished(node.name)
         if isinstance(exit_, str):
-            self._log.hold(finished, checkpoint=self._checkpoint(node.name, exit_, self._left), stored=told)
-            return exit_, self._next_state
+            self._log.hold(finished, checkpoint=self._checkpoint(node.name, exit_, self._tries.left), stored=told)
+            return exit_, self._tries.next_state
         waiting = Change(RunState.WAITING, waiting_for=exit_.signal)
-        await self._log.append(finished, change=waiting, checkpoint=self._checkpoint(node.name, exit_.then, self._left))
+        await self._log.append(
+            finished, change=waiting, checkpoint=self._checkpoint(node.name, exit_.then, self._tries.left)
+        )
         told()
-        _log.info(LogEvent.RUN_WAITING, run_id=self.claim.run_id, signal=exit_.signal)
+        self._report.waiting(exit_.signal)
         return RunState.WAITING
 
     def _checkpoint(self, node: str | None, next_node: str, encoded: bytes) -> Checkpoint:
@@ -332,46 +239,13 @@ class Walk:
         return self._agent.state_type.restore(self._kept)
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:
-        await set_within(self._cancelled, pause_s(attempt, first_s=node.backoff_s, longest_s=BACKOFF_MAX_S))
+        await set_within(self._tries.cancelled, pause_s(attempt, first_s=node.backoff_s, longest_s=BACKOFF_MAX_S))
 
     async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
         await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))
         self._failed_with = code or ""
-        took_s = monotonic() - self._started_at - self.claim.waited_s
-        self._metrics.runs_finished[self.claim.agent, state.value].inc()
-        self._metrics.run_duration[state.value].observe(took_s, self._trace_id)
-        _log.info(
-            LogEvent.RUN_FINISHED,
-            run_id=self.claim.run_id,
-            agent=self.claim.agent,
-            outcome=state.value,
-            error_code=code,
-            duration_s=round(took_s, 3),
-        )
+        self._report.finished(state, code)
         return state
 
     async def _cancelled_run(self) -> RunState:
         return await self._finish(RunState.CANCELLED, None, debug_trace("cancelRequested"))
-
-    def _about(self, node: Node[Any], attempt: int) -> dict[str, Any]:
-        return {"run_id": self.claim.run_id, "node": node.name, "attempt": attempt}
-
-    def _tell_started(self) -> None:
-        self._metrics.runs_started[self.claim.agent].inc()
-        _log.info(LogEvent.RUN_STARTED, run_id=self.claim.run_id, agent=self.claim.agent)
-
-    def _tell_resumed(self) -> None:
-        claim = self.claim
-        _log.info(LogEvent.RUN_RESUMED, run_id=claim.run_id, agent=claim.agent, attempt=claim.attempt)
-
-    def _tell_finished(self, node: Node[Any], attempt: int, took_s: float) -> None:
-        self._metrics.node_duration[node.name, "finished"].observe(took_s, self._trace_id)
-        _log.info(LogEvent.NODE_FINISHED, duration_s=round(took_s, 3), **self._about(node, attempt))
-
-    def _observe(self, node: Node[Any], started: float, outcome: str) -> None:
-        self._metrics.node_duration[node.name, outcome].observe(monotonic() - started, self._trace_id)
-
-
-def _settle(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)
