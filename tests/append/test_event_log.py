@@ -8,8 +8,9 @@ import asyncpg
 import pytest
 
 from pipeline import raw, stages
-from runwire.append import Change, Checkpoint
+from runwire.append import Change, Checkpoint, Stored
 from runwire.clock import monotonic
+from runwire.db import Transaction
 from runwire.errors import (
     FenceLost,
     IllegalAppend,
@@ -54,6 +55,33 @@ async def test_submissions_of_a_run_are_stored_in_the_order_they_were_made(datab
         ]
         await asyncio.gather(*waiters)
         assert [fn for _, _, fn in await s.events("r")][1:] == [f"t{n}" for n in range(30)]
+
+
+async def test_rows_of_a_companion_are_stored_with_the_events_or_not_at_all(database: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        await s.database.execute("CREATE TABLE beside (seq bigint CHECK (seq < 5))")
+        marked = debug_trace("marked")
+
+        async def beside(transaction: Transaction, stored: Stored) -> None:
+            await transaction.execute("INSERT INTO beside VALUES ($1)", stored.seq_of(marked))
+
+        async def refuses(_transaction: Transaction, _stored: Stored) -> None:
+            raise RunNotFound("another")
+
+        before = s.log.submit("r", [debug_trace("before")], fence=fence, source=Source.WORKER)
+        first = s.log.submit("r", [debug_trace("a"), marked], fence=fence, source=Source.WORKER, companion=beside)
+        after = s.log.submit("r", [debug_trace("after")], fence=fence, source=Source.WORKER)
+        assert [(await it).last_seq for it in (before, first, after)] == [2, 4, 5]
+        assert [row["seq"] for row in await s.database.fetch("SELECT seq FROM beside")] == [4]
+
+        with pytest.raises(IllegalAppend):  # its row breaks a rule
+            await s.log.append("r", [marked], fence=fence, source=Source.WORKER, companion=beside)
+        with pytest.raises(RunNotFound):  # its caller hears what it said
+            await s.log.append("r", [marked], fence=fence, source=Source.WORKER, companion=refuses)
+        with pytest.raises(FenceLost):  # it is not asked
+            await s.log.append("r", [marked], fence=fence - 1, source=Source.WORKER, companion=refuses)
+        assert (await s.log.append("r", [debug_trace("b")], fence=fence, source=Source.WORKER)).last_seq == 6
 
 
 async def test_callers_that_come_back_share_a_commit_with_those_that_waited_meanwhile(database: str) -> None:

@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from pipeline import stages
-from runwire.append import Change
+from runwire.append import Change, Stored
+from runwire.db import Transaction
 from runwire.errors import FenceLost, RunClosed, SeqConflict
 from runwire.model.event import RUN_FINISHED, debug_trace
 from runwire.model.run import RunState
@@ -55,3 +56,28 @@ async def test_a_seq_that_is_not_where_the_owner_thinks_is_an_error_at_the_first
         await closing.append(RUN_FINISHED, change=Change(RunState.FINISHED))
         with pytest.raises(RunClosed):
             await RunLog(s.log, "r", fence=fence, last_seq=1).append(debug_trace("a"))
+
+
+async def test_a_node_may_append_while_its_traces_go_out_and_be_cancelled_meanwhile(database: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        log = RunLog(s.log, "r", fence=fence, last_seq=1)
+        begun, go_on = asyncio.Event(), asyncio.Event()
+
+        async def slow(_transaction: Transaction, _stored: Stored) -> None:
+            begun.set()
+            await go_on.wait()
+
+        log.trace("a")
+        node = asyncio.create_task(log.append_from_node(debug_trace("b"), companion=slow))
+        await begun.wait()
+        log.trace("c")
+        node.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await node
+        following = asyncio.create_task(log.append(debug_trace("d")))
+        await asyncio.sleep(0)
+        go_on.set()
+        await following
+        await log.aclose()
+        assert [fn for _, _, fn in await s.events("r")][1:] == ["a", "b", "c", "d"]

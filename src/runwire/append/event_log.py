@@ -9,7 +9,7 @@ from typing import Self
 
 from runwire.append.days import MissingDays
 from runwire.append.queue import Queue
-from runwire.append.request import Appended, Change, Checkpoint, Group, Request, check_legal
+from runwire.append.request import Appended, Change, Checkpoint, Companion, Group, Request, check_legal
 from runwire.append.rota import Rota
 from runwire.clock import monotonic
 from runwire.db import Attempts, ConstraintViolated, Database, NoPartition, Row, Session, load_sql
@@ -105,6 +105,7 @@ class EventLog:
         if_seq: int | None = None,
         change: Change | None = None,
         checkpoint: Checkpoint | None = None,
+        companion: Companion | None = None,
     ) -> asyncio.Future[Appended]:
         """As `append`, without waiting: submissions of a run are stored in the order they were made."""
         check_legal(run_id, events, change)
@@ -112,7 +113,9 @@ class EventLog:
             self._metrics.append_failures["storage_unavailable"].inc()
             raise StorageUnavailable(run_id, "the append queue is full" if not self._rota.closing else "shutting down")
         waiter: asyncio.Future[Appended] = asyncio.get_running_loop().create_future()
-        self._queue.put(Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter, monotonic()))
+        self._queue.put(
+            Request(run_id, fence, if_seq, source, events, change, checkpoint, waiter, monotonic(), companion)
+        )
         self._rota.call()
         return waiter
 
@@ -126,8 +129,12 @@ class EventLog:
         if_seq: int | None = None,
         change: Change | None = None,
         checkpoint: Checkpoint | None = None,
+        companion: Companion | None = None,
     ) -> Appended:
         """The seqs the events got, once they are committed. An empty batch checks the fence and is a heartbeat.
+
+        `companion` stores rows of its caller in the same transaction; an error of the database there refuses the
+        append as one of the append itself does.
 
         Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
         StorageUnavailable when the database failed; if the connection broke during the commit, the append may have
@@ -138,7 +145,14 @@ class EventLog:
 
         def submitted() -> asyncio.Future[Appended]:
             return self.submit(
-                run_id, events, fence=fence, source=source, if_seq=if_seq, change=change, checkpoint=checkpoint
+                run_id,
+                events,
+                fence=fence,
+                source=source,
+                if_seq=if_seq,
+                change=change,
+                checkpoint=checkpoint,
+                companion=companion,
             )
 
         try:
@@ -194,6 +208,20 @@ class _Lane:
         groups = self._queue.take(self._rota.share)
         if not groups:
             return
+        accompanied = [group for group in groups if group.last.companion]
+        try:
+            if accompanied:
+                await self._flush([group for group in groups if not group.last.companion])
+                for group in accompanied:  # a transaction each: what one stores beside its events costs no other
+                    await self._flush([group])
+            else:
+                await self._flush(groups)
+        finally:
+            self._queue.done(groups)
+
+    async def _flush(self, groups: list[Group]) -> None:
+        if not groups:
+            return
         try:
             await self._store(groups)
         except Exception as error:  # noqa: BLE001  # whatever it is, the callers must know and the lane must go on
@@ -202,13 +230,13 @@ class _Lane:
             finally:  # no caller waits for ever, whatever the result
                 for request in [request for group in groups for request in group.requests]:
                     request.fail(StorageUnavailable(request.run_id, "appending failed"))
-        finally:
-            self._queue.done(groups)
 
     async def _store(self, groups: list[Group]) -> None:
         started = monotonic()
         plain = not any(group.last.change or group.last.checkpoint for group in groups)
-        if plain and len(groups) == 1 and groups[0].count == 1:
+        if groups[0].last.companion:
+            rows = await self._store_accompanied(groups[0])
+        elif plain and len(groups) == 1 and groups[0].count == 1:
             rows = await self._session.fetch(_SQL["append_one"], *_single_arguments(groups[0]))
         elif plain:
             rows = await self._session.fetch(_SQL["append_plain"], *_arguments(groups))
@@ -225,6 +253,13 @@ class _Lane:
         if len(rows) < len(groups):
             refused = set(range(len(groups))).difference(row[0] for row in rows)
             await self._refuse([groups[i] for i in sorted(refused)])
+
+    async def _store_accompanied(self, group: Group) -> list[Row]:
+        async with self._session.transaction() as transaction:
+            rows = await transaction.fetch(_SQL["append"], *_arguments([group]), *_extra_arguments([group]))
+            for _, base, _cancel in rows:
+                await group.accompany(transaction, base)
+        return rows
 
     def _tell(self, stored: list[Group]) -> None:
         """Metrics, logs and the publisher hear of a commit after it, never before."""
@@ -265,14 +300,17 @@ class _Lane:
             return
         if isinstance(error, DatabaseUnavailable):
             self._attempts.failed(error)
-        elif not isinstance(error, ConstraintViolated):
+        elif not isinstance(error, RunwireError):
             _log.error(LogEvent.APPEND_FAILED, error_type=type(error).__name__)
         for group in groups:
             for request in group.requests:
+                why: RunwireError
                 if isinstance(error, NoPartition):
-                    why: AppendError = PartitionMissing(request.run_id)
+                    why = PartitionMissing(request.run_id)
                 elif isinstance(error, ConstraintViolated):
                     why = IllegalAppend(request.run_id, f"the log does not allow this: {error.constraint}")
+                elif request.companion and isinstance(error, RunwireError) and not isinstance(error, DatabaseFailed):
+                    why = error  # what the companion says to its caller
                 else:
                     why = StorageUnavailable(request.run_id, f"{type(error).__name__} while appending")
                 self._fail(request, why)
@@ -286,7 +324,8 @@ class _Lane:
                 await self._blame(single, error)
 
     def _fail(self, request: Request, error: RunwireError) -> None:
-        self._metrics.append_failures[error.code].inc()
+        if isinstance(error, AppendError):
+            self._metrics.append_failures[error.code].inc()
         request.fail(error)
 
 

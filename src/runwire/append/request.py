@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 
+from runwire.db import Transaction
 from runwire.errors import IllegalBatch
 from runwire.model.event import EventType, NewEvent, Source
 from runwire.model.run import TERMINAL, RunState
@@ -43,6 +45,22 @@ class Appended(msgspec.Struct, frozen=True):
     cancel_requested: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """The events of an append inside its transaction: they have their seqs, and are not committed yet."""
+
+    first_seq: int
+    events: Sequence[NewEvent]
+
+    def seq_of(self, event: NewEvent) -> int:
+        """The seq of the first event that equals `event`. Raises ValueError when there is none."""
+        return self.first_seq + self.events.index(event)
+
+
+Companion: TypeAlias = Callable[[Transaction, Stored], Awaitable[None]]
+"""Rows that are stored with the events, in one transaction. Called once for each attempt to store the append."""
+
+
 class Request(msgspec.Struct, frozen=True):
     """An append waiting for its commit since `asked_at` (monotonic), and the future its caller waits on."""
 
@@ -55,6 +73,7 @@ class Request(msgspec.Struct, frozen=True):
     checkpoint: Checkpoint | None
     waiter: asyncio.Future[Appended]
     asked_at: float
+    companion: Companion | None = None
 
     def fulfil(self, base: int, *, cancel_requested: bool) -> None:
         if not self.waiter.done():
@@ -80,12 +99,18 @@ class Group:
 
     @property
     def last(self) -> Request:
-        """The last request, which may carry a change of state or a checkpoint."""
+        """The last request, which may carry a change of state, a checkpoint or a companion."""
         return self.requests[-1]
 
     def try_join(self, later: Request) -> bool:
         head, last = self.head, self.last
-        if last.change or last.checkpoint or later.fence != head.fence or later.source is not head.source:
+        if (
+            last.change
+            or last.checkpoint
+            or last.companion
+            or later.fence != head.fence
+            or later.source is not head.source
+        ):
             return False
         expected = None if head.if_seq is None else head.if_seq + self.count
         if later.if_seq != expected:
@@ -103,6 +128,13 @@ class Group:
                 for event in request.events
             ]
         )
+
+    async def accompany(self, transaction: Transaction, base: int) -> None:
+        """Stores what goes with the last request, the only one that may have a companion."""
+        last = self.last
+        if last.companion is not None:
+            first_seq = base + self.count - len(last.events) + 1
+            await last.companion(transaction, Stored(first_seq, last.events))
 
     def fulfil(self, base: int, *, cancel_requested: bool) -> None:
         for request in self.requests:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
-from runwire.append import Appended, Change, Checkpoint, EventLog
+from runwire.append import Appended, Change, Checkpoint, Companion, EventLog
 from runwire.clock import monotonic, pause_s, set_within
 from runwire.errors import IllegalAppend, NodeFailed, PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
@@ -28,15 +28,25 @@ TRACES_MAX: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
+class _Batch:
+    """Everything that one append stores."""
+
+    events: Sequence[NewEvent]
+    change: Change | None = None
+    checkpoint: Checkpoint | None = None
+    companion: Companion | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class _Held:
-    events: tuple[NewEvent, ...]
-    change: Change | None
-    checkpoint: Checkpoint | None
+    batch: _Batch
     stored: Callable[[], None]
 
 
 class RunLog:
     """Appends for the holder of `fence`, one at a time. Traces go out as they come, ahead of what follows them.
+
+    The walk and its node may append at the same time; each append waits for the one before.
 
     Events that are held go with the next append, in its transaction and ahead of its events: one commit stores the end
     of a node, its checkpoint and the start of the next node.
@@ -70,6 +80,8 @@ class RunLog:
         self._traces: list[NewEvent] = []
         self._flush: asyncio.Task[None] | None = None
         self._flush_due: asyncio.TimerHandle | None = None
+        self._one_at_a_time = asyncio.Lock()
+        self._from_nodes: set[asyncio.Task[int]] = set()
         self._held: _Held | None = None
         self._patience_s = patience_s
         self._uncertain_seq: int | None = None
@@ -89,11 +101,16 @@ class RunLog:
             self._flush_due = asyncio.get_running_loop().call_later(TRACE_LINGER_S, self._begin_flush)
 
     async def append(
-        self, *events: NewEvent, change: Change | None = None, checkpoint: Checkpoint | None = None
+        self,
+        *events: NewEvent,
+        change: Change | None = None,
+        checkpoint: Checkpoint | None = None,
+        companion: Companion | None = None,
     ) -> None:
         """Stores the events, after all traces there are and after what is held, in one transaction.
 
-        Sets `cancel_requested` from what the log says. Two changes of the run's state are two transactions.
+        Sets `cancel_requested` from what the log says. Two changes of the run's state are two transactions, and so are
+        two companions.
         """
         if self._flush_due is not None:
             self._flush_due.cancel()
@@ -104,29 +121,47 @@ class RunLog:
         held, self._held = self._held, None
         traces, self._traces = self._traces, []
         if held is None:
-            await self._store([*traces, *events], change, checkpoint)
+            await self._store(_Batch([*traces, *events], change, checkpoint, companion))
             return
-        if (held.change and change) or (held.checkpoint and checkpoint):
-            await self._store([*traces, *held.events], held.change, held.checkpoint)
+        first = held.batch
+        if (first.change and change) or (first.checkpoint and checkpoint) or (first.companion and companion):
+            await self._store(replace(first, events=[*traces, *first.events]))
             held.stored()
-            await self._store(events, change, checkpoint)
+            await self._store(_Batch(events, change, checkpoint, companion))
             return
-        if held.checkpoint is not None:
-            checkpoint = replace(held.checkpoint, followed_by=len(events))
-        await self._store([*traces, *held.events, *events], held.change or change, checkpoint)
+        if first.checkpoint is not None:
+            checkpoint = replace(first.checkpoint, followed_by=len(events))
+        await self._store(
+            _Batch([*traces, *first.events, *events], first.change or change, checkpoint, first.companion or companion)
+        )
         held.stored()
+
+    async def append_from_node(self, *events: NewEvent, companion: Companion) -> int:
+        """As `append`, for a node at work; the log's last seq then. The append goes on when the node is cancelled
+        meanwhile, so that the log knows its outcome.
+        """
+
+        async def stored() -> int:
+            await self.append(*events, companion=companion)
+            return self.last_seq
+
+        task = asyncio.create_task(stored(), name=f"append {self.run_id}")
+        self._from_nodes.add(task)
+        task.add_done_callback(self._forget_from_node)
+        return await asyncio.shield(task)
 
     def hold(
         self,
         *events: NewEvent,
         change: Change | None = None,
         checkpoint: Checkpoint | None = None,
+        companion: Companion | None = None,
         stored: Callable[[], None] = lambda: None,
     ) -> None:
         """Holds the events for the next append. `stored` is called after that commit."""
         if self._held is not None:
             raise AssertionError("events are held already")
-        self._held = _Held(events, change, checkpoint, stored)
+        self._held = _Held(_Batch(events, change, checkpoint, companion), stored)
 
     async def flush(self) -> None:
         """Stores the held events, if any."""
@@ -143,9 +178,16 @@ class RunLog:
         self._traces.clear()
         if self._flush_due is not None:
             self._flush_due.cancel()
-        if self._flush is not None:
-            self._flush.cancel()
-            await asyncio.gather(self._flush, return_exceptions=True)
+        tasks = [*self._from_nodes, *([] if self._flush is None else [self._flush])]
+        for task in tasks:
+            task.cancel()
+        if tasks:
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _forget_from_node(self, task: asyncio.Task[int]) -> None:
+        self._from_nodes.discard(task)
+        if not task.cancelled():
+            task.exception()  # a node that was cancelled does not ask
 
     def _raise_failed_flush(self) -> None:
         if self._flush is not None and not self._flush.cancelled():
@@ -160,34 +202,33 @@ class RunLog:
     async def _flush_traces(self) -> None:
         while self._traces:
             traces, self._traces = self._traces, []
-            await self._store(traces, None, None)
+            await self._store(_Batch(traces))
 
-    async def _store(self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None) -> None:
-        with self._spans.create_events(self._traceparent, run_id=self.run_id, count=len(events)):
-            await self._repeat_until_stored(events, change, checkpoint)
+    async def _store(self, batch: _Batch) -> None:
+        async with self._one_at_a_time:
+            with self._spans.create_events(self._traceparent, run_id=self.run_id, count=len(batch.events)):
+                await self._repeat_until_stored(batch)
 
-    async def _repeat_until_stored(
-        self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None
-    ) -> None:
+    async def _repeat_until_stored(self, batch: _Batch) -> None:
         try:
-            appended = await self._try_to_store(events, change, checkpoint)
+            appended = await self._try_to_store(batch)
         except StorageUnavailable:
-            await self._repeat(events, change, checkpoint)
+            await self._repeat(batch)
         except SeqConflict as error:
             if error.actual != self._uncertain_seq:
                 raise
             # An append that seemed to fail had been stored after all.
             self.last_seq = error.actual
             self._uncertain_seq = None
-            await self._repeat_until_stored(events, change, checkpoint)
+            await self._repeat_until_stored(batch)
             return
         else:
             self.cancel_requested = self.cancel_requested or appended.cancel_requested
-        self.last_seq += len(events)
+        self.last_seq += len(batch.events)
 
-    async def _repeat(self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None) -> None:
+    async def _repeat(self, batch: _Batch) -> None:
         """Tries again, with pauses in between, until the events are stored, by this try or by one before it."""
-        goal = self.last_seq + len(events)
+        goal = self.last_seq + len(batch.events)
         failures = 1
         dayless = 0
         answered = 0
@@ -195,7 +236,7 @@ class RunLog:
         while True:
             await set_within(self.interrupted, pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
             try:
-                appended = await self._try_to_store(events, change, checkpoint)
+                appended = await self._try_to_store(batch)
             except StorageUnavailable as error:
                 failures += 1
                 dayless += isinstance(error, PartitionMissing)
@@ -212,7 +253,7 @@ class RunLog:
                     raise
                 return
             except RunClosed as error:
-                if error.last_seq != goal or change is None:
+                if error.last_seq != goal or batch.change is None:
                     raise
                 return
             else:
@@ -228,15 +269,14 @@ class RunLog:
         self.cancel_requested = self.cancel_requested or appended.cancel_requested
         return True
 
-    async def _try_to_store(
-        self, events: Sequence[NewEvent], change: Change | None, checkpoint: Checkpoint | None
-    ) -> Appended:
+    async def _try_to_store(self, batch: _Batch) -> Appended:
         return await self._log.append(
             self.run_id,
-            events,
+            batch.events,
             fence=self._fence,
             source=Source.WORKER,
             if_seq=self.last_seq,
-            change=change,
-            checkpoint=checkpoint,
+            change=batch.change,
+            checkpoint=batch.checkpoint,
+            companion=batch.companion,
         )
