@@ -12,7 +12,7 @@ import annotated_types
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from runwire.server.problems import KINDS
+from runwire.errors import DECLARED
 from runwire.settings import Settings
 
 ROOT = Path(__file__).parents[1]
@@ -65,8 +65,10 @@ def _allowed(field: FieldInfo) -> str:
 
 def problems_table() -> str:
     """A Markdown table of every error code a client can get."""
-    lines = ["| code | status | meaning |", "|---|---|---|"]
-    lines += [f"| `{code}` | {kind.status} | {kind.title} |" for code, kind in KINDS.items()]
+    lines = ["| code | status | meaning | facts |", "|---|---|---|---|"]
+    for declared in sorted(DECLARED.values(), key=lambda declared: declared.kind.status):
+        kind, facts = declared.kind, ", ".join(f"`{fact.name}`" for fact in declared.facts)
+        lines.append(f"| `{kind.code}` | {kind.status} | {kind.title} | {facts} |")
     return "\n".join(lines)
 
 

@@ -12,7 +12,7 @@ from runwire.append import Change, Checkpoint, Stored
 from runwire.clock import monotonic
 from runwire.db import Transaction
 from runwire.errors import (
-    FenceLost,
+    FenceStale,
     IllegalAppend,
     PartitionMissing,
     RunClosed,
@@ -79,7 +79,7 @@ async def test_rows_of_a_companion_are_stored_with_the_events_or_not_at_all(data
             await s.log.append("r", [marked], fence=fence, source=Source.WORKER, companion=beside)
         with pytest.raises(RunNotFound):  # its caller hears what it said
             await s.log.append("r", [marked], fence=fence, source=Source.WORKER, companion=refuses)
-        with pytest.raises(FenceLost):  # it is not asked
+        with pytest.raises(FenceStale):  # it is not asked
             await s.log.append("r", [marked], fence=fence - 1, source=Source.WORKER, companion=refuses)
         assert (await s.log.append("r", [debug_trace("b")], fence=fence, source=Source.WORKER)).last_seq == 6
 
@@ -142,11 +142,11 @@ async def test_a_bad_append_fails_alone(database: str) -> None:
             return_exceptions=True,
         )
         assert [type(result).__name__ for result in results] == [
-            "Appended", "RunNotFound", "RunClosed", "FenceLost", "SeqConflict", "IllegalAppend",
+            "Appended", "RunNotFound", "RunClosed", "FenceStale", "SeqConflict", "IllegalAppend",
         ]  # fmt: skip
         assert isinstance(results[2], RunClosed)
         assert (results[2].state, results[2].last_seq) == ("finished", 2)
-        assert isinstance(results[3], FenceLost)
+        assert isinstance(results[3], FenceStale)
         assert results[3].last_seq == 2
         assert isinstance(results[4], SeqConflict)
         assert (results[4].expected, results[4].actual) == (7, 2)
@@ -203,7 +203,7 @@ async def test_an_empty_append_checks_the_fence_and_stores_nothing(database: str
         assert (appended.first_seq, appended.last_seq, appended.cancel_requested) == (2, 1, False)
         await s.control.cancel("r")
         assert (await s.log.append("r", [], fence=fence, source=Source.API)).cancel_requested
-        with pytest.raises(FenceLost):
+        with pytest.raises(FenceStale):
             await s.log.append("r", [], fence=fence + 1, source=Source.API)
 
 
@@ -212,7 +212,7 @@ async def test_a_checkpoint_is_stored_with_its_events_or_not_at_all(database: st
         fence = await s.started_run("r")
         keep = Checkpoint("A", "B", b'{"n":1}')
         await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.WORKER, checkpoint=keep)
-        with pytest.raises(FenceLost):
+        with pytest.raises(FenceStale):
             await s.log.append(
                 "r", [], fence=fence - 1, source=Source.WORKER, checkpoint=Checkpoint("B", "C", b'{"n":2}')
             )

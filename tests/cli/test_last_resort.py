@@ -10,7 +10,8 @@ import sys
 import pytest
 
 from cli.command import bare_environment, ran
-from runwire.cli import failures, run
+from runwire.cli import run
+from runwire.errors import ExitCode
 
 RUNWIRE = (sys.executable, "-m", "runwire")
 NOWHERE = ("--url", "http://127.0.0.1:1")
@@ -129,7 +130,7 @@ def test_an_error_that_nobody_foresaw_is_named_without_its_text(
 
     monkeypatch.setattr(run, "_speed", broken)
     result = ran(capsys, "run", "replay", "r1")
-    assert result.code == failures.ExitCode.FAILED
+    assert result.code == ExitCode.FAILED
     assert result.err.startswith("runwire: unexpected error, a defect of runwire")
     assert "KeyError at runwire/cli/run.py:" in result.err
     assert "hunter2" not in result.err

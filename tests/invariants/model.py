@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from runwire.errors import (
-    FenceLost,
+    FenceStale,
     IllegalAppend,
     IllegalBatch,
     NotExternal,
@@ -63,7 +63,7 @@ class RunModel:
         if self.closed:
             return RunClosed
         if fence != self.fence:
-            return FenceLost
+            return FenceStale
         if if_seq is not None and if_seq != self.last_seq:
             return SeqConflict
         if types and (types[0] is EventType.RUN_STARTED) != (not self.log):

@@ -15,7 +15,7 @@ from pipeline import Stages, raw, stages
 from runwire.append import AtRest, Change
 from runwire.db import load_sql
 from runwire.db.tenancy import check_isolation
-from runwire.errors import FenceLost, RunClosed, RunNotFound, TooManySignals
+from runwire.errors import FenceStale, RunClosed, RunNotFound, TooManySignals
 from runwire.model.event import RUN_STARTED, Source
 from runwire.model.run import RunState
 from runwire.orchestrate import Cancelling, RunControl, StartRequest, Worker
@@ -77,7 +77,7 @@ async def test_an_external_run_that_has_not_begun_is_over_and_its_orchestrator_h
     async with stages(database, asking()) as s:
         started = await s.control.start(StartRequest(agent="elsewhere", run_id="r", external=True))
         assert (await s.control.cancel("r")).state == "cancelled"
-        with pytest.raises((RunClosed, FenceLost)):
+        with pytest.raises((RunClosed, FenceStale)):
             await s.log.append(
                 "r", [RUN_STARTED], fence=started.fence or 0, source=Source.API, change=Change(RunState.STARTED)
             )
@@ -119,7 +119,7 @@ async def test_a_run_whose_worker_died_and_whose_agent_is_gone_can_be_cancelled(
         assert await cancelling.sweep() == 1
         assert await cancelling.sweep() == 0
         assert await log_of(s, "r") == [("RunStarted", None), *ENDS]
-        with pytest.raises((RunClosed, FenceLost)):
+        with pytest.raises((RunClosed, FenceStale)):
             await s.log.append("r", [], fence=1, source=Source.WORKER)
 
 

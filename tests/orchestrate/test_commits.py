@@ -11,7 +11,7 @@ from pipeline import Stages, raw, stages
 from runwire import Agent, Context
 from runwire.agents.golden import golden
 from runwire.append import Change, Checkpoint
-from runwire.errors import FenceLost
+from runwire.errors import FenceStale
 from runwire.model.event import debug_trace, node_finished, node_started
 from runwire.model.run import RunState
 from runwire.orchestrate import StartRequest
@@ -216,7 +216,7 @@ async def test_what_is_held_is_lost_with_the_fence_and_told_of_by_nobody(databas
         fence = await s.started_run("r")
         log = RunLog(s.log, "r", fence=fence + 1, last_seq=1)
         log.hold(node_finished("A"), stored=lambda: told.append("A"))
-        with pytest.raises(FenceLost):
+        with pytest.raises(FenceStale):
             await log.append(node_started("B"))
         assert told == []
         assert len(await s.events("r")) == 1

@@ -13,7 +13,7 @@ from runwire.agents.golden import golden
 from runwire.append import Appended, EventLog
 from runwire.db import load_sql
 from runwire.errors import (
-    FenceLost,
+    FenceStale,
     IllegalAppend,
     IllegalBatch,
     NotExternal,
@@ -107,7 +107,7 @@ async def test_an_append_of_a_sampled_run_has_a_span_of_its_own_below_its_reques
         await external.append("r", [debug_trace("x")], fence=fence, requested_by=str(elsewhere))
         for requested_by in (None, mistaken, str(mint_trace(sampled=False))):
             await external.append("r", [debug_trace("x")], fence=fence, requested_by=requested_by)
-        with pytest.raises(FenceLost):
+        with pytest.raises(FenceStale):
             await external.append("r", [debug_trace("x")], fence=fence + 1)
         await s.control.start(StartRequest(agent="theirs", run_id="quiet", external=True, traceparent=None))
         await external.append("quiet", [RUN_STARTED], fence=1, requested_by=str(elsewhere))
@@ -193,7 +193,7 @@ async def test_a_stale_or_invented_fence_appends_nothing(database: str) -> None:
     async with stages(database) as s:
         external, fence = await begun(s)
         for wrong in (fence - 1, fence + 1, 2**53 - 1):
-            with pytest.raises(FenceLost):
+            with pytest.raises(FenceStale):
                 await external.append("r", [debug_trace("x")], fence=wrong)
         assert await labels(s) == ["RunStarted"]
 
@@ -235,7 +235,7 @@ async def test_a_heartbeat_with_a_stale_fence_renews_nothing(database: str) -> N
     async with stages(database) as s:
         external, fence = await begun(s, lease_s=60)
         await s.database.execute("UPDATE runs SET lease_until = now() + interval '1 s'")
-        with pytest.raises(FenceLost):
+        with pytest.raises(FenceStale):
             await external.append("r", [], fence=fence - 1)
         assert await lease_left_s(s) < 2
 
@@ -272,7 +272,7 @@ async def test_the_orchestrator_that_comes_back_late_is_fenced_out(database: str
         taken = await s.database.fetch(TAKE, "w0", 10)  # half of a reaper's step
         assert [row["run_id"] for row in taken] == ["r"]
         for events in ([], [node_started("A")]):
-            with pytest.raises(FenceLost):
+            with pytest.raises(FenceStale):
                 await external.append("r", events, fence=fence)
         assert await labels(s) == ["RunStarted"]
 
@@ -392,7 +392,7 @@ async def test_fences_cannot_be_guessed_and_a_repeated_start_never_tells_the_rea
         assert (again.created, again.fence) == (False, None)
         external = ExternalRuns(s.database, s.log, metrics=s.metrics)
         for guess in (fences[0], fences[0] + 1, fences[0] + 2):
-            with pytest.raises(FenceLost):
+            with pytest.raises(FenceStale):
                 await external.append("r0", [RUN_STARTED], fence=guess)
         await expire(s, "r0")
         assert await reaper(s).reap() == 1

@@ -9,7 +9,7 @@ import pytest
 from pipeline import stages
 from runwire.append import Change, Stored
 from runwire.db import Transaction
-from runwire.errors import FenceLost, RunClosed, SeqConflict
+from runwire.errors import FenceStale, RunClosed, SeqConflict
 from runwire.model.event import RUN_FINISHED, debug_trace
 from runwire.model.run import RunState
 from runwire.orchestrate.run_log import RunLog
@@ -25,7 +25,7 @@ async def test_a_trace_after_the_fence_was_lost_raises_that(database: str) -> No
         def refused() -> bool:
             try:
                 log.trace("b")
-            except FenceLost:
+            except FenceStale:
                 return True
             return False
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from pipeline import Stages, stages
 from runwire.append import Change, Checkpoint
 from runwire.db import Database, load_sql
-from runwire.errors import FenceLost
+from runwire.errors import FenceStale
 from runwire.model.event import RUN_STARTED, Source, debug_trace, node_finished
 from runwire.model.graph import END, Agent, Context, Wait
 from runwire.model.run import RunState
@@ -253,7 +253,7 @@ async def test_a_claim_never_brings_a_checkpoint_older_than_the_log(database: st
             nonlocal fence, seq
             while not done.is_set():
                 checkpoint = Checkpoint("First", str(seq + 1), b"{}")
-                with suppress(FenceLost):
+                with suppress(FenceStale):
                     appended = await s.log.append(
                         run_id, [node_finished("First")], fence=fence, source=Source.WORKER, checkpoint=checkpoint
                     )

@@ -9,8 +9,8 @@ import httpx
 import jsonschema_rs
 import pytest
 
+from runwire.errors import DECLARED
 from runwire.server.app import build_admin_app
-from runwire.server.problems import KINDS
 from runwire.server.services import AdminServices, Readiness
 from runwire.telemetry.metrics import Metrics
 from server.calls import RUNS, Api
@@ -99,4 +99,4 @@ async def test_every_code_of_the_table_is_documented_somewhere(document: dict[st
     generic = {"not_found", "method_not_allowed", "expectation_failed"}
     generic |= {"malformed_http", "uri_too_long", "headers_too_large", "duplicate_header", "too_many_connections"}
     generic |= {"value_refused"}  # by the database, wherever a value goes
-    assert {code for code in KINDS if f"`{code}`" not in told} == generic
+    assert {code for code in DECLARED if f"`{code}`" not in told} == generic

@@ -15,7 +15,7 @@ from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
 from runwire.telemetry.loop_lag import LoopLagProbe
-from runwire.telemetry.metrics import LAG_BUCKETS_S, AppendFailure, Metrics
+from runwire.telemetry.metrics import LAG_BUCKETS_S, Metrics
 from telemetry.tables import code, table
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
@@ -178,7 +178,7 @@ def test_a_scrape_stays_under_a_thousand_samples_however_much_is_declared() -> N
 def test_an_append_failure_is_counted_under_the_code_its_caller_gets() -> None:
     storage = {kind.code for kind in errors.StorageUnavailable.__subclasses__()}
     codes = {kind.code for kind in errors.AppendError.__subclasses__()} | {errors.RunNotFound.code} | storage
-    assert codes == {str(reason) for reason in AppendFailure}
+    assert codes == set(errors.counted_by("append_failures"))
 
 
 def test_counters_are_found_by_the_model_s_own_enums() -> None:

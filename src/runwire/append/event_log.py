@@ -18,7 +18,7 @@ from runwire.errors import (
     AppendError,
     DatabaseFailed,
     DatabaseUnavailable,
-    FenceLost,
+    FenceStale,
     IllegalAppend,
     NotExternal,
     PartitionMissing,
@@ -136,7 +136,7 @@ class EventLog:
         `companion` stores rows of its caller in the same transaction; an error of the database there refuses the
         append as one of the append itself does.
 
-        Raises RunNotFound, RunClosed, FenceLost, SeqConflict or IllegalAppend: nothing was stored. Raises
+        Raises RunNotFound, RunClosed, FenceStale, SeqConflict or IllegalAppend: nothing was stored. Raises
         StorageUnavailable when the database failed; if the connection broke during the commit, the append may have
         succeeded, and repeating it with `if_seq` is safe. A missing partition of the log is made, once, and the append
         repeated; PartitionMissing, a kind of StorageUnavailable, means that the day's partition could not be made;
@@ -350,7 +350,7 @@ def _why(request: Request, now: Row | None) -> RunwireError:
     if now["state"] in _TERMINAL:
         return RunClosed(run_id, state=now["state"], last_seq=now["last_seq"])
     if now["fence"] != request.fence:
-        return FenceLost(run_id, held=request.fence, current=now["fence"], last_seq=now["last_seq"])
+        return FenceStale(run_id, held=request.fence, current=now["fence"], last_seq=now["last_seq"])
     if request.if_seq is None or request.if_seq == now["last_seq"]:
         return StorageUnavailable(run_id, "the run changed while it was looked at")
     return SeqConflict(run_id, expected=request.if_seq, actual=now["last_seq"])

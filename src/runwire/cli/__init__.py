@@ -17,10 +17,10 @@ import typer
 
 import runwire
 from runwire.cli import archive, demo, doctor, environment, keys, migrate, ops, run, serve
-from runwire.cli.failures import EXIT_CODES_HELP, ExitCode, defect, exit_code_of, sentences_of
+from runwire.cli.failures import EXIT_CODES_HELP, defect, sentences_of
 from runwire.cli.options import examples
 from runwire.cli.standard_streams import open_standard_descriptors, settle_output
-from runwire.errors import RunwireError
+from runwire.errors import ExitCode, RunwireError
 
 # The classes of click as typer has them: its own copy in later versions.
 _HELP: Final = ["-h", "--help"]
@@ -120,7 +120,7 @@ def _failed(error: Exception) -> int:
     if isinstance(error, _UsageError):
         code, text = ExitCode.USAGE, _usage(error)
     elif isinstance(error, RunwireError):
-        code, text = exit_code_of(error), "\n".join(sentences_of(error))
+        code, text = error.exit_code, "\n".join(sentences_of(error))
     elif isinstance(error, OSError):
         (said,) = sentences_of(error)
         of_output = not written or error.errno in (errno.ENOSPC, errno.EIO)

@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.options import Json, examples
-from runwire.errors import ArchiveCorrupt, ConfigurationError, InvalidRequest, RunNotFound
+from runwire.errors import ArchiveCorrupt, ConfigurationError, ExitCode, InvalidRequest, RunNotFound
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.options import Json, Token, examples
+from runwire.errors import ExitCode
 
 if TYPE_CHECKING:
     from runwire.db.health import Finding

@@ -3,53 +3,14 @@
 from __future__ import annotations
 
 import errno
-from enum import IntEnum
 
 import runwire
-from runwire.errors import (
-    ArchiveUnavailable,
-    ConfigurationError,
-    DatabaseUnavailable,
-    EmbeddedPostgresError,
-    InvalidRequest,
-    RunNotFound,
-    RunwireError,
-    Unauthenticated,
-    UnknownAgent,
-)
-
-
-class ExitCode(IntEnum):
-    """Exit codes of commands; public API."""
-
-    OK = 0
-    FAILED = 1
-    USAGE = 2
-    NOT_FOUND = 3
-    UNREACHABLE = 4
-    INTERRUPTED = 130
-
+from runwire.errors import ConfigurationError, RunwireError, Unauthenticated
 
 EXIT_CODES_HELP = (
     "Exit codes: 0 done · 1 it failed (also: the followed run failed, a check failed) · 2 wrong usage or settings · "
     "3 no such run · 4 the server or the database cannot be reached · 130 interrupted"
 )
-
-_CODES: tuple[tuple[type[RunwireError], ExitCode], ...] = (
-    (RunNotFound, ExitCode.NOT_FOUND),
-    (ConfigurationError, ExitCode.USAGE),
-    (InvalidRequest, ExitCode.USAGE),
-    (UnknownAgent, ExitCode.USAGE),
-    (DatabaseUnavailable, ExitCode.UNREACHABLE),
-    (ArchiveUnavailable, ExitCode.UNREACHABLE),
-    (EmbeddedPostgresError, ExitCode.UNREACHABLE),
-)
-
-
-def exit_code_of(error: RunwireError) -> ExitCode:
-    if error.code == "server_unreachable":  # by code: the client, which has its type, is slow to import
-        return ExitCode.UNREACHABLE
-    return next((code for kind, code in _CODES if isinstance(error, kind)), ExitCode.FAILED)
 
 
 def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
@@ -61,7 +22,7 @@ def sentences_of(error: RunwireError | OSError) -> tuple[str, ...]:
             return (f"{_bound_address(error)} is in use by another process: take another port, or 0 for a free one",)
         said = error.strerror or str(error)
         return (f"{error.filename}: {said}" if isinstance(error.filename, str) else said,)
-    if error.code == "server_unreachable":
+    if error.code == "server_unreachable":  # by code: the client, which has its type, is slow to import
         return (f"{error} (is `runwire serve` running? --url or RUNWIRE_URL says where)",)
     if isinstance(error, Unauthenticated):
         return (f"{error} (--token or RUNWIRE_TOKEN: a token or an API key)",)

@@ -7,10 +7,10 @@ from contextlib import ExitStack
 
 from rich.console import Console
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.output import console, print_json
 from runwire.cli.timeline import Timeline
 from runwire.client import RunStream
+from runwire.errors import ExitCode
 from runwire.model.event import Event
 from runwire.model.run import RunState
 

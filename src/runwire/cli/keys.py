@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.options import Json, examples
-from runwire.errors import ConfigurationError, InvalidRequest
+from runwire.errors import ConfigurationError, ExitCode, InvalidRequest
 
 if TYPE_CHECKING:
     from runwire.server.auth.caller import Scope

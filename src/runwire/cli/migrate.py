@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.options import Json, examples
+from runwire.errors import ExitCode
 
 if TYPE_CHECKING:
     from runwire.settings import Settings

@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.options import Json, examples
-from runwire.errors import ConfigurationError
+from runwire.errors import ConfigurationError, ExitCode
 
 app = typer.Typer(
     help="Alerts, dashboards and the runbook's tables, from alerts/thresholds.yaml.", rich_markup_mode="rich"

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
 import typer
 
-from runwire.cli.failures import ExitCode
 from runwire.cli.options import DEFAULT_URL, Json, RunId, Token, Url, examples
-from runwire.errors import InvalidRequest
+from runwire.errors import ExitCode, InvalidRequest
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:

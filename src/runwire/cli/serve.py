@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from runwire.cli.failures import ExitCode, sentences_of
+from runwire.cli.failures import sentences_of
 from runwire.cli.options import examples
-from runwire.errors import RunwireError
+from runwire.errors import ExitCode, RunwireError
 
 if TYPE_CHECKING:
     from runwire.settings import Settings

@@ -13,10 +13,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from runwire.cli.database import database_of
-from runwire.cli.failures import ExitCode
 from runwire.cli.heartbeat import BEAT_S, Ear
 from runwire.clock import longest_pause_s, monotonic, set_within
-from runwire.errors import ConfigurationError
+from runwire.errors import ConfigurationError, ExitCode
 from runwire.settings import Settings
 from runwire.telemetry.logs import LogEvent, get_logger
 

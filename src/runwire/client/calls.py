@@ -146,9 +146,11 @@ class Caller:
 
 def refusal(response: aiohttp.ClientResponse, body: bytes, *, call: Call) -> Exception:
     """The exception for an error status: Again for a retry, or the typed error to raise."""
-    error = error_of(read_problem(response.status, body), run_id=call.run_id, fence=call.fence)
+    wait_s = retry_after_s(response.headers.get("Retry-After"))
+    error = error_of(
+        read_problem(response.status, body), run_id=call.run_id, held=call.fence, retry_after_s=wait_s or 0.0
+    )
     if response.status == 429 or (call.repeatable and response.status in (502, 503, 504)):
-        wait_s = retry_after_s(response.headers.get("Retry-After"))
         return Again(error, wait_s=wait_s, maybe_done=response.status != 429)
     return error
 

@@ -118,7 +118,7 @@ class Client:
 
         `fence` may be left out when `run` is what `start` returned. With `if_seq`, the seq the log is at, a batch is
         stored once even when an answer is lost, and is tried again until it is known to be; without, a lost answer is
-        ServerUnreachable. `outcome` goes with RunFinished. Raises SeqConflict, FenceLost, RunClosed, IllegalAppend.
+        ServerUnreachable. `outcome` goes with RunFinished. Raises SeqConflict, FenceStale, RunClosed, IllegalAppend.
         (After such a lost answer `cancel_requested` is False, whatever it was; the next append tells again.)
         """
         run_id = _id_of(run)

@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from inspect import signature
+from typing import Any
 
 import msgspec
 
-from runwire.errors import (
-    AppendError,
-    ArchiveUnavailable,
-    AuthUnavailable,
-    CursorExpired,
-    CursorPastTail,
-    DatabaseUnavailable,
-    FenceLost,
-    IllegalAppend,
-    InvalidRequest,
-    NotPermitted,
-    PartitionMissing,
-    RunClosed,
-    RunNotFound,
-    RunStillOpen,
-    RunwireError,
-    SeqConflict,
-    StartConflict,
-    StorageUnavailable,
-    Unauthenticated,
-    UnknownAgent,
-)
+from runwire.errors import DECLARED, Declared, ExitCode, InvalidRequest, NotPermitted, RunwireError, Unauthenticated
 
 
 class ServerUnreachable(RunwireError):
     """The service gave no answer within the client's `retry_s`. It may or may not have carried out the request."""
 
     code = "server_unreachable"
+    exit_code = ExitCode.UNREACHABLE
 
     def __init__(self, url: str, reason: str) -> None:
         super().__init__(f"cannot reach {url}: {reason}")
@@ -77,12 +58,12 @@ def read_problem(status: int, body: bytes) -> Problem:
     return Problem(status, str(said.get("code") or f"http_{status}"), str(detail), said)
 
 
-def error_of(problem: Problem, *, run_id: str = "", fence: int | None = None) -> RunwireError:
-    """The error to raise. `run_id` and `fence` come from the request, for problems that do not name them."""
-    build = _BY_CODE.get(problem.code)
-    if build is not None:
+def error_of(problem: Problem, **of_call: object) -> RunwireError:
+    """The error to raise. `of_call` are attributes that the request or the headers know, such as `run_id`."""
+    declared = DECLARED.get(problem.code)
+    if declared is not None and declared.error is not None:
         try:
-            return build({"runId": run_id, "held": fence, "detail": problem.detail, **problem.facts})
+            return _built(declared, declared.error, problem, of_call)
         except (KeyError, TypeError, ValueError):
             pass  # a fact is missing: the code and the text are still worth raising
     if problem.status == 401:
@@ -94,21 +75,15 @@ def error_of(problem: Problem, *, run_id: str = "", fence: int | None = None) ->
     return ServerProblem(problem.status, code=problem.code, detail=problem.detail)
 
 
-_BY_CODE: Final[Mapping[str, Callable[[Mapping[str, Any]], RunwireError]]] = {
-    AuthUnavailable.code: lambda p: AuthUnavailable(p["detail"]),
-    RunNotFound.code: lambda p: RunNotFound(p["runId"]),
-    UnknownAgent.code: lambda p: UnknownAgent(p["agent"], known=tuple(p["known"])),
-    StartConflict.code: lambda p: StartConflict(p["runId"], by=p.get("by", "the runId or the Idempotency-Key")),
-    RunClosed.code: lambda p: RunClosed(p["runId"], state=p["state"], last_seq=int(p["lastSeq"])),
-    FenceLost.code: lambda p: FenceLost(p["runId"], held=p["held"], current=None, last_seq=int(p["lastSeq"])),
-    SeqConflict.code: lambda p: SeqConflict(p["runId"], expected=int(p["ifSeq"]), actual=int(p["lastSeq"])),
-    IllegalAppend.code: lambda p: IllegalAppend(p["runId"], p["detail"]),
-    StorageUnavailable.code: lambda p: StorageUnavailable(p["runId"], p["detail"]),
-    PartitionMissing.code: lambda p: PartitionMissing(p["runId"], p["detail"]),
-    AppendError.code: lambda p: AppendError(p["runId"], p["detail"]),
-    CursorPastTail.code: lambda p: CursorPastTail(p["runId"], cursor=int(p["cursor"]), last_seq=int(p["lastSeq"])),
-    CursorExpired.code: lambda p: CursorExpired(p["runId"], earliest_seq=int(p["earliestSeq"])),
-    DatabaseUnavailable.code: lambda p: DatabaseUnavailable(p["detail"]),
-    ArchiveUnavailable.code: lambda p: ArchiveUnavailable(p["detail"]),
-    RunStillOpen.code: lambda p: RunStillOpen(p["runId"], state=p["state"]),
-}
+def _built(
+    declared: Declared, error: Callable[..., RunwireError], problem: Problem, of_call: Mapping[str, object]
+) -> RunwireError:
+    """The error as its type makes it from the problem's facts. Raises KeyError when one is missing."""
+    known: dict[str, Any] = {**of_call, "code": problem.code, "detail": problem.detail}
+    known |= {
+        fact.attribute: fact.convert(problem.facts[fact.name])
+        for fact in declared.facts
+        if problem.facts.get(fact.name) is not None
+    }
+    asked = signature(error).parameters.values()
+    return error(**{one.name: known[one.name] for one in asked if one.name in known or one.default is one.empty})

@@ -90,7 +90,7 @@ class Walk:
     async def run(self) -> RunState | None:
         """The state that the run reached: terminal, `waiting`, or None when it was left for another worker.
 
-        Raises FenceLost when the run was taken over meanwhile, and AppendError when its log refuses an event.
+        Raises FenceStale when the run was taken over meanwhile, and AppendError when its log refuses an event.
         """
         with self._report.workflow_span() as span:
             try:

@@ -54,7 +54,7 @@ class RunLog:
     An append whose outcome is unknown, because the connection broke during its commit, is repeated: the log's seq says
     whether it was stored. While the database is away, the append waits. After `PATIENCE_S`, or once `interrupted` is
     set, it raises StorageUnavailable, and another worker gets the run when its lease ends. If the log accepts other
-    appends by then, it raises IllegalAppend instead. It raises FenceLost when another owner has the run, and the log's
+    appends by then, it raises IllegalAppend instead. It raises FenceStale when another owner has the run, and the log's
     other refusals.
     """
 

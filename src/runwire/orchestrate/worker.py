@@ -11,7 +11,7 @@ from runwire.append import EventLog
 from runwire.clock import set_within
 from runwire.db import Database, load_sql
 from runwire.duties import Duty
-from runwire.errors import DatabaseFailed, FenceLost, RunClosed, RunwireError
+from runwire.errors import DatabaseFailed, FenceStale, RunClosed, RunwireError
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
@@ -223,7 +223,7 @@ class Worker:
         reached: RunState | None = None
         try:
             reached = await walk.run()
-        except (FenceLost, RunClosed):  # closed: whoever took the run over has brought it to its end
+        except (FenceStale, RunClosed):  # closed: whoever took the run over has brought it to its end
             _tell_lost(walk)
             return
         except RunwireError as error:

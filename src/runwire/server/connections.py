@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 from aiohttp import web
 
 from runwire.clock import monotonic
-from runwire.errors import InvalidRequest
-from runwire.server.problems import KINDS, Problem, problem_of_http, problem_of_protocol
+from runwire.errors import RequestTimedOut
+from runwire.server.problems import Problem, problem_of_http, problem_of_protocol, title_of
 from runwire.server.security_headers import ALWAYS
 from runwire.telemetry.metrics import ConnectionCut
 
@@ -290,7 +290,7 @@ def hold_open(request: web.Request, *, descriptors: int) -> None:
 
 
 async def body_of(request: web.Request) -> bytes:
-    """The whole body, if it comes in time. Raises InvalidRequest (`request_timeout`) and aiohttp's own errors."""
+    """The whole body, if it comes in time. Raises RequestTimedOut and aiohttp's own errors."""
     declared = request.content_length or 0
     if declared > request.client_max_size:
         raise web.HTTPRequestEntityTooLarge(request.client_max_size, declared)
@@ -302,7 +302,7 @@ async def body_of(request: web.Request) -> bytes:
             return await request.read()
     except TimeoutError:
         protocol.among.body_late()
-        raise InvalidRequest("The body did not arrive in time.", code="request_timeout") from None
+        raise RequestTimedOut("The body did not arrive in time.") from None
 
 
 def bounded(handler: RequestHandler) -> RequestHandler:
@@ -333,7 +333,7 @@ def _older(since: Mapping[Connection, float], than: float) -> list[Connection]:
 
 def _written(code: str, more: Mapping[str, str]) -> bytes:
     """A problem as bytes, for answers without a request object of aiohttp."""
-    response = Problem(code, KINDS[code].title, headers=more).response(instance="")
+    response = Problem(code, title_of(code), headers=more).response(instance="")
     response.headers.update(ALWAYS)
     body = cast("bytes", response.body)
     lines = [f"HTTP/1.1 {response.status} {response.reason}", *(f"{n}: {v}" for n, v in response.headers.items())]

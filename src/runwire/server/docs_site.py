@@ -19,7 +19,7 @@ from markdown_it import MarkdownIt
 from markdown_it.token import Token
 from mdit_py_plugins.anchors import anchors_plugin
 
-from runwire.server.problems import KINDS
+from runwire.errors import DECLARED, Declared
 from runwire.server.static_files import Content, packaged, served
 
 _ASSETS: Final = (".png", ".svg", ".json")
@@ -150,5 +150,14 @@ def _title(text: str, path: str) -> str:
 
 def _problems_page() -> str:
     """The error table as a document. A problem's `type` points to one of its headings."""
-    sections = [f"## {code}\n\nHTTP {kind.status}. {kind.title}\n" for code, kind in sorted(KINDS.items())]
+    sections = [_problem_section(code, declared) for code, declared in sorted(DECLARED.items())]
     return "# Problems\n\nErrors that the API answers (RFC 9457), by `code`.\n\n" + "\n".join(sections)
+
+
+def _problem_section(code: str, declared: Declared) -> str:
+    kind = declared.kind
+    lines = [f"## {code}", f"HTTP {kind.status}. {kind.title}"]
+    if kind.retry:
+        lines.append("The same request may succeed after the seconds in `Retry-After`.")
+    lines += [f"- `{fact.name}`: {fact.meaning}" for fact in declared.facts]
+    return "\n\n".join(lines) + "\n"

@@ -7,6 +7,7 @@ from typing import Any, Final
 import msgspec
 
 import runwire
+from runwire.errors import DECLARED, Fact
 from runwire.model.event import FN_PATTERN, NAME_PATTERN, EventType
 from runwire.model.run import RUN_ID_PATTERN, RunState
 from runwire.observe import Diagnosis
@@ -14,7 +15,7 @@ from runwire.orchestrate import RunPage, RunView
 from runwire.server import bodies
 from runwire.server.auth.caller import Scope
 from runwire.server.openapi_operations import ADMIN_OPERATIONS, API_OPERATIONS, Operation
-from runwire.server.problems import KINDS, MEDIA_TYPE
+from runwire.server.problems import MEDIA_TYPE
 from runwire.server.requests import SEQ_MAX
 from runwire.server.services import Readiness
 from runwire.settings import Settings
@@ -143,10 +144,10 @@ def _security(operation: Operation) -> dict[str, Any]:
 def _problems(codes: tuple[str, ...]) -> dict[str, Any]:
     by_status: dict[int, list[str]] = {}
     for code in codes:
-        by_status.setdefault(KINDS[code].status, []).append(code)
+        by_status.setdefault(DECLARED[code].kind.status, []).append(code)
     return {
         str(status): {
-            "description": " ".join(f"`{code}`: {KINDS[code].title}" for code in of_status),
+            "description": " ".join(f"`{code}`: {DECLARED[code].kind.title}" for code in of_status),
             "content": {MEDIA_TYPE: {"schema": {"$ref": _REF.format(name="Problem")}}},
             **({"headers": {_HEADERS[status]: {"schema": {"type": "string"}}}} if status in _HEADERS else {}),
         }
@@ -198,13 +199,20 @@ def _problem() -> dict[str, Any]:
             "status": {"type": "integer"},
             "detail": {"type": "string"},
             "instance": {"type": "string", "format": "uri-reference"},
-            "code": {"type": "string", "enum": sorted(KINDS)},
-            "runId": {"type": "string"},
-            "lastSeq": {"type": "integer", "description": "The newest seq of the run's log."},
-            "earliestSeq": {"type": "integer", "description": "The first seq that is still stored."},
+            "code": {"type": "string", "enum": sorted(DECLARED)},
+            **{fact.name: _fact(fact) for declared in DECLARED.values() for fact in declared.facts},
         },
         "required": ["type", "title", "status", "detail", "code"],
     }
+
+
+def _fact(fact: Fact) -> dict[str, Any]:
+    shapes: dict[object, dict[str, Any]] = {
+        int: {"type": "integer"},
+        str: {"type": "string"},
+        tuple: {"type": "array", "items": {"type": "string"}},
+    }
+    return {**shapes[fact.convert], "description": fact.meaning}
 
 
 def _parameters(settings: Settings) -> dict[str, Any]:

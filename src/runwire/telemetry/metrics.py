@@ -14,6 +14,7 @@ from typing import Final, TypeVar
 from prometheus_client import Counter, Gauge, ProcessCollector
 
 from runwire.duties import Part
+from runwire.errors import counted_by
 from runwire.model.event import EventType
 from runwire.telemetry.exposition import PREFIX, Exposition
 from runwire.telemetry.histogram import Histogram
@@ -48,19 +49,6 @@ class NodeOutcome(StrEnum):
     CANCELLED = "cancelled"
 
 
-class AppendFailure(StrEnum):
-    """The `code` of the error that an append raised."""
-
-    RUN_NOT_FOUND = "run_not_found"
-    RUN_CLOSED = "run_closed"
-    NOT_EXTERNAL = "not_external"
-    FENCE_STALE = "fence_stale"
-    SEQ_CONFLICT = "seq_conflict"
-    ILLEGAL_APPEND = "illegal_append"
-    STORAGE_UNAVAILABLE = "storage_unavailable"
-    PARTITION_MISSING = "partition_missing"
-
-
 class PublishFailure(StrEnum):
     BUS = "bus"
     DATABASE = "database"
@@ -91,23 +79,6 @@ class DisconnectReason(StrEnum):
     DRAIN = "drain"
     ROTATE = "rotate"
     ERROR = "error"
-
-
-class AccessRefusal(StrEnum):
-    CREDENTIALS_MISSING = "credentials_missing"
-    CREDENTIALS_INVALID = "credentials_invalid"
-    CREDENTIALS_EXPIRED = "credentials_expired"
-    SCOPE_MISSING = "scope_missing"
-    AUTH_UNAVAILABLE = "auth_unavailable"
-
-
-class Refusal(StrEnum):
-    """The `code` of a problem that refuses a request for now."""
-
-    TOO_MANY_REQUESTS = "too_many_requests"
-    TOO_MANY_OWN_STREAMS = "too_many_own_streams"
-    TOO_MANY_STREAMS = "too_many_streams"
-    TOO_MANY_RUNS = "too_many_runs"
 
 
 class ConnectionCut(StrEnum):
@@ -184,7 +155,7 @@ class PipelineMetrics:
         )
         """By event type."""
         self.append_failures: Mapping[str, Counter] = out.counters(
-            "append_failures", "Appends that stored nothing.", reason=AppendFailure
+            "append_failures", "Appends that stored nothing.", reason=counted_by("append_failures")
         )
         """By the `code` of the error raised."""
         self.append_duration: Histogram = out.histogram(
@@ -285,11 +256,13 @@ class ProcessMetrics:
             reason=ConnectionCut,
         )
         self.requests_refused: Mapping[str, Counter] = out.counters(
-            "requests_refused", "Requests turned away because of a limit.", code=Refusal
+            "requests_refused", "Requests turned away because of a limit.", code=counted_by("requests_refused")
         )
         """By the `code` of the problem."""
         self.access_refused: Mapping[str, Counter] = out.counters(
-            "access_refused", "Requests turned away for want of credentials or of a scope.", code=AccessRefusal
+            "access_refused",
+            "Requests turned away for want of credentials or of a scope.",
+            code=counted_by("access_refused"),
         )
         """By the `code` of the problem."""
         self.telemetry_dropped: Mapping[str, Counter] = out.counters(

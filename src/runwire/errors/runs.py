@@ -1,62 +1,29 @@
-"""The errors of runwire, as types. Callers branch on the type and read facts from its fields, never from the text."""
+"""Errors of runs: starting them, appending to them, following them, and walking their graphs."""
 
 from __future__ import annotations
 
+from typing import ClassVar
 
-class RunwireError(Exception):
-    """Base of every error that runwire raises on purpose. HTTP problems and metrics carry its stable `code`."""
-
-    code = "internal"
-
-
-class InvalidRequest(RunwireError):
-    """The caller's input breaks a rule. `code` names the rule, `detail` the place. Nothing was changed."""
-
-    code = "invalid_request"
-
-    def __init__(self, detail: str, *, code: str = "invalid_request") -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.code = code
+from runwire.errors.kinds import LAST_SEQ, RUN_ID, STATE, ExitCode, Fact, Kind, RunwireError
 
 
 class RunNotFound(RunwireError):
-    code = "run_not_found"
+    kind = Kind("run_not_found", 404, "There is no run with this id.", counted="append_failures")
+    facts = (RUN_ID,)
+    exit_code = ExitCode.NOT_FOUND
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"no run {run_id!r}")
         self.run_id = run_id
 
 
-class Unauthenticated(RunwireError):
-    """The caller is unknown. `code` gives the reason: credentials missing, invalid or expired."""
-
-    code = "credentials_missing"
-
-    def __init__(self, detail: str, *, code: str) -> None:
-        super().__init__(detail)
-        self.code = code
-
-
-class NotPermitted(RunwireError):
-    """The caller is known and lacks a permission. `scope` names the missing scope; None for any other reason."""
-
-    code = "scope_missing"
-
-    def __init__(self, detail: str, *, code: str = "scope_missing", scope: str | None = None) -> None:
-        super().__init__(detail)
-        self.code = code
-        self.scope = scope
-
-
-class AuthUnavailable(RunwireError):
-    """The service cannot identify the caller now: the keys that verify tokens are not available."""
-
-    code = "auth_unavailable"
-
-
 class UnknownAgent(RunwireError):
-    code = "unknown_agent"
+    kind = Kind("unknown_agent", 422, "There is no agent with this name.")
+    facts = (
+        Fact("agent", "agent", str, "The agent that the request names."),
+        Fact("known", "known", tuple, "The agents of the service."),
+    )
+    exit_code = ExitCode.USAGE
 
     def __init__(self, agent: str, *, known: tuple[str, ...]) -> None:
         super().__init__(f"no agent {agent!r}; known: {', '.join(known) or 'none'}")
@@ -64,22 +31,11 @@ class UnknownAgent(RunwireError):
         self.known = known
 
 
-class Overloaded(RunwireError):
-    """This process is at a limit, named by `code`. Nothing was changed. Try again after `retry_after_s` seconds."""
-
-    code = "too_many_requests"
-
-    def __init__(self, detail: str, *, code: str, retry_after_s: int) -> None:
-        super().__init__(detail)
-        self.detail = detail
-        self.code = code
-        self.retry_after_s = retry_after_s
-
-
 class SignalNotTaken(RunwireError):
     """The run was started with `external`. Its orchestrator runs elsewhere, and no signal reaches it."""
 
-    code = "signal_not_taken"
+    kind = Kind("signal_not_taken", 409, "Runs started with `external` do not accept signals.")
+    facts = (RUN_ID,)
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id!r} was started with `external`; signals are for runs that wait here")
@@ -89,7 +45,8 @@ class SignalNotTaken(RunwireError):
 class TooManySignals(RunwireError):
     """The run has the maximum of signals that it has not taken yet. The signal was not stored."""
 
-    code = "too_many_signals"
+    kind = Kind("too_many_signals", 409, "Too many signals are waiting for the run.")
+    facts = (RUN_ID,)
 
     def __init__(self, run_id: str) -> None:
         super().__init__(f"run {run_id!r} has a hundred signals that it has not taken yet")
@@ -99,9 +56,10 @@ class TooManySignals(RunwireError):
 class StartConflict(RunwireError):
     """Another start, with another body, used the run id or the idempotency key. No run was started."""
 
-    code = "start_conflict"
+    kind = Kind("start_conflict", 409, "Another start already used this run id or Idempotency-Key.")
+    facts = (RUN_ID,)
 
-    def __init__(self, run_id: str, *, by: str) -> None:
+    def __init__(self, run_id: str, *, by: str = "the runId or the Idempotency-Key") -> None:
         super().__init__(f"{by} was already used to start run {run_id!r} with another body")
         self.run_id = run_id
         self.by = by
@@ -111,14 +69,16 @@ class AppendError(RunwireError):
     """The append failed as a whole: none of its events is stored or will be published."""
 
     code = "append_failed"
+    facts: ClassVar[tuple[Fact, ...]] = (RUN_ID,)
 
-    def __init__(self, run_id: str, message: str) -> None:
-        super().__init__(message)
+    def __init__(self, run_id: str, detail: str) -> None:
+        super().__init__(detail)
         self.run_id = run_id
 
 
 class RunClosed(AppendError):
-    code = "run_closed"
+    kind = Kind("run_closed", 409, "The run has ended.", counted="append_failures")
+    facts = (RUN_ID, STATE, LAST_SEQ)
 
     def __init__(self, run_id: str, *, state: str, last_seq: int) -> None:
         super().__init__(run_id, f"run {run_id!r} is {state}; its log ended at {last_seq}")
@@ -126,12 +86,18 @@ class RunClosed(AppendError):
         self.last_seq = last_seq
 
 
-class FenceLost(AppendError):
+class FenceStale(AppendError):
     """Another owner has claimed the run. The holder of the old fence can no longer append."""
 
-    code = "fence_stale"
+    kind = Kind(
+        "fence_stale",
+        409,
+        "Another owner has claimed the run. This fence is no longer valid.",
+        counted="append_failures",
+    )
+    facts = (RUN_ID, LAST_SEQ)  # the current fence is its owner's secret
 
-    def __init__(self, run_id: str, *, held: int | None, current: int | None, last_seq: int) -> None:
+    def __init__(self, run_id: str, *, held: int | None, current: int | None = None, last_seq: int) -> None:
         super().__init__(run_id, f"fence {held} of run {run_id!r} is stale; the current one is higher")
         self.held = held
         self.current = current
@@ -139,7 +105,12 @@ class FenceLost(AppendError):
 
 
 class SeqConflict(AppendError):
-    code = "seq_conflict"
+    kind = Kind("seq_conflict", 409, "The run's log is not at the seq that `ifSeq` names.", counted="append_failures")
+    facts = (
+        RUN_ID,
+        Fact("ifSeq", "expected", int, "The seq that the append expected."),
+        Fact("lastSeq", "actual", int, LAST_SEQ.meaning),
+    )
 
     def __init__(self, run_id: str, *, expected: int, actual: int) -> None:
         super().__init__(run_id, f"expected run {run_id!r} at seq {expected}, it is at {actual}")
@@ -150,19 +121,23 @@ class SeqConflict(AppendError):
 class IllegalAppend(AppendError):
     """The events break an invariant of the log (first event, terminal event, state transition)."""
 
-    code = "illegal_append"
+    kind = Kind(
+        "illegal_append", 409, "These events may not follow the events in the run's log.", counted="append_failures"
+    )
 
 
 class IllegalBatch(IllegalAppend):
     """The batch breaks a rule that holds for every log, so no run can accept it."""
 
-    code = "illegal_batch"
+    kind = Kind("illegal_batch", 422, "No run can accept this batch of events.")
 
 
 class NotExternal(AppendError):
     """A worker of this service walks the run. Only that worker appends to it."""
 
-    code = "not_external"
+    kind = Kind(
+        "not_external", 409, "Only runs started with `external` accept events over HTTP.", counted="append_failures"
+    )
 
     def __init__(self, run_id: str) -> None:
         super().__init__(run_id, f"run {run_id!r} was not started with `external`; its own worker appends to it")
@@ -171,20 +146,31 @@ class NotExternal(AppendError):
 class StorageUnavailable(AppendError):
     """The database failed during the append. Nothing was published. The caller decides whether to try again."""
 
-    code = "storage_unavailable"
+    kind = Kind(
+        "storage_unavailable",
+        503,
+        "The database failed during the append. It is safe to repeat the append with `ifSeq`.",
+        counted="append_failures",
+    )
 
 
 class PartitionMissing(StorageUnavailable):
     """The log has no partition for the run's day. Nothing was stored. A repeat succeeds once the partition exists."""
 
-    code = "partition_missing"
+    kind = Kind(
+        "partition_missing",
+        503,
+        "The log has no partition for the run's day. Nothing was stored.",
+        counted="append_failures",
+    )
 
-    def __init__(self, run_id: str, message: str = "the log has no partition for the run's day") -> None:
-        super().__init__(run_id, message)
+    def __init__(self, run_id: str, detail: str = "the log has no partition for the run's day") -> None:
+        super().__init__(run_id, detail)
 
 
 class CursorPastTail(RunwireError):
-    code = "cursor_past_tail"
+    kind = Kind("cursor_past_tail", 400, "The cursor is past the end of the run's log.")
+    facts = (RUN_ID, Fact("cursor", "cursor", int, "The cursor of the request."), LAST_SEQ)
 
     def __init__(self, run_id: str, *, cursor: int, last_seq: int) -> None:
         super().__init__(f"cursor {cursor} is past the tail of run {run_id!r}, which is {last_seq}")
@@ -194,7 +180,8 @@ class CursorPastTail(RunwireError):
 
 
 class CursorExpired(RunwireError):
-    code = "cursor_expired"
+    kind = Kind("cursor_expired", 410, "The events after the cursor are no longer available.")
+    facts = (RUN_ID, Fact("earliestSeq", "earliest_seq", int, "The first seq that is still stored."))
 
     def __init__(self, run_id: str, *, earliest_seq: int) -> None:
         super().__init__(f"events of run {run_id!r} before {earliest_seq} are gone")
@@ -205,7 +192,8 @@ class CursorExpired(RunwireError):
 class RunStillOpen(RunwireError):
     """Only a closed run can be replayed; an open one has a stream."""
 
-    code = "run_open"
+    kind = Kind("run_open", 409, "Only a run that has ended can be replayed.")
+    facts = (RUN_ID, STATE)
 
     def __init__(self, run_id: str, *, state: str) -> None:
         super().__init__(f"run {run_id!r} is {state}, and only a run that has ended can be replayed")
@@ -216,76 +204,12 @@ class RunStillOpen(RunwireError):
 class TooManyReplays(RunwireError):
     """This process is at its limit of replays. Try another process, or this one later."""
 
-    code = "too_many_replays"
+    kind = Kind("too_many_replays", 429, "Too many replays are running.")
+    facts = (Fact("max", "at_most", int, "The limit."),)
 
     def __init__(self, at_most: int) -> None:
         super().__init__(f"{at_most} replays are running, which is the limit")
         self.at_most = at_most
-
-
-class BusUnavailable(RunwireError):
-    """The bus did not accept a batch. The publisher tries its events again."""
-
-    code = "bus_unavailable"
-
-
-class DatabaseFailed(RunwireError):
-    """PostgreSQL did not carry out a request. Base of every error that a database causes.
-
-    A loop tries again until the error passes. The text is one of a bounded set and quotes no stored or sent value.
-    """
-
-
-class DatabaseUnavailable(DatabaseFailed):
-    """No connection to PostgreSQL was available, or the server did not carry out the statement. A repeat may succeed.
-
-    `sqlstate` is the server's code, or None when the server gave none.
-    """
-
-    code = "database_unavailable"
-
-    def __init__(self, message: str, *, sqlstate: str | None = None) -> None:
-        super().__init__(message)
-        self.sqlstate = sqlstate
-
-
-class ReadTimedOut(DatabaseUnavailable):
-    """A read exceeded its time limit and was cancelled."""
-
-    code = "read_timed_out"
-
-    def __init__(self, within_s: float) -> None:
-        super().__init__(f"the read took longer than {within_s:g} s")
-
-
-class ConstraintViolated(DatabaseFailed):
-    """The database refused a value: it breaks a constraint, or fits no column. Nothing was stored."""
-
-    code = "value_refused"
-
-    def __init__(self, constraint: str) -> None:
-        super().__init__(f"constraint {constraint or 'unknown'} refused a value")
-        self.constraint = constraint
-
-
-class ArchiveUnavailable(RunwireError):
-    """Cold storage does not answer, or is not set up here. Its files are untouched."""
-
-    code = "archive_unavailable"
-
-
-class ArchiveCorrupt(ArchiveUnavailable):
-    """Cold storage returned other bytes than were written. Restore the batch from another copy."""
-
-
-class EmbeddedPostgresError(RunwireError):
-    """The embedded PostgreSQL could not be found, started or reached. The text says what to do."""
-
-    code = "embedded_postgres"
-
-
-class MigrationError(RunwireError):
-    code = "migration"
 
 
 class GraphError(RunwireError):
@@ -321,13 +245,3 @@ class NodeFailed(RunwireError):
         super().__init__(detail or code)
         self.code = code
         self.retry = retry
-
-
-class ConfigurationError(RunwireError):
-    """Settings that cannot work; `problems` lists every one found."""
-
-    code = "configuration"
-
-    def __init__(self, problems: tuple[str, ...]) -> None:
-        super().__init__("; ".join(problems))
-        self.problems = problems
