@@ -7,11 +7,12 @@ from pathlib import Path
 from urllib.parse import urljoin, urlsplit
 
 import pytest
+import yaml
 
 from docs.pages import DOCS, ROOT, RUNBOOK, blocks, code_spans, headings, links, pages
 from runwire.observe.diagnosis import Stage
 from runwire.observe.metrics import Invariant
-from runwire.server.docs_site import DocsSite
+from runwire.server.docs import DocsSite
 from runwire.server.openapi_operations import API_OPERATIONS
 from runwire.settings import Settings
 from scripts import script
@@ -151,6 +152,29 @@ def test_the_site_shows_every_page_without_leftovers_of_its_source() -> None:
         assert "&lt;!--" not in html, page
         assert html.count("<h1") == 1, page
         assert ".md" not in re.sub(r"<code>.*?</code>", "", html, flags=re.DOTALL), page
+
+
+def test_no_page_of_the_site_needs_inline_style_or_script() -> None:
+    site = DocsSite(DOCS)
+    for page in ("", *site.pages):
+        content = site.content(page)
+        assert content is not None
+        html = content.body.decode()
+        assert re.findall(r'<(?:[^>]*\s(?:style|on\w+)=|style\b|script(?![^>]*\ssrc="[^":]*"))', html) == [], page
+
+
+def test_every_alert_leads_to_a_heading_of_a_page_that_the_service_serves() -> None:
+    rules = yaml.safe_load((ROOT / "alerts" / "alert-rules.yaml").read_text())
+    urls = [
+        rule["annotations"]["runbook_url"] for group in rules["groups"] for rule in group["rules"] if "alert" in rule
+    ]
+    assert len(urls) > 20
+    site = DocsSite(DOCS)
+    for url in urls:
+        parts = urlsplit(url)
+        content = site.content(parts.path.removeprefix("/docs/"))
+        assert content is not None, url
+        assert f' id="{parts.fragment}"' in content.body.decode(), url
 
 
 def test_the_site_serves_every_picture_its_pages_show() -> None:

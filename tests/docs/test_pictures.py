@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from docs.pages import DOCS, ROOT, images, pages
-from runwire.server.docs_site import DocsSite
+from runwire.server.docs import DocsSite
 
 PICTURES = DOCS / "img"
 DASHBOARDS = sorted(path.stem for path in (ROOT / "dashboards").glob("*.json"))

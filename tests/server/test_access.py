@@ -104,7 +104,7 @@ async def asked(http: httpx.AsyncClient, route: Route, run_id: str, **more: Any)
 
 def test_every_route_says_who_may_call_it_and_only_what_holds_no_data_is_public() -> None:
     public = {route.path for route in ROUTES if route.access.scope is None}
-    pages = {"/", "/console.css", "/console.js", "/favicon.ico", "/docs", "/docs/docs.css", "/docs/{path}"}
+    pages = {"/", "/console.css", "/console.js", "/favicon.ico", "/docs", "/docs/{path}"}
     assert public == pages | {"/openapi.json"}
     assert {route.access.scope for route in GUARDED} == set(Scope)
 

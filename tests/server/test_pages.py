@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import re
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import urldefrag, urljoin
 
 import pytest
 
-from runwire.server.docs_site import DocsSite
+from runwire.server.docs import DocsSite
 from server.calls import Api
 
 
@@ -75,9 +77,58 @@ def test_links_between_documents_work_on_the_site_and_others_are_left_or_dropped
 
 def test_tables_are_rendered_and_raw_html_is_not(folder: Path) -> None:
     page = text(DocsSite(folder), "start")
-    assert "<table>" in page
+    assert "<table " in page
     assert "<title>Start here · runwire</title>" in page
     assert "<script>" not in page
+
+
+def test_the_index_orders_the_pages_and_names_them(folder: Path) -> None:
+    (folder / "zebra.md").write_text("# Zebra\n")
+    (folder / "index.md").write_text(
+        "# Home\n\n## First\n\n- [The animal](zebra.md): see [the start](start.md)\n\n## Then\n\n- [Start](start.md)\n"
+    )
+    site = DocsSite(folder)
+    assert site.pages == ("zebra", "start", "problems", "runbooks/book")
+    page = text(site, "start")
+    assert "<h2>First</h2>" in page
+    assert re.search(r'aria-current="page">Start</a>', page)
+    assert re.search(r'rel="prev" href="./zebra">The animal</a><a rel="next" href="./problems">', page)
+
+
+def test_a_page_has_a_table_of_its_headings(folder: Path) -> None:
+    (folder / "long.md").write_text("# Long\n\n## One `thing`\n\n### Deep\n\n#### Deeper\n\n## Two\n")
+    contents = text(DocsSite(folder), "long").partition('class="contents"')[2].partition("</nav>")[0]
+    assert re.findall(r'href="#([^"]+)">([^<]+)<', contents) == [
+        ("one-thing", "One thing"),
+        ("deep", "Deep"),
+        ("two", "Two"),
+    ]
+
+
+def test_search_finds_each_section_with_its_text_and_anchor(folder: Path) -> None:
+    (folder / "runbooks" / "book.md").write_text("# The book\n\nHello *you*\nthere.\n\n## A `b`\n\n```sh\nls\n```\n")
+    found = {page["page"]: page for page in json.loads(text(DocsSite(folder), "search.json"))}
+    assert found["runbooks/book"] == {
+        "page": "runbooks/book",
+        "title": "The book",
+        "sections": [["The book", "the-book", "Hello you there."], ["A b", "a-b", "ls"]],
+    }
+    assert {"", "start", "problems"} <= set(found)
+
+
+def test_code_is_highlighted_and_code_of_an_unknown_language_is_left(folder: Path) -> None:
+    (folder / "code.md").write_text("# Code\n\n```python\nif x < 1: pass\n```\n\n```strange\na < b\n```\n")
+    page = text(DocsSite(folder), "code")
+    assert '<span class="k">if</span>' in page
+    assert "a &lt; b" in page
+
+
+def test_each_cell_of_a_table_knows_its_column_and_aligns_without_inline_style(folder: Path) -> None:
+    (folder / "table.md").write_text("# T\n\n| name | `n` |\n|---|--:|\n| a | 1 |\n")
+    page = text(DocsSite(folder), "table")
+    assert '<td data-label="name">a</td>' in page
+    assert '<td class="at-right" data-label="n">1</td>' in page
+    assert "style=" not in page
 
 
 def test_nothing_but_documents_and_pictures_is_served(folder: Path) -> None:
@@ -117,7 +168,7 @@ async def test_every_link_of_the_site_and_the_console_leads_somewhere(api: Api) 
                 if fragment:
                     wanted.add((address, fragment))
     pages = {"/docs/problems", "/docs/telemetry", "/docs/img/overview.png"}
-    assert pages | {"/console.js", "/console.css", "/docs/docs.css", "/favicon.ico"} <= seen
+    assert pages | {"/console.js", "/console.css", "/docs/docs.css", "/docs/docs.js", "/favicon.ico"} <= seen
     assert {(address, fragment) for address, fragment in wanted if fragment not in ids.get(address, set())} == set()
 
 

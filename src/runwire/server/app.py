@@ -14,7 +14,7 @@ from runwire.server.admin import AdminRoutes
 from runwire.server.auth import PUBLIC, STREAM, Access, Scope, check_guarded
 from runwire.server.auth.local import check_host, check_local
 from runwire.server.cors import Cors
-from runwire.server.docs_site import DocsSite, add_docs, docs_folder
+from runwire.server.docs import DocsSite, add_docs, docs_folder
 from runwire.server.events import EventRoutes
 from runwire.server.forwarded import prefix_of
 from runwire.server.problems import answer_expectation, answer_problems
