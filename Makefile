@@ -44,8 +44,9 @@ drill-full: $(DEV) ## One drill as in production: a killed publisher, the pages,
 
 check: lint types contracts rendered language
 
-rendered: $(DEV) ## What is rendered from alerts/thresholds.yaml is as it would be rendered now
+rendered: $(DEV) ## What is rendered from alerts/thresholds.yaml and the code is as it would be rendered now
 	$(BIN)/runwire ops render --check
+	$(BIN)/python scripts/render_docs.py --check
 
 lint: $(DEV) ## Style and syntax
 	$(BIN)/ruff check

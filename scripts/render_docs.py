@@ -82,10 +82,17 @@ def decisions_list() -> str:
     return "\n".join(f"- [{title}]({path.name})" for path, title in zip(records, titles, strict=True))
 
 
+def _python_api() -> str:
+    from python_api import python_api  # noqa: PLC0415  # reads the whole source, which other parts need not wait for
+
+    return python_api()
+
+
 GENERATED: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "operations.md", settings_table),
     "problems": (DOCS / "protocol.md", problems_table),
     "decisions": (DOCS / "decisions" / "index.md", decisions_list),
+    "python-api": (DOCS / "reference" / "python.md", _python_api),
 }
 """The page and the content for each pair of markers."""
 

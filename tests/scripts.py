@@ -11,6 +11,9 @@ FOLDER = Path(__file__).parents[1] / "scripts"
 
 
 def script(name: str) -> ModuleType:
+    """The script, which finds its neighbours as it does when it is run."""
+    if str(FOLDER) not in sys.path:
+        sys.path.append(str(FOLDER))
     spec = importlib.util.spec_from_file_location(name, FOLDER / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None

@@ -3,38 +3,67 @@
 from typing import TYPE_CHECKING, Any
 
 from runwire.errors import NodeFailed, RunwireError
-from runwire.model.event import Event, EventType
+from runwire.model.event import Event, EventType, NewEvent
 from runwire.model.graph import END, Agent, Context, Wait
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:
-    from runwire.client import Client
+    from runwire.client import (
+        Appended,
+        Client,
+        Diagnosis,
+        EventPage,
+        NextStep,
+        RunStream,
+        RunView,
+        ServerProblem,
+        ServerUnreachable,
+        StartedRun,
+        StoredState,
+        StreamBroken,
+        StreamEnd,
+        UnexpectedAnswer,
+    )
 
 __version__ = "0.1.0"
 
 __all__ = [
     "END",
     "Agent",
+    "Appended",
     "Client",
     "Context",
+    "Diagnosis",
     "Event",
+    "EventPage",
     "EventType",
+    "NewEvent",
+    "NextStep",
     "NodeFailed",
     "RunState",
+    "RunStream",
+    "RunView",
     "RunwireError",
+    "ServerProblem",
+    "ServerUnreachable",
+    "StartedRun",
+    "StoredState",
+    "StreamBroken",
+    "StreamEnd",
+    "UnexpectedAnswer",
     "Wait",
     "__version__",
 ]
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:
-    """`runwire.Client`, imported when asked for: an HTTP client is nothing an agent's module needs."""
-    if name == "Client":
-        from runwire.client import Client  # noqa: PLC0415  # see above
+    """A name of the client, imported when asked for: an HTTP client is nothing an agent's module needs."""
+    if name in __all__:
+        from runwire import client  # noqa: PLC0415  # see above
 
-        return Client
+        return getattr(client, name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from runwire.model.names import class_name
 from runwire.model.state import state_problems
 
 END: Final = "END"
+"""The target that ends a run: `@agent.node(to=END)`."""
 TIMEOUT_MAX_S: Final = 30 * 86_400.0
 RETRIES_MAX: Final = 1_000_000
 BACKOFF_GIVEN_MAX_S: Final = 3600.0

@@ -26,6 +26,8 @@ _FN = re.compile(FN_PATTERN)
 
 
 class EventType(StrEnum):
+    """The kinds of events. NodeStarted and NodeFinished have a `name`, DebugTrace has a `fn`."""
+
     RUN_STARTED = "RunStarted"
     NODE_STARTED = "NodeStarted"
     DEBUG_TRACE = "DebugTrace"

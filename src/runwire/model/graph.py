@@ -25,10 +25,12 @@ class Context(Protocol):
     """A node's view of its run: the run's facts, and `trace` to append a DebugTrace."""
 
     @property
-    def run_id(self) -> str: ...
+    def run_id(self) -> str:
+        """The run's id. With the node's name it makes a good idempotency key."""
 
     @property
-    def agent(self) -> str: ...
+    def agent(self) -> str:
+        """The name of the run's agent."""
 
     @property
     def attempt(self) -> int:
@@ -124,6 +126,7 @@ class Agent(Generic[S]):
 
     @property
     def nodes(self) -> Mapping[str, Node[S]]:
+        """The declared nodes by name."""
         return self._nodes
 
     def node(

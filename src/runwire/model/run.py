@@ -19,6 +19,8 @@ DEFAULT_TENANT: Final = "default"
 
 
 class RunState(StrEnum):
+    """The states of a run. A run never leaves `finished`, `failed` or `cancelled`."""
+
     PENDING = "pending"
     STARTED = "started"
     WAITING = "waiting"
@@ -28,6 +30,7 @@ class RunState(StrEnum):
 
     @property
     def terminal(self) -> bool:
+        """Whether a run never leaves this state."""
         return self in TERMINAL
 
 

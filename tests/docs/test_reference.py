@@ -1,0 +1,40 @@
+"""The reference of the Python API is whole: every public name is in it, with what it is for."""
+
+from __future__ import annotations
+
+import runwire
+from docs.pages import DOCS, headings
+from runwire import client, errors
+from runwire.errors import RunwireError
+
+PAGE = DOCS / "reference" / "python.md"
+PUBLIC = [name for name in dir(runwire) if not name.startswith("__")]
+OF_THE_WIRE = {"EventTooLong", "RunPage", "ServerEvent", "SseParser"}
+"""Names of `runwire.client` that its own modules share."""
+
+
+def test_every_public_name_has_a_heading() -> None:
+    assert {text for level, text, _ in headings(PAGE) if level == 3} - {"More errors"} == set(PUBLIC)
+
+
+def test_every_public_method_has_a_heading() -> None:
+    found = {text for level, text, _ in headings(PAGE) if level == 4}
+    for owner in (runwire.Agent, runwire.Client, runwire.Context, runwire.RunStream):
+        methods = {name for name, one in vars(owner).items() if callable(one) and not name.startswith("_")}
+        assert {f"{owner.__name__}.{name}" for name in methods} <= found
+
+
+def test_every_error_is_described() -> None:
+    text = PAGE.read_text()
+    for name in errors.__all__:
+        error = getattr(errors, name)
+        if isinstance(error, type) and issubclass(error, RunwireError):
+            assert f"### {name}\n" in text or f"| `{name}` |" in text, name
+
+
+def test_what_calls_return_and_raise_is_public() -> None:
+    """A reader annotates a variable with `runwire.RunView`, and never imports a module of runwire's inside."""
+    assert set(client.__all__) - OF_THE_WIRE <= set(PUBLIC)
+    for name in client.__all__:
+        if name in PUBLIC:
+            assert getattr(runwire, name) is getattr(client, name)
