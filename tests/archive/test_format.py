@@ -9,6 +9,7 @@ import random
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from runwire.archive.format import (
     FORMAT,
@@ -53,6 +54,14 @@ def chained(run_id: str, events: list[LoggedEvent]) -> bytes:
     chain = Chain(run_id)
     chain.add(lines_of(events))
     return chain.link
+
+
+def test_a_frame_tells_of_its_run_s_session_and_labels_and_older_ones_have_none() -> None:
+    lines = lines_of([LoggedEvent(1, 5, "RunStarted", "worker", None, None)])
+    named = replace(header(), session="chat-17", labels={"env": "prod"})
+    assert unpacked(packed(named, lines), run_id="r", first=1).header == named
+    assert b"session" not in zstd().decompress(packed(header(), lines))
+    assert unpacked(packed(header(), lines), run_id="r", first=1).header.labels == {}
 
 
 @given(logs())

@@ -109,6 +109,39 @@ async def test_list_is_filtered_and_bounded(capsys: Capsys) -> None:
     assert (await ran_beside(capsys, "run", "list", "--json", "--agent", "explore")).lines == [[]]
 
 
+async def test_a_run_is_listed_by_its_session_and_labels(capsys: Capsys) -> None:
+    await ran_beside(
+        capsys,
+        "run",
+        "start",
+        "--id",
+        "r1",
+        "--follow",
+        "--session",
+        "chat-17",
+        "--label",
+        "env=prod",
+        "--label",
+        "q=a=b",
+    )
+    await ran_beside(capsys, "run", "start", "--id", "r2", "--follow")
+    shown = (await ran_beside(capsys, "run", "show", "r1")).out
+    assert "chat-17" in shown
+    assert "a=b" in shown
+
+    async def listed(*options: str) -> list[str]:
+        return [run["runId"] for run in (await ran_beside(capsys, "run", "list", "--json", *options)).lines[0]]
+
+    assert await listed("--session", "chat-17") == ["r1"]
+    assert await listed("--label", "env=prod", "--label", "q=a=b") == ["r1"]
+    assert await listed("--label", "env=dev") == []
+    assert await listed("--sort", "ended", "--from", "2020-01-01", "--until", "2100-01-01T00:00") == ["r2", "r1"]
+    assert await listed("--until", "2020-01-01") == []
+    assert await listed("--error", "boom") == []
+    for wrong in (("--label", "env"), ("--sort", "up"), ("--from", "yesterday"), ("--error", "No Code")):
+        assert (await ran_beside(capsys, "run", "list", *wrong)).code == 2, wrong
+
+
 async def test_a_failed_run_shows_its_error(capsys: Capsys) -> None:
     await ran_beside(capsys, "run", "start", "explore", "--id", "r1", "--follow")
     assert "bad_url" in (await ran_beside(capsys, "run", "show", "r1")).out

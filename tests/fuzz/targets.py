@@ -12,7 +12,7 @@ import msgspec
 from fuzz import cold, credentials
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import InvalidRequest
-from runwire.orchestrate.run_view import decoded_cursor
+from runwire.orchestrate.run_view import RunOrder, decoded_cursor
 from runwire.server.bodies import AppendEvents, SendSignal, StartRun, deep
 from runwire.server.forwarded import client_address
 from runwire.settings import Network
@@ -37,12 +37,13 @@ def cursor(data: bytes) -> None:
 
 def list_cursor(data: bytes) -> None:
     for text in (data.decode("utf-8", "replace"), base64.urlsafe_b64encode(data).decode().rstrip("=")):
-        try:
-            created_us, run_id = decoded_cursor(text)
-        except InvalidRequest:
-            continue
-        assert created_us >= 0
-        assert 1 <= len(run_id) <= 128
+        for order in RunOrder:
+            try:
+                at_us, run_id = decoded_cursor(text, order=order)
+            except InvalidRequest:
+                continue
+            assert at_us >= 0
+            assert 1 <= len(run_id) <= 128
 
 
 def body(data: bytes) -> None:

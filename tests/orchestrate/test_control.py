@@ -19,17 +19,19 @@ from runwire.agents.golden import golden
 from runwire.append import Change
 from runwire.errors import InvalidRequest, RunClosed, RunNotFound, StartConflict, UnknownAgent
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
-from runwire.model.run import RunState
-from runwire.orchestrate import StartRequest
+from runwire.model.run import DEFAULT_TENANT, RunState
+from runwire.orchestrate import RunFilter, RunOrder, StartRequest
 from waiting import eventually
 
 
-async def listed(s: Stages, *, limit: int, **asked: object) -> list[list[str]]:
+async def listed(
+    s: Stages, *, limit: int, tenant: str = DEFAULT_TENANT, order: RunOrder = RunOrder.CREATED, **asked: object
+) -> list[list[str]]:
     """The run ids of every page, in order."""
     pages: list[list[str]] = []
     cursor = None
     while True:
-        page = await s.control.page(cursor=cursor, limit=limit, **asked)  # type: ignore[arg-type]
+        page = await s.control.page(RunFilter(**asked), tenant=tenant, order=order, cursor=cursor, limit=limit)  # type: ignore[arg-type]
         pages.append([run.run_id for run in page.runs])
         cursor = page.next_cursor
         if cursor is None:

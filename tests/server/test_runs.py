@@ -77,6 +77,51 @@ async def test_runs_are_listed_by_state_and_by_agent(api: Api) -> None:
     assert golden["nextCursor"] is None
 
 
+async def test_runs_are_found_by_session_labels_error_and_time(api: Api) -> None:
+    await api.external("chat-1", agent="x", session="chat", labels={"env": "prod", "team": "a:b"})
+    await api.external("chat-2", agent="x", session="chat", labels={"env": "prod"})
+    fence = await api.external("other", agent="x", labels={"env": "dev"})
+    view = await api.run("chat-1")
+    assert (view["session"], view["labels"]) == ("chat", {"env": "prod", "team": "a:b"})
+    assert (await api.run("other"))["session"] is None
+    await api.append("other", [{"type": "RunFinished"}], fence=fence, outcome="failed")
+
+    async def listed(*params: tuple[str, str]) -> list[str]:
+        answer = await api.http.get(RUNS, params=list(params))
+        assert answer.status_code == 200, answer.text
+        return [run["runId"] for run in answer.json()["runs"]]
+
+    assert await listed(("session", "chat")) == ["chat-2", "chat-1"]
+    assert await listed(("label", "env:prod"), ("label", "team:a:b")) == ["chat-1"]
+    assert await listed(("session", "chat"), ("label", "env:dev")) == []
+    assert await listed(("sort", "ended")) == ["other"]
+    assert await listed(("errorCode", "boom")) == []
+    created = view["createdAt"]
+    assert await listed(("from", str(created + 1)), ("label", "env:prod")) == ["chat-2"]
+    assert await listed(("until", str(created))) == []
+
+
+async def test_a_filter_or_a_start_that_does_not_fit_has_a_code_that_names_it(api: Api) -> None:
+    for params, code in (
+        ({"session": "a b"}, "invalid_session"),
+        ({"label": "nothing"}, "invalid_labels"),
+        ({"label": ["a:1", "a:2"]}, "invalid_labels"),
+        ({"label": [f"k{n}:v" for n in range(17)]}, "invalid_labels"),
+        ({"errorCode": "No Code"}, "invalid_filter"),
+        ({"from": "yesterday"}, "invalid_filter"),
+        ({"until": "9" * 15}, "invalid_filter"),
+        ({"sort": "up"}, "invalid_filter"),
+    ):
+        answer = await api.http.get(RUNS, params=params)
+        assert (answer.status_code, answer.json()["code"]) == (400, code), params
+    for body, code in (({"session": ""}, "invalid_session"), ({"labels": {"a:b": "secret-value"}}, "invalid_labels")):
+        answer = await api.http.post(RUNS, json=body)
+        assert (answer.status_code, answer.json()["code"]) == (400, code)
+        assert "secret-value" not in answer.text
+    assert (await api.http.post(RUNS, json={"labels": {"a": 1}})).status_code == 422
+    assert (await api.http.get(RUNS)).json()["runs"] == []
+
+
 async def test_cancelling_is_durable_idempotent_and_ends_in_the_terminal_event(api: Api) -> None:
     run_id = (await api.start(input={"delay_ms": 60_000}))["runId"]
     await api.published(run_id, 2)

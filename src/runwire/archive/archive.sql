@@ -8,7 +8,7 @@ SELECT EXISTS (SELECT FROM pg_locks
 
 -- name: pending
 -- The runs that finished longest ago and are in no batch, of those that finished before the limit.
-SELECT r.run_id, r.run_day, r.tenant, r.agent, r.state::text AS state, r.last_seq
+SELECT r.run_id, r.run_day, r.tenant, r.agent, r.state::text AS state, r.last_seq, r.session, r.labels
 FROM runs AS r
 WHERE r.finished_at >= (SELECT archived_all FROM archive_progress) AND r.finished_at IS NOT NULL
   AND r.finished_at < now() - $1::int * interval '1 day'
@@ -20,7 +20,7 @@ LIMIT $3
 
 -- name: pending_of_day
 -- The same of one day.
-SELECT r.run_id, r.run_day, r.tenant, r.agent, r.state::text AS state, r.last_seq
+SELECT r.run_id, r.run_day, r.tenant, r.agent, r.state::text AS state, r.last_seq, r.session, r.labels
 FROM runs AS r
 WHERE r.finished_at >= (SELECT archived_all FROM archive_progress) AND r.finished_at IS NOT NULL
   AND r.finished_at < now() - $1::int * interval '1 day'

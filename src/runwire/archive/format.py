@@ -56,8 +56,11 @@ class LoggedEvent(NamedTuple):
         return StoredEvent(self.seq, self.ts_us, self.type, self.name, self.fn)
 
 
-class RunHeader(msgspec.Struct, frozen=True, rename="camel"):
-    """The first line of a frame. `first` is the seq of its first event, `last_seq` that of the run's last."""
+class RunHeader(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+    """The first line of a frame. `first` is the seq of its first event, `last_seq` that of the run's last.
+
+    The session and the labels are in the first frame of a run.
+    """
 
     format: str
     run_id: str
@@ -67,6 +70,8 @@ class RunHeader(msgspec.Struct, frozen=True, rename="camel"):
     state: str
     last_seq: int
     first: int
+    session: str | None = None
+    labels: dict[str, str] = {}
 
 
 class _Line(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):

@@ -56,6 +56,9 @@ class PendingRun:
     agent: str
     state: str
     last_seq: int
+    session: str | None = None
+    labels: str = "{}"
+    """A JSON object."""
 
 
 @dataclass(frozen=True, slots=True)

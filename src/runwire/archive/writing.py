@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import msgspec
+
 from runwire.archive.format import (
     FORMAT,
     FRAME_EVENTS,
@@ -189,6 +191,8 @@ class _RunPacking:
         header = RunHeader(
             FORMAT, run.run_id, run.run_day, run.tenant, run.agent, run.state, run.last_seq, self._packed + 1
         )
+        if self._packed == 0 and (run.session is not None or run.labels != "{}"):
+            header = msgspec.structs.replace(header, session=run.session, labels=msgspec.json.decode(run.labels))
         lines = lines_of(events)
         self._chain.add(lines)
         frame = packed(header, lines)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 
@@ -12,6 +13,7 @@ import typer
 
 from runwire.cli.options import DEFAULT_URL, Json, RunId, Token, Url, examples
 from runwire.errors import ExitCode, InvalidRequest
+from runwire.model.labels import parsed_labels
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:
@@ -21,6 +23,12 @@ T = TypeVar("T")
 
 RETRY_S: Final = 2.0
 """Seconds for which a command tries to reach the service. It is short, because a person is waiting."""
+
+_TIMES: Final = ["%Y-%m-%d", "%Y-%m-%dT%H:%M", "%Y-%m-%dT%H:%M:%S"]
+Labels = Annotated[
+    list[str] | None, typer.Option("--label", metavar="KEY=VALUE", help="A label of the run; may be repeated.")
+]
+
 
 _STATES: Final = ", ".join(state.value for state in RunState)
 
@@ -32,6 +40,7 @@ app = typer.Typer(help="Start, view and follow runs.", rich_markup_mode="rich")
         "runwire run start",
         """runwire run start explore --input '{"site": "http://127.0.0.1:8080/docs/"}' --follow""",
         "runwire run start triage --input @question.json --idempotency-key order-17",
+        "runwire run start --session chat-17 --label team=search --label env=prod",
     )
 )
 def start(
@@ -49,6 +58,10 @@ def start(
     idempotency_key: Annotated[
         str | None, typer.Option("--idempotency-key", metavar="KEY", help="Repeated starts with this key are one run.")
     ] = None,
+    session: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The conversation the run belongs to; list finds it by that.")
+    ] = None,
+    label: Labels = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Follow the run to its end; exit with 1 if it fails.")
     ] = False,
@@ -58,12 +71,15 @@ def start(
 ) -> int:
     """Start a run and print its id."""
     given = None if input_ is None else _input(input_)
+    labels = parsed_labels(label or (), between="=")
 
     async def work(client: Client) -> int:
         from runwire.cli.follow import follow as follow_run
         from runwire.cli.output import print_json, say
 
-        run = await client.start(agent, input=given, run_id=run_id, idempotency_key=idempotency_key)
+        run = await client.start(
+            agent, input=given, run_id=run_id, idempotency_key=idempotency_key, session=session, labels=labels
+        )
         if follow:
             if not as_json:
                 say(f"run {run.run_id}")
@@ -78,24 +94,54 @@ def start(
 
 
 @app.command(
-    "list", epilog=examples("runwire run list", "runwire run list --state failed --agent explore --limit 5 --json")
+    "list",
+    epilog=examples(
+        "runwire run list",
+        "runwire run list --state failed --agent explore --limit 5 --json",
+        "runwire run list --session chat-17 --label env=prod",
+        "runwire run list --error node_timeout --from 2026-11-30 --until 2026-11-30T12:00:00 --sort ended",
+    ),
 )
 def list_(
     *,
     state: Annotated[RunState | None, typer.Option(help=f"Only runs in this state: {_STATES}.")] = None,
     agent: Annotated[str | None, typer.Option(help="Only runs of this agent.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Most runs to list, newest first.")] = 20,
+    session: Annotated[str | None, typer.Option(metavar="NAME", help="Only runs of this session.")] = None,
+    label: Labels = None,
+    error: Annotated[str | None, typer.Option(metavar="CODE", help="Only runs that failed with this code.")] = None,
+    from_: Annotated[
+        datetime | None, typer.Option("--from", formats=_TIMES, help="Only runs created then or later (UTC).")
+    ] = None,
+    until: Annotated[
+        datetime | None, typer.Option("--until", formats=_TIMES, help="Only runs created before then (UTC).")
+    ] = None,
+    sort: Annotated[
+        Literal["created", "ended"],
+        typer.Option(help="The latest created first, or the latest ended first, without open runs."),
+    ] = "created",
+    limit: Annotated[int, typer.Option(min=1, max=10_000, metavar="N", help="Most runs to list.")] = 20,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> int:
-    """List runs, newest first."""
+    """List runs, the latest first. A run is listed if it matches all filters, and has all labels."""
+    labels = parsed_labels(label or (), between="=")
 
     async def work(client: Client) -> int:
         from runwire.cli.output import print_json
 
         found: list[RunView] = []
-        async for view in client.runs(state=state, agent=agent, page_size=min(limit, 100)):
+        async for view in client.runs(
+            state=state,
+            agent=agent,
+            session=session,
+            labels=labels,
+            error_code=error,
+            created_from=from_ and from_.replace(tzinfo=UTC),
+            created_until=until and until.replace(tzinfo=UTC),
+            sort=sort,
+            page_size=min(limit, 100),
+        ):
             found.append(view)
             if len(found) == limit:
                 break
@@ -284,6 +330,8 @@ def _fact(fact: Any) -> str:
 
 
 def _print_view(view: RunView, *, as_json: bool) -> None:
+    from rich.markup import escape
+
     from runwire.cli.follow import coloured
     from runwire.cli.output import console, duration, print_json
 
@@ -304,6 +352,10 @@ def _print_view(view: RunView, *, as_json: bool) -> None:
         facts["took"] = duration(view.finished_at - view.started_at)
     if view.error_code:
         facts["error"] = f"[red]{view.error_code}[/]"
+    if view.session:
+        facts["session"] = view.session
+    for key, value in view.labels.items():
+        facts[f"label {key}"] = escape(value)
     if view.cancel_requested:
         facts["cancel"] = "requested"
     if view.trace_id:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import email.utils
 import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 
@@ -35,7 +35,7 @@ class Call:
     method: str
     path: str
     body: Mapping[str, Any] | None = None
-    query: Mapping[str, str] | None = None
+    query: Mapping[str, str | Sequence[str]] | None = None
     headers: Mapping[str, str] | None = None
     repeatable: bool = True
     run_id: str = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 import weakref
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
@@ -85,11 +86,14 @@ class Client:
         idempotency_key: str | None = None,
         external: bool = False,
         lease_seconds: float | None = None,
+        session: str | None = None,
+        labels: Mapping[str, str] | None = None,
         traceparent: str | None = None,
     ) -> StartedRun:
         """Starts a run and returns it once it is stored. Retries start it only once, since every call has an
         idempotency key; pass your own to make repeated calls one start. With `external` you append the run's events,
-        with the `fence` of the result. Raises UnknownAgent, StartConflict or InvalidRequest.
+        with the `fence` of the result. `session` and `labels` are names to find the run by. Raises UnknownAgent,
+        StartConflict or InvalidRequest.
         """
         body: dict[str, Any] = {"agent": agent}
         if run_id is not None:
@@ -100,6 +104,10 @@ class Client:
             body["external"] = True
         if lease_seconds is not None:
             body["leaseSeconds"] = lease_seconds
+        if session is not None:
+            body["session"] = session
+        if labels:
+            body["labels"] = labels
         headers = {"Idempotency-Key": idempotency_key or new_run_id()}
         if traceparent is not None:
             headers["traceparent"] = traceparent
@@ -192,13 +200,42 @@ class Client:
         return await self._on_run("GET", run, "", RunView)
 
     async def runs(
-        self, *, state: RunState | None = None, agent: str | None = None, page_size: int = 100
+        self,
+        *,
+        state: RunState | None = None,
+        agent: str | None = None,
+        session: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        error_code: str | None = None,
+        created_from: datetime | None = None,
+        created_until: datetime | None = None,
+        sort: Literal["created", "ended"] = "created",
+        page_size: int = 100,
     ) -> AsyncIterator[RunView]:
-        """Runs, newest first, read page by page as they are asked for."""
+        """Runs that match all that is given, read page by page as they are asked for.
+
+        The latest created come first; with `sort="ended"` the latest ended, without open runs. Runs have all of
+        `labels`. They were created at `created_from` or later, and before `created_until`. A datetime without a time
+        zone is local time.
+        """
         cursor: str | None = None
         while True:
-            asked = {"state": state, "agent": agent, "cursor": cursor, "limit": page_size}
-            query = {name: str(value) for name, value in asked.items() if value is not None}
+            asked = {
+                "state": state,
+                "agent": agent,
+                "session": session,
+                "errorCode": error_code,
+                "from": None if created_from is None else round(created_from.timestamp() * 1000),
+                "until": None if created_until is None else round(created_until.timestamp() * 1000),
+                "sort": None if sort == "created" else sort,
+                "cursor": cursor,
+                "limit": page_size,
+            }
+            query: dict[str, str | Sequence[str]] = {
+                name: str(value) for name, value in asked.items() if value is not None
+            }
+            if labels:
+                query["label"] = [f"{key}:{value}" for key, value in labels.items()]
             page = await self._caller.call(Call("GET", _RUNS, query=query), RunPage)
             for view in page.runs:
                 yield view

@@ -29,7 +29,8 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     """A run as the service sees it. `published_seq` is the last seq that streams can show; `attempt` counts claims by
     workers.
 
-    `trace_id` names the trace with its spans; None for a run that is not sampled.
+    `trace_id` names the trace with its spans; None for a run that is not sampled. `session` and `labels` are those that
+    the start gave.
     """
 
     run_id: str
@@ -47,10 +48,12 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     waiting_for: str | None = None
     cancel_requested: bool = False
     trace_id: str | None = None
+    session: str | None = None
+    labels: dict[str, str] = {}
 
 
 class RunPage(msgspec.Struct, frozen=True, rename="camel"):
-    """Runs, newest first; `next_cursor` is None on the last page."""
+    """Runs, the latest first; `next_cursor` is None on the last page. A page may be empty and not the last."""
 
     runs: tuple[RunView, ...]
     next_cursor: str | None = None

@@ -21,6 +21,9 @@ class InvalidRequest(RunwireError):
         Kind("invalid_limit", 400, "The limit is out of range."),
         Kind("invalid_state", 400, "Unknown run state."),
         Kind("invalid_agent", 400, "The agent name is not valid."),
+        Kind("invalid_session", 400, "A session must be 1 to 128 characters of A-Za-z0-9._:-"),
+        Kind("invalid_labels", 400, "A label is not valid, or there are too many labels."),
+        Kind("invalid_filter", 400, "A filter of the list is not valid."),
         Kind("invalid_idempotency_key", 400, "An Idempotency-Key must be 1 to 255 visible ASCII characters."),
         Kind(
             "missing_fence",

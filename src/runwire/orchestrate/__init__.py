@@ -3,7 +3,7 @@
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.control import RunControl
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper
-from runwire.orchestrate.run_view import RunPage, RunView
+from runwire.orchestrate.run_view import RunFilter, RunOrder, RunPage, RunView
 from runwire.orchestrate.seat import Seat
 from runwire.orchestrate.starting import Started, StartRequest
 from runwire.orchestrate.worker import Worker
@@ -13,6 +13,8 @@ __all__ = [
     "ExternalRuns",
     "LeaseReaper",
     "RunControl",
+    "RunFilter",
+    "RunOrder",
     "RunPage",
     "RunView",
     "Seat",

@@ -1,28 +1,30 @@
 -- name: start
--- A run and its outbox row, or nothing when the id or the idempotency key is taken. With an owner ($11) it is that
--- worker's from the beginning, as after `claim`; $12 is the span of its attempt. $13 is its first fence.
+-- A run and its outbox row, or nothing when the id or the idempotency key is taken. With an owner ($13) it is that
+-- worker's from the beginning, as after `claim`; $14 is the span of its attempt. $15 is its first fence.
 WITH made AS (
     INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
-                      idempotency_key, request_hash, input, attempt, attempt_span, attempt_at)
-    VALUES ($1, $2, $3, $4, $13,
-            CASE WHEN $4 THEN 'external' ELSE $11::text END,
-            CASE WHEN $4 OR $11 IS NOT NULL THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9,
-            CASE WHEN $11 IS NOT NULL THEN 1 ELSE 0 END, $12, CASE WHEN $12::text IS NOT NULL THEN now() END)
+                      idempotency_key, request_hash, input, session, labels, attempt, attempt_span, attempt_at)
+    VALUES ($1, $2, $3, $4, $15,
+            CASE WHEN $4 THEN 'external' ELSE $13::text END,
+            CASE WHEN $4 OR $13 IS NOT NULL THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9,
+            $10, $11::jsonb,
+            CASE WHEN $13 IS NOT NULL THEN 1 ELSE 0 END, $14, CASE WHEN $14::text IS NOT NULL THEN now() END)
     ON CONFLICT DO NOTHING
     RETURNING run_id, run_day
 )
-INSERT INTO run_outbox (run_id, run_day, traceparent) SELECT run_id, run_day, $10 FROM made RETURNING run_id
+INSERT INTO run_outbox (run_id, run_day, traceparent) SELECT run_id, run_day, $12 FROM made RETURNING run_id
 
 -- name: open_runs
 -- Runs that are not over, or not published to their end; counted no further than needed.
 SELECT count(*) FROM (SELECT FROM run_outbox LIMIT $1) AS open_run
 
 -- name: start_run
--- As `start`, the first half, on behalf of a tenant. $10 is the run's first fence.
+-- As `start`, the first half, on behalf of a tenant. $12 is the run's first fence.
 INSERT INTO runs (run_id, tenant, agent, external, fence, lease_owner, lease_until, lease_s, traceparent,
-                  idempotency_key, request_hash, input)
-VALUES ($1, $2, $3, $4, $10, CASE WHEN $4 THEN 'external' END,
-        CASE WHEN $4 THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9)
+                  idempotency_key, request_hash, input, session, labels)
+VALUES ($1, $2, $3, $4, $12, CASE WHEN $4 THEN 'external' END,
+        CASE WHEN $4 THEN now() + $5::real * interval '1 second' END, $5::real, $6, $7, $8, $9,
+        $10, $11::jsonb)
 ON CONFLICT DO NOTHING
 RETURNING run_id, run_day
 
@@ -39,7 +41,7 @@ WHERE run_id = $1 OR (tenant = $2 AND idempotency_key = $3)
 -- name: view
 SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code, r.waiting_for,
        r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent,
-       coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
+       r.session, r.labels, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
        (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
        (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at
@@ -47,20 +49,24 @@ FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
 WHERE r.run_id = $1
 
 -- name: page
--- Newest first; the key of the last row of a page is where the next one begins, so pages never shift. `list_runs` reads no
--- more than the page, whatever is asked for.
-SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code, r.waiting_for,
-       r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent,
-       coalesce((SELECT o.next_seq - 1 FROM run_outbox AS o WHERE o.run_id = r.run_id), r.last_seq) AS published_seq,
-       (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
-       (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
-       (extract(epoch FROM r.created_at) * 1000000)::bigint AS created_us
-FROM runs AS r
-WHERE r.run_id = ANY (ARRAY(
-    SELECT list_runs($1, $2::text::run_state, $3, to_timestamp(0) + $4::bigint * interval '1 microsecond', $5::text, $6)
-))
-ORDER BY r.created_at DESC, r.run_id DESC
+-- The latest first; the key of the last row of a page is where the next one begins, so pages never shift. `find_runs` walks
+-- one index and looks at no more than $13 runs: a row that did not match says where it stopped.
+SELECT f.matched, (extract(epoch FROM f.at) * 1000000)::bigint AS at_us, f.id, r.*
+FROM find_runs($1, $2, $3, $4::jsonb, $5, $6::text::run_state, $7,
+               to_timestamp(0) + $8::bigint * interval '1 millisecond',
+               to_timestamp(0) + $9::bigint * interval '1 millisecond',
+               to_timestamp(0) + $10::bigint * interval '1 microsecond', $11::text, $12, $13) AS f
+LEFT JOIN LATERAL (
+    SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code,
+           r.waiting_for, r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent, r.session, r.labels,
+           coalesce((SELECT o.next_seq - 1 FROM run_outbox AS o WHERE o.run_id = r.run_id), r.last_seq) AS published_seq,
+           (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
+           (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
+           (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at
+    FROM runs AS r
+    WHERE f.matched AND r.run_id = ANY (ARRAY[f.id])
+) AS r ON true
+ORDER BY f.at DESC, f.id DESC, f.matched DESC
 
 -- name: state
 -- A run's state as of its last checkpoint.

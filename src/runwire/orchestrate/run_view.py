@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import binascii
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -16,6 +19,34 @@ from runwire.telemetry.traceparent import sampled_trace_id
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
 _NEWEST = (2**53 - 1, "")
 """The cursor of a first page: a time later than any run's creation."""
+SCAN_MAX: Final = 5000
+"""Runs that one page looks at. A page for which too few of them match ends early, with a cursor."""
+_labels: Final = msgspec.json.Decoder(dict[str, str])
+
+
+class RunOrder(StrEnum):
+    """The order of a list: by creation, or by end, which leaves open runs out. The latest comes first."""
+
+    CREATED = "created"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFilter:
+    """The runs of a list: those that match all that is set. Times are epoch milliseconds, of a run's creation:
+    `from_ms` is inclusive, `until_ms` exclusive.
+    """
+
+    state: RunState | None = None
+    agent: str | None = None
+    session: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    error_code: str | None = None
+    from_ms: int | None = None
+    until_ms: int | None = None
+
+
+ALL_RUNS: Final = RunFilter()
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
@@ -36,6 +67,8 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     waiting_for: str | None
     cancel_requested: bool
     trace_id: str | None
+    session: str | None
+    labels: dict[str, str]
 
 
 class RunPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -70,31 +103,41 @@ class RunReader:
 
     async def page(
         self,
+        wanted: RunFilter = ALL_RUNS,
         *,
-        state: RunState | None = None,
-        agent: str | None = None,
+        order: RunOrder = RunOrder.CREATED,
         cursor: str | None = None,
         limit: int = 50,
         tenant: str = DEFAULT_TENANT,
     ) -> RunPage:
-        """Runs, newest first, at most `limit`. Raises InvalidRequest (`invalid_cursor`) and ReadTimedOut."""
-        before_us, before_id = _NEWEST if cursor is None else decoded_cursor(cursor)
+        """The latest runs that match, at most `limit`. There may be fewer, or none, on a page with a cursor.
+
+        Raises InvalidRequest (`invalid_cursor`) and ReadTimedOut.
+        """
+        before_us, before_id = _NEWEST if cursor is None else decoded_cursor(cursor, order=order)
         rows = await self._database.fetch(
             _SQL["page"],
             self._tenant or tenant,
-            state and state.value,
-            agent,
+            order is RunOrder.ENDED,
+            wanted.session,
+            msgspec.json.encode(wanted.labels).decode(),
+            wanted.agent,
+            wanted.state and wanted.state.value,
+            wanted.error_code,
+            wanted.from_ms,
+            wanted.until_ms,
             before_us,
             before_id,
             limit + 1,
+            SCAN_MAX,
             within_s=self._read_timeout_s,
         )
-        more = len(rows) > limit
-        rows = rows[:limit]
-        following = f"{rows[-1]['created_us']} {rows[-1]['run_id']}" if more else None
+        found = [row for row in rows if row["matched"]]
+        last = found[limit - 1] if len(found) > limit else rows[-1] if len(rows) > len(found) else None
         return RunPage(
-            [_view(row) for row in rows],
-            None if following is None else base64.urlsafe_b64encode(following.encode()).decode().rstrip("="),
+            # A run that was removed since it was found is no longer there to be shown.
+            [_view(row) for row in found[:limit] if row["run_id"] is not None],
+            None if last is None else _cursor(order, last),
         )
 
     async def state(self, run_id: str) -> StoredState:
@@ -123,17 +166,35 @@ def _view(row: Row) -> RunView:
         waiting_for=row["waiting_for"],
         cancel_requested=row["cancel_requested"],
         trace_id=sampled_trace_id(row["traceparent"]),
+        session=row["session"],
+        labels={} if row["labels"] == "{}" else _labels.decode(row["labels"]),
     )
 
 
-def decoded_cursor(cursor: str) -> tuple[int, str]:
-    """Creation (epoch microseconds) and id of the last run of the page before. Raises InvalidRequest."""
+def _cursor(order: RunOrder, last: Row) -> str:
+    text = f"{last['at_us']} {last['id']}"
+    if order is not RunOrder.CREATED:
+        text = f"{order} {text}"
+    return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+
+def decoded_cursor(cursor: str, *, order: RunOrder = RunOrder.CREATED) -> tuple[int, str]:
+    """Creation or end (epoch microseconds) and id of the last run of the page before. Raises InvalidRequest."""
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        created_us, _, run_id = text.partition(" ")
-        return _bigint(created_us), checked_run_id(run_id)
+        at_us, _, run_id = _of_order(text, order).partition(" ")
+        return _bigint(at_us), checked_run_id(run_id)
     except (binascii.Error, UnicodeError, ValueError, InvalidRequest):
         raise InvalidRequest("cursor is not one that this service returned", code="invalid_cursor") from None
+
+
+def _of_order(text: str, order: RunOrder) -> str:
+    if order is RunOrder.CREATED:
+        return text
+    named, _, rest = text.partition(" ")
+    if named != order:
+        raise ValueError(text)
+    return rest
 
 
 def _bigint(text: str) -> int:

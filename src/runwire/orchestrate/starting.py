@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, NamedTuple
 
 import msgspec
@@ -14,6 +14,7 @@ import msgspec
 from runwire.db import Database, Transaction, load_sql, seen_by
 from runwire.errors import InvalidRequest, StartConflict, StateRefused, UnknownAgent
 from runwire.model.graph import Agents
+from runwire.model.labels import checked_labels, checked_session
 from runwire.model.run import DEFAULT_TENANT, checked_run_id, new_run_id
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.open_runs import OpenRuns
@@ -35,10 +36,14 @@ class StartRequest:
     tenant: str = DEFAULT_TENANT
     traceparent: str | None = None
     sampled: bool = False
+    session: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     def fingerprint(self) -> bytes:
         """A hash of the request. A repeated request has the same one."""
-        asked = (self.agent, self.run_id, self.input, self.external, self.lease_s)
+        asked: tuple[object, ...] = (self.agent, self.run_id, self.input, self.external, self.lease_s)
+        if self.session is not None or self.labels:  # without them the hash is what it was before there were any
+            asked += (self.session, self.labels)
         return hashlib.sha256(msgspec.json.encode(asked, order="sorted")).digest()
 
 
@@ -63,6 +68,8 @@ class _NewRun(NamedTuple):
     idempotency_key: str | None
     request_hash: bytes
     input: bytes
+    session: str | None
+    labels: str
     sampled: str | None
 
 
@@ -94,10 +101,14 @@ class RunStarter:
     async def start(self, request: StartRequest) -> Started:
         """The run, durable and claimable; the earlier run when id or idempotency key repeat an earlier start.
 
-        Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_input`), StartConflict or Overloaded.
+        Raises UnknownAgent, InvalidRequest (`invalid_run_id`, `invalid_session`, `invalid_labels`, `invalid_input`),
+        StartConflict or Overloaded.
         """
         stored_input = self._first_state(request)
         run_id = self._minted_run_id() if request.run_id is None else checked_run_id(request.run_id)
+        labels = checked_labels(request.labels)
+        if request.session is not None:
+            checked_session(request.session)
         await self.open_runs.admit()
         fingerprint = request.fingerprint()
         run = _NewRun(
@@ -110,6 +121,8 @@ class RunStarter:
             request.idempotency_key,
             fingerprint,
             stored_input,
+            request.session,
+            msgspec.json.encode(labels).decode(),
             request.traceparent if request.sampled else None,
         )
         # A tenant's role may not name a worker: its runs are claimed as soon as they are stored.

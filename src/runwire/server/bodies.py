@@ -8,23 +8,41 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from runwire.model.event import NAME_PATTERN, Event, NewEvent, NodeName
+from runwire.model.labels import KEY_PATTERN, LABELS_MAX, VALUE_MAX_BYTES
 from runwire.model.run import RUN_ID_PATTERN
 from runwire.server.requests import SEQ_MAX
 
 AgentName = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=128)]
 # Not checked while decoding: a bad run id has a code of its own, wherever it stands.
 RunId = Annotated[str, Meta(extra_json_schema={"pattern": RUN_ID_PATTERN, "minLength": 1, "maxLength": 128})]
+# Sessions and labels, too, have codes of their own.
+Session = RunId
+Labels = Annotated[
+    dict[str, str],
+    Meta(
+        extra_json_schema={
+            "maxProperties": LABELS_MAX,
+            "propertyNames": {"pattern": KEY_PATTERN},
+            "additionalProperties": {"type": "string", "maxLength": VALUE_MAX_BYTES},
+        }
+    ),
+]
 Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
 
 
 class StartRun(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A run to start. With `external` its orchestrator is the caller, who must append within `leaseSeconds`."""
+    """A run to start. With `external` its orchestrator is the caller, who must append within `leaseSeconds`.
+
+    `session` and `labels` are names to find the run by. They are no secrets: everybody who may read runs sees them.
+    """
 
     agent: AgentName = "golden"
     run_id: RunId | None = None
     input: dict[str, Any] | None = None
     external: bool = False
     lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    session: Session | None = None
+    labels: Labels | None = None
 
 
 class StartAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):

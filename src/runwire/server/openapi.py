@@ -9,14 +9,16 @@ import msgspec
 import runwire
 from runwire.errors import DECLARED, Fact
 from runwire.model.event import FN_PATTERN, NAME_PATTERN, EventType
+from runwire.model.labels import LABELS_MAX
+from runwire.model.names import CODE_MAX
 from runwire.model.run import RUN_ID_PATTERN, RunState
 from runwire.observe import Diagnosis
-from runwire.orchestrate import RunPage, RunView
+from runwire.orchestrate import RunOrder, RunPage, RunView
 from runwire.server import bodies
 from runwire.server.auth.caller import Scope
 from runwire.server.openapi_operations import ADMIN_OPERATIONS, API_OPERATIONS, Operation
 from runwire.server.problems import MEDIA_TYPE
-from runwire.server.requests import SEQ_MAX
+from runwire.server.requests import SEQ_MAX, TIME_MAX_MS
 from runwire.server.services import Readiness
 from runwire.settings import Settings
 
@@ -224,6 +226,7 @@ def _parameters(settings: Settings) -> dict[str, Any]:
     def header(name: str, schema: dict[str, Any], description: str, *, required: bool = False) -> dict[str, Any]:
         return {"name": name, "in": "header", "required": required, "schema": schema, "description": description}
 
+    time = {"type": "integer", "minimum": 0, "maximum": TIME_MAX_MS}
     limit = {"type": "integer", "minimum": 1, "maximum": settings.page_max_events}
     return {
         "runId": {
@@ -257,6 +260,24 @@ def _parameters(settings: Settings) -> dict[str, Any]:
         "fromSeq": query("fromSeq", seq, "The last seq the client has: it gets what comes after."),
         "state": query("state", {"enum": [str(state) for state in RunState]}, "Only runs in this state."),
         "agent": query("agent", {"type": "string", "pattern": NAME_PATTERN}, "Only runs of this agent."),
+        "session": query("session", {"type": "string", "pattern": RUN_ID_PATTERN}, "Only runs of this session."),
+        "label": {
+            **query(
+                "label",
+                {"type": "array", "items": {"type": "string"}, "maxItems": LABELS_MAX},
+                "Only runs with this label, written `key:value`. Repeat it for several: runs have all of them.",
+            ),
+            "style": "form",
+            "explode": True,
+        },
+        "errorCode": query("errorCode", {"type": "string", "maxLength": CODE_MAX}, "Only runs that failed with it."),
+        "from": query("from", time, "Only runs created at this moment (epoch milliseconds) or later."),
+        "until": query("until", time, "Only runs created before this moment (epoch milliseconds)."),
+        "sort": query(
+            "sort",
+            {"enum": [str(order) for order in RunOrder], "default": "created"},
+            "The latest created first, or the latest ended first, without runs that are open.",
+        ),
         "cursor": query("cursor", {"type": "string"}, "`nextCursor` of the page before."),
         "limit": query("limit", limit, "At most this many."),
     }

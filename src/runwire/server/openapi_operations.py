@@ -77,6 +77,7 @@ API_OPERATIONS: Final = (
         body_required=False,
         examples={
             "golden": {"agent": "golden"},
+            "chat": {"agent": "golden", "session": "chat-17", "labels": {"team": "search", "env": "prod"}},
             "explore": {"agent": "explore", "input": {"site": "http://127.0.0.1:8080/docs/"}},
             "external": {"agent": "triage", "external": True, "leaseSeconds": 30},
         },
@@ -86,6 +87,8 @@ API_OPERATIONS: Final = (
         problems=(
             *_BODY,
             "invalid_run_id",
+            "invalid_session",
+            "invalid_labels",
             "invalid_idempotency_key",
             "run_id_reserved",
             "start_conflict",
@@ -102,13 +105,20 @@ API_OPERATIONS: Final = (
         "GET",
         "/api/agents/runs",
         "listRuns",
-        "Runs, newest first.",
-        "A page begins where `cursor` says, so pages do not shift while runs are started.",
-        parameters=("state", "agent", "cursor", "limit"),
+        "Runs that match all filters, the latest first.",
+        "A page begins where `cursor` says, so pages do not shift while runs start and end. A page may have fewer runs "
+        "than `limit`, or none, and still a `nextCursor`: a page looks at a bounded number of runs.",
+        parameters=(
+            *("state", "agent", "session", "label", "errorCode", "from", "until"),
+            *("sort", "cursor", "limit"),
+        ),
         answer="RunPage",
         problems=(
             "invalid_state",
             "invalid_agent",
+            "invalid_session",
+            "invalid_labels",
+            "invalid_filter",
             "invalid_cursor",
             "invalid_limit",
             "too_many_requests",

@@ -11,7 +11,10 @@ from aiohttp.typedefs import Handler
 
 from runwire.errors import InvalidRequest
 from runwire.model.event import NAME_PATTERN
+from runwire.model.labels import checked_session, parsed_labels
+from runwire.model.names import CODE_MAX
 from runwire.model.run import RunState, checked_run_id
+from runwire.orchestrate import RunFilter, RunOrder
 from runwire.server.connections import body_of
 
 T = TypeVar("T")
@@ -19,12 +22,15 @@ T = TypeVar("T")
 SEQ_MAX: Final = 2**53 - 1
 """The largest integer that survives every JSON parser; fences and seqs stay far below."""
 LIST_DEFAULT: Final = 50
+TIME_MAX_MS: Final = 10**14 - 1
+"""Beyond the year 5000; PostgreSQL's times go further."""
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
 _SINGLE: Final = ("Idempotency-Key", "Last-Event-ID", "Origin", "Runwire-Fence")
 """Headers of one value that are read here. aiohttp refuses two of Content-Length, Content-Type or Host; the gate, of
 Authorization."""
 _AGENT: Final = re.compile(NAME_PATTERN)
+_ERROR_CODE: Final = re.compile(rf"[a-z][a-z0-9_]{{0,{CODE_MAX - 1}}}")
 _DIGITS_MAX: Final = len(str(SEQ_MAX))
 
 
@@ -74,7 +80,41 @@ def limit_in(request: web.Request, *, default: int, at_most: int) -> int:
     return limit
 
 
-def state_in(request: web.Request) -> RunState | None:
+def filter_in(request: web.Request) -> RunFilter:
+    """The runs a list is asked for. Raises InvalidRequest, with a code for each kind of parameter."""
+    query = request.query
+    error_code = query.get("errorCode")
+    if error_code is not None and not _ERROR_CODE.fullmatch(error_code):
+        raise InvalidRequest("errorCode is not a code that a run can fail with", code="invalid_filter")
+    session = query.get("session")
+    return RunFilter(
+        state=_state_in(request),
+        agent=_agent_in(request),
+        session=session if session is None else checked_session(session),
+        labels=parsed_labels(query.getall("label", ())),
+        error_code=error_code,
+        from_ms=_time_in(request, "from"),
+        until_ms=_time_in(request, "until"),
+    )
+
+
+def order_in(request: web.Request) -> RunOrder:
+    """Raises InvalidRequest (`invalid_filter`)."""
+    try:
+        return RunOrder(request.query.get("sort", RunOrder.CREATED))
+    except ValueError:
+        raise InvalidRequest(f"sort must be one of {', '.join(RunOrder)}", code="invalid_filter") from None
+
+
+def _time_in(request: web.Request, name: str) -> int | None:
+    text = request.query.get(name)
+    time = None if text is None else _integer(text)
+    if text is not None and (time is None or time > TIME_MAX_MS):
+        raise InvalidRequest(f"{name} must be epoch milliseconds", code="invalid_filter")
+    return time
+
+
+def _state_in(request: web.Request) -> RunState | None:
     """Raises InvalidRequest (`invalid_state`)."""
     text = request.query.get("state")
     try:
@@ -83,7 +123,7 @@ def state_in(request: web.Request) -> RunState | None:
         raise InvalidRequest(f"state must be one of {', '.join(RunState)}", code="invalid_state") from None
 
 
-def agent_in(request: web.Request) -> str | None:
+def _agent_in(request: web.Request) -> str | None:
     """Raises InvalidRequest (`invalid_agent`)."""
     agent = request.query.get("agent")
     if agent is not None and not _AGENT.fullmatch(agent):

@@ -15,12 +15,12 @@ from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, S
 from runwire.server.forwarded import prefix_of
 from runwire.server.requests import (
     LIST_DEFAULT,
-    agent_in,
     decoded_body,
+    filter_in,
     idempotency_key_in,
     limit_in,
+    order_in,
     run_id_in,
-    state_in,
 )
 from runwire.server.services import Services
 from runwire.telemetry.traceparent import sampled_trace_id
@@ -54,6 +54,8 @@ class RunRoutes:
                     input=body.input,
                     external=body.external,
                     lease_s=body.lease_seconds,
+                    session=body.session,
+                    labels=body.labels or {},
                     idempotency_key=idempotency_key,
                     traceparent=span.traceparent,
                     sampled=sampled_trace_id(span.traceparent) is not None,
@@ -66,8 +68,8 @@ class RunRoutes:
 
     async def list(self, request: web.Request) -> web.Response:
         page = await self._control_for(request).page(
-            state=state_in(request),
-            agent=agent_in(request),
+            filter_in(request),
+            order=order_in(request),
             cursor=request.query.get("cursor"),
             limit=limit_in(request, default=LIST_DEFAULT, at_most=self._page_max),
         )
