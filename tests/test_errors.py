@@ -80,14 +80,15 @@ class RunAsleep(RunwireError):
 
 from runwire.client.problems import error_of, read_problem
 from runwire.server import openapi
-from runwire.server.docs_site import DocsSite
+from runwire.server.table import ADMIN_ROUTES
+from runwire.server.docs import DocsSite
 from runwire.server.problems import problem_of
 from runwire.telemetry.metrics import Metrics
 
 answer = problem_of(RunAsleep("r1")).response(instance="/x")
 back = error_of(read_problem(answer.status, answer.body))
 assert (answer.status, type(back), back.run_id, back.exit_code) == (409, RunAsleep, "r1", 3)
-assert b'"run_asleep"' in openapi.admin_document()
+assert b'"run_asleep"' in openapi.admin_document(ADMIN_ROUTES)
 assert b'requests_refused_total{code="run_asleep"} 0.0' in Metrics().exposition()[0]
 assert b"The run sleeps." in DocsSite(None).content("problems").body
 """

@@ -14,7 +14,9 @@ from typing import Any, Final
 from chaos.tenants import RUNS, Realm, Tenant, Ticket, bearer, ticket_for
 from crash.wire import sent
 from runwire.server.auth import STREAM, Scope
-from runwire.server.openapi_operations import API_OPERATIONS, Operation
+from runwire.server.bodies import StartRun
+from runwire.server.routes import Route
+from runwire.server.table import API_ROUTES
 from waiting import eventually
 
 ANSWER_S: Final = 15.0
@@ -24,7 +26,7 @@ LISTS: Final = 0.2
 """The share of attempts after which a list is looked at."""
 
 _BODIES: Final[dict[str, object]] = {"signalRun": {"name": "approved"}, "appendEvents": {"events": []}}
-OF_RUNS: Final = tuple(op for op in API_OPERATIONS if op.path.startswith(RUNS) and op.access.scope is not None)
+OF_RUNS: Final = tuple(op for op in API_ROUTES if op.path.startswith(RUNS) and op.access.scope is not None)
 """Every operation on runs the service has: one that is added is tried without being named here."""
 
 LIST: Final = next(op for op in OF_RUNS if op.operation_id == "listRuns")
@@ -36,7 +38,7 @@ class Attempt:
     """One request of somebody who may not, and the one refusal that is right."""
 
     who: str
-    operation: Operation
+    operation: Route[Any]
     run_id: str
     status: int
     code: str
@@ -44,7 +46,7 @@ class Attempt:
     parameter: str = ""
 
     def __str__(self) -> str:
-        return f"{self.operation.method} {self.operation.path} of {self.run_id} by {self.who}"
+        return f"{self.operation.method} {self.operation.shown_path} of {self.run_id} by {self.who}"
 
 
 @dataclass(slots=True)
@@ -101,7 +103,7 @@ class Intruders:
         owner = self._realm.of(run_id)
         self._keep(await ticket_for(run_id, tenant=owner, port=self._rng.choice(self._ports)))
         for operation in OF_RUNS:
-            if "{runId}" in operation.path and operation.access.scope in READS:
+            if "{run_id}" in operation.path and operation.access.scope in READS:
                 allowed = Attempt("its owner", operation, run_id, operation.status, "", owner.header)
                 status, _ = await self._answer(allowed)
                 assert status in (operation.status, *operation.others), f"{allowed}: {status}"
@@ -135,7 +137,7 @@ class Intruders:
                 yield Attempt(who, operation, run_id, status, code, bearer(credential))
             if operation.operation_id == "startRun":  # a name of another tenant's, whether there is such a run or not
                 yield Attempt("another tenant", operation, run_id, 403, "run_id_reserved", other.header)
-            elif "{runId}" in operation.path:
+            elif "{run_id}" in operation.path:
                 yield Attempt("another tenant", operation, run_id, 404, "run_not_found", other.header)
                 if operation.access == STREAM:
                     yield Attempt(
@@ -143,7 +145,7 @@ class Intruders:
                     )
             yield from self._with_tickets(operation, run_id)
 
-    def _with_tickets(self, operation: Operation, run_id: str) -> Iterator[Attempt]:
+    def _with_tickets(self, operation: Route[Any], run_id: str) -> Iterator[Attempt]:
         for ticket in self._some_tickets(run_id):
             parameter, own = f"ticket={ticket.text}", ticket.run_id == run_id
             who = "its own ticket" if own else "another run's ticket"
@@ -219,10 +221,10 @@ class Intruders:
     async def _answer(self, attempt: Attempt) -> tuple[int, dict[str, Any]]:
         """Status and body; that of a stream is not read. Raises OSError or EOFError where there is no answer."""
         operation = attempt.operation
-        body = _BODIES.get(operation.operation_id, {"runId": attempt.run_id} if operation.body == "StartRun" else None)
+        body = _BODIES.get(operation.operation_id, {"runId": attempt.run_id} if operation.body is StartRun else None)
         text = "" if body is None else json.dumps(body)
         request = (
-            f"{operation.method} {operation.path.replace('{runId}', attempt.run_id)}?{attempt.parameter} HTTP/1.1\r\n"
+            f"{operation.method} {operation.path.replace('{run_id}', attempt.run_id)}?{attempt.parameter} HTTP/1.1\r\n"
             f"Host: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nRunwire-Fence: 1\r\n"
             f"{attempt.header}Content-Length: {len(text)}\r\n\r\n{text}"
         )

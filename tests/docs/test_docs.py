@@ -13,7 +13,7 @@ from docs.pages import DOCS, ROOT, RUNBOOK, blocks, code_spans, headings, links,
 from runwire.observe.diagnosis import Stage
 from runwire.observe.metrics import Invariant
 from runwire.server.docs import DocsSite
-from runwire.server.openapi_operations import API_OPERATIONS
+from runwire.server.table import API_ROUTES
 from runwire.settings import Settings
 from scripts import script
 from telemetry.tables import code, table
@@ -132,8 +132,8 @@ def test_every_invariant_that_is_audited_is_explained_in_the_runbook() -> None:
 
 def test_every_route_of_the_api_is_in_the_protocol() -> None:
     spans = {span.partition("?")[0] for span in code_spans(DOCS / "protocol.md")}
-    for operation in API_OPERATIONS:
-        assert f"{operation.method} {operation.path}" in spans
+    for route in API_ROUTES:
+        assert f"{route.method} {route.shown_path}" in spans
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -11,6 +11,12 @@ from runwire.assembly import Assembly
 from server.calls import Api
 
 
+async def test_a_query_that_no_route_knows_is_refused(admin: httpx.AsyncClient) -> None:
+    for path in ("/healthz", "/readyz", "/metrics", "/openapi.json"):
+        answer = await admin.get(path, params={"verbose": "1"})
+        assert (answer.status_code, answer.json()["code"]) == (400, "unknown_parameter"), path
+
+
 async def test_readiness_tells_the_ports_and_roles(service: Assembly, admin: httpx.AsyncClient) -> None:
     response = await admin.get("/readyz")
     assert response.status_code == 200

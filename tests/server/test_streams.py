@@ -67,6 +67,9 @@ async def test_a_stream_opened_before_the_first_event_waits_for_it(api: Api) -> 
         ("?fromSeq=2", {"Last-Event-ID": "9"}, 10),
         ("?fromSeq=nonsense", {"Last-Event-ID": "9"}, 10),
         ("?fromSeq=3", {"Last-Event-ID": ""}, 4),
+        ("?fromSeq=3&lastEventId=6", {}, 7),
+        ("?lastEventId=6", {"Last-Event-ID": "9"}, 10),
+        ("?fromSeq=3&lastEventId=", {}, 4),
     ],
 )
 async def test_a_client_gets_what_comes_after_its_cursor(

@@ -14,6 +14,7 @@ class InvalidRequest(RunwireError):
         Kind("malformed_json", 400, "The body is not JSON."),
         Kind("malformed_body", 400, "The body could not be read."),
         Kind("duplicate_header", 400, "A header that may appear once appears twice."),
+        Kind("unknown_parameter", 400, "The URL has a query parameter that this route does not know."),
         Kind("invalid_run_id", 400, "A run id must be 1 to 128 characters of A-Za-z0-9._:-"),
         Kind("invalid_cursor", 400, "The cursor is malformed."),
         Kind("invalid_replay", 400, "replay must be 1, and speed needs replay."),

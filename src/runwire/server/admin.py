@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hmac
+from typing import Final
 
 from aiohttp import web
 
 from runwire.errors import Unauthenticated
-from runwire.server.runs import json_response
-from runwire.server.services import AdminServices
+from runwire.server.auth.caller import PUBLIC
+from runwire.server.responses import json_response
+from runwire.server.routes import Group, Route
+from runwire.server.services import AdminServices, Readiness
 
 
 class AdminRoutes:
@@ -41,3 +44,42 @@ class AdminRoutes:
         right = hmac.compare_digest(shown.strip().encode(errors="replace"), self._token.encode())
         if scheme.lower() != "bearer" or not right:
             raise Unauthenticated("This is not the admin token.", code="credentials_invalid")
+
+
+HEALTH: Final = Group(
+    AdminRoutes,
+    (
+        Route(
+            "GET",
+            "/healthz",
+            AdminRoutes.healthz,
+            PUBLIC,
+            "isAlive",
+            "The process is alive.",
+            errors=("host_refused", "internal"),
+        ),
+        Route(
+            "GET",
+            "/readyz",
+            AdminRoutes.readyz,
+            PUBLIC,
+            "isReady",
+            "The process can take traffic.",
+            "Includes ports and roles. With 503, `ready` is false: the process starts, drains, or lacks its database.",
+            answer=Readiness,
+            others={503: "The process should get no traffic. The body is the same."},
+            errors=("host_refused", "internal"),
+        ),
+        Route(
+            "GET",
+            "/metrics",
+            AdminRoutes.metrics,
+            PUBLIC,
+            "getMetrics",
+            "Metrics for Prometheus.",
+            "OpenMetrics with exemplars when `Accept` asks for it, else the text format.",
+            media="text/plain",
+            errors=("credentials_missing", "credentials_invalid", "host_refused", "internal"),
+        ),
+    ),
+)

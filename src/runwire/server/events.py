@@ -10,10 +10,12 @@ from aiohttp import web
 
 from runwire.errors import InvalidRequest
 from runwire.model.run import RunState
-from runwire.server.auth import caller_of
+from runwire.server.auth import Access, Scope, caller_of
 from runwire.server.bodies import AppendEvents, EventsAppended, EventsPage
+from runwire.server.parameters import FENCE, FROM_SEQ, IF_NONE_MATCH, LIMIT
 from runwire.server.requests import decoded_body, fence_in, limit_in, run_id_in
-from runwire.server.runs import json_response
+from runwire.server.responses import json_response
+from runwire.server.routes import BODY_ERRORS, RUN, RUN_ERRORS, Group, Route
 from runwire.server.services import Services
 from runwire.stream import parse_cursor
 
@@ -70,3 +72,63 @@ class EventRoutes:
 def _has(request: web.Request, etag: str) -> bool:
     """Whether If-None-Match names the page (RFC 9110, 13.1.2: compared weakly; `*` is any)."""
     return any(known.value in (etag, "*") for known in request.if_none_match or ())
+
+
+EVENTS: Final = Group(
+    EventRoutes,
+    (
+        Route(
+            "GET",
+            RUN + "/events",
+            EventRoutes.page,
+            Access(Scope.READ),
+            "listEvents",
+            "Published events in order.",
+            "The page of a closed run has a strong ETag: it never changes.",
+            query=(FROM_SEQ, LIMIT),
+            headers=(IF_NONE_MATCH,),
+            answer=EventsPage,
+            answer_headers={"ETag": "Of a closed run's page."},
+            others={304: "The client's copy of the page is current."},
+            errors=(
+                *RUN_ERRORS,
+                "invalid_cursor",
+                "invalid_limit",
+                "cursor_past_tail",
+                "cursor_expired",
+                "archive_unavailable",
+            ),
+        ),
+        Route(
+            "POST",
+            RUN + "/events",
+            EventRoutes.append,
+            Access(Scope.APPEND),
+            "appendEvents",
+            "The events are stored.",
+            "For the external orchestrator of a run: appends a batch as a whole or not at all and renews the lease.",
+            headers=(FENCE,),
+            body=AppendEvents,
+            examples={
+                "begin": {"events": [{"type": "RunStarted"}, {"type": "NodeStarted", "name": "Classify"}], "ifSeq": 0},
+                "heartbeat": {"events": []},
+                "end": {"events": [{"type": "RunFinished"}], "outcome": "finished"},
+            },
+            answer=EventsAppended,
+            errors=(
+                *BODY_ERRORS,
+                *RUN_ERRORS,
+                "missing_fence",
+                "not_external",
+                "run_closed",
+                "fence_stale",
+                "seq_conflict",
+                "illegal_append",
+                "illegal_batch",
+                "batch_too_large",
+                "storage_unavailable",
+                "partition_missing",
+            ),
+        ),
+    ),
+)

@@ -1,7 +1,8 @@
-"""The OpenAPI 3.1 documents, made from the bodies' types and a table of operations."""
+"""The OpenAPI 3.1 documents, derived from the tables of routes and the types of their bodies."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -9,17 +10,10 @@ import msgspec
 import runwire
 from runwire.errors import DECLARED, Fact
 from runwire.model.event import FN_PATTERN, NAME_PATTERN, EventType
-from runwire.model.labels import LABELS_MAX
-from runwire.model.names import CODE_MAX
-from runwire.model.run import RUN_ID_PATTERN, RunState
-from runwire.observe import Diagnosis
-from runwire.orchestrate import RunOrder, RunPage, RunView
-from runwire.server import bodies
+from runwire.model.run import RUN_ID_PATTERN
 from runwire.server.auth.caller import Scope
-from runwire.server.openapi_operations import ADMIN_OPERATIONS, API_OPERATIONS, Operation
 from runwire.server.problems import MEDIA_TYPE
-from runwire.server.requests import SEQ_MAX, TIME_MAX_MS
-from runwire.server.services import Readiness
+from runwire.server.routes import Parameter, Route
 from runwire.settings import Settings
 
 _SCHEMES: Final = {
@@ -36,58 +30,45 @@ _SCHEMES: Final = {
     },
 }
 _HEADERS: Final = {401: "WWW-Authenticate", 503: "Retry-After"}
+_RUN_ID: Final = {
+    "name": "runId",
+    "in": "path",
+    "required": True,
+    "schema": {"type": "string", "pattern": RUN_ID_PATTERN},
+    "example": "0199b6a2-6c3e-7d51-9a4e-2f5c8a1b7d10",
+}
 _REF: Final = "#/components/schemas/{name}"
-_TYPES: Final = (
-    bodies.StartRun,
-    bodies.StartAccepted,
-    bodies.AppendEvents,
-    bodies.EventsAppended,
-    bodies.SendSignal,
-    bodies.EventsPage,
-    bodies.RunStateDocument,
-    bodies.StreamTicket,
-    Diagnosis,
-    RunView,
-    RunPage,
-    Readiness,
-)
 
 
-def api_document(settings: Settings, *, server: str = "/") -> bytes:
+def api_document(routes: Sequence[Route[Any]], settings: Settings, *, server: str = "/") -> bytes:
     """The OpenAPI document of the API listener, as JSON. `server` is the path below which clients see it."""
-    schemas = _schemas()
+    schemas = _schemas(routes)
+    schemas["NewEvent"] = _new_event()
     schemas["AppendEvents"]["properties"]["events"]["maxItems"] = settings.batch_max_events
-    return _document(
-        "runwire",
-        API_OPERATIONS,
-        schemas,
-        parameters=_parameters(settings),
-        authenticated=settings.authenticates,
-        server=server,
-    )
+    schemas["RunStateDocument"]["properties"]["state"] = {"description": "JSON, as the agent's state type has it."}
+    return _document("runwire", routes, schemas, settings=settings, server=server)
 
 
-def admin_document() -> bytes:
+def admin_document(routes: Sequence[Route[Any]]) -> bytes:
     """The OpenAPI document of the admin listener, as JSON."""
-    schemas = _schemas()
-    used = {name: schemas[name] for name in ("Readiness", "Problem")}
-    return _document("runwire admin", ADMIN_OPERATIONS, used, parameters={})
+    return _document("runwire admin", routes, _schemas(routes))
 
 
 def _document(
     title: str,
-    operations: tuple[Operation, ...],
+    routes: Sequence[Route[Any]],
     schemas: dict[str, Any],
     *,
-    parameters: dict[str, Any],
-    authenticated: bool = False,
+    settings: Settings | None = None,
     server: str = "/",
 ) -> bytes:
+    """`settings` are those of the API listener; the admin listener has no scopes and no limits to tell."""
+    authenticated = settings is not None and settings.authenticates
     paths: dict[str, dict[str, Any]] = {}
-    for operation in operations:
-        paths.setdefault(operation.path, {})[operation.method.lower()] = {
-            **_described(operation, parameters),
-            **(_security(operation) if authenticated else {}),
+    for route in routes:
+        paths.setdefault(route.shown_path, {})[route.method.lower()] = {
+            **_described(route, settings),
+            **(_security(route) if authenticated else {}),
         }
     document = msgspec.json.encode(
         {
@@ -107,38 +88,64 @@ def _document(
     return document.replace(rb"$(?!\\n)", b"$")
 
 
-def _described(operation: Operation, parameters: dict[str, Any]) -> dict[str, Any]:
+def _described(route: Route[Any], settings: Settings | None) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": operation.operation_id,
-        "summary": operation.summary,
-        "description": operation.description or operation.summary,
-        "responses": {
-            **operation.responses(),
-            **_problems(operation.all_problems),
-        },
+        "operationId": route.operation_id,
+        "summary": route.summary,
+        "description": route.description or route.summary,
+        "responses": {**_answers(route), **_problems(route.all_errors)},
     }
-    if operation.parameters:
-        described["parameters"] = [parameters[name] for name in operation.parameters]
-    if operation.body is not None:
+    parameters = [
+        *([_RUN_ID] if "{run_id}" in route.path else []),
+        *(_parameter(one, settings, place="query") for one in route.query),
+        *(_parameter(one, settings, place="header") for one in route.headers),
+    ]
+    if parameters:
+        described["parameters"] = parameters
+    if route.body is not None:
         described["requestBody"] = {
-            "required": operation.body_required,
+            "required": route.body_required,
             "content": {
                 "application/json": {
-                    "schema": {"$ref": _REF.format(name=operation.body)},
-                    "examples": {name: {"value": value} for name, value in operation.examples.items()},
+                    "schema": {"$ref": _REF.format(name=route.body.__name__)},
+                    "examples": {name: {"value": value} for name, value in route.examples.items()},
                 }
             },
         }
     return described
 
 
-def _security(operation: Operation) -> dict[str, Any]:
-    """The security schemes and the scope of an operation; nothing for a public one."""
-    scope = operation.access.scope
+def _answers(route: Route[Any]) -> dict[str, Any]:
+    """The answers that are not problems."""
+    schema = {} if route.answer is None else {"$ref": _REF.format(name=route.answer.__name__)}
+    main: dict[str, Any] = {"description": route.summary, "content": {route.media: {"schema": schema}}}
+    if route.answer_headers:
+        main["headers"] = {
+            name: {"description": text, "schema": {"type": "string"}} for name, text in route.answer_headers.items()
+        }
+    return {str(route.status): main, **{str(status): {"description": text} for status, text in route.others.items()}}
+
+
+def _parameter(parameter: Parameter, settings: Settings | None, *, place: str) -> dict[str, Any]:
+    bound = {}
+    if parameter.at_most is not None and settings is not None:
+        bound = {"maximum": parameter.at_most(settings)}
+    return {
+        "name": parameter.name,
+        "in": place,
+        "required": parameter.required,
+        "schema": {**parameter.schema, **bound},
+        "description": parameter.description,
+    }
+
+
+def _security(route: Route[Any]) -> dict[str, Any]:
+    """The security schemes and the scope of a route; nothing for a public one."""
+    scope = route.access.scope
     if scope is None:
         return {"security": []}
     ways: list[dict[str, list[str]]] = [{"bearer": [scope.value]}]
-    if operation.access.ticket:
+    if route.access.ticket:
         ways.append({"ticket": []})
     return {"security": ways}
 
@@ -157,13 +164,11 @@ def _problems(codes: tuple[str, ...]) -> dict[str, Any]:
     }
 
 
-def _schemas() -> dict[str, Any]:
-    _, components = msgspec.json.schema_components(_TYPES, ref_template=_REF)
-    schemas: dict[str, Any] = dict(components)
-    schemas["NewEvent"] = _new_event()
-    schemas["RunStateDocument"]["properties"]["state"] = {"description": "JSON, as the agent's state type has it."}
-    schemas["Problem"] = _problem()
-    return schemas
+def _schemas(routes: Sequence[Route[Any]]) -> dict[str, Any]:
+    """Of every type that a route takes or answers, and of problems."""
+    types = {type_: None for route in routes for type_ in (route.body, route.answer) if type_ is not None}
+    _, components = msgspec.json.schema_components(tuple(types), ref_template=_REF)
+    return {**components, "Problem": _problem()}
 
 
 def _new_event() -> dict[str, Any]:
@@ -215,69 +220,3 @@ def _fact(fact: Fact) -> dict[str, Any]:
         tuple: {"type": "array", "items": {"type": "string"}},
     }
     return {**shapes[fact.convert], "description": fact.meaning}
-
-
-def _parameters(settings: Settings) -> dict[str, Any]:
-    seq = {"type": "integer", "minimum": 0, "maximum": SEQ_MAX}
-
-    def query(name: str, schema: dict[str, Any], description: str) -> dict[str, Any]:
-        return {"name": name, "in": "query", "required": False, "schema": schema, "description": description}
-
-    def header(name: str, schema: dict[str, Any], description: str, *, required: bool = False) -> dict[str, Any]:
-        return {"name": name, "in": "header", "required": required, "schema": schema, "description": description}
-
-    time = {"type": "integer", "minimum": 0, "maximum": TIME_MAX_MS}
-    limit = {"type": "integer", "minimum": 1, "maximum": settings.page_max_events}
-    return {
-        "runId": {
-            "name": "runId",
-            "in": "path",
-            "required": True,
-            "schema": {"type": "string", "pattern": RUN_ID_PATTERN},
-            "example": "0199b6a2-6c3e-7d51-9a4e-2f5c8a1b7d10",
-        },
-        "idempotencyKey": header(
-            "Idempotency-Key",
-            {"type": "string", "pattern": "^[!-~]{1,255}$"},
-            "The same key with the same body starts the run once; with another body it is a conflict.",
-        ),
-        "traceparent": header(
-            "traceparent",
-            {"type": "string"},
-            "W3C Trace Context: the run's spans go on in this trace, sampled if it is. Ignored when malformed.",
-        ),
-        "fence": header("Runwire-Fence", seq, "The fence that the start of the run gave.", required=True),
-        "lastEventId": header(
-            "Last-Event-ID", seq, "The last seq a reconnecting EventSource has. Wins over `fromSeq`."
-        ),
-        "ifNoneMatch": header("If-None-Match", {"type": "string"}, "The ETag of a closed run's page."),
-        "replay": query("replay", {"type": "string", "const": "1"}, "A closed run once more, in its own time."),
-        "speed": query(
-            "speed",
-            {"type": "string", "pattern": r"^(max|[0-9]{1,4}(\.[0-9]{1,3})?)$", "examples": ["1", "10", "max"]},
-            "Of a replay: how much faster than it was, up to 1000, or all at once.",
-        ),
-        "fromSeq": query("fromSeq", seq, "The last seq the client has: it gets what comes after."),
-        "state": query("state", {"enum": [str(state) for state in RunState]}, "Only runs in this state."),
-        "agent": query("agent", {"type": "string", "pattern": NAME_PATTERN}, "Only runs of this agent."),
-        "session": query("session", {"type": "string", "pattern": RUN_ID_PATTERN}, "Only runs of this session."),
-        "label": {
-            **query(
-                "label",
-                {"type": "array", "items": {"type": "string"}, "maxItems": LABELS_MAX},
-                "Only runs with this label, written `key:value`. Repeat it for several: runs have all of them.",
-            ),
-            "style": "form",
-            "explode": True,
-        },
-        "errorCode": query("errorCode", {"type": "string", "maxLength": CODE_MAX}, "Only runs that failed with it."),
-        "from": query("from", time, "Only runs created at this moment (epoch milliseconds) or later."),
-        "until": query("until", time, "Only runs created before this moment (epoch milliseconds)."),
-        "sort": query(
-            "sort",
-            {"enum": [str(order) for order in RunOrder], "default": "created"},
-            "The latest created first, or the latest ended first, without runs that are open.",
-        ),
-        "cursor": query("cursor", {"type": "string"}, "`nextCursor` of the page before."),
-        "limit": query("limit", limit, "At most this many."),
-    }

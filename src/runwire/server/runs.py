@@ -9,10 +9,12 @@ from aiohttp import web
 
 from runwire.errors import InvalidRequest
 from runwire.model.run import checked_run_id
-from runwire.orchestrate import RunControl, RunView, StartRequest
-from runwire.server.auth import caller_of, check_run_id
+from runwire.observe import Diagnosis
+from runwire.orchestrate import RunControl, RunPage, RunView, StartRequest
+from runwire.server.auth import Access, Scope, caller_of, check_run_id
 from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, StartRun, deep
 from runwire.server.forwarded import prefix_of
+from runwire.server.parameters import CURSOR, IDEMPOTENCY_KEY, LIMIT, RUN_FILTERS, SORT, TRACEPARENT
 from runwire.server.requests import (
     LIST_DEFAULT,
     decoded_body,
@@ -22,10 +24,11 @@ from runwire.server.requests import (
     order_in,
     run_id_in,
 )
+from runwire.server.responses import json_response
+from runwire.server.routes import BODY_ERRORS, RUN, RUN_ERRORS, RUNS, Group, Route
 from runwire.server.services import Services
 from runwire.telemetry.traceparent import sampled_trace_id
 
-RUNS: Final = "/api/agents/runs"
 INPUT_DEPTH_MAX: Final = 100
 
 _START: Final = msgspec.json.Decoder(StartRun)
@@ -98,15 +101,141 @@ class RunRoutes:
         return self._control.on_behalf_of(caller_of(request).tenant)
 
 
-def json_response(body: object, *, status: int = 200, headers: dict[str, str] | None = None) -> web.Response:
-    """`body` as JSON that nobody keeps, unless `headers` say so."""
-    return web.Response(
-        status=status,
-        body=msgspec.json.encode(body),
-        content_type="application/json",
-        headers={"Cache-Control": "no-store", **(headers or {})},
-    )
-
-
 def _accepted(run: RunView) -> web.Response:
     return json_response(run, status=202)
+
+
+RUN_GROUP: Final = Group(
+    RunRoutes,
+    (
+        Route(
+            "POST",
+            RUNS,
+            RunRoutes.start,
+            Access(Scope.START),
+            "startRun",
+            "The run is stored, and a worker will walk it.",
+            "Starts a run. A repeat with the same `Idempotency-Key` or `runId` and body returns the same run.",
+            headers=(IDEMPOTENCY_KEY, TRACEPARENT),
+            body=StartRun,
+            body_required=False,
+            examples={
+                "golden": {"agent": "golden"},
+                "chat": {"agent": "golden", "session": "chat-17", "labels": {"team": "search", "env": "prod"}},
+                "explore": {"agent": "explore", "input": {"site": "http://127.0.0.1:8080/docs/"}},
+                "external": {"agent": "triage", "external": True, "leaseSeconds": 30},
+            },
+            status=202,
+            answer=StartAccepted,
+            answer_headers={"Location": "The run."},
+            errors=(
+                *BODY_ERRORS,
+                "invalid_run_id",
+                "invalid_session",
+                "invalid_labels",
+                "invalid_idempotency_key",
+                "run_id_reserved",
+                "start_conflict",
+                "unknown_agent",
+                "invalid_input",
+                "too_many_requests",
+                "too_many_runs",
+                "database_unavailable",
+                "internal",
+            ),
+        ),
+        Route(
+            "GET",
+            RUNS,
+            RunRoutes.list,
+            Access(Scope.READ),
+            "listRuns",
+            "Runs that match all filters, the latest first.",
+            "A page begins where `cursor` says, so pages do not shift while runs start and end. A page may have fewer "
+            "runs than `limit`, or none, and still a `nextCursor`: a page looks at a bounded number of runs.",
+            query=(*RUN_FILTERS, SORT, CURSOR, LIMIT),
+            answer=RunPage,
+            errors=(
+                "invalid_state",
+                "invalid_agent",
+                "invalid_session",
+                "invalid_labels",
+                "invalid_filter",
+                "invalid_cursor",
+                "invalid_limit",
+                "too_many_requests",
+                "database_unavailable",
+                "read_timed_out",
+                "internal",
+            ),
+        ),
+        Route(
+            "GET",
+            RUN,
+            RunRoutes.view,
+            Access(Scope.READ),
+            "getRun",
+            "The run's present state.",
+            answer=RunView,
+            errors=RUN_ERRORS,
+        ),
+        Route(
+            "DELETE",
+            RUN,
+            RunRoutes.cancel,
+            Access(Scope.CANCEL),
+            "deleteRun",
+            "The cancellation is stored.",
+            "The same as POST to `/cancel`: the run and its events stay.",
+            status=202,
+            answer=RunView,
+            errors=RUN_ERRORS,
+        ),
+        Route(
+            "POST",
+            RUN + "/cancel",
+            RunRoutes.cancel,
+            Access(Scope.CANCEL),
+            "cancelRun",
+            "The cancellation is stored.",
+            "Idempotent. DebugTrace `cancelRequested` and the terminal event follow. A closed run does not change.",
+            status=202,
+            answer=RunView,
+            errors=RUN_ERRORS,
+        ),
+        Route(
+            "POST",
+            RUN + "/signal",
+            RunRoutes.signal,
+            Access(Scope.SIGNAL),
+            "signalRun",
+            "The signal is stored.",
+            "A run that waits for the signal goes on; one that does not yet will find it. Sent twice it counts once.",
+            body=SendSignal,
+            examples={"approved": {"name": "approved"}},
+            status=202,
+            answer=RunView,
+            errors=(*BODY_ERRORS, *RUN_ERRORS, "run_closed", "signal_not_taken", "too_many_signals"),
+        ),
+        Route(
+            "GET",
+            RUN + "/state",
+            RunRoutes.state,
+            Access(Scope.STATE),
+            "getRunState",
+            "The state at the last checkpoint.",
+            answer=RunStateDocument,
+            errors=RUN_ERRORS,
+        ),
+        Route(
+            "GET",
+            RUN + "/diagnosis",
+            RunRoutes.diagnosis,
+            Access(Scope.OPS),
+            "diagnoseRun",
+            "The stage at which the run is stuck, if any, with evidence and a safe next step.",
+            answer=Diagnosis,
+            errors=RUN_ERRORS,
+        ),
+    ),
+)

@@ -10,12 +10,14 @@ from aiohttp import HttpVersion11, web
 from runwire import clock
 from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
-from runwire.server.auth import caller_of
+from runwire.server.auth import STREAM, caller_of
 from runwire.server.connections import hold_open
+from runwire.server.parameters import FROM_SEQ, LAST_EVENT_ID, LAST_EVENT_ID_QUERY, REPLAY, SPEED
 from runwire.server.requests import run_id_in
 from runwire.server.revocations import Revocations
+from runwire.server.routes import RUN, RUN_ERRORS, Group, Route
 from runwire.server.services import Services
-from runwire.stream import NothingLeft, Outlet, Session, parse_cursor, parse_speed
+from runwire.stream import Cursor, NothingLeft, Outlet, Session, parse_cursor, parse_speed
 from runwire.telemetry.logs import LogEvent, get_logger
 
 HEADERS: Final = {
@@ -38,7 +40,7 @@ class StreamRoutes:
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
-        cursor = parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=request.headers.get("Last-Event-ID"))
+        cursor = _cursor_in(request)
         caller = caller_of(request)
         if caller.tenant is not None:  # all clients of a run share its watch, which knows no tenants
             await self._reader.on_behalf_of(caller.tenant).position(run_id)
@@ -56,6 +58,12 @@ class StreamRoutes:
                     session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
                 with self._revocations.watching(session, caller.key_id):
                     return await _served(request, session)
+
+
+def _cursor_in(request: web.Request) -> Cursor:
+    """The client's cursor. An event id, from the header or the query, wins over `fromSeq`. Raises InvalidRequest."""
+    event_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
+    return parse_cursor(from_seq=request.query.get("fromSeq"), last_event_id=event_id)
 
 
 def _replay_speed(request: web.Request) -> float | None:
@@ -103,3 +111,37 @@ async def _served(request: web.Request, session: Session) -> web.StreamResponse:
 def _client_of(request: web.Request) -> str:
     """Tells clients apart as well as a server can: by address and browser, and by what they watch."""
     return f"{request[CLIENT]} {request.headers.get('User-Agent', '')[:200]} {request.path}"
+
+
+STREAMS: Final = Group(
+    StreamRoutes,
+    (
+        Route(
+            "GET",
+            RUN + "/stream",
+            StreamRoutes.stream,
+            STREAM,
+            "streamRun",
+            "Server-sent events: the stored events after the cursor, then new ones, up to the terminal event.",
+            "Per event `id: <seq>` and a `data:` line with an Event; after the terminal event one `event: end`.",
+            query=(FROM_SEQ, REPLAY, SPEED, LAST_EVENT_ID_QUERY),
+            headers=(LAST_EVENT_ID,),
+            head=False,
+            media="text/event-stream",
+            others={204: "The run is closed and the client has all its events."},
+            errors=(
+                *RUN_ERRORS,
+                "invalid_cursor",
+                "invalid_replay",
+                "invalid_speed",
+                "cursor_past_tail",
+                "run_open",
+                "cursor_expired",
+                "too_many_streams",
+                "too_many_own_streams",
+                "too_many_replays",
+                "archive_unavailable",
+            ),
+        ),
+    ),
+)

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
-from runwire.server.auth import Tickets, caller_of
+from runwire.server.auth import Access, Scope, caller_of
 from runwire.server.bodies import StreamTicket
 from runwire.server.requests import run_id_in
-from runwire.server.runs import json_response
+from runwire.server.responses import json_response
+from runwire.server.routes import RUN, RUN_ERRORS, Group, Route
 from runwire.server.services import Services
 
 
 class TicketRoutes:
-    def __init__(self, services: Services, tickets: Tickets) -> None:
+    def __init__(self, services: Services) -> None:
         self._reader = services.reader
-        self._tickets = tickets
+        self._tickets = services.gate.tickets
 
     async def issue(self, request: web.Request) -> web.Response:
         run_id = run_id_in(request)
@@ -22,3 +25,22 @@ class TicketRoutes:
         await self._reader.on_behalf_of(caller.tenant).position(run_id)
         ticket, expires_at = self._tickets.issue(run_id, caller=caller)
         return json_response(StreamTicket(ticket, expires_at))
+
+
+TICKETS: Final = Group(
+    TicketRoutes,
+    (
+        Route(
+            "POST",
+            RUN + "/stream-ticket",
+            TicketRoutes.issue,
+            Access(Scope.READ),
+            "issueStreamTicket",
+            "A ticket for the run's stream.",
+            "For an EventSource, which cannot send headers: open the stream with `?ticket=` before the ticket expires. "
+            "An open stream outlives its ticket. To connect again later, request a new ticket.",
+            answer=StreamTicket,
+            errors=RUN_ERRORS,
+        ),
+    ),
+)
