@@ -16,6 +16,7 @@ from runwire.clock import monotonic
 from runwire.errors import Overloaded
 from runwire.server import forwarded
 from runwire.server.forwarded import PREFIX, client_address
+from runwire.server.requests import refuse_duplicates
 from runwire.settings import Network, Settings
 
 BUSY_RETRY_S: Final = 5
@@ -111,7 +112,7 @@ class Admission:
         _lower(self._by_client, client)
 
     def middleware(self, proxies: tuple[Network, ...], *, path_prefix: str = "") -> Middleware:
-        """Limits the rate of each client, and counts refusals, its own and those of handlers.
+        """Limits the rate of each client, refuses ambiguous headers, and counts refusals, its own and of handlers.
 
         Stores the client's address and the path prefix that the client sees; `path_prefix` unless a proxy names one.
         """
@@ -126,6 +127,7 @@ class Admission:
             )
             try:
                 self.request(address)
+                refuse_duplicates(request)  # not a middleware, whose frame every open stream would keep
                 return await handler(request)
             except Overloaded as error:
                 self._refused[error.code].inc()

@@ -46,6 +46,7 @@ def build_admin_app(services: AdminServices) -> web.Application:
     @web.middleware
     async def known_host(request: web.Request, handler: Handler) -> web.StreamResponse:
         check_host(request, hosts=hosts, setting="RUNWIRE_ADMIN_ALLOWED_HOSTS", one_label=reachable)
+        refuse_duplicates(request)
         return await handler(request)
 
     app = _application(known_host, body_max=1024, tls=False)
@@ -76,7 +77,7 @@ def _add_pages(app: web.Application, public: Callable[[Handler], Handler]) -> No
 
 
 def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Application:
-    app = web.Application(middlewares=[answer_problems, *middlewares, refuse_duplicates], client_max_size=body_max)
+    app = web.Application(middlewares=[answer_problems, *middlewares], client_max_size=body_max)
     app.on_response_prepare.append(security_headers(tls=tls))
     return app
 

@@ -223,6 +223,16 @@ class Connection(web.RequestHandler):
         self._busy, self._heading = True, False
         self.among.request_began(self)
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Sends the response. After one that left some of the body unread, the connection ends."""
+        if isinstance(resp, web.HTTPException) and resp.status >= 400:  # of the router: no middleware saw it
+            resp = problem_of_http(resp, request).response(instance=request.rel_url.raw_path)
+        if not request.content.is_eof():
+            resp.force_close()
+        return await super().finish_response(request, resp, start_time)
+
     def log_access(self, request: web.BaseRequest, response: web.StreamResponse, time: float | None) -> None:
         """aiohttp calls this when a response was sent, and there is no access log."""
         if self._busy:
@@ -305,24 +315,13 @@ async def body_of(request: web.Request) -> bytes:
         raise RequestTimedOut("The body did not arrive in time.") from None
 
 
-def bounded(handler: RequestHandler) -> RequestHandler:
-    """The application's handler for a Connection: outside of its middlewares and of aiohttp's own refusals.
+def noted(handler: RequestHandler) -> RequestHandler:
+    """The application's handler for a Connection. It is no coroutine, whose frame every open stream would keep."""
 
-    After an answer that left some of the body unread, the connection ends.
-    """
-
-    async def handle(request: web.BaseRequest) -> web.StreamResponse:
+    def handle(request: web.BaseRequest) -> Awaitable[web.StreamResponse]:
         if isinstance(request.protocol, Connection):
             request.protocol.request_began()
-        try:
-            response = await handler(request)
-        except web.HTTPException as error:  # of the router: no middleware saw it
-            if error.status < 400:
-                raise
-            response = problem_of_http(error, request).response(instance=request.rel_url.raw_path)
-        if not request.content.is_eof():
-            response.force_close()
-        return response
+        return handler(request)
 
     return handle
 

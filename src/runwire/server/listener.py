@@ -16,7 +16,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from runwire.errors import ConfigurationError
-from runwire.server.connections import LINGER_S, Connection, Connections, bounded
+from runwire.server.connections import LINGER_S, Connection, Connections, noted
 from runwire.server.problems import FIELD_MAX, LINE_MAX
 
 BACKLOG: Final = 4096
@@ -74,7 +74,7 @@ async def listening(
     runner = web.AppRunner(app, shutdown_timeout=drain_s, access_log=None, handler_cancellation=True)
     await runner.setup()
     manager = cast("web.Server", runner.server)  # there is one once it is set up
-    manager.request_handler = bounded(manager.request_handler)
+    manager.request_handler = noted(manager.request_handler)
     options = {
         "access_log": None,
         "logger": _http_logger(),

@@ -7,7 +7,6 @@ from typing import Final, TypeVar
 
 import msgspec
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from runwire.errors import InvalidRequest
 from runwire.model.event import NAME_PATTERN
@@ -34,13 +33,11 @@ _ERROR_CODE: Final = re.compile(rf"[a-z][a-z0-9_]{{0,{CODE_MAX - 1}}}")
 _DIGITS_MAX: Final = len(str(SEQ_MAX))
 
 
-@web.middleware
-async def refuse_duplicates(request: web.Request, handler: Handler) -> web.StreamResponse:
+def refuse_duplicates(request: web.Request) -> None:
     """Raises InvalidRequest (`duplicate_header`) where a proxy and we could each take another of two values."""
     for name in _SINGLE:
         if len(request.headers.getall(name, ())) > 1:
             raise InvalidRequest(f"The header {name} appears more than once.", code="duplicate_header")
-    return await handler(request)
 
 
 async def decoded_body(request: web.Request, decoder: msgspec.json.Decoder[T], *, when_empty: bytes = b"") -> T:

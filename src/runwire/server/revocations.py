@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Final, Protocol
 
 RECHECK_S: Final = 20.0
@@ -25,24 +24,22 @@ class Revocations:
         self._streams: dict[str, set[Endable]] = {}
         self._loop: asyncio.Task[None] | None = None
 
-    @contextmanager
-    def watching(self, stream: Endable, key_id: str | None) -> Iterator[None]:
-        """Inside the block the stream ends, resumable, when its key no longer stands. None: it came without one."""
-        if key_id is None:
-            yield
-            return
-        streams = self._streams.setdefault(key_id, set())
-        streams.add(stream)
+    def watch(self, stream: Endable, key_id: str) -> None:
+        """From here on the stream ends, resumable, when its key no longer stands. `forget` it when it is over.
+
+        Two methods, because an object of `contextmanager` would take half a KiB of each stream.
+        """
+        self._streams.setdefault(key_id, set()).add(stream)
         if self._loop is None or self._loop.done():
             self._loop = asyncio.create_task(self._run(), name="recheck keys of streams")
-        try:
-            yield
-        finally:
-            streams.discard(stream)
-            if not streams and self._streams.get(key_id) is streams:
-                del self._streams[key_id]
-            if not self._streams:
-                self._loop.cancel()
+
+    def forget(self, stream: Endable, key_id: str) -> None:
+        streams = self._streams[key_id]
+        streams.discard(stream)
+        if not streams:
+            del self._streams[key_id]
+        if not self._streams and self._loop is not None:
+            self._loop.cancel()
 
     def recheck(self) -> None:
         """One step: ends the streams of keys that no longer stand. Their clients come back and are refused."""

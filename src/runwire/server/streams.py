@@ -56,8 +56,13 @@ class StreamRoutes:
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
                 if caller.expires_at is not None:
                     session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-                with self._revocations.watching(session, caller.key_id):
+                if (key_id := caller.key_id) is None:
                     return await _served(request, session)
+                self._revocations.watch(session, key_id)
+                try:
+                    return await _served(request, session)
+                finally:
+                    self._revocations.forget(session, key_id)
 
 
 def _cursor_in(request: web.Request) -> Cursor:

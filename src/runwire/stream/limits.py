@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from runwire.settings import Settings
@@ -32,10 +32,15 @@ class StreamLimits:
     ring_events: int
     ring_bytes: int
     idle_runs: int
-    page_events: int
     slice_bytes: int
     pause_bytes: int
     resume_bytes: int
+    page_events: int = field(init=False)
+    """So many events fit into a piece, whatever their length."""
+
+    def __post_init__(self) -> None:
+        page_events = max(min(PAGE_EVENTS_MAX, self.slice_bytes // FRAME_MAX), 1)
+        object.__setattr__(self, "page_events", page_events)
 
     @classmethod
     def of(cls, settings: Settings) -> StreamLimits:
@@ -49,7 +54,6 @@ class StreamLimits:
             ring_events=settings.sse_ring_events,
             ring_bytes=settings.sse_ring_bytes_max,
             idle_runs=settings.sse_idle_runs_max,
-            page_events=min(PAGE_EVENTS_MAX, slice_bytes // FRAME_MAX),
             slice_bytes=slice_bytes,
             pause_bytes=settings.sse_slow_bytes // 4,
             resume_bytes=settings.sse_slow_bytes // 16,

@@ -48,11 +48,6 @@ class Piece:
         """Number of events."""
         return self.last - self.first + 1
 
-    @property
-    def size(self) -> int:
-        """Bytes, without chunk framing."""
-        return len(self._runs[0]) if len(self._runs) == 1 else sum(map(len, self._runs))
-
     @classmethod
     def fitting(cls, first: int, frames: bytes, most_bytes: int) -> Piece:
         """The first of the frames, cut as `fitting` cuts them."""

@@ -9,7 +9,7 @@ from runwire.stream.piece import FRAME_END, BrokenSequence, Piece, fitting, with
 
 
 class Ring:
-    """A run's last frames, at most `capacity` after each `trim`.
+    """A run's last frames, at most `capacity` of them.
 
     Seqs are dense and end at `tail`. The frames of one message stay one object.
     """
@@ -28,13 +28,18 @@ class Ring:
         return self.tail - self.before
 
     def extend(self, first: int, last: int, frames: bytes) -> None:
-        """Adds the frames of `first` to `last`. Raises BrokenSequence unless they follow the tail."""
+        """Adds the frames of `first` to `last`, and drops the oldest when there are too many.
+
+        Raises BrokenSequence unless they follow the tail.
+        """
         if first != self.tail + 1:
             raise BrokenSequence(expected=self.tail + 1, actual=first)
         self._runs.append(frames)
         self._lasts.append(last)
         self.bytes += len(frames)
         self.tail = last
+        if last - self.before > self.capacity:
+            self._trim()
 
     def prepend(self, first: int, last: int, frames: bytes) -> None:
         """Adds older frames as far as there is room; adds none unless they touch the oldest one."""
@@ -49,16 +54,14 @@ class Ring:
         self.bytes += len(frames)
         self.before = first - 1
 
-    def trim(self) -> None:
-        """Drops the oldest frames when there are too many, down to seven eighths of the capacity."""
-        if self.tail - self.before <= self.capacity:
-            return
-        # An eighth more than necessary: a drop moves what stays, and must not happen for every event.
-        self._drop(self.tail - (self.capacity - self.capacity // 8))
-
     def shed(self, *, keep: int) -> None:
         """Drops all but the last `keep`."""
         self._drop(self.tail - keep)
+
+    def _trim(self) -> None:
+        """Drops the oldest frames, down to seven eighths of the capacity."""
+        # An eighth more than necessary: a drop moves what stays, and must not happen for every event.
+        self._drop(self.tail - (self.capacity - self.capacity // 8))
 
     def _drop(self, before: int) -> None:
         """Drops the frames up to `before`."""

@@ -209,10 +209,7 @@ class Tail:
     def _append(self, events: Sequence[StoredEvent]) -> Piece:
         first, last = events[0], events[-1]
         frames = self._frames.of(events)
-        ring = self.ring
-        ring.extend(first.seq, last.seq, frames)
-        if ring.tail - ring.before > ring.capacity:
-            ring.trim()
+        self.ring.extend(first.seq, last.seq, frames)
         if last.type == _TERMINAL:
             self._saw_terminal = True
             if self.end is None:

@@ -122,9 +122,7 @@ class Watch:
 
     def deliver(self, message: Published) -> None:
         """Takes a message of the bus."""
-        piece = self.tail.deliver(message)
-        if piece is not None or self.tail.wants_read:
-            self._forward(piece)
+        self._forward(self.tail.deliver(message))
         if message.outcome is not None and self.tail.end is not None:
             self.fanout.end_at(self.tail.end.last_seq)
 

@@ -168,11 +168,11 @@ class Fanout:
 
     def _begin(self) -> Piece:
         """Takes the next piece, at most `slice_bytes` long. From here on it counts as sent."""
-        pending, most_bytes = self._pending, self._limits.slice_bytes
-        if len(pending) == 1 and pending[0].size <= most_bytes:  # nearly always
-            piece = pending.pop()
+        piece = self._pending[0]
+        if len(self._pending) == 1 and piece.last - piece.first < self._limits.page_events:  # nearly always
+            self._pending.clear()
         else:
-            piece, self._pending = cut(pending, most_bytes)
+            piece, self._pending = cut(self._pending, self._limits.slice_bytes)
         self._piece = piece
         self._followers.begin()
         self.sent = piece.last
@@ -216,19 +216,23 @@ class Fanout:
             self._scheduler.deliver(piece.times, clients=self._written)
         self.flushed_at = monotonic()
         self._piece, self._written = None, 0
-        if self._pending and self._pending[-1].last - self.sent > BEHIND_MAX * self._limits.ring_events:
-            self._give_up_pending()
-        self.queued = bool(self._pending)
+        if self._pending:
+            self._give_up_too_much()
+        else:
+            self.queued = False
         if self._followers.ahead:
             self._give_back([client for client in self._followers.ahead if client.cursor <= self.sent])
         if self._ends_at is not None:
             self._release_at_end()
 
-    def _give_up_pending(self) -> None:
-        """More comes than can be written. Sessions take over, because what is pending would grow for as long."""
-        self._give_back(list(self._followers.current))
-        self.sent = self._pending[-1].last
-        self._pending = []
+    def _give_up_too_much(self) -> None:
+        """Has sessions take over when more comes than can be written: what is pending would grow for as long."""
+        last = self._pending[-1].last
+        if last - self.sent > BEHIND_MAX * self._limits.ring_events:
+            self._give_back(list(self._followers.current))
+            self.sent = last
+            self._pending.clear()
+            self.queued = False
 
     def _release_at_end(self) -> None:
         if self._ends_at is not None and self.sent >= self._ends_at:
