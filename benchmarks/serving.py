@@ -25,12 +25,12 @@ from typing import Any
 
 from runwire.append import EventLog
 from runwire.assembly import Assembly
-from runwire.bus import BusReader, BusWriter, Published
+from runwire.bus import Bus, Published
 from runwire.cli.serve import spare_garbage_collector
 from runwire.db import Database
 from runwire.model.event import EventType, NewEvent, Source, StoredEvent
 from runwire.settings import Settings
-from runwire.stream import LogReader
+from runwire.stream import LogReader, Streams
 from runwire.telemetry.logs import configure_logging
 
 PUBLISHED_AT_ONCE = 200
@@ -57,27 +57,18 @@ def stamped() -> tuple[NewEvent]:
     return (NewEvent(EventType.DEBUG_TRACE, fn=f"t.{time.monotonic_ns() // 1000}"),)
 
 
-class Measured(Assembly):
-    """`serve`, with a hand on what is inside."""
+class Measured:
+    """A hand on what is inside a running process. Its methods are the commands."""
 
-    log: EventLog
-    bus: BusWriter
-
-    def __init__(self, settings: Settings) -> None:
-        super().__init__(settings)
+    def __init__(self, process: Assembly) -> None:
+        self._log = process.part(EventLog)
+        self._bus = process.part(Bus).writer
+        self._streams = process.part(Streams)
+        self._dsn = process.database_url
         self._emitted: dict[str, int] = defaultdict(lambda: 1)
 
-    async def _buses(self, database: Database, **parts: Any) -> tuple[BusWriter, BusReader]:
-        self.bus, reader = await super()._buses(database, **parts)
-        return self.bus, reader
-
-    async def _start_api(self, database: Database, *, log: EventLog, **parts: Any) -> None:
-        self.log = log
-        await super()._start_api(database, log=log, **parts)
-
     async def runs(self, prefix: str, count: int, events: int = 1) -> dict[str, Any]:
-        database = Database(self.settings.database_url or "")
-        async with database:
+        async with Database(self._dsn) as database:
             await database.execute(MAKE_RUNS, prefix, count, events)
         return {}
 
@@ -88,7 +79,7 @@ class Measured(Assembly):
         sent = 0
         while (now := time.perf_counter() - began) < seconds:
             while sent < now * rate:
-                waiter = self.log.submit(run_ids[sent % runs], stamped(), fence=1, source=Source.API)
+                waiter = self._log.submit(run_ids[sent % runs], stamped(), fence=1, source=Source.API)
                 waiters.add(waiter)
                 waiter.add_done_callback(waiters.discard)
                 sent += 1
@@ -105,7 +96,7 @@ class Measured(Assembly):
         async def call(nth: int) -> None:
             nonlocal appended
             while time.perf_counter() < until:
-                await self.log.append(run_ids[nth % runs], stamped(), fence=1, source=Source.API)
+                await self._log.append(run_ids[nth % runs], stamped(), fence=1, source=Source.API)
                 appended += 1
                 nth += callers
 
@@ -119,7 +110,7 @@ class Measured(Assembly):
 
         async def call() -> None:
             for n in left:
-                await self.log.append(f"{prefix}-{n % runs}", stamped(), fence=1, source=Source.API)
+                await self._log.append(f"{prefix}-{n % runs}", stamped(), fence=1, source=Source.API)
 
         await asyncio.gather(*(call() for _ in range(callers)))
         return {}
@@ -130,7 +121,6 @@ class Measured(Assembly):
         A tick's events are made once for all runs, as the C server makes its bytes once: making them is no part of it.
         """
         run_ids = [f"{prefix}-{n}" for n in range(runs)]
-        assert self.streams is not None
         for _ in range(events // joined):
             ts_us = time.time_ns() // 1000
             first, last = self._emitted[prefix] + 1, self._emitted[prefix] + joined
@@ -138,9 +128,9 @@ class Measured(Assembly):
             new = tuple([StoredEvent(seq, ts_us, "DebugTrace", None, "a.b") for seq in range(first, last + 1)])
             for at in range(0, runs, PUBLISHED_AT_ONCE):
                 some = run_ids[at : at + PUBLISHED_AT_ONCE]
-                await self.bus.publish([Published(run_id, first, last, new) for run_id in some])
+                await self._bus.publish([Published(run_id, first, last, new) for run_id in some])
                 await asyncio.sleep(0)  # and sockets are looked after
-            await self.streams.queue_empty()  # a tick is a write to each client
+            await self._streams.queue_empty()  # a tick is a write to each client
         return {}
 
 
@@ -174,7 +164,8 @@ async def main(dsn: str) -> None:
     loop = asyncio.get_running_loop()
     commands = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(commands), sys.stdin)
-    async with Measured(settings) as process:
+    async with Assembly(settings) as process:
+        measured = Measured(process)
         spare_garbage_collector()
         print(json.dumps({"port": process.api_port, "admin_port": process.admin_port}), flush=True)
         while line := await commands.readline():
@@ -183,7 +174,7 @@ async def main(dsn: str) -> None:
             if what == "stats":
                 found: dict[str, Any] = {"rss": rss_bytes(), "cpu_s": time.process_time(), "pages_read": reads[0]}
             else:
-                found = await getattr(process, what)(**command)
+                found = await getattr(measured, what)(**command)
             print(json.dumps(found), flush=True)
 
 

@@ -22,11 +22,15 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 import agents_for_assembly
 from nats_server import nats_server
-from pipeline import raw
-from runwire.assembly import Assembly
+from pipeline import RecordingBus, raw
+from runwire.assembly import PLAN, Assembly
+from runwire.bus import Bus
+from runwire.bus.memory import MemoryBus
 from runwire.db import notify
 from runwire.errors import ConfigurationError, DatabaseUnavailable
+from runwire.process import Context, Step
 from runwire.settings import Role, Settings
+from runwire.stream import Streams
 from waiting import eventually
 
 RUNS = "/api/agents/runs"
@@ -380,15 +384,45 @@ async def test_an_agent_that_cannot_be_loaded_stops_the_start_before_anything_is
     assert await connections_of(database) == 0
 
 
-async def test_what_fails_to_close_does_not_keep_the_rest_open(database: str) -> None:
-    process = Assembly(settings(database, bus="postgres"))
-    await process.__aenter__()
+async def test_a_plan_can_bring_a_bus_of_its_own(database: str) -> None:
+    used = RecordingBus()
 
+    async def record(context: Context) -> None:
+        context.offer(Bus, Bus(used, MemoryBus()))
+
+    async with Assembly(settings(database), plan=PLAN.replacing("bus", record)) as process:
+        run_id = await start(process.url, agent="golden", input={"delay_ms": 0})
+        await ended(process.url, run_id)
+        assert process.part(Bus).writer is used
+        assert used.seqs(run_id) == list(range(1, 14))
+
+
+async def test_a_plan_knows_its_steps_and_a_process_its_parts(database: str) -> None:
+    async def nothing(_context: Context) -> None: ...
+
+    with pytest.raises(KeyError):
+        PLAN.replacing("no such step", nothing)
+    with pytest.raises(KeyError):
+        PLAN.adding(Step("new", nothing), after="no such step")
+    process = Assembly(settings(database, roles=(Role.OBSERVER,), bus="postgres"))
+    with pytest.raises(LookupError):
+        process.part(Bus)
+    async with process:
+        with pytest.raises(LookupError, match="Streams"):
+            process.part(Streams)
+
+
+async def test_what_fails_to_close_does_not_keep_the_rest_open(database: str) -> None:
     async def fails() -> None:
         raise RuntimeError("cannot be closed")
 
-    process._pipeline.push_async_callback(fails)
-    process._front.push_async_callback(fails)
+    async def add_broken_parts(context: Context) -> None:
+        context.phases.pipeline.push_async_callback(fails)
+        context.phases.front.push_async_callback(fails)
+
+    plan = PLAN.adding(Step("broken parts", add_broken_parts), after="admin")
+    process = Assembly(settings(database, bus="postgres"), plan=plan)
+    await process.__aenter__()
     before = asyncio.all_tasks()
     with pytest.raises(RuntimeError, match="cannot be closed"):
         await process.__aexit__(None, None, None)

@@ -30,7 +30,7 @@ async def test_readiness_tells_the_ports_and_roles(service: Assembly, admin: htt
 
 
 async def test_a_draining_process_is_alive_and_not_ready(service: Assembly, admin: httpx.AsyncClient) -> None:
-    service._draining = True
+    service.begin_drain()
     answers = [await admin.get(path) for path in ("/readyz", "/healthz")]
     assert [answer.status_code for answer in answers] == [503, 200]
     assert answers[0].json()["ready"] is False

@@ -13,6 +13,7 @@ from archive.history import Archive, run_of
 from runwire.assembly import Assembly
 from runwire.db import Database
 from runwire.model.event import Source, StoredEvent, WireEncoder
+from runwire.stream import Streams
 from server.calls import RUNS, Api
 from server.issuer import Issuer
 from waiting import eventually
@@ -233,8 +234,7 @@ async def test_replays_are_bounded_and_end_when_the_process_drains(service: Asse
         refused = await body(api, "old/stream?replay=1")
         assert (refused.status_code, refused.json()["code"]) == (429, "too_many_replays")
         assert refused.headers["Retry-After"] == "1"
-        assert service.streams is not None
-        draining = asyncio.create_task(service.streams.drain())
+        draining = asyncio.create_task(service.part(Streams).drain())
         text = "".join([part async for part in first.aiter_text()])
         await draining
         assert ": drain\nretry: " in text

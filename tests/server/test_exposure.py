@@ -16,6 +16,7 @@ import trustme
 from runwire.assembly import Assembly
 from runwire.errors import ConfigurationError
 from runwire.settings import Role, Settings
+from runwire.stream import Streams
 from server.calls import RUNS, Api, streaming
 from server.conftest import LogLines
 from server.issuer import Issuer
@@ -183,8 +184,7 @@ async def test_files_that_are_no_certificate_are_a_wrong_setting(database: str, 
 
 async def test_a_stream_does_not_outlive_what_let_its_client_in(service: Assembly, api: Api) -> None:
     await api.external("r")
-    streams = service.streams
-    assert streams is not None
+    streams = service.part(Streams)
     async with streaming(api, "r") as stream:
         await stream.frames(3)
         (session,) = streams.sessions

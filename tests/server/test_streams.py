@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from runwire.assembly import Assembly
+from runwire.stream import Streams
 from runwire.stream.fanout.outlet import Outlet, Socket
 from server.calls import RUNS, Api, exchanged, streaming
 from waiting import eventually
@@ -175,8 +176,7 @@ async def test_a_client_that_leaves_is_noticed(api: Api, admin: httpx.AsyncClien
 
 async def test_draining_ends_a_stream_so_that_it_goes_on_elsewhere(api: Api, service: Assembly) -> None:
     await api.external("ext")
-    streams = service.streams
-    assert streams is not None
+    streams = service.part(Streams)
     async with streaming(api, "ext") as stream:
         await stream.frames(3)
         drained = asyncio.create_task(streams.drain())

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
 import msgspec
@@ -45,3 +46,11 @@ class BusReader(Protocol):
 
     def subscribe(self, run_id: str, deliver: Deliver) -> AbstractAsyncContextManager[None]:
         """Calls `deliver`, in the event loop, for every message of the run that comes while the block lasts."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bus:
+    """Both sides of the bus of one process."""
+
+    writer: BusWriter
+    reader: BusReader

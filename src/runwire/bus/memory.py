@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runwire.bus import Deliver, Published
+from runwire.bus import Bus, Deliver, Published
 from runwire.bus.subscribers import Subscribers, Subscription, tell
+from runwire.process import Context
 
 
 class MemoryBus:
@@ -21,3 +22,8 @@ class MemoryBus:
 
     def subscribe(self, run_id: str, deliver: Deliver) -> Subscription:
         return self._subscribers.subscribed(run_id, deliver)
+
+
+async def open_bus(_context: Context) -> Bus:
+    bus = MemoryBus()
+    return Bus(bus, bus)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import random
 import secrets
 import ssl
@@ -20,12 +21,14 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
-from runwire.bus import Deliver, Published
+from runwire.bus import Bus, Deliver, Published
 from runwire.bus.nats_wire import PREFIX, decoded, encoded, subject_of
 from runwire.bus.subscribers import Subscribers, tell
-from runwire.clock import pause_s
+from runwire.clock import pause_s, set_within
+from runwire.duties import Duty
 from runwire.errors import BusUnavailable
-from runwire.settings import Settings, nats_servers
+from runwire.process import Context
+from runwire.settings import Role, Settings, nats_servers
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _FAILURES: Final = (NatsError, OSError, TimeoutError, AssertionError)
@@ -316,3 +319,17 @@ class NatsBusReader:
     def _tell_missed(self) -> None:
         self._missed_soon = None
         self._on_missed()
+
+
+async def open_bus(context: Context) -> Bus:
+    """The bus of a process, with the links that its roles need. A server that is away delays the start only briefly."""
+    settings = context.settings
+    options = NatsOptions.of(settings)
+    name = f"{settings.worker_id}:{os.getpid()}"
+    writer = NatsBusWriter(options, name=f"runwire publisher {name}")
+    reader = NatsBusReader(options, on_missed=context.bus_missed, name=f"runwire streams {name}")
+    for role, link in ((Role.PUBLISHER, writer.link), (Role.API, reader.link)):
+        if role in context.roles:
+            context.keep(context.phases.ground, Duty.BUS, f"bus of {role.value}", link.run)
+            await set_within(link.connected, options.timeout_s)
+    return Bus(writer, reader)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from runwire.bus import Deliver, Published
+from runwire.bus import Bus, Deliver, Published
 from runwire.bus.subscribers import Subscribers, Subscription, tell
 from runwire.db import Database, Listener, Session
 from runwire.db.notify import EVENTS_PUBLISHED, packed
+from runwire.duties import Duty
 from runwire.errors import BusUnavailable, DatabaseFailed
+from runwire.process import Context
+from runwire.settings import Role
 
 
 class PostgresBusWriter:
@@ -45,3 +48,13 @@ class PostgresBusReader:
             run_id, first_seq, last_seq = word.rsplit(",", 2)
             for deliver in self._subscribers.of(run_id):
                 tell(deliver, Published(run_id, int(first_seq), int(last_seq), None))
+
+
+async def open_bus(context: Context) -> Bus:
+    """The bus of a process; its listener runs where streams need it."""
+    session = context.database.session("bus")
+    context.phases.ground.push_async_callback(session.aclose)
+    reader = PostgresBusReader(context.database, on_connected=context.bus_missed)
+    if Role.API in context.roles:
+        context.keep(context.phases.ground, Duty.LISTEN, "bus listener", reader.listener.run)
+    return Bus(PostgresBusWriter(session), reader)

@@ -7,11 +7,11 @@ import asyncio
 import pytest
 import structlog
 
-from runwire import supervision
 from runwire.db import Attempts, Troubles
 from runwire.duties import Duty, Part
 from runwire.errors import ConstraintViolated, DatabaseUnavailable
-from runwire.supervision import Supervision
+from runwire.process import supervision
+from runwire.process.supervision import Supervision
 from runwire.telemetry.metrics import Metrics
 from waiting import eventually
 

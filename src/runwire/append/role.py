@@ -1,0 +1,27 @@
+"""The way into the log, which every process has."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from runwire.append.at_rest import AtRest
+from runwire.append.event_log import EventLog
+from runwire.db.notify import RUNS_DIRTY
+from runwire.process import Context
+
+
+async def start(context: Context) -> None:
+    """Offers the EventLog, and AtRest for runs that no worker walks."""
+    settings = context.settings
+    committed = partial(context.hints.tell, RUNS_DIRTY)
+    log = EventLog(
+        context.database,
+        metrics=context.metrics,
+        on_committed=committed,
+        give_way=context.keep_up,
+        connections=settings.append_connections,
+        batch_max=settings.append_batch_max,
+        queue_max=settings.append_queue_max,
+    )
+    context.offer(EventLog, await context.phases.pipeline.enter_async_context(log))
+    context.offer(AtRest, AtRest(context.database, metrics=context.metrics, on_committed=committed))

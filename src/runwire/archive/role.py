@@ -1,0 +1,95 @@
+"""Reading the archive, which every process can, and the archiver of a process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import runwire
+from runwire.archive.audit import ArchiveAudit
+from runwire.archive.cold import ColdLog
+from runwire.archive.metrics import ArchiveMetrics
+from runwire.archive.retention import Archiver
+from runwire.archive.store import ColdStore, check_installed, folder_of, open_store
+from runwire.archive.worker import ArchiveWorker, Considerate
+from runwire.db import Database
+from runwire.duties import Duty
+from runwire.errors import ArchiveUnavailable, ConfigurationError
+from runwire.process import Context
+from runwire.telemetry.logs import LogEvent, get_logger
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """The archive of a process. `open` raises ArchiveUnavailable, also when the process has none."""
+
+    open: Callable[[], ColdStore]
+    metrics: ArchiveMetrics
+
+
+async def offer_archive(context: Context) -> None:
+    """Offers the Archive and what reads it: ColdLog and ArchiveAudit.
+
+    Raises ConfigurationError for an invalid URL at once. An archive that is away may come back.
+    """
+    url = context.settings.archive
+    archive = context.find(Archive) or Archive(lambda: _opened(url), ArchiveMetrics(context.metrics.out))
+    context.offer(Archive, archive)
+    context.offer(ArchiveAudit, ArchiveAudit(context.database, archive.open, metrics=archive.metrics))
+    cold = context.offer(ColdLog, ColdLog(context.database, archive.open, metrics=archive.metrics))
+    context.phases.front.push_async_callback(cold.aclose)
+    if context.settings.archive_url is not None and folder_of(context.settings.archive_url) is None:
+        with contextlib.suppress(ArchiveUnavailable):  # a folder would be made by looking
+            archive.open()
+
+
+async def start(context: Context) -> None:
+    """Archives runs that are due, until the ground closes.
+
+    No archiver when nothing is to be archived or the extra is missing; the log says so.
+    """
+    settings, archive = context.settings, context.part(Archive)
+    try:
+        if settings.archives:
+            check_installed()
+    except ArchiveUnavailable as error:
+        if "roles" in settings.model_fields_set:
+            raise ConfigurationError((f"the role archiver: {error}",)) from error
+        _log.info(LogEvent.ARCHIVE_OFF, code="not_installed")  # nobody asked for one
+        return
+    if not settings.archives:
+        return
+    # A pool of its own: its statements are few and long.
+    database = await context.phases.ground.enter_async_context(
+        Database(
+            settings.session_url or context.database_url,
+            pool_size=2,
+            timeout_s=600.0,
+            name="archive",
+            troubles=context.troubles,
+        )
+    )
+    worker = ArchiveWorker(
+        lambda: Archiver(
+            database,
+            archive.open(),
+            metrics=archive.metrics,
+            writer=f"runwire {runwire.__version__}",
+            after_days=settings.archive_after_days,
+            batch_runs=settings.archive_batch_runs,
+            batch_events=settings.archive_batch_events,
+            watcher=Considerate(),
+        ),
+        archive.metrics,
+        period_s=settings.archive_period_s,
+    )
+    context.keep(context.phases.ground, Duty.ARCHIVE, "archiver", worker.run)
+
+
+def _opened(url: str | None) -> ColdStore:
+    if url is None:
+        raise ArchiveUnavailable("this process has no RUNWIRE_ARCHIVE_URL")
+    return open_store(url)

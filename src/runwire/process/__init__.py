@@ -1,0 +1,13 @@
+"""Process: the frame that roles are built in. It knows no stage.
+
+Assembly makes a `Context` and calls the steps of its `Plan` in order. A step builds its part from the context, offers
+it to later steps, and says in which phase it is closed.
+"""
+
+from runwire.process.context import Context
+from runwire.process.hints import Hints
+from runwire.process.phases import Phases
+from runwire.process.plan import Plan, Step
+from runwire.process.supervision import Supervision
+
+__all__ = ["Context", "Hints", "Phases", "Plan", "Step", "Supervision"]

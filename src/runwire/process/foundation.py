@@ -1,0 +1,99 @@
+"""The ground of every process: telemetry, health, its database, and hints between processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+
+from runwire.db import Database, Listener, Troubles
+from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
+from runwire.db.migrate import migrate
+from runwire.db.notify import Notifier
+from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
+from runwire.duties import Duty
+from runwire.model.graph import Agents
+from runwire.process.context import Context
+from runwire.process.phases import Phases
+from runwire.process.supervision import Supervision
+from runwire.settings import Settings
+from runwire.telemetry.asyncpg_spans import instrument_asyncpg
+from runwire.telemetry.logs import count_dropped_lines
+from runwire.telemetry.loop_lag import LoopLagProbe
+from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.tracing import Tracing, exporter_from_environment
+
+
+def open_context(settings: Settings, agents: Agents, phases: Phases, *, version: str) -> Context:
+    """A context with telemetry and health, and no parts yet."""
+    metrics = Metrics(
+        {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
+        version=version,
+    )
+    metrics.process_replacements.inc(int(os.environ.get("RUNWIRE_REPLACED", "0")))
+    count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
+    spans = Tracing(
+        exporter_from_environment() if settings.telemetry else None,
+        dropped=metrics.telemetry_dropped["traces"].inc,
+        ratio=settings.trace_sample_ratio,
+        version=version,
+        roles=[role.value for role in settings.roles],
+    )
+    phases.ground.push_async_callback(spans.aclose)
+    if spans.recording:
+        phases.ground.callback(instrument_asyncpg(spans.provider))
+    troubles = Troubles(lambda part, count: metrics.role_unwell[part].set(count))
+    return Context(
+        settings=settings,
+        agents=agents,
+        metrics=metrics,
+        spans=spans,
+        troubles=troubles,
+        supervision=Supervision(troubles, restarted=metrics.loop_restarts.inc),
+        phases=phases,
+    )
+
+
+async def open_database(context: Context) -> None:
+    """Offers the Database, migrated and with partitions for the days to come; starts PostgreSQL where none is set."""
+    settings, metrics, ground = context.settings, context.metrics, context.phases.ground
+    if settings.database_url is None:
+        postgres = EmbeddedPostgres(EmbeddedOptions(settings.data_dir / "postgres"))
+        await ground.enter_async_context(postgres)
+        context.database_url = postgres.dsn
+    else:
+        context.database_url = settings.database_url
+    await migrate(settings.session_url or context.database_url)
+    database = await ground.enter_async_context(
+        Database(
+            context.database_url,
+            direct_dsn=settings.database_direct_url,
+            pool_size=settings.db_pool_size,
+            timeout_s=settings.db_timeout_s,
+            on_wait=metrics.db_pool_wait.observe,
+            troubles=context.troubles,
+        )
+    )
+    metrics.db_pool_in_use.set_function(lambda: database.in_use)
+    context.offer(Database, database)
+    upkeep = PartitionUpkeep(database, days_ahead=settings.partition_days_ahead)
+    with contextlib.suppress(PartitionForbidden):  # the loop says so; until they run out, there are some
+        await upkeep.ensure()
+    context.keep(ground, Duty.MAKE_PARTITIONS, "partition upkeep", upkeep.run)
+    context.keep(ground, Duty.PROBE_LOOP, "loop lag", LoopLagProbe(metrics.event_loop_lag).run)
+
+
+async def tell_hints(context: Context) -> None:
+    """Sends this process's hints to the others, if there are others."""
+    if context.alone:
+        return
+    notifier = Notifier(context.database)
+    context.keep(context.phases.ground, Duty.NOTIFY, "notifier", notifier.run)
+    context.hints.tell_others = notifier.send
+
+
+async def hear_hints(context: Context) -> None:
+    """Passes the hints of other processes to the parts built so far."""
+    channels = context.hints.heard()
+    if channels and not context.alone:
+        listener = Listener(context.database, channels, on_connected=context.hints.missed)
+        context.keep(context.phases.ground, Duty.LISTEN, "listener", listener.run)

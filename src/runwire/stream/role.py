@@ -1,0 +1,25 @@
+"""The streams of a process with an API."""
+
+from __future__ import annotations
+
+from runwire.bus import Bus
+from runwire.duties import Duty
+from runwire.process import Context
+from runwire.stream.epoch import LogEpoch
+from runwire.stream.log import ArchivedLog, LogReader
+from runwire.stream.streams import Streams
+
+
+async def start(context: Context) -> None:
+    """Offers the LogReader and the Streams, which end in their own phase, before the listeners close."""
+    settings, front = context.settings, context.phases.front
+    reader = context.offer(LogReader, LogReader(context.database, cold=context.find(ArchivedLog)))
+    streams = Streams(
+        bus=context.part(Bus).reader, reader=reader, settings=settings, metrics=context.metrics, spans=context.spans
+    )
+    context.offer(Streams, await front.enter_async_context(streams))
+    epoch = LogEpoch(context.database, on_change=streams.forget_history)
+    context.keep(front, Duty.STREAM, "log epoch", epoch.run)
+    context.bus_missed.add(streams.recheck)
+    context.bus_missed.add(epoch.wake)
+    context.phases.streams.push_async_callback(streams.drain, within_s=settings.drain_s)
