@@ -12,8 +12,12 @@ import annotated_types
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from runwire.archive import ArchiveMetrics
 from runwire.errors import DECLARED
+from runwire.observe import ObserverMetrics
 from runwire.settings import Settings
+from runwire.telemetry.exposition import Declared, Exposition
+from runwire.telemetry.metrics import OPEN_LABELS, PipelineMetrics, ProcessMetrics, StreamMetrics
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -72,6 +76,35 @@ def problems_table() -> str:
     return "\n".join(lines)
 
 
+def metrics_table() -> str:
+    """A Markdown table of every metric, by who exports it."""
+    lines = ["| name | type | unit | labels and values | meaning | exported by |", "|---|---|---|---|---|---|"]
+    for exporter, make in METRIC_GROUPS.items():
+        out = Exposition()
+        make(out)
+        lines += [
+            f"| `{one.name}` | {one.kind} | {one.unit} | {_labels(one)} | {one.meaning} | {exporter} |"
+            for one in out.declared
+        ]
+    return "\n".join(lines)
+
+
+METRIC_GROUPS: Mapping[str, Callable[[Exposition], object]] = {
+    "pipeline": lambda out: PipelineMetrics(out, {}),
+    "stream": StreamMetrics,
+    "observer": ObserverMetrics,
+    "archive": ArchiveMetrics,
+    "process": lambda out: ProcessMetrics(out, ""),
+}
+
+
+def _labels(declared: Declared) -> str:
+    shown = (
+        label if label in OPEN_LABELS else f"{label}: {', '.join(values)}" for label, values in declared.labels.items()
+    )
+    return "; ".join(shown)
+
+
 def decisions_list() -> str:
     """A Markdown list of the decision records. Raises ValueError when two have the same number."""
     records = sorted(path for path in (DOCS / "decisions").glob("*.md") if path.name != "index.md")
@@ -91,6 +124,7 @@ def _python_api() -> str:
 GENERATED: Mapping[str, tuple[Path, Callable[[], str]]] = {
     "settings": (DOCS / "operations.md", settings_table),
     "problems": (DOCS / "protocol.md", problems_table),
+    "metrics": (DOCS / "telemetry.md", metrics_table),
     "decisions": (DOCS / "decisions" / "index.md", decisions_list),
     "python-api": (DOCS / "reference" / "python.md", _python_api),
 }

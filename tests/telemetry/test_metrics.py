@@ -16,7 +16,6 @@ from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import LAG_BUCKETS_S, Metrics
-from telemetry.tables import code, table
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 AGENTS = {"golden": ["OpenApp", "Ping"], "triage": ["Classify"]}
@@ -43,8 +42,8 @@ def value(metrics: Metrics, name: str, **labels: str) -> float:
     return found
 
 
-def test_names_types_labels_and_values_are_those_of_the_documented_table() -> None:
-    exported: dict[str, tuple[str, dict[str, set[str]]]] = {}
+def test_what_is_declared_is_what_a_scrape_has() -> None:
+    exported: dict[str, tuple[str, str, dict[str, set[str]]]] = {}
     metrics = Metrics(AGENTS)
     ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
@@ -55,24 +54,11 @@ def test_names_types_labels_and_values_are_those_of_the_documented_table() -> No
             for label, one in sample.labels.items():
                 if label != "le":
                     labels.setdefault(label, set()).add(one)
-        exported[name] = (family.type, labels)
-
-    documented: dict[str, tuple[str, dict[str, set[str]]]] = {}
-    for cell, kind, _, label_cell, meaning, exporter in table("Metrics"):
-        assert meaning
-        assert exporter in ("pipeline", "stream", "archive", "process", "observer")
-        declared: dict[str, set[str]] = {}
-        for part in filter(None, (part.strip() for part in label_cell.split(";"))):
-            label, _, values = part.partition(":")
-            declared[label] = {one.strip() for one in values.split(",") if one.strip()}
-        documented[code(cell)] = (kind, declared)
-
-    open_ended = {"agent": {"golden", "triage", "external"}, "version": {"dev"}}
-    open_ended["node"] = {"OpenApp", "Ping", "Classify", "external"}
-    for _, labels in documented.values():
-        for label in labels:
-            labels[label] |= open_ended.get(label, set())
-    assert exported == documented
+        exported[name] = (family.type, family.documentation, labels)
+    assert exported == {
+        one.name: (one.kind, one.meaning, {label: set(values) for label, values in one.labels.items()})
+        for one in metrics.out.declared
+    }
 
 
 @pytest.mark.parametrize("openmetrics", [True, False])

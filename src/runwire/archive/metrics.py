@@ -34,9 +34,17 @@ class ArchiveMetrics:
 
     def __init__(self, out: Exposition) -> None:
         self.runs: Mapping[str, Counter] = out.counters(
-            "archive_runs", "Runs moved, by what became of them.", outcome=Outcome
+            "archive_runs",
+            "Runs moved, by outcome; `refused`: the run's log has a fault, and the run stays in PostgreSQL.",
+            unit="runs",
+            outcome=Outcome,
         )
-        self.bytes: Counter = out.counter("archive_bytes", "Bytes in cold storage that were read back and proven.")
+        self.bytes: Counter = out.counter(
+            "archive_bytes", "Bytes in cold storage that were read back and proven.", unit="bytes"
+        )
         self.failures: Mapping[str, Counter] = out.counters(
-            "archive_failures", "Steps of the archiver, reads and audits of the archive that failed.", reason=Failure
+            "archive_failures",
+            "Steps of the archiver, reads and audits of the archive that failed.",
+            unit="failures",
+            reason=Failure,
         )

@@ -70,52 +70,65 @@ class ObserverMetrics:
             return Age(gauge, period_s=period_s)
 
         self.backlog_events: Gauge = out.gauge(
-            "outbox_backlog_events", "Events in the log that are not published.", known=known
+            "outbox_backlog_events", "Events in the log that are not published.", unit="events", known=known
         )
         self.oldest_age = age(
             out.gauge(
                 "outbox_oldest_age_seconds",
-                "Age of the oldest event that is not published; 0 without one.",
+                "Age of the oldest event that is not published; 0 without one. Grows between looks.",
                 known=known,
             )
         )
         self.publisher_heartbeat_age = age(
-            out.gauge("publisher_heartbeat_age_seconds", "Time since any publisher was last heard of.", known=known)
+            out.gauge(
+                "publisher_heartbeat_age_seconds",
+                "Time since any publisher was last heard of, or since the observer began to look. Grows between looks.",
+                known=known,
+            )
         )
         self.publishers: Gauge = out.gauge(
-            "publishers", f"Publishers heard of in the last {PUBLISHER_DEAD_S:g} s.", known=known
+            "publishers", f"Publishers heard of in the last {PUBLISHER_DEAD_S:g} s.", unit="publishers", known=known
         )
         self.publishers_per_shard: Gauge = out.gauge(
             "publishers_per_shard_max",
-            "Publishers that say they publish the same runs, where there are most.",
+            "The most publishers that claim the same shard.",
+            unit="publishers",
             known=known,
         )
         self.runs_active: Mapping[str, Gauge] = out.gauges(
-            "runs_active", "Runs that are not over, by state.", known=known, state=ActiveState
+            "runs_active", "Runs that are not over, by state.", unit="runs", known=known, state=ActiveState
         )
         run_oldest_age = out.gauges(
             "run_oldest_age_seconds",
-            "Age of the oldest run in a state: since its start call, since RunStarted without its waits, in this wait.",
+            "Age of the oldest run in a state, 0 without one: of `pending` since its start call, of "
+            "`started` since RunStarted without the time it waited, of `waiting` since it began this wait. "
+            "Grows between looks.",
             known=known,
             state=ActiveState,
         )
         self.run_oldest_age: Mapping[str, Age] = {state: age(gauge) for state, gauge in run_oldest_age.items()}
         self.violations: Mapping[str, Counter] = out.counters(
-            "invariant_violations", "Runs found to break an invariant, each counted once.", invariant=Invariant
+            "invariant_violations",
+            "Runs found to break an invariant, each counted once.",
+            unit="runs",
+            invariant=Invariant,
         )
         self.violating_runs: Mapping[str, Gauge] = out.gauges(
             "invariant_violating_runs",
             "Runs that break an invariant as of the last look at them.",
+            unit="runs",
             known=known,
             invariant=Invariant,
         )
         self.archive_oldest_pending: Gauge = out.gauge(
             "archive_oldest_pending_seconds",
-            "Time since the end of the run that ended first of those not archived; 0 without one, or an archive.",
+            "Time since the oldest run that is not archived ended; 0 without such a run, or without an archive.",
             known=known,
         )
         self.last_success: Gauge = out.gauge(
-            "observer_last_success_timestamp_seconds", "When the observer last looked at everything."
+            "observer_last_success_timestamp_seconds",
+            "When the observer last looked at everything.",
+            unit="seconds since the epoch",
         )
 
     def looked(self) -> None:

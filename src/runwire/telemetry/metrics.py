@@ -16,7 +16,7 @@ from prometheus_client import Counter, Gauge, ProcessCollector
 from runwire.duties import Part
 from runwire.errors import counted_by
 from runwire.model.event import EventType
-from runwire.telemetry.exposition import PREFIX, Exposition
+from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.histogram import Histogram
 
 LAG_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -27,6 +27,8 @@ NODE_BUCKETS_S: Final = (0.1, 1.0, 10.0, 60.0)
 BATCH_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 BACKFILL_BUCKETS: Final = (0.0, 1.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
 
+OPEN_LABELS: Final = frozenset({"agent", "node", "version"})
+"""Labels with values that differ from one installation to the next. The others have the same values everywhere."""
 EXTERNAL: Final = "external"
 """The label of undeclared agents and nodes: those of external orchestrators."""
 OTHER: Final = "other"
@@ -104,12 +106,18 @@ class PipelineMetrics:
         agent_names, more_agents = _bounded(agents)
         node_names, more_nodes = _bounded(node for nodes in agents.values() for node in nodes)
 
-        started = out.counters("runs_started", "Runs started.", agent=agent_names)
+        started = out.counters("runs_started", "Runs started.", unit="runs", agent=agent_names)
         self.runs_started: Mapping[str, Counter] = _ByName(started, overflow=more_agents)
         """By agent."""
-        finished = Counter(PREFIX + "runs_finished", "Runs ended.", ["agent", "outcome"], registry=out.registry)
+        finished = out.counter_family(
+            "runs_finished",
+            "Runs ended.",
+            unit="runs",
+            labels=("agent", "outcome"),
+            series=[(name, str(outcome)) for name in agent_names for outcome in RunOutcome],
+        )
         self.runs_finished: Mapping[tuple[str, str], Counter] = _ByNameAndOutcome(
-            {(name, outcome): finished.labels(name, outcome) for name in agent_names for outcome in RunOutcome},
+            {(name, outcome): counter for (name, outcome), counter in finished.items()},
             overflow=more_agents,
         )
         """By (agent, outcome)."""
@@ -139,7 +147,8 @@ class PipelineMetrics:
         """By (node, outcome)."""
         blocked = out.counters(
             "event_loop_blocked_seconds",
-            "Time an event loop stood for half a second or more, by the node that did it.",
+            "Time an event loop was blocked for half a second or more, by the node that blocked it; "
+            "`external` where no node is to blame.",
             node=node_names,
         )
         self.loop_blocked: Mapping[str, Counter] = _ByName(blocked, overflow=more_nodes)
@@ -151,29 +160,40 @@ class PipelineMetrics:
         )
 
         self.events_appended: Mapping[str, Counter] = out.counters(
-            "events_appended", "Events stored, counted after the commit.", type=EventType
+            "events_appended", "Events stored, counted after the commit.", unit="events", type=EventType
         )
         """By event type."""
         self.append_failures: Mapping[str, Counter] = out.counters(
-            "append_failures", "Appends that stored nothing.", reason=counted_by("append_failures")
+            "append_failures",
+            "Appends that stored nothing, by the `code` the caller got. `storage_unavailable` and "
+            "`partition_missing` are faults of the storage, and count against the objective of appends.",
+            unit="appends",
+            reason=counted_by("append_failures"),
         )
         """By the `code` of the error raised."""
         self.append_duration: Histogram = out.histogram(
             "append_duration_seconds", "From the append call to its commit.", edges=LAG_BUCKETS_S
         )
 
-        self.events_published: Counter = out.counter("events_published", "Events put on the bus.")
+        self.events_published: Counter = out.counter("events_published", "Events put on the bus.", unit="events")
         self.publish_failures: Mapping[str, Counter] = out.counters(
-            "publish_failures", "Publish steps that failed and are tried again.", reason=PublishFailure
+            "publish_failures",
+            "Publish steps that failed and are tried again: the batch did not get onto the bus; the claim or "
+            "the commit failed; a run failed alone, while others have got through since it first failed.",
+            unit="steps",
+            reason=PublishFailure,
         )
         self.publish_lag: Histogram = out.histogram(
             "publish_lag_seconds", "From an event's commit to its being on the bus.", edges=LAG_BUCKETS_S
         )
         self.publish_batch: Histogram = out.histogram(
-            "publish_batch_events", "Events that one publish step put on the bus.", edges=BATCH_BUCKETS
+            "publish_batch_events", "Events that one publish step put on the bus.", unit="events", edges=BATCH_BUCKETS
         )
         self.outbox_wakeups: Mapping[str, Counter] = out.counters(
-            "outbox_wakeups", "Publish steps that found work, by what woke the publisher.", by=Wakeup
+            "outbox_wakeups",
+            "Publish steps that found work, by what woke the publisher. A rising share of `poll` is a silent LISTEN.",
+            unit="steps",
+            by=Wakeup,
         )
 
 
@@ -182,22 +202,26 @@ class StreamMetrics:
 
     def __init__(self, out: Exposition) -> None:
         self.events_delivered: Mapping[str, Counter] = out.counters(
-            "events_delivered", "Events written to clients' sockets.", path=DeliveryPath
+            "events_delivered", "Events written to clients' sockets.", unit="events", path=DeliveryPath
         )
         self.delivery_lag: Histogram = out.histogram(
             "delivery_lag_seconds",
-            "From an event's commit to the socket write.",
+            "From an event's commit to the socket write, live events only.",
             edges=LAG_BUCKETS_S,
         )
-        self.sse_connections: Gauge = out.gauge("sse_connections", "Streams that are open.")
+        self.sse_connections: Gauge = out.gauge("sse_connections", "Streams that are open.", unit="streams")
         self.sse_connects: Mapping[str, Counter] = out.counters(
-            "sse_connects", "Streams opened; `resume` came with a cursor.", kind=ConnectKind
+            "sse_connects", "Streams opened; `resume` came with a cursor.", unit="streams", kind=ConnectKind
         )
         self.sse_disconnects: Mapping[str, Counter] = out.counters(
-            "sse_disconnects", "Streams closed.", reason=DisconnectReason
+            "sse_disconnects",
+            "Streams closed: the run ended, the client left or was too slow, the process drains, the stream "
+            "got too old, something broke.",
+            unit="streams",
+            reason=DisconnectReason,
         )
         self.sse_backfill: Histogram = out.histogram(
-            "sse_backfill_events", "Events in the stored part of a stream.", edges=BACKFILL_BUCKETS
+            "sse_backfill_events", "Events in the stored part of a stream.", unit="events", edges=BACKFILL_BUCKETS
         )
         self.sse_backfill_duration: Histogram = out.histogram(
             "sse_backfill_duration_seconds",
@@ -205,17 +229,18 @@ class StreamMetrics:
             edges=LAG_BUCKETS_S,
         )
         self.sse_duplicates_dropped: Counter = out.counter(
-            "sse_duplicates_dropped", "Events that came twice and were sent once."
+            "sse_duplicates_dropped", "Events that came twice and were sent once.", unit="events"
         )
         self.sse_gaps_repaired: Counter = out.counter(
-            "sse_gaps_repaired", "Gaps in what the bus sent that were filled from PostgreSQL."
+            "sse_gaps_repaired", "Gaps in the bus's messages that a stream filled from PostgreSQL.", unit="gaps"
         )
         self.sse_run_reconnects_max: Gauge = out.gauge(
-            "sse_run_reconnects_1m_max", "Reconnects in the last minute, of the run with most."
+            "sse_run_reconnects_1m_max", "Reconnects in the last minute, of the run with most.", unit="reconnects"
         )
         self.sse_client_reconnects_max: Gauge = out.gauge(
             "sse_client_reconnects_1m_max",
             "Reconnects in the last minute, of the client with most.",
+            unit="reconnects",
         )
         self.sse_write_age_max: Gauge = out.gauge(
             "sse_write_age_seconds_max", "Age of the oldest last write among open streams."
@@ -226,52 +251,68 @@ class ProcessMetrics:
     """The process itself, and the telemetry that it dropped."""
 
     def __init__(self, out: Exposition, version: str) -> None:
-        self.db_pool_in_use: Gauge = out.gauge("db_pool_in_use", "Database connections taken from the pool.")
+        self.db_pool_in_use: Gauge = out.gauge(
+            "db_pool_in_use", "Database connections taken from the pool.", unit="connections"
+        )
         self.db_pool_wait: Histogram = out.histogram(
             "db_pool_wait_seconds", "Wait for a connection from the pool.", edges=LAG_BUCKETS_S
         )
         self.role_unwell: Mapping[str, Gauge] = out.gauges(
-            "role_unwell", "Duties of a role that cannot be done at the moment; 0: all is well.", role=Part
+            "role_unwell", "Duties of a role that fail at the moment; 0: all is well.", unit="duties", role=Part
         )
         """By role; `process`: what all roles share."""
         self.loop_restarts: Counter = out.counter(
-            "loop_restarts", "Loops that an unexpected error ended and that were begun again."
+            "loop_restarts", "Loops that the process started again after an unexpected error.", unit="restarts"
         )
         self.event_loop_lag: Histogram = out.histogram(
             "event_loop_lag_seconds", "How late the event loop woke a timer.", edges=LAG_BUCKETS_S
         )
-        self.http_connections: Gauge = out.gauge("http_connections", "Connections of the API listener that are open.")
+        self.http_connections: Gauge = out.gauge(
+            "http_connections", "Connections of the API listener that are open.", unit="connections"
+        )
         self.http_descriptors: Gauge = out.gauge(
-            "http_descriptors", "Descriptors that they take: one each, and a stream two."
+            "http_descriptors", "Descriptors that they take: one each, and a stream two.", unit="descriptors"
         )
         self.http_descriptors_max: Gauge = out.gauge(
-            "http_descriptors_max", "Descriptors that they may take; 0 without an API listener."
+            "http_descriptors_max", "Descriptors that they may take; 0 without an API listener.", unit="descriptors"
         )
         self.http_connections_refused: Counter = out.counter(
-            "http_connections_refused", "Connections answered with 503 because there was no descriptor for them."
+            "http_connections_refused",
+            "Connections answered with 503 because there was no descriptor for them.",
+            unit="connections",
         )
         self.http_connections_cut: Mapping[str, Counter] = out.counters(
             "http_connections_cut",
-            "Connections ended for a deadline, or, as the oldest idle one, to make room.",
+            "Connections that the service ended: at a deadline (the head or the body of a request, idleness, "
+            "an answer nobody takes), or, as the oldest idle one, to make room.",
+            unit="connections",
             reason=ConnectionCut,
         )
         self.requests_refused: Mapping[str, Counter] = out.counters(
-            "requests_refused", "Requests turned away because of a limit.", code=counted_by("requests_refused")
+            "requests_refused",
+            "Requests refused because of a limit, by the `code` of the problem.",
+            unit="requests",
+            code=counted_by("requests_refused"),
         )
         """By the `code` of the problem."""
         self.access_refused: Mapping[str, Counter] = out.counters(
             "access_refused",
-            "Requests turned away for want of credentials or of a scope.",
+            "Requests refused for lack of credentials or of a scope, by the `code` of the problem.",
+            unit="requests",
             code=counted_by("access_refused"),
         )
         """By the `code` of the problem."""
         self.telemetry_dropped: Mapping[str, Counter] = out.counters(
-            "telemetry_dropped", "Spans and log lines given up rather than hold up the work.", signal=Signal
+            "telemetry_dropped",
+            "Spans and log lines that were dropped so that work goes on.",
+            unit="items",
+            signal=Signal,
         )
         self.process_replacements: Counter = out.counter(
-            "process_replacements", "Processes in this one's place that a supervisor replaced because they were deaf."
+            "process_replacements",
+            "Processes in this place of `serve --processes` that were replaced because they had not answered for 15 s.",
         )
-        out.gauges("build_info", "Always 1; the label says what runs.", version=[version])[version].set(1)
+        out.gauges("build_info", "Always 1; the label is the version that runs.", version=[version])[version].set(1)
         ProcessCollector(registry=out.registry)
 
 
