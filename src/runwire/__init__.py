@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         StoredState,
         StreamBroken,
         StreamEnd,
+        StreamTicket,
         UnexpectedAnswer,
     )
 
@@ -50,6 +51,7 @@ __all__ = [
     "StoredState",
     "StreamBroken",
     "StreamEnd",
+    "StreamTicket",
     "UnexpectedAnswer",
     "Wait",
     "__version__",

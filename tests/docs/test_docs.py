@@ -76,7 +76,10 @@ def test_every_metric_named_is_one_that_is_exported(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_setting_named_exists(page: Path) -> None:
-    known = {f"RUNWIRE_{name.upper()}" for name in Settings.model_fields} | {"RUNWIRE_TOKEN"}  # the client's
+    known = {f"RUNWIRE_{name.upper()}" for name in Settings.model_fields} | {
+        "RUNWIRE_TOKEN",
+        "RUNWIRE_URL",
+    }  # the client's
     assert set(re.findall(r"\bRUNWIRE_[A-Z0-9_]+", page.read_text())) <= known
 
 

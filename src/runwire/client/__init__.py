@@ -12,6 +12,7 @@ from runwire.client.results import (
     StartedRun,
     StoredState,
     StreamEnd,
+    StreamTicket,
 )
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.client.stream import RunStream, StreamBroken
@@ -34,5 +35,6 @@ __all__ = [
     "StoredState",
     "StreamBroken",
     "StreamEnd",
+    "StreamTicket",
     "UnexpectedAnswer",
 ]

@@ -14,7 +14,16 @@ import aiohttp
 import runwire
 from runwire.client.address import bearer, service_url
 from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller
-from runwire.client.results import Appended, Diagnosis, EventPage, RunPage, RunView, StartedRun, StoredState
+from runwire.client.results import (
+    Appended,
+    Diagnosis,
+    EventPage,
+    RunPage,
+    RunView,
+    StartedRun,
+    StoredState,
+    StreamTicket,
+)
 from runwire.client.stream import IDLE_S, RunStream
 from runwire.errors import InvalidRequest, RunClosed, RunwireError, SeqConflict
 from runwire.model.event import NewEvent
@@ -255,6 +264,10 @@ class Client:
     async def diagnosis(self, run: Run) -> Diagnosis:
         """The stage the run is stuck in, if it is, with evidence and the safe next step. Raises RunNotFound."""
         return await self._on_run("GET", run, "/diagnosis", Diagnosis)
+
+    async def stream_ticket(self, run: Run) -> StreamTicket:
+        """A ticket with which a browser, which can send no header, follows the run. Raises RunNotFound."""
+        return await self._on_run("POST", run, "/stream-ticket", StreamTicket)
 
     async def cancel(self, run: Run) -> RunView:
         """The run once the request is durable; it then ends by itself. A closed run stays. Raises RunNotFound."""

@@ -52,6 +52,13 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     labels: dict[str, str] = {}
 
 
+class StreamTicket(msgspec.Struct, frozen=True, rename="camel"):
+    """Opens the stream of one run as `?ticket=` of its URL, until `expires_at` (epoch milliseconds)."""
+
+    ticket: str
+    expires_at: int
+
+
 class RunPage(msgspec.Struct, frozen=True, rename="camel"):
     """Runs, the latest first; `next_cursor` is None on the last page. A page may be empty and not the last."""
 
