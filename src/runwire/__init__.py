@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from runwire.errors import NodeFailed, RunwireError
 from runwire.model.event import Event, EventType, NewEvent
-from runwire.model.graph import END, Agent, Context, Wait
+from runwire.model.graph import END, Agent, Context, Signal, Sleep, Wait
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:
@@ -47,6 +47,8 @@ __all__ = [
     "RunwireError",
     "ServerProblem",
     "ServerUnreachable",
+    "Signal",
+    "Sleep",
     "StartedRun",
     "StoredState",
     "StreamBroken",

@@ -19,7 +19,7 @@ from runwire.model.event import (
     node_finished,
     node_started,
 )
-from runwire.model.graph import END, Agent, Node
+from runwire.model.graph import END, Agent, Node, Signal
 
 S = TypeVar("S")
 
@@ -31,6 +31,7 @@ class Recorder:
     agent: str
     run_id: str = "walk"
     attempt: int = 1
+    signal: Signal | None = None
     events: list[NewEvent] = field(default_factory=list)
 
     def trace(self, fn: str) -> None:

@@ -194,13 +194,15 @@ async def signals(s: Stages) -> list[tuple[str, str]]:
 
 
 async def test_signals_nobody_took_end_with_their_run(database: str) -> None:
-    async with stages(database, asking(), looping(1)) as s:
-        await s.control.start(StartRequest(agent="looping", run_id="r"))
+    async with stages(database, asking()) as s:
+        await waits(s, "r")
         await s.control.signal("r", "unheard")
         assert await signals(s) == [("r", "unheard")]
+        await s.control.signal("r", "approved")
         worker = s.worker()
         await worker.claim()
         await eventually(lambda: worker.active == 0)
+        assert (await s.control.view("r")).state == "finished"
         assert await signals(s) == []
         with pytest.raises(RunClosed):
             await s.control.signal("r", "unheard")

@@ -228,7 +228,7 @@ RETURNED: dict[str, tuple[Callable[[], Any], str | None]] = {
     "a wait that leads nowhere": (lambda: Wait("go", then="Nope"), "bad_exit"),
     "a wait that leads to a number": (lambda: Wait("go", then=1), "bad_exit"),  # type: ignore[arg-type]
     "a wait for what cannot be sent": (lambda: Wait("needs approval", then="Next"), "bad_wait"),
-    "a wait for nothing": (lambda: Wait(None, then="Next"), "bad_wait"),  # type: ignore[arg-type]
+    "a wait for nothing": (lambda: Wait(None, then="Next"), "bad_wait"),
     "a wait for NUL": (lambda: Wait("a\0b", then="Next"), "bad_wait"),
 }
 

@@ -40,7 +40,7 @@ async def service(database: str, overrides: dict[str, Any]) -> AsyncIterator[Ass
         "port": 0,
         "admin_port": 0,
         "drain_s": 2.0,
-        "agents": ("server.approval:approval",),
+        "agents": ("server.approval:approval", "server.approval:review"),
     }
     async with Assembly(Settings(**(settings | overrides))) as assembled:
         yield assembled

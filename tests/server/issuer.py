@@ -17,7 +17,9 @@ from jwt.algorithms import ECAlgorithm, RSAAlgorithm
 
 ISSUER = "https://issuer.example"
 AUDIENCE = "runwire"
-ALL_SCOPES = "runs:start runs:read runs:state runs:cancel runs:signal runs:append ops"
+ALL_SCOPES = (
+    "runs:start runs:read runs:state runs:cancel runs:signal runs:append ops content:read content:write content:erase"
+)
 
 
 def _rsa() -> rsa.RSAPrivateKey:

@@ -105,7 +105,8 @@ def test_every_route_says_who_may_call_it_and_only_what_holds_no_data_is_public(
     public = {route.path for route in ROUTES if route.access.scope is None}
     pages = {"/", "/console.css", "/console.js", "/favicon.ico", "/docs", "/docs/{path}"}
     assert public == pages | {"/openapi.json"}
-    assert {route.access.scope for route in GUARDED} == set(Scope)
+    of_content = {Scope.CONTENT_READ, Scope.CONTENT_WRITE, Scope.CONTENT_ERASE}
+    assert {route.access.scope for route in GUARDED} | of_content == set(Scope)
 
 
 def test_without_pages_nothing_is_public() -> None:
@@ -281,6 +282,18 @@ async def test_a_tenants_run_goes_its_whole_way(service: Assembly) -> None:
         await acme.finish("acme:ext", fence=fence)
         assert (await acme.http.get(f"{RUNS}/{run_id}/state")).status_code == 200
         assert (await acme.http.get(f"{RUNS}/{run_id}/diagnosis")).json()["healthy"] is True
+
+
+async def test_the_data_of_signals_is_withheld_from_an_orchestrator_without_the_scope_to_read_content(
+    service: Assembly,
+) -> None:
+    async with caller(service) as acme, caller(service, scope="runs:append") as blind:
+        fence = await acme.external("acme:ext")
+        signal = {"name": "go", "data": {"secret": "canary"}}
+        assert (await acme.http.post(f"{RUNS}/acme:ext/signal", json=signal)).status_code == 202
+        answer = await blind.append("acme:ext", [], fence=fence)
+        assert answer.json()["signals"] == [{"n": 1, "name": "go", "withheld": True}]
+        assert (await acme.append("acme:ext", [], fence=fence)).json()["signals"] == [{"n": 1, **signal}]
 
 
 class TestWithoutTenants:

@@ -88,7 +88,14 @@ REFUSALS: dict[str, tuple[Call, tuple[int, str]]] = {
     "signal nothing": (("POST", f"{RUNS}/ext/signal", {}), (400, "malformed_json")),
     "signal no name": (("POST", f"{RUNS}/ext/signal", {"json": {}}), (422, "invalid_request")),
     "signal a text": (("POST", f"{RUNS}/ext/signal", {"json": {"name": "go on, please"}}), (422, "invalid_request")),
-    "signal an external run": (("POST", f"{RUNS}/ext/signal", {"json": {"name": "go"}}), (409, "signal_not_taken")),
+    "signal with an odd id": (
+        ("POST", f"{RUNS}/ext/signal", {"json": {"name": "go", "id": "no id"}}),
+        (422, "invalid_request"),
+    ),
+    "signal too much": (
+        ("POST", f"{RUNS}/ext/signal", {"json": {"name": "go", "data": "x" * 65_535}}),
+        (413, "signal_too_large"),
+    ),
     "signal a closed run": (("POST", f"{RUNS}/closed/signal", {"json": {"name": "go"}}), (409, "run_closed")),
     "append without fence": (("POST", f"{RUNS}/ext/events", {"json": {"events": []}}), (400, "missing_fence")),
     "append with an odd fence": (
@@ -158,7 +165,7 @@ async def test_a_problem_s_type_leads_to_its_description(api: Api) -> None:
 
 async def test_an_unknown_agent_is_answered_with_the_known_ones(api: Api) -> None:
     problem = (await api.http.post(RUNS, json={"agent": "nobody"})).json()
-    assert (problem["agent"], problem["known"]) == ("nobody", ["approval", "explore", "golden"])
+    assert (problem["agent"], problem["known"]) == ("nobody", ["approval", "explore", "golden", "review"])
 
 
 async def test_json_with_a_charset_and_no_content_type_are_both_taken(api: Api) -> None:

@@ -4,9 +4,10 @@
 -- (`= ANY(ARRAY[..])` keeps the look-up of runs an index look-up per request, whatever the planner thinks of sizes.)
 WITH request AS (
     SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
-                         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bigint[])
+                         $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bigint[],
+                         $15::text[], $16::text[])
         AS r (i, run_id, fence, if_seq, n, events, source, state, waiting_for, error_code,
-              checkpoint_node, checkpoint_next, checkpoint_state, followed_by)
+              checkpoint_node, checkpoint_next, checkpoint_state, followed_by, due, on_timeout)
 ), clock AS (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
 ), minted AS (
@@ -14,6 +15,9 @@ WITH request AS (
         last_seq = runs.last_seq + r.n,
         state = coalesce(r.state::run_state, runs.state),
         waiting_for = CASE WHEN r.state IS NULL THEN runs.waiting_for ELSE r.waiting_for END,
+        wake_at = CASE WHEN r.due IS NULL THEN runs.wake_at
+                       WHEN r.due LIKE '+%' THEN clock_timestamp() + substr(r.due, 2)::float8 * interval '1 second'
+                       ELSE to_timestamp(r.due::float8) END,
         error_code = coalesce(r.error_code, runs.error_code),
         started_at = CASE WHEN r.state = 'started' AND runs.started_at IS NULL THEN now() ELSE runs.started_at END,
         finished_at = CASE WHEN r.state IN ('finished', 'failed', 'cancelled') THEN clock_timestamp()
@@ -31,7 +35,8 @@ WITH request AS (
       AND runs.state NOT IN ('finished', 'failed', 'cancelled')
       AND (r.if_seq IS NULL OR runs.last_seq = r.if_seq)
     RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
-              r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state, r.followed_by
+              runs.woken AS signals,
+              r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state, r.followed_by, r.on_timeout
 ), written AS (
     INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
     SELECT m.run_day, m.run_id, m.base + e.k, clock.us, e.type::event_type, m.source::event_source,
@@ -41,14 +46,14 @@ WITH request AS (
          LATERAL (SELECT k, split_part(body, ' ', 1) AS type, nullif(split_part(body, ' ', 2), '') AS label
                   FROM string_to_table(m.events, ',') WITH ORDINALITY AS t (body, k)) AS e
 ), checkpointed AS (
-    INSERT INTO run_checkpoints AS c (run_id, seq, node, next_node, state)
-    SELECT run_id, base + n - followed_by, checkpoint_node, checkpoint_next, coalesce(checkpoint_state, '')
+    INSERT INTO run_checkpoints AS c (run_id, seq, node, next_node, state, on_timeout)
+    SELECT run_id, base + n - followed_by, checkpoint_node, checkpoint_next, coalesce(checkpoint_state, ''), on_timeout
     FROM minted WHERE checkpoint_next IS NOT NULL
     ON CONFLICT (run_id) DO UPDATE SET
-        seq = excluded.seq, node = excluded.node, next_node = excluded.next_node,
+        seq = excluded.seq, node = excluded.node, next_node = excluded.next_node, on_timeout = excluded.on_timeout,
         state = CASE WHEN excluded.state = '' THEN c.state ELSE excluded.state END
 )
-SELECT i, base, cancel FROM minted
+SELECT i, base, cancel, signals FROM minted
 
 -- name: append_plain
 -- As `append`, for batches in which no request changes a state or stores a checkpoint: most of them.
@@ -68,7 +73,7 @@ WITH clock AS (
       AND runs.state NOT IN ('finished', 'failed', 'cancelled')
       AND (r.if_seq IS NULL OR runs.last_seq = r.if_seq)
     RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
-              r.events, r.source
+              runs.woken AS signals, r.events, r.source
 ), written AS (
     INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
     SELECT m.run_day, m.run_id, m.base + e.k, clock.us, e.type::event_type, m.source::event_source,
@@ -78,7 +83,7 @@ WITH clock AS (
          LATERAL (SELECT k, split_part(body, ' ', 1) AS type, nullif(split_part(body, ' ', 2), '') AS label
                   FROM string_to_table(m.events, ',') WITH ORDINALITY AS t (body, k)) AS e
 )
-SELECT i, base, cancel FROM minted
+SELECT i, base, cancel, signals FROM minted
 
 -- name: append_one
 -- As `append_plain`, for one event of one run: what a caller gets who is alone.
@@ -91,14 +96,14 @@ WITH minted AS (
     WHERE run_id = $1 AND fence = $2 AND (external OR $4::text <> 'api')
       AND state NOT IN ('finished', 'failed', 'cancelled')
       AND ($3::bigint IS NULL OR last_seq = $3)
-    RETURNING run_id, run_day, last_seq, cancel_requested_at IS NOT NULL AS cancel
+    RETURNING run_id, run_day, last_seq, cancel_requested_at IS NOT NULL AS cancel, woken AS signals
 ), written AS (
     INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
     SELECT run_day, run_id, last_seq, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint,
            $5::text::event_type, $4::text::event_source, $6::text, $7::text
     FROM minted
 )
-SELECT 0 AS i, last_seq - 1 AS base, cancel FROM minted
+SELECT 0 AS i, last_seq - 1 AS base, cancel, signals FROM minted
 
 -- name: refused
 -- Why appends were refused: the runs as they are now.

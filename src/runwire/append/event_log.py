@@ -245,10 +245,10 @@ class _Lane:
         if self._attempts.failures:
             self._attempts.succeeded()
         self._tell([groups[row[0]] for row in rows])
-        for i, base, cancel in rows:
-            groups[i].fulfil(base, cancel_requested=cancel)
+        for i, base, cancel, signals in rows:
+            groups[i].fulfil(base, cancel_requested=cancel, signals=signals)
         if _log.is_enabled_for(logging.DEBUG):
-            for i, base, _ in rows:
+            for i, base, _, _ in rows:
                 _log_events(groups[i], base, monotonic() - started)
         if len(rows) < len(groups):
             refused = set(range(len(groups))).difference(row[0] for row in rows)
@@ -257,7 +257,7 @@ class _Lane:
     async def _store_accompanied(self, group: Group) -> list[Row]:
         async with self._session.transaction() as transaction:
             rows = await transaction.fetch(_SQL["append"], *_arguments([group]), *_extra_arguments([group]))
-            for _, base, _cancel in rows:
+            for _, base, _cancel, _signals in rows:
                 await group.accompany(transaction, base)
         return rows
 
@@ -386,4 +386,6 @@ def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
         [checkpoint and checkpoint.next_node for checkpoint in checkpoints],
         [checkpoint and checkpoint.state for checkpoint in checkpoints],
         [checkpoint and checkpoint.followed_by for checkpoint in checkpoints],
+        [change and change.due for change in changes],
+        [checkpoint and checkpoint.on_timeout for checkpoint in checkpoints],
     )

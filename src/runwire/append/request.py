@@ -17,10 +17,15 @@ from runwire.model.run import TERMINAL, RunState
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A change of the run's state, stored in the transaction of its events."""
+    """A change of the run's state, stored in the transaction of its events.
+
+    A run that begins to wait does so for the signals in `waiting_for`, separated by blanks, and until its timer is due:
+    `+<seconds>` from its commit, or `<epoch seconds>`, by the database's clock.
+    """
 
     state: RunState
     waiting_for: str | None = None
+    due: str | None = None
     error_code: str | None = None
 
 
@@ -28,21 +33,27 @@ class Change:
 class Checkpoint:
     """The point from which a run would go on. `state` is its JSON, or None when the last checkpoint's still holds.
 
-    The checkpoint lies before the last `followed_by` events of its append.
+    The run goes on at `on_timeout` instead if it waits and its timer is due first. The checkpoint lies before the last
+    `followed_by` events of its append.
     """
 
     node: str | None
     next_node: str
     state: bytes | None
     followed_by: int = 0
+    on_timeout: str | None = None
 
 
 class Appended(msgspec.Struct, frozen=True):
-    """The result of an append: seqs `first_seq` to `last_seq` (`first_seq - 1 == last_seq` for an empty one)."""
+    """The result of an append: seqs `first_seq` to `last_seq` (`first_seq - 1 == last_seq` for an empty one).
+
+    `signals`: the run is external, and there are signals that its orchestrator has not acknowledged.
+    """
 
     first_seq: int
     last_seq: int
     cancel_requested: bool
+    signals: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,9 +86,9 @@ class Request(msgspec.Struct, frozen=True):
     asked_at: float
     companion: Companion | None = None
 
-    def fulfil(self, base: int, *, cancel_requested: bool) -> None:
+    def fulfil(self, base: int, *, cancel_requested: bool, signals: bool) -> None:
         if not self.waiter.done():
-            self.waiter.set_result(Appended(base + 1, base + len(self.events), cancel_requested))
+            self.waiter.set_result(Appended(base + 1, base + len(self.events), cancel_requested, signals))
 
     def fail(self, error: Exception) -> None:
         if not self.waiter.done():
@@ -136,9 +147,9 @@ class Group:
             first_seq = base + self.count - len(last.events) + 1
             await last.companion(transaction, Stored(first_seq, last.events))
 
-    def fulfil(self, base: int, *, cancel_requested: bool) -> None:
+    def fulfil(self, base: int, *, cancel_requested: bool, signals: bool) -> None:
         for request in self.requests:
-            request.fulfil(base, cancel_requested=cancel_requested)
+            request.fulfil(base, cancel_requested=cancel_requested, signals=signals)
             base += len(request.events)
 
 

@@ -188,19 +188,37 @@ def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, toke
     return _with_client(url, token, work)
 
 
-@app.command(epilog=examples("runwire run signal 0197a5c2-... approved"))
+@app.command(
+    epilog=examples(
+        "runwire run signal 0197a5c2-... approved",
+        """runwire run signal 0197a5c2-... approved --data '{"comment": "Go ahead."}' --id review-17""",
+    )
+)
 def signal(
     *,
     run_id: RunId,
     name: Annotated[str, typer.Argument(help="The signal's name, as the waiting node gave it.", show_default=False)],
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data", metavar="JSON|@FILE|-", help="Data for the node that goes on: JSON, or @ and a file (- is stdin)."
+        ),
+    ] = None,
+    signal_id: Annotated[
+        str | None,
+        typer.Option("--id", metavar="ID", help="The signal's id: repeated with it, the signal counts once."),
+    ] = None,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> int:
     """Send a signal to a waiting run. A signal that comes before its run waits is kept."""
+    import msgspec
+
+    given = msgspec.UNSET if data is None else _json(data, option="--data")
 
     async def work(client: Client) -> int:
-        _print_view(await client.signal(run_id, name), as_json=as_json)
+        _print_view(await client.signal(run_id, name, data=given, signal_id=signal_id), as_json=as_json)
         return ExitCode.OK
 
     return _with_client(url, token, work)
@@ -283,19 +301,26 @@ def _with_client(url: str, token: str | None, work: Callable[[Client], Awaitable
 
 
 def _input(given: str) -> dict[str, Any]:
+    decoded = _json(given, option="--input", what="a JSON object")
+    if not isinstance(decoded, dict):
+        raise InvalidRequest("--input must be a JSON object")
+    return decoded
+
+
+def _json(given: str, *, option: str, what: str = "JSON") -> Any:
+    """The JSON that an option gives: as it stands, or of a file (`@name`; `@-` and `-` are stdin)."""
     import msgspec
 
     try:
-        text = given if not given.startswith("@") else _read(given[1:])
+        text = given if given != "-" and not given.startswith("@") else _read(given.removeprefix("@"))
     except (OSError, ValueError) as error:
-        raise InvalidRequest(
-            f"--input: {given[1:]} cannot be read: {getattr(error, 'strerror', 'not UTF-8')}"
-        ) from error
+        why = getattr(error, "strerror", "not UTF-8")
+        raise InvalidRequest(f"{option}: {given.removeprefix('@')} cannot be read: {why}") from error
     try:
-        return msgspec.json.decode(text, type=dict[str, Any])
+        return msgspec.json.decode(text)
     except (msgspec.DecodeError, UnicodeEncodeError, RecursionError) as error:
         why = error if isinstance(error, msgspec.DecodeError) else "it is nested too deeply, or no Unicode text"
-        raise InvalidRequest(f"--input must be a JSON object: {why}") from error
+        raise InvalidRequest(f"{option} must be {what}: {why}") from error
 
 
 def _read(name: str) -> str:

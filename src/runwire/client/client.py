@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, Self, TypeVar
 from urllib.parse import quote
 
 import aiohttp
+from msgspec import UNSET
 
 import runwire
 from runwire.client.address import bearer, service_url
@@ -130,13 +131,16 @@ class Client:
         fence: int | None = None,
         if_seq: int | None = None,
         outcome: RunState | None = None,
+        signals_taken: int = 0,
     ) -> Appended:
         """Stores a batch of an external run, all or nothing, and renews its lease; an empty batch only does that.
 
         `fence` may be left out when `run` is what `start` returned. With `if_seq`, the seq the log is at, a batch is
         stored once even when an answer is lost, and is tried again until it is known to be; without, a lost answer is
-        ServerUnreachable. `outcome` goes with RunFinished. Raises SeqConflict, FenceStale, RunClosed, IllegalAppend.
-        (After such a lost answer `cancel_requested` is False, whatever it was; the next append tells again.)
+        ServerUnreachable. `outcome` goes with RunFinished. The result's `signals` come with every append until one has
+        acknowledged them with `signals_taken`, the `n` of the last one that was taken.
+        Raises SeqConflict, FenceStale, RunClosed, IllegalAppend.
+        (After such a lost answer `cancel_requested` is False and there are no signals; the next append tells again.)
         """
         run_id = _id_of(run)
         held = fence if fence is not None else run.fence if isinstance(run, StartedRun) else None
@@ -147,6 +151,8 @@ class Client:
             body["ifSeq"] = if_seq
         if outcome is not None:
             body["outcome"] = outcome
+        if signals_taken:
+            body["signalsTaken"] = signals_taken
         call = Call(
             "POST",
             f"{_path(run_id)}/events",
@@ -273,12 +279,19 @@ class Client:
         """The run once the request is durable; it then ends by itself. A closed run stays. Raises RunNotFound."""
         return await self._on_run("POST", run, "/cancel", RunView)
 
-    async def signal(self, run: Run, name: str) -> RunView:
-        """The run once the signal is durable. Raises RunNotFound or RunClosed.
+    async def signal(self, run: Run, name: str, *, data: Any = UNSET, signal_id: str | None = None) -> RunView:
+        """The run once the signal is durable. `data` is any JSON of at most 64 KiB, for the node that goes on.
 
-        Not repeated when an answer is lost: a second signal could be taken for the next wait of the same name.
+        With a `signal_id` the run gets the signal once, and the request is repeated when an answer is lost. Without one
+        it is not: a second signal could be taken for the next wait of the same name. Raises RunNotFound, RunClosed,
+        SignalNotAwaited, SignalConflict, TooManySignals, or InvalidRequest for data that does not fit.
         """
-        return await self._on_run("POST", run, "/signal", RunView, body={"name": name}, repeatable=False)
+        body: dict[str, Any] = {"name": name}
+        if data is not UNSET:
+            body["data"] = data
+        if signal_id is not None:
+            body["id"] = signal_id
+        return await self._on_run("POST", run, "/signal", RunView, body=body, repeatable=signal_id is not None)
 
     @property
     def _caller(self) -> Caller:

@@ -17,20 +17,38 @@ class StartedRun(msgspec.Struct, frozen=True, rename="camel"):
     fence: int | None = None
 
 
+class ReceivedSignal(msgspec.Struct, frozen=True, rename="camel"):
+    """A signal for an external run. `n` counts the run's signals: as `signals_taken` it acknowledges those up to it.
+
+    `withheld`: it has data, and these credentials lack the scope `content:read`.
+    """
+
+    n: int
+    name: str
+    data: Any = None
+    id: str | None = None
+    withheld: bool = False
+
+
 class Appended(msgspec.Struct, frozen=True, rename="camel"):
-    """A stored batch. `seqs` is empty for a heartbeat; `cancel_requested` asks the orchestrator to end the run."""
+    """A stored batch. `seqs` is empty for a heartbeat; `cancel_requested` asks the orchestrator to end the run.
+
+    `signals` are those of the run that it has not acknowledged yet, oldest first.
+    """
 
     seqs: tuple[int, ...]
     last_seq: int
     cancel_requested: bool = False
+    signals: tuple[ReceivedSignal, ...] = ()
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
     """A run as the service sees it. `published_seq` is the last seq that streams can show; `attempt` counts claims by
     workers.
 
-    `trace_id` names the trace with its spans; None for a run that is not sampled. `session` and `labels` are those that
-    the start gave.
+    A waiting run waits for the signals in `waiting_for`, separated by blanks, or only for `waiting_until`. `trace_id`
+    names the trace with its spans; None for a run that is not sampled. `session` and `labels` are those that the start
+    gave.
     """
 
     run_id: str
@@ -46,6 +64,8 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     outcome: RunState | None = None
     error_code: str | None = None
     waiting_for: str | None = None
+    waiting_since: int | None = None
+    waiting_until: int | None = None
     cancel_requested: bool = False
     trace_id: str | None = None
     session: str | None = None

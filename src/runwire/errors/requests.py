@@ -32,9 +32,11 @@ class InvalidRequest(RunwireError):
             "The header Runwire-Fence is missing. It carries the fence that the start of the run returned.",
         ),
         Kind("body_too_large", 413, "The body is too large."),
+        Kind("signal_too_large", 413, "The signal's data has more than 64 KiB of JSON."),
         Kind("unsupported_media_type", 415, "The body must be application/json."),
         Kind("unsupported_encoding", 415, "The body must not be compressed."),
         Kind("invalid_input", 422, "The input does not match the agent's state."),
+        Kind("invalid_signal", 422, "The signal's data does not match the schema of its wait."),
         Kind("batch_too_large", 422, "The batch has too many events."),
     )
     exit_code = ExitCode.USAGE

@@ -31,14 +31,25 @@ class UnknownAgent(RunwireError):
         self.known = known
 
 
-class SignalNotTaken(RunwireError):
-    """The run was started with `external`. Its orchestrator runs elsewhere, and no signal reaches it."""
+class SignalNotAwaited(RunwireError):
+    """No node of the run can ever wait for a signal of this name. The signal was not stored."""
 
-    kind = Kind("signal_not_taken", 409, "Runs started with `external` do not accept signals.")
+    kind = Kind("signal_not_awaited", 409, "No node of the run can ever wait for a signal of this name.")
     facts = (RUN_ID,)
 
     def __init__(self, run_id: str) -> None:
-        super().__init__(f"run {run_id!r} was started with `external`; signals are for runs that wait here")
+        super().__init__(f"no node of run {run_id!r} can wait for a signal of this name")
+        self.run_id = run_id
+
+
+class SignalConflict(RunwireError):
+    """The run has had another signal with this id: another name, or other data. The signal was not stored."""
+
+    kind = Kind("signal_conflict", 409, "The run has had another signal with this id.")
+    facts = (RUN_ID,)
+
+    def __init__(self, run_id: str) -> None:
+        super().__init__(f"run {run_id!r} has had another signal with this id")
         self.run_id = run_id
 
 

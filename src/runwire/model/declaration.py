@@ -8,9 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from runwire.model.event import NAME_PATTERN
+from runwire.model.event import NAME_PATTERN, is_name
 from runwire.model.names import class_name
-from runwire.model.state import state_problems
+from runwire.model.state import schema_problems, state_problems
+from runwire.model.waits import Sleep, Wait
 
 END: Final = "END"
 """The target that ends a run: `@agent.node(to=END)`."""
@@ -18,7 +19,6 @@ TIMEOUT_MAX_S: Final = 30 * 86_400.0
 RETRIES_MAX: Final = 1_000_000
 BACKOFF_GIVEN_MAX_S: Final = 3600.0
 
-_NAME: Final = re.compile(NAME_PATTERN)
 _NODE_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")  # so that it can stand in a DebugTrace's fn
 
 
@@ -32,11 +32,6 @@ def _call_of(fn: object) -> object:
     return next((vars(base)["__call__"] for base in type(fn).__mro__ if "__call__" in vars(base)), None)
 
 
-def is_name(said: object) -> bool:
-    """Whether it may name an agent, or a signal: it can travel in an event and in a URL."""
-    return isinstance(said, str) and _NAME.fullmatch(said) is not None
-
-
 def problems_of(name: object, start: object, state: object, nodes: Mapping[str, Any]) -> Iterator[str]:
     """One sentence for each: of the agent, of its state, of its nodes, and then of the graph they make."""
     if not is_name(name):
@@ -46,6 +41,23 @@ def problems_of(name: object, start: object, state: object, nodes: Mapping[str, 
         yield f"start node {_shown(start)} is not declared"
     for node in nodes.values():
         yield from _problems_of_node(node, nodes)
+    yield from _problems_of_schemas(nodes)
+
+
+def _problems_of_schemas(nodes: Mapping[str, Any]) -> Iterator[str]:
+    """Of the signals that the nodes declare: each name has one schema, and that is one that JSON brings back."""
+    schemas: dict[str, Any] = {}
+    looked_at: list[Any] = []
+    for node in nodes.values():
+        for wait in node.waits:
+            if not isinstance(wait, Wait):
+                continue
+            for name in wait.names:
+                if schemas.setdefault(name, wait.schema) is not wait.schema and schemas[name] != wait.schema:
+                    yield f"signal {name!r} has two schemas, the second at node {_shown(node.name)}"
+            if wait.schema is not None and not any(wait.schema is one for one in looked_at):
+                looked_at.append(wait.schema)
+                yield from (f"node {_shown(node.name)}: {problem}" for problem in schema_problems(wait.schema))
 
 
 def problems_of_graph(start: str, nodes: Mapping[str, Any]) -> Iterator[str]:
@@ -65,6 +77,11 @@ def _problems_of_node(node: Any, nodes: Mapping[str, Any]) -> Iterator[str]:
         yield f"node name {_shown(node.name)} must match ^{_NODE_NAME.pattern}$ and not be {END!r}"
     name = _shown(node.name)
     yield from (f"node {name} {problem}" for problem in _problems_of_function(node.run))
+    yield from (
+        f"node {name} waits for {_shown(wait)}, which is no Wait"
+        for wait in node.waits
+        if not isinstance(wait, (Wait, Sleep))
+    )
     if not node.to:
         yield f"node {name} leads nowhere"
     for target in node.exits():

@@ -22,7 +22,13 @@ NodeName = Annotated[str, msgspec.Meta(pattern=NAME_PATTERN, max_length=128)]
 Fn = Annotated[str, msgspec.Meta(pattern=FN_PATTERN, max_length=256)]
 """An identifier, dotted or with colons: `ensureDevice.check`, `error:timeout:openApp`."""
 
+_NAME = re.compile(NAME_PATTERN)
 _FN = re.compile(FN_PATTERN)
+
+
+def is_name(said: object) -> bool:
+    """Whether it may name an agent, or a signal: it can travel in an event and in a URL."""
+    return isinstance(said, str) and _NAME.fullmatch(said) is not None
 
 
 class EventType(StrEnum):

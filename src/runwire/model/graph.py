@@ -8,13 +8,13 @@ from functools import cached_property
 from typing import Any, Final, Generic, Protocol, TypeVar, cast
 
 from runwire.clock import longest_pause_s
-from runwire.errors import GraphError, NodeFailed
-from runwire.model.declaration import END, is_async, is_name, problems_of, problems_of_graph
-from runwire.model.event import NAME_PATTERN
+from runwire.errors import GraphError
+from runwire.model.declaration import END, is_async, problems_of, problems_of_graph
 from runwire.model.names import class_name
 from runwire.model.state import StateType
+from runwire.model.waits import Signal, Sleep, Wait
 
-__all__ = ["DEFAULT_TIMEOUT_S", "END", "Agent", "Agents", "Context", "Node", "NodeFn", "Wait"]
+__all__ = ["DEFAULT_TIMEOUT_S", "END", "Agent", "Agents", "Context", "Node", "NodeFn", "Signal", "Sleep", "Wait"]
 
 DEFAULT_TIMEOUT_S: Final = 10.0
 
@@ -36,6 +36,13 @@ class Context(Protocol):
     def attempt(self) -> int:
         """1 for the first try of this node since it was entered, then 2, 3, ..."""
 
+    @property
+    def signal(self) -> Signal | None:
+        """The signal with which the run went on at this node; None if it came from another node, or by a time-out.
+
+        Raises NodeFailed (`bad_signal`) when the data does not fit the Wait's schema, which a deploy may have changed.
+        """
+
     def trace(self, fn: str) -> None:
         """Appends a DebugTrace, durable before the node's NodeFinished. `fn` is an identifier, never a payload.
 
@@ -44,28 +51,14 @@ class Context(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A node returns it to wait: the run rests in `waiting`, without a worker, until a signal named `signal` arrives.
-
-    Raises NodeFailed (`bad_wait`) when the signal's name does not match `NAME_PATTERN`.
-    """
-
-    signal: str
-    then: str
-
-    def __post_init__(self) -> None:
-        if not is_name(self.signal):
-            raise NodeFailed("bad_wait", f"a Wait's signal must match {NAME_PATTERN}", retry=False)
-
-
 BACKOFF_MAX_S: Final = 60.0
 """The longest pause in seconds between two tries of a node."""
+_TO_UNSAID: Final = (END,)
 _RETRIES_COUNTED: Final = 1_000_000_000
 _PAUSES_COUNTED: Final = 65  # all later pauses are BACKOFF_MAX_S long
 
-NodeFn = Callable[[Context, S], Awaitable[str | Wait | None]]
-PlainNodeFn = Callable[[Context, S], str | Wait | None]
+NodeFn = Callable[[Context, S], Awaitable[str | Wait | Sleep | None]]
+PlainNodeFn = Callable[[Context, S], str | Wait | Sleep | None]
 AnyNodeFn = NodeFn[S] | PlainNodeFn[S]
 
 
@@ -84,6 +77,18 @@ class Node(Generic[S]):
     backoff_s: float
     on_error: str | None
     in_thread: bool = False
+    waits: tuple[Wait | Sleep, ...] = ()
+    """The waits that it declares. It returns only those, with any times and targets; without any it may wait for
+    every signal that needs no schema.
+    """
+    waits_by_default: bool = False
+    """None as its result is the one wait that it declares."""
+
+    @property
+    def waits_undeclared(self) -> bool:
+        """Whether it may return a Wait that it does not declare: its function does not say that it returns none."""
+        returns = getattr(self.run, "__annotations__", {}).get("return", ...)
+        return not self.waits and returns not in (None, str, "None", "str", "str | None")
 
     @property
     def fn_name(self) -> str:
@@ -132,7 +137,8 @@ class Agent(Generic[S]):
     def node(
         self,
         *,
-        to: str | Iterable[str] = END,
+        to: str | Iterable[str] = _TO_UNSAID,
+        waits: Wait | Sleep | Iterable[Wait | Sleep] = (),
         name: str | None = None,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         retries: int = 0,
@@ -142,9 +148,13 @@ class Agent(Generic[S]):
         """Declares the decorated function as a node. The worker calls a function that is not `async` in a thread.
 
         Its name is the function's in CamelCase unless given. With one `to` the function may return None; otherwise it
-        returns one of them, or `Wait(signal, then=one_of_them)`. A try is cut after `timeout_s` seconds. Up to
-        `retries` more tries follow, `backoff_s` seconds (doubling, jittered) apart. Then the run goes to `on_error`, or
-        fails. A node may run again after a crash, so its effects outside the state should be idempotent.
+        returns one of them, or a Wait or Sleep that leads to them. `waits` declares the waits that it may return, so
+        that signals are checked when they are sent; where they lead need not be in `to`. With one of them and no `to`
+        the function may return None.
+
+        A try is cut after `timeout_s` seconds. Up to `retries` more tries follow, `backoff_s` seconds (doubling,
+        jittered) apart. Then the run goes to `on_error`, or fails. A node may run again after a crash, so its effects
+        outside the state should be idempotent.
         """
 
         def declare(fn: AnyNodeFn[S]) -> AnyNodeFn[S]:
@@ -152,13 +162,17 @@ class Agent(Generic[S]):
             try:
                 if node_name in self._nodes:
                     self._misdeclared.append(f"node {node_name!r} is declared twice")
+                declared = (waits,) if isinstance(waits, (Wait, Sleep)) else tuple(waits)
                 targets = (to,) if isinstance(to, str) else tuple(to)
             except TypeError:  # a name that is not hashable, targets that are not iterable
                 kind = class_name(type(to))
                 self._misdeclared.append(
-                    f"node {_written_name(fn)!r} needs a name, and one or several `to`, not {kind}"
+                    f"node {_written_name(fn)!r} needs a name, one or several `to`, and Waits as `waits`, not {kind}"
                 )
                 return fn
+            led_to = [target for wait in declared for target in getattr(wait, "targets", ())]
+            if led_to:
+                targets = tuple(dict.fromkeys([*(() if to is _TO_UNSAID else targets), *led_to]))
             self._nodes[node_name] = Node(
                 node_name,
                 cast(NodeFn[S], fn),
@@ -168,10 +182,26 @@ class Agent(Generic[S]):
                 backoff_s,
                 on_error,
                 in_thread=not is_async(fn),
+                waits=declared,
+                waits_by_default=to is _TO_UNSAID and len(declared) == 1,
             )
             return fn
 
         return declare
+
+    def may_wait_for(self, signal: str) -> bool:
+        """Whether a node of it can ever wait for a signal of that name, as far as its nodes declare their waits."""
+        return signal in self._schemas or any(node.waits_undeclared for node in self._nodes.values())
+
+    def schema_of(self, signal: str) -> StateType[Any] | None:
+        """Converts the data of that signal; None when no node declares a schema for it."""
+        return self._schemas.get(signal)
+
+    @cached_property
+    def _schemas(self) -> Mapping[str, StateType[Any] | None]:
+        """Of each signal that a node declares."""
+        waits = [wait for node in self._nodes.values() for wait in node.waits if isinstance(wait, Wait)]
+        return {name: None if wait.schema is None else StateType(wait.schema) for wait in waits for name in wait.names}
 
     def check(self) -> None:
         """Raises GraphError naming every problem of the declaration: names, state, nodes, and the graph they make."""

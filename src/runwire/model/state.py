@@ -7,6 +7,7 @@ them run code of their author, which may raise anything: here it becomes one of 
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterator
 from typing import Any, Final, Generic, TypeVar, get_origin, get_type_hints
 
@@ -44,6 +45,17 @@ class StateType(Generic[S]):
             made: S = self._codec.decode_input(data)
         except BaseException as error:  # noqa: BLE001  # the author's checks may raise anything, SystemExit included
             raise InvalidRequest(f"input: {_why(self._codec, error, self.of)}", code="invalid_input") from None
+        return made
+
+    def from_signal(self, data: bytes) -> S:
+        """The data of a signal. Raises InvalidRequest (`invalid_signal`).
+
+        The detail says where and which rule, and quotes no value and no key that the schema does not name.
+        """
+        try:
+            made: S = self._codec.decode_input(data)
+        except BaseException as error:  # noqa: BLE001  # see from_input
+            raise InvalidRequest(f"data: {_where(self._codec, error, self.of)}", code="invalid_signal") from None
         return made
 
     def restore(self, data: bytes) -> S | None:
@@ -85,6 +97,10 @@ class _Msgspec:
     decode_input = decode
     encode = staticmethod(msgspec.json.encode)
 
+    def where(self, error: BaseException) -> str | None:
+        said = self.why(error)
+        return None if said is None else unquoted(said)
+
     def why(self, error: BaseException) -> str | None:
         # With a cause it is the text of an exception of the author's own.
         if isinstance(error, msgspec.ValidationError) and error.__cause__ is None:
@@ -120,6 +136,22 @@ class _Pydantic:
         ]
         return "; ".join(said)
 
+    def where(self, error: BaseException) -> str | None:
+        from pydantic import ValidationError  # noqa: PLC0415  # see above
+
+        if not isinstance(error, ValidationError):
+            return None
+        found = error.errors(include_url=False, include_context=False, include_input=False)[:_SAID_MAX]
+        known = set(_properties(self._adapter.json_schema()))
+        places = (
+            "".join(
+                f".{part}" if part in known else "[...]" if isinstance(part, str) else f"[{part}]"
+                for part in one["loc"]
+            )
+            for one in found
+        )
+        return "; ".join(f"{one['type']} - at `${place}`" for one, place in zip(found, places, strict=True))
+
 
 def _why(codec: _Msgspec | _Pydantic, error: BaseException, of: type) -> str:
     try:
@@ -129,12 +161,64 @@ def _why(codec: _Msgspec | _Pydantic, error: BaseException, of: type) -> str:
     return said if said is not None else f"refused by {_type_name(of)} ({class_name(type(error))})"
 
 
+def _where(codec: _Msgspec | _Pydantic, error: BaseException, of: type) -> str:
+    try:
+        said = codec.where(error)
+    except BaseException:  # noqa: BLE001  # see _why
+        said = None
+    return said if said is not None else f"refused by {_type_name(of)} ({class_name(type(error))})"
+
+
+def _properties(schema: Any) -> Iterator[str]:
+    """The names of all fields that a JSON schema declares."""
+    level = [schema]
+    while level:
+        for one in level:
+            if isinstance(one, dict) and isinstance(one.get("properties"), dict):
+                yield from one["properties"]
+        level = [
+            inner
+            for one in level
+            for inner in (one.values() if isinstance(one, dict) else one)
+            if isinstance(inner, (dict, list))
+        ]
+
+
+def unquoted(said: str) -> str:
+    """msgspec's words about a value without what they quote of it: an unknown field, a value of no enumeration."""
+    words, at, place = said.partition(" - at `")
+    if not words.startswith(("Expected ", "Object missing required field ")):
+        words = re.split(r"['`\"]", words, maxsplit=1)[0].strip() or "refused"
+    return words + at + place
+
+
 def state_problems(of: object) -> list[str]:
     """Why a class cannot be a state, as far as that shows before a run; what does not show is refused run by run."""
     try:
         return list(_problems(of))
     except BaseException as error:  # noqa: BLE001  # looking at a class runs code of its author
         return [f"the state cannot be looked at: {class_name(type(error))}"]
+
+
+def schema_problems(of: object) -> list[str]:
+    """Why a type cannot be the schema of a signal's data: it may be any that JSON brings back, frozen ones included."""
+    try:
+        return list(_schema_problems(of))
+    except BaseException as error:  # noqa: BLE001  # looking at a class runs code of its author
+        return [f"the schema cannot be looked at: {class_name(type(error))}"]
+
+
+def _schema_problems(of: Any) -> Iterator[str]:
+    name = _type_name(of)
+    try:
+        if not getattr(of, "__pydantic_complete__", True):
+            of.model_rebuild()
+        StateType(of)
+    except BaseException as error:  # noqa: BLE001  # annotations are code
+        yield f"the schema {name} cannot be read from JSON: {class_name(type(error))}: {_first_line(error)}"
+        return
+    foreign = () if _is_pydantic(of) else dict.fromkeys(_foreign_types(of))
+    yield from (f"the schema {name} has a field of type {one}, which does not come back from JSON" for one in foreign)
 
 
 def _problems(of: Any) -> Iterator[str]:

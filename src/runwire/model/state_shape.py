@@ -42,6 +42,21 @@ def exceeds(state: object, at_most: int) -> bool:
     raise RecursionError
 
 
+def deep(value: object, *, limit: int) -> bool:
+    """Whether JSON is nested more than `limit` levels."""
+    level = [value]
+    for _ in range(limit):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+        ]
+        if not level:
+            return False
+    return any(isinstance(value, (dict, list)) for value in level)
+
+
 def same(one: Any, other: Any) -> bool:
     """Whether both hold the same values. Classes that compare by identity are looked into."""
     if type(one) is not type(other):

@@ -2,7 +2,7 @@
 
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.control import RunControl
-from runwire.orchestrate.external import ExternalRuns, LeaseReaper
+from runwire.orchestrate.external import ExternalRuns, LeaseReaper, ReceivedSignal
 from runwire.orchestrate.run_view import RunFilter, RunOrder, RunPage, RunView
 from runwire.orchestrate.seat import Seat
 from runwire.orchestrate.starting import Started, StartRequest
@@ -12,6 +12,7 @@ __all__ = [
     "Cancelling",
     "ExternalRuns",
     "LeaseReaper",
+    "ReceivedSignal",
     "RunControl",
     "RunFilter",
     "RunOrder",

@@ -13,7 +13,8 @@ class Claim:
     For sampled runs, `span_id` is the span of this attempt and `earlier_span_id` that of the attempt before.
     `lost_worker_id` is the worker that died in the earlier attempt; None when it released the run. Times are epoch
     microseconds. A `parked` run has lost its maximum of workers: this worker fails it without walking it. `next_node`
-    and `state` (JSON) are those of the last checkpoint, None before the first.
+    and `state` (JSON) are those of the last checkpoint, None before the first. `signal` is the one with which the run
+    went on from there, with its data (JSON) and its sender's id. `timer_late_s`: its timer was due so long ago.
     """
 
     run_id: str
@@ -35,6 +36,10 @@ class Claim:
     earlier_until_us: int | None
     next_node: str | None
     state: bytes | None
+    signal: str | None = None
+    signal_data: bytes | None = None
+    signal_id: str | None = None
+    timer_late_s: float | None = None
     parked: bool = False
 
     @property

@@ -6,14 +6,15 @@ from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
 
-from runwire.db import ConstraintViolated, Database, load_sql, seen_by
-from runwire.errors import AppendError, DatabaseFailed, RunClosed, SignalNotTaken, TooManySignals
+from runwire.db import Database, load_sql, seen_by
+from runwire.errors import AppendError, DatabaseFailed, RunClosed
 from runwire.model.graph import Agents
 from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.orchestrate.run_view import RunReader, RunView
 from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.signalling import SentSignal, check_awaited, store
 from runwire.orchestrate.starting import RunStarter, Started, StartRequest, new_fence
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -43,6 +44,7 @@ class RunControl(RunReader):
         `cancelling` ends cancelled runs that no worker walks; without it, another process does.
         """
         super().__init__(database, read_timeout_s=read_timeout_s)
+        self._agents = agents
         self._cancelling = cancelling
         self._on_claimable = on_claimable
         self._on_cancel = on_cancel
@@ -101,22 +103,25 @@ class RunControl(RunReader):
             _log.warning(LogEvent.APPEND_FAILED, run_id=run_id, code=error.code)
             return False
 
-    async def signal(self, run_id: str, name: str) -> RunView:
-        """The run after the signal is durable.
+    async def signal(
+        self, run_id: str, name: str, *, data: bytes | None = None, signal_id: str | None = None
+    ) -> RunView:
+        """The run after the signal is durable. `data` is JSON. A repeated id is answered as before, whatever became of
+        the run.
 
-        Raises RunNotFound, RunClosed for a run that is over, SignalNotTaken for an external one, or TooManySignals for
-        one that has a hundred others which it has not taken.
+        Raises RunNotFound, RunClosed for a run that is over, SignalNotAwaited, SignalConflict for an id that had other
+        data, InvalidRequest for data that is too large or does not fit, and TooManySignals for a run with a hundred
+        others.
         """
-        try:
-            stored = await self._database.fetchrow(_SQL["signal"], run_id, name)
-        except ConstraintViolated as error:
-            if error.constraint != "run_signals_bounded":
-                raise
-            raise TooManySignals(run_id) from error
+        sent = SentSignal(name, data, signal_id)
+        sent.check()
         view = await self.view(run_id)
-        if stored is None:
-            if not view.state.terminal:
-                raise SignalNotTaken(run_id)
+        if not view.state.terminal:
+            check_awaited(self._agents, view, sent)
+        stored = await store(self._database, run_id, sent)
+        view = await self.view(run_id)
+        if not stored:
             raise RunClosed(run_id, state=view.state, last_seq=view.last_seq)
-        self._on_claimable(view.agent)
+        if not view.external:
+            self._on_claimable(view.agent)
         return view

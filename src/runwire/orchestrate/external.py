@@ -27,6 +27,16 @@ _log = get_logger()
 TRACES_KEPT: Final = 4096
 
 
+@dataclass(frozen=True, slots=True)
+class ReceivedSignal:
+    """A signal for an external run. `n` counts the run's signals from 1; `data` is JSON, None for a signal without."""
+
+    n: int
+    name: str
+    data: bytes | None
+    id: str | None
+
+
 class ExternalRuns:
     """Appends for external orchestrators."""
 
@@ -67,6 +77,14 @@ class ExternalRuns:
             self._metrics.runs_finished["external", outcome.value].inc()
             await self._observe_duration(run_id, outcome)
         return appended
+
+    async def signals(self, run_id: str, *, taken: int = 0) -> list[ReceivedSignal]:
+        """The signals that the orchestrator has not taken yet, oldest first, at least one and at most 256 KiB of data.
+
+        Those up to number `taken` are acknowledged first, and never returned again.
+        """
+        rows = await self._database.fetch(_SQL["external_signals"], run_id, taken)
+        return [ReceivedSignal(row["n"], row["signal"], row["data"], row["signal_id"]) for row in rows]
 
     async def _trace_of(self, run_id: str) -> str | None:
         """The run's traceparent, looked up once; None when the look-up fails, because no append waits for its span."""

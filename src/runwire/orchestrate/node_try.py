@@ -15,9 +15,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from runwire.errors import GraphError, NodeFailed, RunwireError, StateRefused
+from runwire.errors import GraphError, InvalidRequest, NodeFailed, RunwireError, StateRefused
 from runwire.model.event import debug_trace
-from runwire.model.graph import Node, Wait
+from runwire.model.graph import Node, Signal, Sleep, Wait
 from runwire.model.names import class_name, code_of
 from runwire.orchestrate.beat import passes_cuts, was_cut
 from runwire.orchestrate.run_log import RunLog
@@ -30,9 +30,13 @@ _LATE_TRACES_MAX: Final = 10_000
 class NodeContext:
     """The `Context` of a node while it runs. A node that is not `async` uses it from its thread."""
 
-    __slots__ = ("_late", "_log", "_loop", "_loop_thread", "agent", "attempt", "run_id")
+    __slots__ = ("_late", "_log", "_loop", "_loop_thread", "_signal", "agent", "attempt", "run_id")
 
-    def __init__(self, log: RunLog, agent: str, attempt: int) -> None:
+    def __init__(
+        self, log: RunLog, agent: str, attempt: int, *, signal: Callable[[], Signal | None] = lambda: None
+    ) -> None:
+        """`signal` decodes the one with which the run went on; it is called once, if the node asks."""
+        self._signal: Callable[[], Signal | None] | Signal | None = signal
         self.run_id = log.run_id
         self.agent = agent
         self.attempt = attempt
@@ -40,6 +44,15 @@ class NodeContext:
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._late = 0
+
+    @property
+    def signal(self) -> Signal | None:
+        if callable(self._signal):
+            try:
+                self._signal = self._signal()
+            except InvalidRequest as error:
+                raise NodeFailed("bad_signal", error.detail, retry=False) from None
+        return self._signal
 
     def trace(self, fn: str) -> None:
         log = self._log
@@ -76,7 +89,7 @@ class Ended:
 class Tried:
     """The result of one try of a node: the next node, or the code of its failure and the facts that may be logged."""
 
-    exit_: str | Wait | None = None
+    exit_: str | Wait | Sleep | None = None
     code: str | None = None
     retry: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
@@ -142,17 +155,42 @@ async def run_node(
     return Ended(value)
 
 
-def exit_of(node: Node[Any], returned: Any) -> str | Wait:
+def exit_of(node: Node[Any], returned: Any) -> str | Wait | Sleep:
     """The next node that the node's result names. Raises GraphError for one that it did not declare."""
+    if returned is None and node.waits_by_default:
+        returned = node.waits[0]
     if returned is None and len(node.to) == 1:
         return node.to[0]
+    if issubclass(type(returned), Sleep):
+        sleep = Sleep(_text(node, returned.then), returned.for_s, returned.until)
+        _check_target(node, sleep.then)
+        return sleep
     if issubclass(type(returned), Wait):
-        wait = Wait(_text(node, returned.signal), _text(node, returned.then))
-        _check_target(node, wait.then)
-        return wait
+        return _wait_of(node, returned)
     target = _text(node, returned)
     _check_target(node, target)
     return target
+
+
+def _wait_of(node: Node[Any], returned: Any) -> Wait:
+    """A copy that holds plain values only: the node still has the one that it returned."""
+    on_timeout = returned.on_timeout
+    wait = Wait(
+        then=_text(node, returned.then),
+        any_of=tuple(_text(node, name) for name in returned.names),
+        within_s=returned.within_s,
+        on_timeout=None if on_timeout is None else _text(node, on_timeout),
+        schema=returned.schema,
+    )
+    for target in wait.targets:
+        _check_target(node, target)
+    declared = {name: one.schema for one in node.waits if isinstance(one, Wait) for name in one.names}
+    if node.waits and not declared.keys() >= set(wait.names):
+        raise GraphError(node.name, ("returned a Wait for a signal that it did not declare",))
+    schemas = [declared.get(name) for name in wait.names]
+    if not all(schema is wait.schema or schema == wait.schema for schema in schemas):
+        raise NodeFailed("bad_wait", "a Wait with a schema must be declared with `waits`", retry=False)
+    return wait
 
 
 def _text(node: Node[Any], said: Any) -> str:

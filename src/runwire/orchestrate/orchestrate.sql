@@ -44,7 +44,9 @@ SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_s
        r.session, r.labels, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
        (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
        (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
-       (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at
+       (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
+       (extract(epoch FROM r.waiting_since) * 1000)::bigint AS waiting_since,
+       (extract(epoch FROM r.wake_at) * 1000)::bigint AS waiting_until
 FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
 WHERE r.run_id = $1
 
@@ -62,7 +64,9 @@ LEFT JOIN LATERAL (
            coalesce((SELECT o.next_seq - 1 FROM run_outbox AS o WHERE o.run_id = r.run_id), r.last_seq) AS published_seq,
            (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
            (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
-           (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at
+           (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
+           (extract(epoch FROM r.waiting_since) * 1000)::bigint AS waiting_since,
+           (extract(epoch FROM r.wake_at) * 1000)::bigint AS waiting_until
     FROM runs AS r
     WHERE f.matched AND r.run_id = ANY (ARRAY[f.id])
 ) AS r ON true
@@ -88,31 +92,48 @@ WHERE cancel_requested_at IS NOT NULL AND state IN ('pending', 'started', 'waiti
 ORDER BY cancel_requested_at LIMIT $1
 
 -- name: signal
--- Kept until a run that waits for it takes it, or until its run is over; sent twice before that, it counts once.
-INSERT INTO run_signals (run_id, name)
-SELECT run_id, $2 FROM runs WHERE run_id = $1 AND NOT external AND state NOT IN ('finished', 'failed', 'cancelled')
-ON CONFLICT (run_id, name) DO UPDATE SET sent_at = now()
+-- Kept until a run that waits for it takes it, or until its run is over. Sent twice before that without an id ($3), it
+-- counts once, with the data of the second. No row for a repeated id, and for a run that is over.
+INSERT INTO run_signals (run_id, name, signal_id, data, digest)
+SELECT run_id, $2, $3, $4, $5 FROM runs WHERE run_id = $1
+ON CONFLICT (run_id, name) DO UPDATE SET sent_at = now(), data = excluded.data
 RETURNING run_id
 
+-- name: signal_known
+-- A row if the run has had a signal with this id.
+SELECT run_id FROM run_signals WHERE run_id = $1 AND signal_id = $2
+
+-- name: external_signals
+-- Acknowledges the signals of an external run up to a number, and returns those that are not.
+SELECT n, signal, data, signal_id FROM external_signals($1, $2)
+
 -- name: claim
--- Each run goes to one worker, with a fence higher than any before: new ones, those whose owner's lease ended (`bury` in
--- sessions.sql ends that of a dead one), and waiting ones that were signalled or cancelled. A locked row is another
--- worker's claim in progress. With the run comes its newest checkpoint, and of a sampled run the span of the attempt
--- before; the span of this one is named here, so that who comes after can link to it whatever becomes of this worker.
+-- Each run goes to one worker, with a fence higher than any before: new ones, and those whose owner's lease ended (`bury`
+-- in sessions.sql ends that of a dead one). So do waiting ones that were signalled or cancelled, or whose timer is due. A
+-- locked row is another worker's claim in progress. With the run come its newest checkpoint and the signal with which it
+-- goes on. With a sampled run comes the span of the attempt before. The span of this one is named here, so that who comes
+-- after can link to it whatever becomes of this worker.
 WITH fresh AS MATERIALIZED (
-    SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs
+    SELECT run_id, state AS was, waiting_for, wake_at, lease_owner, lease_until, attempt_span, attempt_at FROM runs
     WHERE state = 'pending' AND NOT external AND agent = ANY ($1::text[]) AND (lease_until IS NULL OR lease_until < now())
     ORDER BY created_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), orphaned AS MATERIALIZED (
-    SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs
+    SELECT run_id, state AS was, waiting_for, wake_at, lease_owner, lease_until, attempt_span, attempt_at FROM runs
     WHERE state = 'started' AND NOT external AND agent = ANY ($1::text[]) AND lease_until < now()
     ORDER BY lease_until LIMIT $2 FOR UPDATE SKIP LOCKED
 ), woken AS MATERIALIZED (
-    SELECT run_id, state AS was, waiting_for, lease_owner, lease_until, attempt_span, attempt_at FROM runs AS r
+    SELECT run_id, state AS was, waiting_for, wake_at, lease_owner, lease_until, attempt_span, attempt_at FROM runs AS r
     WHERE state = 'waiting' AND NOT external AND agent = ANY ($1::text[])
       -- Finds them by flags, without reading all waiting runs or signals that no run waits for.
       AND (woken OR cancel_requested_at IS NOT NULL)
     LIMIT $2 FOR UPDATE SKIP LOCKED
+), due AS MATERIALIZED (
+    -- For each agent those that are due first, by the database's clock. One that was signalled as well is in `woken`, too.
+    SELECT r.* FROM unnest($1::text[]) AS a (agent) CROSS JOIN LATERAL (
+        SELECT run_id, state AS was, waiting_for, wake_at, lease_owner, lease_until, attempt_span, attempt_at FROM runs
+        WHERE state = 'waiting' AND NOT external AND agent = a.agent AND wake_at <= now()
+          AND NOT (woken OR cancel_requested_at IS NOT NULL)
+        ORDER BY wake_at LIMIT $2 FOR UPDATE SKIP LOCKED) AS r
 ), awaited AS MATERIALIZED (
     -- Those that may be what kills their workers.
     SELECT l.run_id, l.lost_at, l.worker_id, l.company
@@ -127,7 +148,7 @@ WITH fresh AS MATERIALIZED (
       AND r.lease_owner = $3 AND r.state IN ('pending', 'started') AND coalesce(c.seq, 0) <= l.seq
 ), suspect AS MATERIALIZED (
     -- Half of those that were lost together, none beside others that are on trial.
-    SELECT r.run_id, r.state AS was, r.waiting_for, r.lease_owner, r.lease_until, r.attempt_span, r.attempt_at
+    SELECT r.run_id, r.state AS was, r.waiting_for, r.wake_at, r.lease_owner, r.lease_until, r.attempt_span, r.attempt_at
     FROM awaited AS a JOIN runs AS r ON r.run_id = ANY (ARRAY[a.run_id])
     WHERE a.worker_id = (SELECT worker_id FROM awaited ORDER BY lost_at, run_id LIMIT 1)
     ORDER BY a.lost_at, a.run_id
@@ -138,10 +159,8 @@ WITH fresh AS MATERIALIZED (
     UPDATE run_losses AS l SET taken_at = now() FROM suspect AS s WHERE l.run_id = s.run_id
 ), chosen AS (
     SELECT * FROM suspect
-    UNION ALL SELECT * FROM orphaned UNION ALL SELECT * FROM woken UNION ALL SELECT * FROM fresh LIMIT $2
-), heard AS (
-    DELETE FROM run_signals AS s USING chosen AS c
-    WHERE c.was = 'waiting' AND s.run_id = c.run_id AND s.name = c.waiting_for
+    UNION ALL SELECT * FROM orphaned UNION ALL SELECT * FROM woken UNION ALL SELECT * FROM due
+    UNION ALL SELECT * FROM fresh LIMIT $2
 ), claimed AS (
     UPDATE runs AS r SET
         fence = r.fence + 1,
@@ -163,11 +182,24 @@ WITH fresh AS MATERIALIZED (
               -- A worker that released the run has no lease on it. A worker that still had one was lost.
               CASE WHEN c.attempt_span IS NOT NULL THEN c.lease_owner END AS lost_worker_id,
               (extract(epoch FROM c.attempt_at) * 1000000)::bigint AS earlier_from_us,
-              (extract(epoch FROM least(c.lease_until, now())) * 1000000)::bigint AS earlier_until_us
+              (extract(epoch FROM least(c.lease_until, now())) * 1000000)::bigint AS earlier_until_us,
+              CASE WHEN r.cancel_requested_at IS NULL THEN c.waiting_for END AS waited_for, c.wake_at
 )
-SELECT claimed.*, saved.next_node, saved.state,
+SELECT run_id, agent, input, last_seq, fence, attempt, traceparent, was, cancel_requested, age_s, waited_s, worker_id,
+       span_id, earlier_span_id, lost_worker_id, earlier_from_us, earlier_until_us,
+       saved.next_node, saved.state, saved.signal, saved.signal_data, saved.signal_id,
+       CASE WHEN waited_for IS NOT NULL AND saved.signal IS NULL
+            THEN extract(epoch FROM clock_timestamp() - wake_at)::float8 END AS timer_late_s,
        EXISTS (SELECT FROM run_losses AS l WHERE l.run_id = claimed.run_id AND l.parked) AS parked
-FROM claimed LEFT JOIN LATERAL newest_checkpoint(CASE WHEN claimed.last_seq > 0 THEN claimed.run_id END) AS saved ON true
+FROM claimed LEFT JOIN LATERAL resume_point(
+    CASE WHEN claimed.last_seq > 0 THEN claimed.run_id END, claimed.waited_for, claimed.wake_at) AS saved ON true
+
+-- name: next_timer
+-- Seconds until the first timer of a run of these agents is due, by the database's clock; NULL without one.
+SELECT extract(epoch FROM min(t.wake_at) - clock_timestamp())::float8 AS left_s
+FROM unnest($1::text[]) AS a (agent) CROSS JOIN LATERAL (
+    SELECT wake_at FROM runs WHERE state = 'waiting' AND NOT external AND agent = a.agent AND wake_at IS NOT NULL
+    ORDER BY wake_at LIMIT 1) AS t
 
 -- name: heartbeat
 -- Renews the leases this owner still holds, and returns the runs that another owner has now.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -19,7 +20,7 @@ from runwire.model.event import (
     node_finished,
     node_started,
 )
-from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Wait
+from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Sleep, Wait
 from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.beat import Beat
@@ -27,6 +28,7 @@ from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.run_log import RunLog
 from runwire.orchestrate.tries import NodeTries
+from runwire.orchestrate.waiting import waiting_of
 from runwire.orchestrate.walk_report import WalkReport
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.span import Span
@@ -68,6 +70,8 @@ class Walk:
         self._draining = False
         self.lost = False
         """Whether another worker has taken the run over."""
+        self.timed = False
+        """Whether the run has begun to wait until a time."""
         self._failed_with = ""
 
     def cancel(self) -> None:
@@ -166,6 +170,7 @@ class Walk:
             if isinstance(step, RunState):
                 return step
             name, state = step
+            self._tries.signalled = False
 
     async def _visit(self, node: Node[Any], state: Any) -> tuple[str, Any] | RunState:  # noqa: PLR0911  # each ends a run
         """One node with its retries: where to go next and with which state, or the state the run came to."""
@@ -208,7 +213,9 @@ class Walk:
         await self._log.append(node_started(node.name) if first else debug_trace(f"retry:{attempt}:{node.fn_name}"))
         self._report.node_started(node, attempt)
 
-    async def _leave(self, node: Node[Any], exit_: str | Wait, told: Callable[[], None]) -> tuple[str, Any] | RunState:
+    async def _leave(
+        self, node: Node[Any], exit_: str | Wait | Sleep, told: Callable[[], None]
+    ) -> tuple[str, Any] | RunState:
         """NodeFinished and the checkpoint in one transaction, with what follows: the wait that the node asks for, the
         start of the next node, or the end of the run.
         """
@@ -216,12 +223,12 @@ class Walk:
         if isinstance(exit_, str):
             self._log.hold(finished, checkpoint=self._checkpoint(node.name, exit_, self._tries.left), stored=told)
             return exit_, self._tries.next_state
-        waiting = Change(RunState.WAITING, waiting_for=exit_.signal)
-        await self._log.append(
-            finished, change=waiting, checkpoint=self._checkpoint(node.name, exit_.then, self._tries.left)
-        )
+        waiting, on_timeout = waiting_of(exit_)
+        checkpoint = replace(self._checkpoint(node.name, exit_.then, self._tries.left), on_timeout=on_timeout)
+        await self._log.append(finished, change=waiting, checkpoint=checkpoint)
         told()
-        self._report.waiting(exit_.signal)
+        self.timed = waiting.due is not None
+        self._report.waiting(waiting)
         return RunState.WAITING
 
     def _checkpoint(self, node: str | None, next_node: str, encoded: bytes) -> Checkpoint:

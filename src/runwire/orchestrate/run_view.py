@@ -50,7 +50,11 @@ ALL_RUNS: Final = RunFilter()
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
-    """A run as callers see it. Times are epoch milliseconds; `trace_id` is of sampled runs only."""
+    """A run as callers see it. Times are epoch milliseconds; `trace_id` is of sampled runs only.
+
+    A waiting run waits for any of the signals in `waiting_for`, which blanks separate; null if it only sleeps until
+    `waiting_until`.
+    """
 
     run_id: str
     agent: str
@@ -65,6 +69,8 @@ class RunView(msgspec.Struct, frozen=True, rename="camel"):
     outcome: RunState | None
     error_code: str | None
     waiting_for: str | None
+    waiting_since: int | None
+    waiting_until: int | None
     cancel_requested: bool
     trace_id: str | None
     session: str | None
@@ -163,7 +169,9 @@ def _view(row: Row) -> RunView:
         finished_at=row["finished_at"],
         outcome=state if state.terminal else None,
         error_code=row["error_code"],
-        waiting_for=row["waiting_for"],
+        waiting_for=row["waiting_for"] or None,
+        waiting_since=row["waiting_since"],
+        waiting_until=row["waiting_until"],
         cancel_requested=row["cancel_requested"],
         trace_id=sampled_trace_id(row["traceparent"]),
         session=row["session"],

@@ -7,8 +7,10 @@ import contextlib
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from runwire.clock import monotonic
-from runwire.model.graph import Agent, Node
+from runwire.model.graph import Agent, Node, Signal
 from runwire.orchestrate.beat import Beat, NodeAtWork
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_try import Ended, NodeContext, Threads, Tried, exit_of, failure_of, judged, run_node
@@ -38,7 +40,10 @@ class NodeTries:
     ) -> None:
         """`threads` runs nodes that are not `async`. A state of more than `state_max_bytes` of JSON fails its node."""
         self._claim = claim
+        self._agent = agent
         self._state_type = agent.state_type
+        self.signalled = claim.signal is not None
+        """Whether the next try is of the node at which the run went on with a signal."""
         self._log = log
         self._beat = beat
         self._threads = threads
@@ -60,7 +65,8 @@ class NodeTries:
 
     async def run(self, node: Node[Any], state: Any, attempt: int) -> Tried:
         """The result of one try. A success leaves its state in `left` and `next_state`."""
-        context = NodeContext(self._log, self._claim.agent, attempt)
+        signal = self._signal if self.signalled else _no_signal
+        context = NodeContext(self._log, self._claim.agent, attempt, signal=signal)
         loop = asyncio.get_running_loop()
         began: asyncio.Future[None] = loop.create_future()
         self._abandoned = abandoned = loop.create_future()
@@ -87,6 +93,16 @@ class NodeTries:
             self._task = self._abandoned = None
             context.end()
 
+    def _signal(self) -> Signal | None:
+        claim = self._claim
+        if claim.signal is None:
+            return None
+        schema = self._agent.schema_of(claim.signal)
+        if schema is not None:
+            return Signal(claim.signal, schema.from_signal(claim.signal_data or b"null"), claim.signal_id)
+        data = None if claim.signal_data is None else msgspec.json.decode(claim.signal_data)
+        return Signal(claim.signal, data, claim.signal_id)
+
     def _judge(self, node: Node[Any], ended: Ended, state: Any) -> Tried:
         if ended.error is not None:
             return failure_of(ended.error)
@@ -104,6 +120,10 @@ class NodeTries:
 
     def _tell_abandoned(self, node: Node[Any]) -> None:
         _log.warning(LogEvent.NODE_FAILED, run_id=self._claim.run_id, node=node.name, code="abandoned")
+
+
+def _no_signal() -> None:
+    return None
 
 
 def _settle(future: asyncio.Future[None]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runwire.append import Change
 from runwire.clock import monotonic
 from runwire.model.graph import Node
 from runwire.model.run import RunState
@@ -65,8 +66,9 @@ class WalkReport:
         claim = self._claim
         _log.info(LogEvent.RUN_RESUMED, run_id=claim.run_id, agent=claim.agent, attempt=claim.attempt)
 
-    def waiting(self, signal: str) -> None:
-        _log.info(LogEvent.RUN_WAITING, run_id=self._claim.run_id, signal=signal)
+    def waiting(self, change: Change) -> None:
+        timed = {} if change.due is None else {"due": change.due}
+        _log.info(LogEvent.RUN_WAITING, run_id=self._claim.run_id, signal=change.waiting_for, **timed)
 
     def finished(self, state: RunState, code: str | None) -> None:
         claim = self._claim

@@ -20,6 +20,7 @@ from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.orchestrator import Walk
 from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.timers import Timers
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
@@ -68,6 +69,7 @@ class Worker:
         self._threads = Threads(threads)
         self._state_max_bytes = state_max_bytes
         self._beat = beat or Beat()
+        self._timers = Timers(database)
         self._walks: dict[str, Walk] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -125,12 +127,15 @@ class Worker:
                     heartbeat.result()
                 self._wake.clear()
                 claimed = 0
+                rest_s = self._poll_s
                 with claims:
                     claimed = await self.claim()
+                    if not self._crowded:
+                        rest_s = await self._timers.rest_s(list(self._agents.names), at_most_s=rest_s)
                 if claims.failures:
                     await asyncio.sleep(claims.pause_s)
                 elif claimed < _CLAIM_MAX:
-                    await set_within(self._wake, self._poll_s)
+                    await set_within(self._wake, rest_s)
             await self._drained.wait()
         finally:
             try:
@@ -158,7 +163,10 @@ class Worker:
             return 0
         rows = await self._database.fetch(_SQL["claim"], list(self._agents.names), room, self._worker_id, self._lease_s)
         for row in rows:
-            self._begin(Claim(**row))
+            claim = Claim(**row)
+            if claim.timer_late_s is not None:
+                self._metrics.timer_lateness.observe(max(claim.timer_late_s, 0.0))
+            self._begin(claim)
         self._crowded = len(rows) == room
         return len(rows)
 
@@ -236,6 +244,8 @@ class Worker:
             return
         finally:
             self._forget(walk)
+            if walk.timed:
+                self._timers.changed()
             if self._crowded or reached is RunState.WAITING:
                 self._wake.set()  # there is room again, or a signal was there before the run waited for it
 

@@ -28,6 +28,7 @@ Labels = Annotated[
     ),
 ]
 Seq = Annotated[int, Meta(ge=0, le=SEQ_MAX)]
+SignalId = Annotated[str, Meta(pattern=RUN_ID_PATTERN, min_length=1, max_length=128)]
 
 
 class StartRun(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
@@ -55,25 +56,51 @@ class StartAccepted(msgspec.Struct, frozen=True, rename="camel", kw_only=True):
 
 
 class AppendEvents(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
-    """A batch, stored as a whole or not at all. An empty batch renews the lease. RunFinished needs `outcome`."""
+    """A batch, stored as a whole or not at all. An empty batch renews the lease. RunFinished needs `outcome`.
+
+    `signalsTaken` acknowledges the run's signals up to that `n`, once the batch is stored.
+    """
 
     events: list[NewEvent]
     if_seq: Seq | None = None
     outcome: Literal["finished", "failed", "cancelled"] | None = None
+    signals_taken: Seq = 0
+
+
+class SignalForRun(msgspec.Struct, frozen=True, rename="camel"):
+    """A signal for an external run. `n` counts the signals of the run. `data` is absent for a signal without any.
+
+    `withheld`: there is data, and the caller lacks the scope `content:read`.
+    """
+
+    n: Seq
+    name: NodeName
+    data: Annotated[msgspec.Raw, Meta(extra_json_schema={"description": "Any JSON."})] | UnsetType = UNSET
+    id: SignalId | UnsetType = UNSET
+    withheld: Literal[True] | UnsetType = UNSET
 
 
 class EventsAppended(msgspec.Struct, frozen=True, rename="camel"):
-    """The seqs the events got. With `cancelRequested` the orchestrator should end the run with outcome cancelled."""
+    """The seqs the events got. With `cancelRequested` the orchestrator should end the run with outcome cancelled.
+
+    `signals` are those that it has not acknowledged with `signalsTaken`, oldest first. Each comes until then.
+    """
 
     seqs: list[int]
     last_seq: int
     cancel_requested: bool
+    signals: list[SignalForRun] | UnsetType = UNSET
 
 
 class SendSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The signal's name, as the waiting node gave it."""
+    """The signal's name, as the waiting node gave it. `data` is any JSON, at most 64 KiB, for the node that goes on.
+
+    With an `id` the request may be repeated: the run gets the signal once.
+    """
 
     name: NodeName
+    data: Annotated[msgspec.Raw, Meta(extra_json_schema={"description": "Any JSON."})] | UnsetType = UNSET
+    id: SignalId | None = None
 
 
 class EventsPage(msgspec.Struct, frozen=True, rename="camel"):
@@ -96,18 +123,3 @@ class RunStateDocument(msgspec.Struct, frozen=True, rename="camel"):
     run_id: RunId
     seq: int
     state: msgspec.Raw
-
-
-def deep(value: object, *, limit: int) -> bool:
-    """Whether JSON is nested more than `limit` levels."""
-    level = [value]
-    for _ in range(limit):
-        level = [
-            inner
-            for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-        ]
-        if not level:
-            return False
-    return any(isinstance(value, (dict, list)) for value in level)

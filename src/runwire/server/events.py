@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 from aiohttp import web
+from msgspec import UNSET, UnsetType
 
 from runwire.errors import InvalidRequest
 from runwire.model.run import RunState
+from runwire.orchestrate import ReceivedSignal
 from runwire.server.auth import Access, Scope, caller_of
-from runwire.server.bodies import AppendEvents, EventsAppended, EventsPage
+from runwire.server.bodies import AppendEvents, EventsAppended, EventsPage, SignalForRun
 from runwire.server.parameters import FENCE, FROM_SEQ, IF_NONE_MATCH, LIMIT
 from runwire.server.requests import decoded_body, fence_in, limit_in, run_id_in
 from runwire.server.responses import json_response
@@ -47,11 +49,13 @@ class EventRoutes:
             outcome=None if body.outcome is None else RunState(body.outcome),
             requested_by=request.headers.get("traceparent"),
         )
-        return json_response(
-            EventsAppended(
-                list(range(appended.first_seq, appended.last_seq + 1)), appended.last_seq, appended.cancel_requested
-            )
-        )
+        signals: list[SignalForRun] | UnsetType = UNSET
+        if (appended.signals or body.signals_taken) and body.outcome is None:
+            received = await self._external.signals(run_id, taken=body.signals_taken)
+            readable = Scope.CONTENT_READ in caller_of(request).scopes
+            signals = [_shown(signal, readable=readable) for signal in received]
+        seqs = list(range(appended.first_seq, appended.last_seq + 1))
+        return json_response(EventsAppended(seqs, appended.last_seq, appended.cancel_requested, signals))
 
     async def page(self, request: web.Request) -> web.Response:
         run_id = run_id_in(request)
@@ -67,6 +71,12 @@ class EventRoutes:
         if _has(request, etag):
             return web.Response(status=304, headers=headers)
         return web.Response(body=body, content_type="application/json", headers=headers)
+
+
+def _shown(signal: ReceivedSignal, *, readable: bool) -> SignalForRun:
+    data = UNSET if signal.data is None or not readable else msgspec.Raw(signal.data)
+    withheld: Literal[True] | UnsetType = UNSET if signal.data is None or readable else True
+    return SignalForRun(signal.n, signal.name, data, UNSET if signal.id is None else signal.id, withheld)
 
 
 def _has(request: web.Request, etag: str) -> bool:
@@ -112,6 +122,7 @@ EVENTS: Final = Group(
             examples={
                 "begin": {"events": [{"type": "RunStarted"}, {"type": "NodeStarted", "name": "Classify"}], "ifSeq": 0},
                 "heartbeat": {"events": []},
+                "heartbeat that takes signals": {"events": [], "signalsTaken": 2},
                 "end": {"events": [{"type": "RunFinished"}], "outcome": "finished"},
             },
             answer=EventsAppended,

@@ -9,10 +9,11 @@ from aiohttp import web
 
 from runwire.errors import InvalidRequest
 from runwire.model.run import checked_run_id
+from runwire.model.state_shape import deep
 from runwire.observe import Diagnosis
 from runwire.orchestrate import RunControl, RunPage, RunView, StartRequest
 from runwire.server.auth import Access, Scope, caller_of, check_run_id
-from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, StartRun, deep
+from runwire.server.bodies import RunStateDocument, SendSignal, StartAccepted, StartRun
 from runwire.server.forwarded import prefix_of
 from runwire.server.parameters import CURSOR, IDEMPOTENCY_KEY, LIMIT, RUN_FILTERS, SORT, TRACEPARENT
 from runwire.server.requests import (
@@ -95,7 +96,8 @@ class RunRoutes:
     async def signal(self, request: web.Request) -> web.Response:
         run_id = run_id_in(request)
         body = await decoded_body(request, _SIGNAL)
-        return _accepted(await self._control_for(request).signal(run_id, body.name))
+        data = None if body.data is msgspec.UNSET else bytes(body.data)
+        return _accepted(await self._control_for(request).signal(run_id, body.name, data=data, signal_id=body.id))
 
     def _control_for(self, request: web.Request) -> RunControl:
         return self._control.on_behalf_of(caller_of(request).tenant)
@@ -210,12 +212,19 @@ RUN_GROUP: Final = Group(
             Access(Scope.SIGNAL),
             "signalRun",
             "The signal is stored.",
-            "A run that waits for the signal goes on; one that does not yet will find it. Sent twice it counts once.",
+            "A run that waits for the signal goes on; one that does not yet will find it. Sent twice it counts once. "
+            "With an `id` a repeat has the same answer, whatever became of the run.",
             body=SendSignal,
-            examples={"approved": {"name": "approved"}},
+            examples={
+                "approved": {"name": "approved"},
+                "with data": {"name": "approved", "data": {"comment": "Go ahead."}, "id": "review-17"},
+            },
             status=202,
             answer=RunView,
-            errors=(*BODY_ERRORS, *RUN_ERRORS, "run_closed", "signal_not_taken", "too_many_signals"),
+            errors=(
+                *(*BODY_ERRORS, *RUN_ERRORS, "run_closed", "signal_not_awaited", "signal_conflict", "too_many_signals"),
+                *("signal_too_large", "invalid_signal"),
+            ),
         ),
         Route(
             "GET",

@@ -145,6 +145,11 @@ class PipelineMetrics:
             overflow=more_nodes,
         )
         """By (node, outcome)."""
+        self.timer_lateness: Histogram = out.histogram(
+            "timer_lateness_seconds",
+            "From the time a timer was due to the claim of its run by a worker, by the database's clock.",
+            edges=LAG_BUCKETS_S,
+        )
         blocked = out.counters(
             "event_loop_blocked_seconds",
             "Time an event loop was blocked for half a second or more, by the node that blocked it; "

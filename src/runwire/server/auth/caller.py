@@ -27,6 +27,10 @@ class Scope(StrEnum):
     SIGNAL = "runs:signal"
     """Often an approval, so neither starting nor cancelling implies it."""
     APPEND = "runs:append"
+    CONTENT_READ = "content:read"
+    """Content, which users see and events never have: the data of signals, artifacts, parts."""
+    CONTENT_WRITE = "content:write"
+    CONTENT_ERASE = "content:erase"
     OPS = "ops"
     """Diagnoses, which name processes, sessions and locks of the service."""
 

@@ -1,0 +1,84 @@
+"""Signals with data over HTTP: what is refused, and what an external orchestrator hears."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from server.calls import RUNS, Api
+from waiting import eventually
+
+ANN = {"by": "Ann", "comment": "Go ahead."}
+
+
+async def waiting_review(api: Api) -> str:
+    run_id: str = (await api.start(agent="review"))["runId"]
+
+    async def waits() -> bool:
+        return bool((await api.run(run_id))["state"] == "waiting")
+
+    await eventually(waits)
+    return run_id
+
+
+async def test_data_reaches_the_node_that_goes_on_and_a_repeat_is_answered_as_before(api: Api) -> None:
+    run_id = await waiting_review(api)
+    view = await api.run(run_id)
+    assert view["waitingFor"] == "approved rejected"
+    assert view["waitingUntil"] - view["waitingSince"] == pytest.approx(3_600_000, abs=100)
+    body = {"name": "rejected", "data": ANN, "id": "ann-1"}
+    signalled = await api.http.post(f"{RUNS}/{run_id}/signal", json=body)
+    assert signalled.status_code == 202, signalled.text
+    await api.ended(run_id)
+    state = (await api.http.get(f"{RUNS}/{run_id}/state")).json()["state"]
+    assert state == {"heard": ["rejected", "Ann", "Go ahead."]}
+    assert (await api.http.post(f"{RUNS}/{run_id}/signal", json=body)).status_code == 202
+    other = await api.http.post(f"{RUNS}/{run_id}/signal", json={**body, "data": {"by": "Bob"}})
+    assert (other.status_code, other.json()["code"], other.json()["runId"]) == (409, "signal_conflict", run_id)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code", "where"),
+    [
+        ({"name": "approved", "data": {"by": 7, "comment": "canary"}}, 422, "invalid_signal", "`$.by`"),
+        ({"name": "approved"}, 422, "invalid_signal", "Expected `object`"),
+        ({"name": "postponed", "data": "canary"}, 409, "signal_not_awaited", ""),
+        ({"name": "approved", "data": "canary" * 11_000}, 413, "signal_too_large", "65536"),
+    ],
+)
+async def test_a_signal_that_does_not_fit_is_refused_at_once_and_not_quoted(
+    api: Api, body: dict[str, Any], status: int, code: str, where: str
+) -> None:
+    run_id = await waiting_review(api)
+    refused = await api.http.post(f"{RUNS}/{run_id}/signal", json=body)
+    assert (refused.status_code, refused.json()["code"]) == (status, code)
+    assert where in refused.json()["detail"]
+    assert "canary" not in refused.text
+
+
+async def test_an_external_orchestrator_hears_of_signals_until_it_acknowledges_them(api: Api) -> None:
+    fence = await api.external("ext")
+    assert "signals" not in (await api.append("ext", [], fence=fence)).json()
+    for body in ({"name": "go", "data": ANN, "id": "one"}, {"name": "stop"}, {"name": "null", "data": None}):
+        assert (await api.http.post(f"{RUNS}/ext/signal", json=body)).status_code == 202
+    sent = [
+        {"n": 1, "name": "go", "data": ANN, "id": "one"},
+        {"n": 2, "name": "stop"},
+        {"n": 3, "name": "null", "data": None},
+    ]
+    trace = {"type": "DebugTrace", "fn": "go.on"}
+    assert (await api.append("ext", [], fence=fence)).json()["signals"] == sent
+    assert (await api.append("ext", [trace], fence=fence, signalsTaken=2)).json()["signals"] == sent[2:]
+    assert (await api.append("ext", [], fence=fence)).json()["signals"] == sent[2:]
+    assert (await api.append("ext", [trace], fence=fence, signalsTaken=3)).json()["signals"] == []
+    assert "signals" not in (await api.append("ext", [], fence=fence)).json()
+    await api.finish("ext", fence=fence)
+
+
+async def test_a_refused_append_acknowledges_nothing(api: Api) -> None:
+    fence = await api.external("ext")
+    await api.http.post(f"{RUNS}/ext/signal", json={"name": "go"})
+    refused = await api.append("ext", [], fence=fence, ifSeq=7, signalsTaken=1)
+    assert refused.status_code == 409
+    assert [one["n"] for one in (await api.append("ext", [], fence=fence)).json()["signals"]] == [1]
