@@ -10,7 +10,11 @@ import pytest
 from pydantic import ValidationError
 
 from runwire.errors import ConfigurationError
-from runwire.settings import Role, Settings, is_loopback, load_settings
+from runwire.orchestrate.settings import OrchestrateSettings
+from runwire.server.addresses import is_loopback
+from runwire.server.settings import ServerSettings
+from runwire.settings import Role, Settings, load_settings
+from runwire.settings_group import SettingsGroup, group_of
 
 PG = "postgresql://u@h/db"
 PIPELINE = (Role.API, Role.WORKER, Role.PUBLISHER)
@@ -306,3 +310,35 @@ def test_a_port_that_is_neither_a_number_nor_a_link_is_refused(monkeypatch: pyte
     monkeypatch.setenv("RUNWIRE_PORT", "http://10.0.0.1")
     with pytest.raises(ConfigurationError, match="RUNWIRE_PORT"):
         load_settings()
+
+
+# ------------------------------------------------------------------ groups
+
+
+def groups() -> list[type[SettingsGroup]]:
+    return [kind for kind in Settings.__mro__ if issubclass(kind, SettingsGroup) and kind is not SettingsGroup][1:]
+
+
+def test_every_setting_belongs_to_one_stage() -> None:
+    owned = [name for group in groups() for name in group.__annotations__ if name in group.model_fields]
+    assert sorted(owned) == sorted(Settings.model_fields)
+
+
+def test_a_stage_s_group_stands_alone_with_the_same_defaults() -> None:
+    whole = load_settings(worker_id="w", data_dir=Path("/d"))
+    for group in groups():
+        alone = group()
+        for name in group.model_fields.keys() - {"worker_id", "data_dir"}:
+            assert getattr(alone, name) == getattr(whole, name), name
+
+
+def test_a_group_refuses_values_that_do_not_fit_together() -> None:
+    with pytest.raises(ValidationError, match="lease_heartbeat_s must be shorter than lease_s"):
+        OrchestrateSettings(lease_s=5.0, lease_heartbeat_s=5.0)
+
+
+def test_a_process_has_the_groups_of_its_settings_only() -> None:
+    settings = load_settings()
+    assert group_of(settings, OrchestrateSettings) is settings
+    with pytest.raises(LookupError, match="OrchestrateSettings"):
+        group_of(ServerSettings(), OrchestrateSettings)

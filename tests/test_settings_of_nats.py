@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from runwire.bus.settings import nats_servers
 from runwire.errors import ConfigurationError
-from runwire.settings import load_settings, nats_servers
+from runwire.settings import load_settings
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ from runwire.append import role as append_role
 from runwire.archive import role as archive_role
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
+from runwire.archive.settings import ArchiveSettings
 from runwire.bus import kinds
 from runwire.errors import ConfigurationError, RunwireError
 from runwire.observe import role as observe_role
-from runwire.observe.audit import ArchiveAudit as AuditedArchive
+from runwire.observe.role import WatchedArchive
 from runwire.orchestrate import role as orchestrate_role
 from runwire.process import Context, Phases, Plan, Step, foundation
 from runwire.publish import role as publish_role
@@ -31,8 +32,9 @@ _log = get_logger()
 
 
 async def _lend_archive(context: Context) -> None:
-    """Offers the archive's parts as what the observer and the streams know them: stages know no neighbours."""
-    context.offer(AuditedArchive, context.part(ArchiveAudit))
+    """Offers the archive's parts as the observer and the streams know them, because stages know no neighbours."""
+    archives = context.group(ArchiveSettings).archives
+    context.offer(WatchedArchive, WatchedArchive(context.part(ArchiveAudit), archives=archives))
     context.offer(ArchivedLog, context.part(ColdLog))
 
 
@@ -166,9 +168,15 @@ class Assembly:
 
     async def _start(self) -> None:
         settings = self.settings
-        certificate = server_role.checked_certificate(settings)
+        certificate = server_role.checked_certificate(settings, serves_api=Role.API in settings.roles)
         agents = find_agents(settings.agents)
-        self._context = context = foundation.open_context(settings, agents, self._phases, version=runwire.__version__)
+        self._context = context = foundation.open_context(
+            settings,
+            agents,
+            self._phases,
+            alone=settings.bus_name == "memory",
+            version=runwire.__version__,
+        )
         if certificate is not None:
             context.offer(Certificate, certificate)
         await self._plan.start(context)

@@ -14,9 +14,9 @@ from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import InvalidRequest
 from runwire.model.state_shape import deep
 from runwire.orchestrate.run_view import RunOrder, decoded_cursor
+from runwire.server.addresses import Network
 from runwire.server.bodies import AppendEvents, SendSignal, StartRun
 from runwire.server.forwarded import client_address
-from runwire.settings import Network
 from runwire.stream.cursor import CURSOR_MAX, parse_cursor
 from runwire.telemetry.traceparent import parse_traceparent
 

@@ -6,13 +6,14 @@ from functools import partial
 
 from runwire.append.at_rest import AtRest
 from runwire.append.event_log import EventLog
+from runwire.append.settings import AppendSettings
 from runwire.db.notify import RUNS_DIRTY
 from runwire.process import Context
 
 
 async def start(context: Context) -> None:
     """Offers the EventLog, and AtRest for runs that no worker walks."""
-    settings = context.settings
+    settings = context.group(AppendSettings)
     committed = partial(context.hints.tell, RUNS_DIRTY)
     log = EventLog(
         context.database,

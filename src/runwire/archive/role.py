@@ -11,9 +11,11 @@ from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.metrics import ArchiveMetrics
 from runwire.archive.retention import Archiver
+from runwire.archive.settings import ArchiveSettings
 from runwire.archive.store import ColdStore, check_installed, folder_of, open_store
 from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.db import Database
+from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
 from runwire.errors import ArchiveUnavailable, ConfigurationError
 from runwire.process import Context
@@ -35,13 +37,14 @@ async def offer_archive(context: Context) -> None:
 
     Raises ConfigurationError for an invalid URL at once. An archive that is away may come back.
     """
-    url = context.settings.archive
+    settings = context.group(ArchiveSettings)
+    url = settings.archive
     archive = context.find(Archive) or Archive(lambda: _opened(url), ArchiveMetrics(context.metrics.out))
     context.offer(Archive, archive)
     context.offer(ArchiveAudit, ArchiveAudit(context.database, archive.open, metrics=archive.metrics))
     cold = context.offer(ColdLog, ColdLog(context.database, archive.open, metrics=archive.metrics))
     context.phases.front.push_async_callback(cold.aclose)
-    if context.settings.archive_url is not None and folder_of(context.settings.archive_url) is None:
+    if settings.archive_url is not None and folder_of(settings.archive_url) is None:
         with contextlib.suppress(ArchiveUnavailable):  # a folder would be made by looking
             archive.open()
 
@@ -51,12 +54,12 @@ async def start(context: Context) -> None:
 
     No archiver when nothing is to be archived or the extra is missing; the log says so.
     """
-    settings, archive = context.settings, context.part(Archive)
+    settings, archive = context.group(ArchiveSettings), context.part(Archive)
     try:
         if settings.archives:
             check_installed()
     except ArchiveUnavailable as error:
-        if "roles" in settings.model_fields_set:
+        if "roles" in context.settings.model_fields_set:
             raise ConfigurationError((f"the role archiver: {error}",)) from error
         _log.info(LogEvent.ARCHIVE_OFF, code="not_installed")  # nobody asked for one
         return
@@ -65,7 +68,7 @@ async def start(context: Context) -> None:
     # A pool of its own: its statements are few and long.
     database = await context.phases.ground.enter_async_context(
         Database(
-            settings.session_url or context.database_url,
+            context.group(DatabaseSettings).session_url or context.database_url,
             pool_size=2,
             timeout_s=600.0,
             name="archive",

@@ -6,6 +6,7 @@ from importlib import import_module
 from typing import Final, Protocol, cast
 
 from runwire.bus import Bus
+from runwire.bus.settings import BusSettings
 from runwire.errors import ConfigurationError
 from runwire.process import Context
 
@@ -24,7 +25,7 @@ class BusModule(Protocol):
 
 async def start(context: Context) -> None:
     """Offers the Bus that the settings name."""
-    name = context.settings.bus_name
+    name = context.group(BusSettings).bus_name
     try:
         module = cast("BusModule", import_module(KINDS[name]))
     except ImportError as error:

@@ -23,12 +23,12 @@ from nats.errors import SlowConsumerError
 
 from runwire.bus import Bus, Deliver, Published
 from runwire.bus.nats_wire import PREFIX, decoded, encoded, subject_of
+from runwire.bus.settings import BusSettings, nats_servers
 from runwire.bus.subscribers import Subscribers, tell
 from runwire.clock import pause_s, set_within
 from runwire.duties import Duty
 from runwire.errors import BusUnavailable
-from runwire.process import Context
-from runwire.settings import Role, Settings, nats_servers
+from runwire.process import Context, Role
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _FAILURES: Final = (NatsError, OSError, TimeoutError, AssertionError)
@@ -56,7 +56,7 @@ class NatsOptions:
     """Seconds for a connect, and for the server to confirm sent messages."""
 
     @classmethod
-    def of(cls, settings: Settings) -> NatsOptions:
+    def of(cls, settings: BusSettings) -> NatsOptions:
         """The options that the settings give; `bus` must be a NATS URL."""
         return cls(
             nats_servers(settings.bus or ""),
@@ -323,9 +323,8 @@ class NatsBusReader:
 
 async def open_bus(context: Context) -> Bus:
     """The bus of a process, with the links that its roles need. A server that is away delays the start only briefly."""
-    settings = context.settings
-    options = NatsOptions.of(settings)
-    name = f"{settings.worker_id}:{os.getpid()}"
+    options = NatsOptions.of(context.group(BusSettings))
+    name = f"{context.settings.worker_id}:{os.getpid()}"
     writer = NatsBusWriter(options, name=f"runwire publisher {name}")
     reader = NatsBusReader(options, on_missed=context.bus_missed, name=f"runwire streams {name}")
     for role, link in ((Role.PUBLISHER, writer.link), (Role.API, reader.link)):

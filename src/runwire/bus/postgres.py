@@ -10,8 +10,7 @@ from runwire.db import Database, Listener, Session
 from runwire.db.notify import EVENTS_PUBLISHED, packed
 from runwire.duties import Duty
 from runwire.errors import BusUnavailable, DatabaseFailed
-from runwire.process import Context
-from runwire.settings import Role
+from runwire.process import Context, Role
 
 
 class PostgresBusWriter:

@@ -7,17 +7,17 @@ from typing import Final
 
 from runwire.bus import Published
 from runwire.bus.nats import NatsBusReader, NatsBusWriter, NatsOptions
+from runwire.bus.settings import BusSettings
 from runwire.clock import monotonic
 from runwire.db.health import Finding
 from runwire.errors import BusUnavailable
 from runwire.model.run import new_run_id
-from runwire.settings import Settings
 
 CONNECT_WITHIN_S: Final = 5.0
 _REMEDY: Final = "start nats-server, or correct RUNWIRE_BUS, the credentials and the leave for `runwire.v1.>`"
 
 
-async def examine_bus(settings: Settings) -> list[Finding]:
+async def examine_bus(settings: BusSettings) -> list[Finding]:
     """A message from a publisher to a subscriber, each with a connection of its own, as between two hosts."""
     options = NatsOptions.of(settings)
     writer = NatsBusWriter(options, name="runwire doctor")

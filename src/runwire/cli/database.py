@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
-from runwire.settings import Settings
+from runwire.db.settings import DatabaseSettings
 
 
 @asynccontextmanager
-async def database_of(settings: Settings) -> AsyncIterator[str]:
+async def database_of(settings: DatabaseSettings) -> AsyncIterator[str]:
     """Its DSN. An embedded server that is running is shared; otherwise it runs for the time of the block."""
     if settings.session_url is not None:
         yield settings.session_url

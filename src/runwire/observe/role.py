@@ -2,23 +2,35 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from runwire.duties import Duty
 from runwire.observe.audit import ArchiveAudit
 from runwire.observe.diagnosis import Diagnostician
 from runwire.observe.metrics import ObserverMetrics
 from runwire.observe.observer import Observer
+from runwire.observe.settings import ObserverSettings
 from runwire.process import Context
+
+
+@dataclass(frozen=True, slots=True)
+class WatchedArchive:
+    """The archive, as the observer sees it. `archives`: this process or another archives runs."""
+
+    audit: ArchiveAudit
+    archives: bool
 
 
 async def start(context: Context) -> None:
     """Watches the whole service by its database, until the ground closes."""
-    settings = context.settings
+    settings = context.group(ObserverSettings)
+    archive = context.find(WatchedArchive)
     observer = Observer(
         context.database,
         ObserverMetrics(context.metrics.out, period_s=settings.observe_s),
         period_s=settings.observe_s,
-        archives=settings.archives,
-        archive_audit=context.find(ArchiveAudit),
+        archives=archive is not None and archive.archives,
+        archive_audit=archive.audit if archive is not None else None,
     )
     context.keep(context.phases.ground, Duty.OBSERVE, "observer", observer.run)
 

@@ -11,14 +11,17 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from runwire.agents import web_guard
+from runwire.agents.settings import AgentSettings
 from runwire.append import AtRest, EventLog
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE
+from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.control import RunControl
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper
 from runwire.orchestrate.sessions import Taken, WorkerFacts, WorkerSession
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.orchestrate.watch import Watch, WatchLimits
 from runwire.orchestrate.worker import Worker
 from runwire.process import Context
@@ -30,10 +33,10 @@ DEATHS_COUNTED_S: Final = 5.0
 
 async def start(context: Context) -> None:
     """Walks runs until the pipeline closes. Offers the Worker."""
-    settings, metrics, pipeline = context.settings, context.metrics, context.phases.pipeline
+    settings, metrics, pipeline = context.group(OrchestrateSettings), context.metrics, context.phases.pipeline
     database, log = context.database, context.part(EventLog)
     # Of this start of the process: the next one finds that this one's session is gone.
-    worker_id = f"{settings.worker_id}:{os.getpid()}:{secrets.token_hex(2)}"
+    worker_id = f"{context.settings.worker_id}:{os.getpid()}:{secrets.token_hex(2)}"
     beat = Beat()
     worker = Worker(
         database,
@@ -72,7 +75,8 @@ async def start(context: Context) -> None:
         attempts=database.attempts(Duty.WATCH),
     )
     await pipeline.enter_async_context(watch)
-    reaper = LeaseReaper(database, log, metrics=metrics, owner=settings.worker_id, cancelling=_cancelling(context))
+    owner = context.settings.worker_id
+    reaper = LeaseReaper(database, log, metrics=metrics, owner=owner, cancelling=_cancelling(context))
     context.keep(pipeline, Duty.REAP, "lease reaper", reaper.run)
 
     async def walk_runs() -> None:
@@ -80,26 +84,26 @@ async def start(context: Context) -> None:
         await worker.run()
 
     guarded = contextvars.copy_context()
-    guarded.run(web_guard.allow, settings.explore_networks)
+    guarded.run(web_guard.allow, context.group(AgentSettings).explore_networks)
     task = guarded.run(context.keep, pipeline, Duty.CLAIM, "worker", walk_runs)
 
     async def hand_over() -> None:
-        await worker.drain(within_s=settings.drain_s)
-        await asyncio.wait({task}, timeout=settings.drain_s)
+        await worker.drain(within_s=context.settings.drain_s)
+        await asyncio.wait({task}, timeout=context.settings.drain_s)
 
     pipeline.push_async_callback(hand_over)
 
 
 async def offer_control(context: Context) -> None:
     """Offers RunControl and ExternalRuns. A run started here begins at this process's worker if that has room."""
-    settings, hints, worker = context.settings, context.hints, context.find(Worker)
+    settings, hints, worker = context.group(OrchestrateSettings), context.hints, context.find(Worker)
     control = RunControl(
         context.database,
         context.agents,
         on_claimable=lambda agent: hints.tell(RUNS_CLAIMABLE, [agent]),
         on_cancel=lambda run_id: hints.tell(RUN_CANCELLED, [run_id]),
         open_max=settings.runs_open_max,
-        read_timeout_s=settings.db_read_timeout_s,
+        read_timeout_s=context.group(DatabaseSettings).db_read_timeout_s,
         seat=worker.seat if worker is not None else lambda _run_id, _agent: None,
         state_max_bytes=settings.state_max_bytes,
         cancelling=_cancelling(context),

@@ -8,6 +8,7 @@ from runwire.process.context import Context
 from runwire.process.hints import Hints
 from runwire.process.phases import Phases
 from runwire.process.plan import Plan, Step
+from runwire.process.settings import ProcessSettings, Role
 from runwire.process.supervision import Supervision
 
-__all__ = ["Context", "Hints", "Phases", "Plan", "Step", "Supervision"]
+__all__ = ["Context", "Hints", "Phases", "Plan", "ProcessSettings", "Role", "Step", "Supervision"]

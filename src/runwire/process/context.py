@@ -13,12 +13,14 @@ from runwire.duties import Duty
 from runwire.model.graph import Agents
 from runwire.process.hints import Callbacks, Hints
 from runwire.process.phases import Phases
+from runwire.process.settings import ProcessSettings, Role
 from runwire.process.supervision import Supervision
-from runwire.settings import Role, Settings
+from runwire.settings_group import SettingsGroup, group_of
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.tracing import Tracing
 
 T = TypeVar("T")
+G = TypeVar("G", bound=SettingsGroup)
 
 
 async def _at_once() -> None:
@@ -29,7 +31,9 @@ async def _at_once() -> None:
 class Context:
     """One process while it starts and runs: its settings, its telemetry, its health, and the parts built so far."""
 
-    settings: Settings
+    settings: ProcessSettings
+    alone: bool
+    """Whether no other process works on the same runs, so that hints need no NOTIFY."""
     agents: Agents
     metrics: Metrics
     spans: Tracing
@@ -53,13 +57,12 @@ class Context:
         return frozenset(self.settings.roles)
 
     @property
-    def alone(self) -> bool:
-        """Whether no other process works on the same runs, so that hints need no NOTIFY."""
-        return self.settings.bus_name == "memory"
-
-    @property
     def database(self) -> Database:
         return self.part(Database)
+
+    def group(self, kind: type[G]) -> G:
+        """A stage's settings. Raises LookupError when the settings of this process have no such group."""
+        return group_of(self.settings, kind)
 
     def offer(self, kind: type[T], part: T) -> T:
         """Keeps a part for later steps, by its class or by the protocol that it serves."""

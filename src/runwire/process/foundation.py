@@ -10,21 +10,25 @@ from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import Notifier
 from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
+from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
 from runwire.model.graph import Agents
 from runwire.process.context import Context
 from runwire.process.phases import Phases
+from runwire.process.settings import ProcessSettings
 from runwire.process.supervision import Supervision
-from runwire.settings import Settings
+from runwire.settings_group import group_of
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
 from runwire.telemetry.logs import count_dropped_lines
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import Metrics
+from runwire.telemetry.settings import TelemetrySettings
 from runwire.telemetry.tracing import Tracing, exporter_from_environment
 
 
-def open_context(settings: Settings, agents: Agents, phases: Phases, *, version: str) -> Context:
-    """A context with telemetry and health, and no parts yet."""
+def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, alone: bool, version: str) -> Context:
+    """A context with telemetry and health, and no parts yet. `alone`: no other process works on the same runs."""
+    telemetry = group_of(settings, TelemetrySettings)
     metrics = Metrics(
         {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
         version=version,
@@ -32,9 +36,9 @@ def open_context(settings: Settings, agents: Agents, phases: Phases, *, version:
     metrics.process_replacements.inc(int(os.environ.get("RUNWIRE_REPLACED", "0")))
     count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
     spans = Tracing(
-        exporter_from_environment() if settings.telemetry else None,
+        exporter_from_environment() if telemetry.telemetry else None,
         dropped=metrics.telemetry_dropped["traces"].inc,
-        ratio=settings.trace_sample_ratio,
+        ratio=telemetry.trace_sample_ratio,
         version=version,
         roles=[role.value for role in settings.roles],
     )
@@ -44,6 +48,7 @@ def open_context(settings: Settings, agents: Agents, phases: Phases, *, version:
     troubles = Troubles(lambda part, count: metrics.role_unwell[part].set(count))
     return Context(
         settings=settings,
+        alone=alone,
         agents=agents,
         metrics=metrics,
         spans=spans,
@@ -55,7 +60,7 @@ def open_context(settings: Settings, agents: Agents, phases: Phases, *, version:
 
 async def open_database(context: Context) -> None:
     """Offers the Database, migrated and with partitions for the days to come; starts PostgreSQL where none is set."""
-    settings, metrics, ground = context.settings, context.metrics, context.phases.ground
+    settings, metrics, ground = context.group(DatabaseSettings), context.metrics, context.phases.ground
     if settings.database_url is None:
         postgres = EmbeddedPostgres(EmbeddedOptions(settings.data_dir / "postgres"))
         await ground.enter_async_context(postgres)

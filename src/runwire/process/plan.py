@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from runwire.process.context import Context
-from runwire.settings import Role
+from runwire.process.settings import Role
 
 Start: TypeAlias = Callable[[Context], Awaitable[None]]
 

@@ -13,15 +13,16 @@ from runwire.duties import Duty
 from runwire.process import Context
 from runwire.process.hints import By
 from runwire.publish.publisher import Publisher
+from runwire.publish.settings import PublishSettings
 from runwire.publish.shards import Shards
 from runwire.publish.worker import PublishWorker
 
 
 async def start(context: Context) -> None:
     """Publishes what is appended, here and elsewhere, until the pipeline closes."""
-    settings, hints, pipeline = context.settings, context.hints, context.phases.pipeline
+    settings, hints, pipeline = context.group(PublishSettings), context.hints, context.phases.pipeline
     # Where hosts share a name, as copies of a container may, so do their processes' ids.
-    publisher_id = f"{settings.worker_id}:{os.getpid()}:{secrets.token_hex(2)}"
+    publisher_id = f"{context.settings.worker_id}:{os.getpid()}:{secrets.token_hex(2)}"
     shards = Shards(
         context.database,
         publisher_id=publisher_id,
@@ -60,6 +61,6 @@ async def start(context: Context) -> None:
 
     async def finish() -> None:
         worker.stop()
-        await asyncio.wait({task}, timeout=settings.drain_s)
+        await asyncio.wait({task}, timeout=context.settings.drain_s)
 
     pipeline.push_async_callback(finish)

@@ -15,9 +15,10 @@ from prometheus_client import Counter
 from runwire.clock import monotonic
 from runwire.errors import Overloaded
 from runwire.server import forwarded
+from runwire.server.addresses import Network
 from runwire.server.forwarded import PREFIX, client_address
 from runwire.server.requests import refuse_duplicates
-from runwire.settings import Network, Settings
+from runwire.server.settings import ServerSettings
 
 BUSY_RETRY_S: Final = 5
 """Seconds until a client that found no permit should ask again; it is long, because streams end rarely."""
@@ -37,7 +38,7 @@ class AdmissionLimits:
     requests_per_s: float = 0.0
 
     @classmethod
-    def of(cls, settings: Settings) -> AdmissionLimits:
+    def of(cls, settings: ServerSettings) -> AdmissionLimits:
         return cls(
             streams=settings.streams_max,
             streams_per_run=settings.streams_per_run_max,

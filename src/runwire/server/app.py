@@ -8,6 +8,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
 
+from runwire.server.addresses import is_loopback
 from runwire.server.auth import PUBLIC, Access, Scope, check_guarded
 from runwire.server.auth.local import check_host, check_local
 from runwire.server.cors import Cors
@@ -17,9 +18,9 @@ from runwire.server.requests import refuse_duplicates
 from runwire.server.routes import Route
 from runwire.server.security_headers import security_headers
 from runwire.server.services import AdminServices, Services
+from runwire.server.settings import ServerSettings
 from runwire.server.static_files import packaged, served
 from runwire.server.table import ADMIN, API, OPENAPI
-from runwire.settings import Settings, is_loopback
 
 
 def build_api_app(services: Services) -> web.Application:
@@ -82,7 +83,7 @@ def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Appl
     return app
 
 
-def _protect_browsers(app: web.Application, settings: Settings) -> None:
+def _protect_browsers(app: web.Application, settings: ServerSettings) -> None:
     """Restricts pages of other origins to those that the settings allow, always on a service without authentication."""
     cors = Cors(settings.cors_origins)
     local = settings.auth == "auto" and not settings.authenticates and is_loopback(settings.host)

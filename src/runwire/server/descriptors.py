@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runwire.server.connections import ConnectionLimits
-from runwire.settings import Settings
+from runwire.server.settings import ServerSettings
 
 ADMIN_MAX: Final = 64
 """Connections of the admin listener: probes and scrapes, and somebody who looks."""
@@ -16,10 +16,12 @@ UNLIMITED: Final = 1_000_000
 """The number to assume when the system has no limit."""
 
 
-def api_limits(settings: Settings) -> ConnectionLimits:
-    """For the API listener: the setting, or the process's limit less the descriptors that other parts need."""
+def api_limits(settings: ServerSettings, *, elsewhere: int) -> ConnectionLimits:
+    """For the API listener: the setting, or the process's limit less the descriptors that other parts need. `elsewhere`
+    counts the connections to the database.
+    """
     found = open_files_max()
-    needed = ADMIN_MAX + OTHERS + settings.db_pool_size + settings.append_connections
+    needed = ADMIN_MAX + OTHERS + elsewhere
     room = max(found - needed, found // 2)  # where there are few, half: some of the others do without
     asked = settings.http_connections_max
     return ConnectionLimits(

@@ -12,7 +12,8 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from runwire.settings import PREFIX_PATTERN, Network
+from runwire.server.addresses import Network
+from runwire.server.settings import PREFIX_PATTERN
 
 Address: TypeAlias = IPv4Address | IPv6Address
 

@@ -14,7 +14,7 @@ from runwire.model.run import RUN_ID_PATTERN
 from runwire.server.auth.caller import Scope
 from runwire.server.problems import MEDIA_TYPE
 from runwire.server.routes import Parameter, Route
-from runwire.settings import Settings
+from runwire.server.settings import ServerSettings
 
 _SCHEMES: Final = {
     "bearer": {
@@ -40,7 +40,7 @@ _RUN_ID: Final = {
 _REF: Final = "#/components/schemas/{name}"
 
 
-def api_document(routes: Sequence[Route[Any]], settings: Settings, *, server: str = "/") -> bytes:
+def api_document(routes: Sequence[Route[Any]], settings: ServerSettings, *, server: str = "/") -> bytes:
     """The OpenAPI document of the API listener, as JSON. `server` is the path below which clients see it."""
     schemas = _schemas(routes)
     schemas["NewEvent"] = _new_event()
@@ -59,7 +59,7 @@ def _document(
     routes: Sequence[Route[Any]],
     schemas: dict[str, Any],
     *,
-    settings: Settings | None = None,
+    settings: ServerSettings | None = None,
     server: str = "/",
 ) -> bytes:
     """`settings` are those of the API listener; the admin listener has no scopes and no limits to tell."""
@@ -88,7 +88,7 @@ def _document(
     return document.replace(rb"$(?!\\n)", b"$")
 
 
-def _described(route: Route[Any], settings: Settings | None) -> dict[str, Any]:
+def _described(route: Route[Any], settings: ServerSettings | None) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": route.operation_id,
         "summary": route.summary,
@@ -126,7 +126,7 @@ def _answers(route: Route[Any]) -> dict[str, Any]:
     return {str(route.status): main, **{str(status): {"description": text} for status, text in route.others.items()}}
 
 
-def _parameter(parameter: Parameter, settings: Settings | None, *, place: str) -> dict[str, Any]:
+def _parameter(parameter: Parameter, settings: ServerSettings | None, *, place: str) -> dict[str, Any]:
     bound = {}
     if parameter.at_most is not None and settings is not None:
         bound = {"maximum": parameter.at_most(settings)}

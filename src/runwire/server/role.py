@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Final
 
+from runwire.append.settings import AppendSettings
 from runwire.db.secret import shared_secret
+from runwire.db.settings import DatabaseSettings
 from runwire.db.tenancy import check_isolation
 from runwire.errors import DatabaseFailed
 from runwire.observe import Diagnostician
@@ -17,19 +19,19 @@ from runwire.server.connections import Connections
 from runwire.server.descriptors import admin_limits, api_limits
 from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
-from runwire.settings import Settings
+from runwire.server.settings import ServerSettings
 from runwire.stream import LogReader, Streams
 
 UNWELL_AFTER_S: Final = 2.0
 """Seconds for which a duty may be in trouble before the process is not ready. Most troubles end earlier."""
 
 
-def checked_certificate(settings: Settings) -> Certificate | None:
+def checked_certificate(settings: ServerSettings, *, serves_api: bool) -> Certificate | None:
     """The certificate of the listeners, if they have one.
 
     Raises ConfigurationError for an exposed API and for files that are no certificate.
     """
-    check_exposure(settings)
+    check_exposure(settings, serves_api=serves_api)
     if settings.tls_cert is None or settings.tls_key is None:
         return None
     return Certificate.of(settings.tls_cert, settings.tls_key)
@@ -37,7 +39,7 @@ def checked_certificate(settings: Settings) -> Certificate | None:
 
 async def start_api(context: Context) -> None:
     """Serves the API until the front closes."""
-    settings, metrics = context.settings, context.metrics
+    settings, metrics = context.group(ServerSettings), context.metrics
     if settings.authenticates and settings.tenants:
         await check_isolation(context.database)
     if settings.ticket_secret is not None:
@@ -56,7 +58,9 @@ async def start_api(context: Context) -> None:
         admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
     )
     connections = Connections(
-        api_limits(settings), refused=metrics.http_connections_refused, cut=metrics.http_connections_cut
+        api_limits(settings, elsewhere=_descriptors_elsewhere(context)),
+        refused=metrics.http_connections_refused,
+        cut=metrics.http_connections_cut,
     )
     metrics.http_connections.set_function(lambda: connections.open)
     metrics.http_descriptors.set_function(lambda: connections.descriptors)
@@ -68,7 +72,7 @@ async def start_api(context: Context) -> None:
             connections=connections,
             host=settings.host,
             port=settings.port,
-            drain_s=settings.drain_s,
+            drain_s=context.settings.drain_s,
             reuse_port=settings.reuse_port,
             tls=certificate.context if certificate is not None else None,
         )
@@ -77,7 +81,7 @@ async def start_api(context: Context) -> None:
 
 async def start_admin(context: Context) -> None:
     """Serves health and metrics until the front closes."""
-    settings = context.settings
+    settings = context.group(ServerSettings)
     token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
     app = build_admin_app(
         AdminServices(
@@ -98,6 +102,10 @@ async def start_admin(context: Context) -> None:
             connections=Connections(admin_limits()),
         )
     )
+
+
+def _descriptors_elsewhere(context: Context) -> int:
+    return context.group(DatabaseSettings).db_pool_size + context.group(AppendSettings).append_connections
 
 
 async def look(context: Context) -> Readiness:

@@ -16,7 +16,7 @@ from aiohttp.typedefs import Handler
 
 from runwire.errors import InvalidRequest
 from runwire.server.auth.caller import Access
-from runwire.settings import Settings
+from runwire.server.settings import ServerSettings
 
 Owner = TypeVar("Owner")
 Services = TypeVar("Services")
@@ -50,7 +50,7 @@ class Parameter:
     schema: Mapping[str, Any]
     description: str
     required: bool = False
-    at_most: Callable[[Settings], int] | None = None
+    at_most: Callable[[ServerSettings], int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
-from runwire.settings import Settings
+from runwire.server.settings import ServerSettings
 from runwire.stream import LogReader, Streams
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
@@ -59,5 +59,5 @@ class Services:
     reader: LogReader
     gate: Gate
     spans: Spans
-    settings: Settings
+    settings: ServerSettings
     admission: Admission

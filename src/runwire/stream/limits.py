@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from runwire.settings import Settings
+from runwire.stream.settings import StreamSettings
 
 FRAME_MAX: Final = 640
 """No event frame is longer: a run id of 128, a fn of 256 and two seqs of 19 digits leave room."""
@@ -43,7 +43,7 @@ class StreamLimits:
         object.__setattr__(self, "page_events", page_events)
 
     @classmethod
-    def of(cls, settings: Settings) -> StreamLimits:
+    def of(cls, settings: StreamSettings) -> StreamLimits:
         slice_bytes = settings.sse_slow_bytes // BATCHES_MAX
         return cls(
             retry_ms=settings.sse_retry_ms,

@@ -7,12 +7,13 @@ from runwire.duties import Duty
 from runwire.process import Context
 from runwire.stream.epoch import LogEpoch
 from runwire.stream.log import ArchivedLog, LogReader
+from runwire.stream.settings import StreamSettings
 from runwire.stream.streams import Streams
 
 
 async def start(context: Context) -> None:
     """Offers the LogReader and the Streams, which end in their own phase, before the listeners close."""
-    settings, front = context.settings, context.phases.front
+    settings, front = context.group(StreamSettings), context.phases.front
     reader = context.offer(LogReader, LogReader(context.database, cold=context.find(ArchivedLog)))
     streams = Streams(
         bus=context.part(Bus).reader, reader=reader, settings=settings, metrics=context.metrics, spans=context.spans
@@ -22,4 +23,4 @@ async def start(context: Context) -> None:
     context.keep(front, Duty.STREAM, "log epoch", epoch.run)
     context.bus_missed.add(streams.recheck)
     context.bus_missed.add(epoch.wake)
-    context.phases.streams.push_async_callback(streams.drain, within_s=settings.drain_s)
+    context.phases.streams.push_async_callback(streams.drain, within_s=context.settings.drain_s)

@@ -12,7 +12,6 @@ from typing import Final, Self
 from runwire.bus import BusReader
 from runwire.clock import monotonic
 from runwire.errors import TooManyReplays
-from runwire.settings import Settings
 from runwire.stream.catch_up import CatchUp
 from runwire.stream.cursor import Cursor
 from runwire.stream.fanout import Deliveries, Pacing, Scheduler, Sender, open_sender
@@ -21,6 +20,7 @@ from runwire.stream.log import LogReader
 from runwire.stream.reconnects import Reconnects
 from runwire.stream.replay import Replay
 from runwire.stream.session import Session, Source
+from runwire.stream.settings import StreamSettings
 from runwire.stream.tail import End
 from runwire.stream.watch import Watch, WatchParts
 from runwire.stream.watches import Watches
@@ -56,7 +56,7 @@ class Streams:
         *,
         bus: BusReader,
         reader: LogReader,
-        settings: Settings,
+        settings: StreamSettings,
         metrics: StreamMetrics,
         spans: Spans = NO_SPANS,
         limits: StreamLimits | None = None,

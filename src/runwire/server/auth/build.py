@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from prometheus_client import Counter
 
 from runwire.errors import ConfigurationError
+from runwire.server.addresses import is_loopback
 from runwire.server.auth.gate import Gate
 from runwire.server.auth.jwks import jwk_set
 from runwire.server.auth.keys import KeyRing
+from runwire.server.auth.settings import AuthSettings
 from runwire.server.auth.tickets import Tickets
 from runwire.server.auth.tokens import (
     PUBLIC_KEYS,
@@ -19,13 +21,13 @@ from runwire.server.auth.tokens import (
     TokenVerifier,
     token_rules,
 )
-from runwire.settings import Role, Settings, is_loopback
+from runwire.server.settings import ServerSettings
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _log = get_logger()
 
 
-def gate_of(settings: Settings, *, ticket_key: bytes, refused: Mapping[str, Counter] | None = None) -> Gate:
+def gate_of(settings: AuthSettings, *, ticket_key: bytes, refused: Mapping[str, Counter] | None = None) -> Gate:
     """Raises ConfigurationError for invalid keys, or for tokens without the library that verifies them."""
     tickets = Tickets(ticket_key, lifetime_s=settings.ticket_s)
     if not settings.authenticates:
@@ -34,7 +36,7 @@ def gate_of(settings: Settings, *, ticket_key: bytes, refused: Mapping[str, Coun
     return Gate(tickets, keys=keys, tokens=_tokens(settings), tenants=settings.tenants, refused=refused)
 
 
-def _tokens(settings: Settings) -> TokenVerifier | None:
+def _tokens(settings: AuthSettings) -> TokenVerifier | None:
     if not settings.takes_tokens:
         return None
     sources: dict[str, KeySource] = {}
@@ -47,11 +49,11 @@ def _tokens(settings: Settings) -> TokenVerifier | None:
     return TokenVerifier(token_rules(settings), {name: sources[name] for name in allowed})
 
 
-def check_exposure(settings: Settings) -> None:
+def check_exposure(settings: ServerSettings, *, serves_api: bool) -> None:
     """Raises ConfigurationError for a service that other machines can reach without authentication, unless that
     is what its settings say. Warns of what is open.
     """
-    if Role.API in settings.roles and not settings.authenticates:
+    if serves_api and not settings.authenticates:
         if settings.auth == "auto" and not is_loopback(settings.host):
             problem = (
                 f"RUNWIRE_HOST: {settings.host} can be reached by others, so set RUNWIRE_KEYS_FILE or "

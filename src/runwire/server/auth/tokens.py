@@ -13,7 +13,7 @@ from typing import Any, Final, Protocol
 from runwire.errors import ConfigurationError, Unauthenticated
 from runwire.model.run import DEFAULT_TENANT
 from runwire.server.auth.caller import Caller, is_tenant, known_scopes
-from runwire.settings import Settings
+from runwire.server.auth.settings import AuthSettings
 
 try:
     import jwt
@@ -120,7 +120,7 @@ class TokenVerifier:
         return Caller(f"token:{claims.get('sub', '')}", tenant, scopes, expires_at)
 
 
-def token_rules(settings: Settings) -> TokenRules:
+def token_rules(settings: AuthSettings) -> TokenRules:
     return TokenRules(
         issuer=settings.jwt_issuer or "",
         audience=settings.jwt_audience or "",
