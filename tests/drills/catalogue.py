@@ -77,6 +77,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         fires=("HttpConnectionsFull",),
     ),
     Drill(
+        "an observer may not read",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.observer_may_not_read,
+        what="REVOKE of all rights from the database role of a second observer.",
+        recovery="Grant them again, and restart nothing.",
+        runbook="roleunwell",
+        fires=("RoleUnwell",),
+        labels={"role": "observer"},
+    ),
+    Drill(
         "a node blocks the event loop",
         stage="streams and runs",
         turn=1,
@@ -270,7 +281,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="End the forgotten transaction.",
         runbook="appendslofastburn",
         fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
-        also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled"),
+        also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled", "RoleUnwell"),
     ),
     Drill(
         "PostgreSQL is stopped",
@@ -283,6 +294,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         fires=("ObserverStale", "AppendSloFastBurn", "AppendSloSlowBurn"),
         also=(
             "PublisherDown",
+            "RoleUnwell",
             "OldestEventUnpublished",
             "OutboxBacklog",
             "RunStalled",

@@ -7,10 +7,11 @@ import contextlib
 import math
 import tarfile
 import time
+import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Final, TypeAlias
-from urllib.parse import urlsplit
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
@@ -209,6 +210,25 @@ async def connections_ask_for_nothing(stage: Stage) -> AsyncIterator[None]:
     for writer in held:
         writer.close()
     await stage.remove("api-2")
+
+
+# ---------------------------------------------------------------------- grants
+
+
+async def observer_may_not_read(stage: Stage) -> AsyncIterator[None]:
+    """A second observer with a database role of its own, whose rights somebody takes away."""
+    name = f"drill_{uuid.uuid4().hex[:10]}"
+    await stage.sql(f"CREATE ROLE {name} LOGIN PASSWORD 'x' IN ROLE CURRENT_USER")
+    parts = urlsplit(stage.database)
+    database = urlunsplit(parts._replace(netloc=f"{name}:x@{parts.netloc.rpartition('@')[2]}"))
+    await stage.add("observer-1", "observer", RUNWIRE_DATABASE_URL=database)
+    [[owner]] = await stage.sql("SELECT current_user")
+    await stage.sql(f"REVOKE {owner} FROM {name}")
+    yield
+    await stage.sql(f"GRANT {owner} TO {name}")
+    await eventually(lambda: _silent(stage, "RoleUnwell"), within_s=PATIENCE_S)
+    await stage.remove("observer-1")
+    await stage.sql(f"DROP ROLE {name}")
 
 
 # ---------------------------------------------------------------------- nodes
@@ -445,6 +465,10 @@ async def _published(stage: Stage, run_id: str) -> None:
 
 async def _fires(stage: Stage, alert: str) -> bool:
     return bool(await stage.firing() & {alert, left_out(alert)})
+
+
+async def _silent(stage: Stage, alert: str) -> bool:
+    return not await _fires(stage, alert)
 
 
 async def _cancelled(*tasks: asyncio.Task[None]) -> None:

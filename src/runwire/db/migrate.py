@@ -47,6 +47,7 @@ PATIENCE_S: Final = 900.0
 BIG_BYTES: Final = 8 * 2**20
 """An index of a smaller table is built within a few milliseconds, in the transaction of its file."""
 
+_READ_ONLY: Final = "25006"
 _REFUSALS: Final = ("0A", "0L", "2B", "42", "P0")
 """Classes of SQLSTATE for which a retry is useless: the server understood the statement and refused it."""
 
@@ -69,13 +70,15 @@ async def pending(connection: Connection) -> tuple[str, ...]:
 async def migrate(dsn: str, *, patience_s: float = PATIENCE_S, big_bytes: int = BIG_BYTES) -> tuple[str, ...]:
     """Brings the database at `dsn` up to this version and returns the names of what was applied.
 
-    While it waits, for another who migrates or for locks, it says so once, in the log. Raises DatabaseUnavailable, or
-    MigrationError when the database refuses, is of a later version, or did not give the locks in `patience_s`.
+    While it waits, for another who migrates or for locks, it says so once, in the log. Raises DatabaseUnavailable, also
+    for a database that takes no writes. Raises MigrationError when the database refuses, is of a later version, or did
+    not give the locks in `patience_s`.
     """
     try:
         with translated:
             connection = await asyncpg.connect(dsn, server_settings=_SETTINGS)
             try:
+                await _refuse_read_only(connection)
                 return await _Migrator(connection, patience_s=patience_s, big_bytes=big_bytes).migrate()
             finally:
                 await connection.close()
@@ -183,6 +186,23 @@ class _Migrator:
         if not self._said:
             self._said = True
             _log.warning("migration_waiting", why=why)
+
+
+async def _refuse_read_only(connection: Connection) -> None:
+    """Raises DatabaseUnavailable where every append would fail: a process should not start there and look well."""
+    [writes] = await connection.fetch(_SQL["writes"])
+    if writes["standby"]:
+        raise DatabaseUnavailable(
+            "PostgreSQL is a standby, which takes no writes: name the primary, or all hosts with "
+            "target_session_attrs=read-write, in RUNWIRE_DATABASE_URL",
+            sqlstate=_READ_ONLY,
+        )
+    if writes["read_only"]:
+        raise DatabaseUnavailable(
+            "the database is read-only for this role, because default_transaction_read_only is on: some providers set "
+            "it when a disk is full; make room, or reset it",
+            sqlstate=_READ_ONLY,
+        )
 
 
 async def _applied(connection: Connection) -> dict[str, _Applied]:

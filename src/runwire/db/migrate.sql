@@ -32,3 +32,7 @@ SELECT EXISTS (SELECT FROM pg_index WHERE indexrelid = to_regclass($1) AND NOT i
 
 -- name: is_big
 SELECT EXISTS (SELECT FROM pg_class WHERE oid = to_regclass($1) AND relkind = 'r' AND pg_relation_size(oid) >= $2)
+
+-- name: writes
+-- Whether this session can write nothing, and why.
+SELECT pg_is_in_recovery() AS standby, current_setting('transaction_read_only') = 'on' AS read_only

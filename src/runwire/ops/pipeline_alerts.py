@@ -89,6 +89,7 @@ def watching_alerts(thresholds: Thresholds) -> Group:
 def _watching(thresholds: Thresholds) -> Iterator[Alert]:
     stale = thresholds.level("observer_stale", PAGE)
     down = thresholds.level("target_down", CRITICAL)
+    unwell = thresholds.level("role_unwell", CRITICAL)
     dropped = thresholds.level("telemetry_dropped", WARNING)
     window = thresholds.duration(thresholds.window("telemetry_dropped", WARNING))
     yield Alert(
@@ -99,6 +100,15 @@ def _watching(thresholds: Thresholds) -> Iterator[Alert]:
         "{{ $labels.instance }} of job {{ $labels.job }} does not answer its scrapes"
         " ({{ $value | humanize }} target down).",
         down.for_,
+    )
+    yield Alert(
+        "RoleUnwell",
+        _above("max by (job, instance, role) (runwire_role_unwell)", thresholds, "role_unwell", CRITICAL),
+        CRITICAL,
+        "A process cannot do what its role is for",
+        "The role {{ $labels.role }} of {{ $labels.instance }} cannot do {{ $value | humanize }} of its duties;"
+        " /readyz says which, and why.",
+        unwell.for_,
     )
     yield Alert(
         "ObserverStale",

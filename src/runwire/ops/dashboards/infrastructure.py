@@ -26,6 +26,7 @@ def board(thresholds: Thresholds) -> Board:
     stale = Limit.of(thresholds, "observer_stale", runbook=f"{runbook}#observerstale")
     dropped = Limit.above(thresholds, "telemetry_dropped", runbook=f"{runbook}#telemetrydropped")
     behind = Limit.of(thresholds, "retention", runbook=f"{runbook}#retentionbehind")
+    unwell = Limit.of(thresholds, "role_unwell", runbook=f"{runbook}#roleunwell")
     observer_age = f"time() - max by (job) (runwire_observer_last_success_timestamp_seconds{{{JOB}}})"
     stats = (
         number(
@@ -135,6 +136,44 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                 ),
                 title="Event loop and database",
+                height=9,
+            ),
+            Row(
+                (
+                    lines(
+                        "Connections of clients",
+                        "Open HTTP connections, and the descriptors that they take and may take. A stream takes two.",
+                        [
+                            Query(f"sum(runwire_http_connections{{{INSTANCE}}})", "open"),
+                            Query(f"sum(runwire_http_descriptors{{{INSTANCE}}})", "descriptors"),
+                            Query(f"sum(runwire_http_descriptors_max{{{INSTANCE}}})", "limit"),
+                        ],
+                        unit="short",
+                        log=True,
+                        decimals=0,
+                    ),
+                    lines(
+                        "Connections refused and cut",
+                        "Refused: answered with 503, because all descriptors were busy. The others ended at a "
+                        "deadline, or to make room.",
+                        [
+                            Query(rate("runwire_http_connections_refused_total"), "refused"),
+                            Query(rate("runwire_http_connections_cut_total", by="reason"), "{{reason}}"),
+                        ],
+                        unit="suffix:/s",
+                        rare=True,
+                    ),
+                    lines(
+                        "Duties in trouble",
+                        "Duties that processes cannot do at the moment, by role; /readyz says why.",
+                        [Query(f"sum by (role) (runwire_role_unwell{{{INSTANCE}}})", "{{role}}")],
+                        unit="short",
+                        limit=unwell,
+                        decimals=0,
+                        rare=True,
+                    ),
+                ),
+                title="Clients and duties",
                 height=9,
             ),
             Row(
