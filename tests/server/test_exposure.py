@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ import trustme
 
 from runwire.assembly import Assembly
 from runwire.errors import ConfigurationError
+from runwire.server import listener
 from runwire.settings import Role, Settings
 from runwire.stream import Streams
 from server.calls import RUNS, Api, streaming
@@ -148,6 +150,22 @@ async def test_tls_before_1_2_is_not_spoken(database: str, certificates: Certifi
         async with httpx.AsyncClient(base_url=service.url, verify=old) as http:
             with pytest.raises(httpx.ConnectError):
                 await http.get(RUNS)
+
+
+async def test_handshakes_that_never_finish_end_at_their_deadline(
+    database: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(listener, "HANDSHAKE_S", 0.5)
+    async with serving(database, admin_tls=True, **certificates.settings) as service:
+        for port in (service.api_port, service.admin_port):
+            opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
+            for _, writer in opened[::2]:
+                writer.write(b"\x16\x03\x01\x02\x00\x01")  # the beginning of a ClientHello
+            async with asyncio.timeout(20):
+                for reader, writer in opened:
+                    with contextlib.suppress(ConnectionError):  # a reset is an end, too
+                        await reader.read()
+                    writer.close()
 
 
 async def test_a_renewed_certificate_is_shown_after_a_reload_and_a_broken_one_is_not(
