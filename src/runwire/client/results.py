@@ -44,7 +44,7 @@ class Appended(msgspec.Struct, frozen=True, rename="camel"):
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
     """A run as the service sees it. `published_seq` is the last seq that streams can show; `attempt` counts claims by
-    workers.
+    workers, except those after a wait.
 
     A waiting run waits for the signals in `waiting_for`, separated by blanks, or only for `waiting_until`. `trace_id`
     names the trace with its spans; None for a run that is not sampled. `session` and `labels` are those that the start

@@ -99,7 +99,7 @@ function score(section, words) {
       weight(section.low.heading, word, 12), weight(section.low.title, word, 6), weight(section.low.text, word, 2),
     );
     if (!best) return 0;
-    sum += best;
+    sum += best + Math.min(section.low.text.split(word).length - 1, 6) * 0.4;
   }
   const phrase = words.join(" ");
   if (words.length > 1 && section.low.heading.includes(phrase)) sum += 20;
