@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from runwire.archive import ArchiveMetrics
+from runwire.content import ContentMetrics
 from runwire.errors import DECLARED
 from runwire.observe import ObserverMetrics
 from runwire.settings import Settings
@@ -94,6 +95,7 @@ METRIC_GROUPS: Mapping[str, Callable[[Exposition], object]] = {
     "stream": StreamMetrics,
     "observer": ObserverMetrics,
     "archive": ArchiveMetrics,
+    "content": ContentMetrics,
     "process": lambda out: ProcessMetrics(out, ""),
 }
 

@@ -13,6 +13,7 @@ from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.settings import ArchiveSettings
 from runwire.bus import kinds
+from runwire.content import role as content_role
 from runwire.errors import ConfigurationError, RunwireError
 from runwire.observe import role as observe_role
 from runwire.observe.role import WatchedArchive
@@ -45,11 +46,13 @@ PLAN: Final = Plan(
         Step("bus", kinds.start),
         Step("publisher", publish_role.start, Role.PUBLISHER),
         Step("log", append_role.start),
+        Step("content", content_role.offer_content),
         Step("worker", orchestrate_role.start, Role.WORKER),
         Step("archive", archive_role.offer_archive),
         Step("readers of the archive", _lend_archive),
         Step("observer", observe_role.start, Role.OBSERVER),
         Step("archiver", archive_role.start, Role.ARCHIVER),
+        Step("collector", content_role.start, Role.COLLECTOR),
         Step("hearing hints", foundation.hear_hints),
         Step("streams", stream_role.start, Role.API),
         Step("control", orchestrate_role.offer_control, Role.API),

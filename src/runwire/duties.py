@@ -13,6 +13,7 @@ class Part(StrEnum):
     PUBLISHER = "publisher"
     OBSERVER = "observer"
     ARCHIVER = "archiver"
+    COLLECTOR = "collector"
     PROCESS = "process"
 
 
@@ -29,6 +30,7 @@ class Duty(StrEnum):
     LEASE_SHARDS = "lease_shards"
     OBSERVE = "observe"
     ARCHIVE = "archive"
+    COLLECT = "collect"
     APPEND = "append"
     CONNECT = "connect"
     LISTEN = "listen"
@@ -58,5 +60,6 @@ _PARTS = {
     Duty.LEASE_SHARDS: Part.PUBLISHER,
     Duty.OBSERVE: Part.OBSERVER,
     Duty.ARCHIVE: Part.ARCHIVER,
+    Duty.COLLECT: Part.COLLECTOR,
 }
-_BESIDE = frozenset({Duty.OBSERVE, Duty.ARCHIVE, Duty.MAKE_PARTITIONS, Duty.PROBE_LOOP})
+_BESIDE = frozenset({Duty.OBSERVE, Duty.ARCHIVE, Duty.COLLECT, Duty.MAKE_PARTITIONS, Duty.PROBE_LOOP})

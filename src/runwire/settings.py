@@ -16,6 +16,7 @@ from runwire.agents.settings import AgentSettings
 from runwire.append.settings import AppendSettings
 from runwire.archive.settings import ArchiveSettings
 from runwire.bus.settings import BusSettings
+from runwire.content.settings import ContentSettings
 from runwire.db.settings import DatabaseSettings
 from runwire.dsn import redact_dsn
 from runwire.errors import ConfigurationError
@@ -40,6 +41,7 @@ class Settings(  # the last group comes first in the docs
     TelemetrySettings,
     StreamSettings,
     OrchestrateSettings,
+    ContentSettings,
     ArchiveSettings,
     ObserverSettings,
     PublishSettings,
@@ -73,6 +75,15 @@ class Settings(  # the last group comes first in the docs
         """The archive's URL, with the default filled in; None without an archive."""
         alone = self.archive_url is None and self.database_url is None
         return str(self.data_dir / "archive") if alone else super().archive
+
+    @property
+    def content(self) -> str | None:
+        """The content store's URL, with the default filled in; None without one."""
+        if self.content_url is not None:
+            return self.content_url
+        if self.database_url is not None and "data_dir" not in self.model_fields_set:
+            return None  # other hosts would look for it in a folder of their own
+        return str(self.data_dir / "content")
 
     @property
     def explore_networks(self) -> tuple[str, ...]:

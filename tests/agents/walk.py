@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from runwire.errors import NodeFailed
+from runwire.model.content import OCTETS, Artifact
 from runwire.model.event import (
     RUN_FINISHED,
     RUN_STARTED,
@@ -19,7 +20,7 @@ from runwire.model.event import (
     node_finished,
     node_started,
 )
-from runwire.model.graph import END, Agent, Node, Signal
+from runwire.model.graph import END, Agent, Data, Node, Signal
 
 S = TypeVar("S")
 
@@ -36,6 +37,12 @@ class Recorder:
 
     def trace(self, fn: str) -> None:
         self.events.append(debug_trace(fn))
+
+    async def artifact(self, name: str, data: Data, *, media_type: str = OCTETS) -> Artifact:
+        raise NotImplementedError
+
+    async def result(self, value: Any) -> None:
+        raise NotImplementedError
 
 
 @dataclass

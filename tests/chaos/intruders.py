@@ -223,8 +223,9 @@ class Intruders:
         operation = attempt.operation
         body = _BODIES.get(operation.operation_id, {"runId": attempt.run_id} if operation.body is StartRun else None)
         text = "" if body is None else json.dumps(body)
+        path = operation.path.replace("{run_id}", attempt.run_id).replace("{n}", "1")
         request = (
-            f"{operation.method} {operation.path.replace('{run_id}', attempt.run_id)}?{attempt.parameter} HTTP/1.1\r\n"
+            f"{operation.method} {path}?{attempt.parameter} HTTP/1.1\r\n"
             f"Host: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nRunwire-Fence: 1\r\n"
             f"{attempt.header}Content-Length: {len(text)}\r\n\r\n{text}"
         )

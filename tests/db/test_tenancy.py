@@ -20,6 +20,9 @@ from runwire.orchestrate import StartRequest
 
 TABLES = ("runs", "run_events", "run_outbox", "run_checkpoints", "run_signals", "run_losses", "run_blocks")
 
+CONTENT = ("artifacts", "content_blobs")
+"""Tables of content that tenants may read, and those that only the service uses."""
+HIDDEN_CONTENT = ("content_objects", "content_usage")
 
 ROWS = """
 INSERT INTO runs (run_id, tenant, agent, state, last_seq, started_at, request_hash, input)
@@ -31,6 +34,14 @@ INSERT INTO run_checkpoints (run_id, seq, next_node, state) SELECT run_id, 1, 'N
 INSERT INTO run_signals (run_id, name) SELECT run_id, 'go' FROM runs;
 INSERT INTO run_losses (run_id, losses, seq, fence, worker_id) SELECT run_id, 1, 1, 1, 'w' FROM runs;
 INSERT INTO run_blocks (run_id, worker_id, node, at, blocked_s) SELECT run_id, 'w', 'N', 'f.py:1', 1 FROM runs;
+"""
+
+
+CONTENT_ROWS = """
+INSERT INTO content_blobs (tenant, sha256, size, data) SELECT tenant, sha256('x'), 1, 'x' FROM runs;
+INSERT INTO artifacts (run_id, n, tenant, name, media_type, size, sha256, seq)
+SELECT run_id, 1, tenant, 'x', 'text/plain', 1, sha256('x'), 1 FROM runs;
+INSERT INTO content_objects (object, tenant, size) SELECT 'o' || tenant, tenant, 1 FROM runs;
 """
 
 
@@ -62,6 +73,27 @@ async def test_a_tenant_sees_its_own_rows_of_every_table(two_tenants: str, table
     async with as_tenant(two_tenants, "a") as a:
         seen = {row["run_id"] for row in await a.fetch(f"SELECT run_id FROM {table}")}  # noqa: S608
     assert seen == {"a:r"}
+
+
+async def test_a_tenant_sees_its_own_content_and_erases_no_other(two_tenants: str) -> None:
+    owner = await raw(two_tenants)
+    try:
+        await owner.execute(CONTENT_ROWS)
+        async with as_tenant(two_tenants, "a") as a:
+            for table in CONTENT:
+                assert {row[0] for row in await a.fetch(f"SELECT tenant FROM {table}")} == {"a"}  # noqa: S608
+            assert await a.execute("UPDATE artifacts SET sha256 = NULL, erased_at = now()") == "UPDATE 1"
+            for table in HIDDEN_CONTENT:
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with a.transaction():
+                        await a.fetch(f"SELECT 1 FROM {table}")  # noqa: S608
+            for change in ("DELETE FROM content_blobs", "UPDATE artifacts SET name = 'x'", "DELETE FROM artifacts"):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    async with a.transaction():
+                        await a.execute(change)
+        assert await owner.fetchval("SELECT run_id FROM artifacts WHERE erased_at IS NULL") == "b:r"
+    finally:
+        await owner.close()
 
 
 @pytest.mark.parametrize("tenant", [None, "", "c", "A", "a'--"])
@@ -142,9 +174,9 @@ async def test_the_tenants_role_can_do_to_no_table_more_than_is_listed_here(two_
             "SELECT table_name, privilege_type FROM information_schema.role_table_grants WHERE grantee = $1",
             TENANT_ROLE,
         )
-        assert {tuple(row) for row in rows} == {(table, "SELECT") for table in TABLES}
+        assert {tuple(row) for row in rows} == {(table, "SELECT") for table in (*TABLES, *CONTENT)}
         unprotected = await owner.fetch(
-            "SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) AND NOT relrowsecurity", TABLES
+            "SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) AND NOT relrowsecurity", [*TABLES, *CONTENT]
         )
         assert unprotected == []
         role = await owner.fetchrow(

@@ -50,6 +50,8 @@ def routes(**settings: Any) -> list[Route]:
         diagnostician=nothing,
         streams=nothing,
         reader=nothing,
+        artifacts=nothing,
+        content=nothing,
         gate=Gate(Tickets(b"x", lifetime_s=1)),
         spans=nothing,
         settings=Settings(**settings),
@@ -92,13 +94,27 @@ async def asked(http: httpx.AsyncClient, route: Route, run_id: str, **more: Any)
     }
     body = next((body for end, body in bodies.items() if route.path.endswith(end)), None)
     headers = {"Runwire-Fence": "1", **more.pop("headers", {})}
+    query = {"name": "report"} if route.path.endswith("/artifacts") else None
     return await http.request(
         route.method,
-        route.path.replace("{run_id}", run_id),
+        route.path.replace("{run_id}", run_id).replace("{n}", "1"),
+        params=query,
         json=body if route.method == "POST" else None,
         headers=headers,
         **more,
     )
+
+
+async def with_content(owner: Api, run_id: str, *, fence: int) -> None:
+    """Gives an external run a first artifact, and a result."""
+    for name in ("report", "result"):
+        stored = await owner.http.post(
+            f"{RUNS}/{run_id}/artifacts",
+            params={"name": name},
+            content=b"theirs",
+            headers={"Runwire-Fence": str(fence), "Content-Type": "text/plain"},
+        )
+        assert stored.status_code == 201, stored.text
 
 
 def test_every_route_says_who_may_call_it_and_only_what_holds_no_data_is_public() -> None:
@@ -178,7 +194,8 @@ async def test_every_scope_but_the_right_one_is_not_enough(service: Assembly) ->
 
 async def test_the_right_scope_alone_is_enough(service: Assembly) -> None:
     async with caller(service) as owner:
-        await owner.external("acme:r", begun=False)
+        fence = await owner.external("acme:r")
+        await with_content(owner, "acme:r", fence=fence)
     for route in GUARDED:
         async with caller(service, scope=str(route.access.scope)) as one:
             answer = await asked(one.http, route, "acme:r")
@@ -201,7 +218,7 @@ async def test_an_es256_token_is_as_good(service: Assembly, api: Api) -> None:
 
 async def test_to_another_tenant_a_run_is_not_there_on_any_route(service: Assembly) -> None:
     async with caller(service, tenant="acme") as acme, caller(service, tenant="evil") as evil:
-        await acme.external("acme:r", begun=True)
+        await with_content(acme, "acme:r", fence=await acme.external("acme:r", begun=True))
         before = await acme.run("acme:r")
         for route in [route for route in GUARDED if route.of_run]:
             answers = [await asked(evil.http, route, run_id) for run_id in ("acme:r", "acme:n")]

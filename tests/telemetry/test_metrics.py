@@ -11,6 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 
 from runwire import errors
 from runwire.archive import ArchiveMetrics
+from runwire.content import ContentMetrics
 from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
@@ -47,6 +48,7 @@ def test_what_is_declared_is_what_a_scrape_has() -> None:
     metrics = Metrics(AGENTS)
     ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
+    ContentMetrics(metrics.out)
     for family in ours(metrics):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels: dict[str, set[str]] = {}

@@ -1,18 +1,20 @@
 -- name: append
 -- All or nothing per run. A row that is not returned was refused and left no trace. It does not affect the others.
--- seq is minted under the run's row lock, so it is dense, and a rollback leaves no gap.
+-- seq is minted under the run's row lock, so it is dense, and a rollback leaves no gap. So is the number of an artifact,
+-- which takes the place of the `+` in its event.
 -- (`= ANY(ARRAY[..])` keeps the look-up of runs an index look-up per request, whatever the planner thinks of sizes.)
 WITH request AS (
     SELECT * FROM unnest($1::int[], $2::text[], $3::bigint[], $4::bigint[], $5::bigint[], $6::text[], $7::text[],
                          $8::text[], $9::text[], $10::text[], $11::text[], $12::text[], $13::bytea[], $14::bigint[],
-                         $15::text[], $16::text[])
+                         $15::text[], $16::text[], $17::int[])
         AS r (i, run_id, fence, if_seq, n, events, source, state, waiting_for, error_code,
-              checkpoint_node, checkpoint_next, checkpoint_state, followed_by, due, on_timeout)
+              checkpoint_node, checkpoint_next, checkpoint_state, followed_by, due, on_timeout, artifacts)
 ), clock AS (
     SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
 ), minted AS (
     UPDATE runs SET
         last_seq = runs.last_seq + r.n,
+        artifacts = runs.artifacts + r.artifacts,
         state = coalesce(r.state::run_state, runs.state),
         waiting_for = CASE WHEN r.state IS NULL THEN runs.waiting_for ELSE r.waiting_for END,
         wake_at = CASE WHEN r.due IS NULL THEN runs.wake_at
@@ -36,14 +38,17 @@ WITH request AS (
       AND (r.if_seq IS NULL OR runs.last_seq = r.if_seq)
     RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
               runs.woken AS signals,
-              r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state, r.followed_by, r.on_timeout
+              r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state, r.followed_by, r.on_timeout,
+              runs.artifacts - r.artifacts AS number
 ), written AS (
     INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
     SELECT m.run_day, m.run_id, m.base + e.k, clock.us, e.type::event_type, m.source::event_source,
            CASE WHEN e.type <> 'DebugTrace' THEN e.label END,
-           CASE WHEN e.type = 'DebugTrace' THEN e.label END
+           CASE WHEN e.type <> 'DebugTrace' THEN NULL WHEN e.numbered = '' THEN e.label
+                ELSE left(e.label, -1) || (m.number + e.numbered::int) END
     FROM minted AS m, clock,
-         LATERAL (SELECT k, split_part(body, ' ', 1) AS type, nullif(split_part(body, ' ', 2), '') AS label
+         LATERAL (SELECT k, split_part(body, ' ', 1) AS type, nullif(split_part(body, ' ', 2), '') AS label,
+                         split_part(body, ' ', 3) AS numbered
                   FROM string_to_table(m.events, ',') WITH ORDINALITY AS t (body, k)) AS e
 ), checkpointed AS (
     INSERT INTO run_checkpoints AS c (run_id, seq, node, next_node, state, on_timeout)
@@ -53,7 +58,7 @@ WITH request AS (
         seq = excluded.seq, node = excluded.node, next_node = excluded.next_node, on_timeout = excluded.on_timeout,
         state = CASE WHEN excluded.state = '' THEN c.state ELSE excluded.state END
 )
-SELECT i, base, cancel, signals FROM minted
+SELECT i, base, cancel, signals, number FROM minted
 
 -- name: append_plain
 -- As `append`, for batches in which no request changes a state or stores a checkpoint: most of them.

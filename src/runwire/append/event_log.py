@@ -245,10 +245,10 @@ class _Lane:
         if self._attempts.failures:
             self._attempts.succeeded()
         self._tell([groups[row[0]] for row in rows])
-        for i, base, cancel, signals in rows:
+        for i, base, cancel, signals, *_ in rows:
             groups[i].fulfil(base, cancel_requested=cancel, signals=signals)
         if _log.is_enabled_for(logging.DEBUG):
-            for i, base, _, _ in rows:
+            for i, base, *_ in rows:
                 _log_events(groups[i], base, monotonic() - started)
         if len(rows) < len(groups):
             refused = set(range(len(groups))).difference(row[0] for row in rows)
@@ -257,8 +257,8 @@ class _Lane:
     async def _store_accompanied(self, group: Group) -> list[Row]:
         async with self._session.transaction() as transaction:
             rows = await transaction.fetch(_SQL["append"], *_arguments([group]), *_extra_arguments([group]))
-            for _, base, _cancel, _signals in rows:
-                await group.accompany(transaction, base)
+            for _, base, _cancel, _signals, number in rows:
+                await group.accompany(transaction, base, number)
         return rows
 
     def _tell(self, stored: list[Group]) -> None:
@@ -388,4 +388,5 @@ def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
         [checkpoint and checkpoint.followed_by for checkpoint in checkpoints],
         [change and change.due for change in changes],
         [checkpoint and checkpoint.on_timeout for checkpoint in checkpoints],
+        [group.numbered for group in groups],
     )

@@ -11,6 +11,7 @@ import msgspec
 
 from runwire.db import Transaction
 from runwire.errors import IllegalBatch
+from runwire.model.content import is_numbered
 from runwire.model.event import EventType, NewEvent, Source
 from runwire.model.run import TERMINAL, RunState
 
@@ -58,14 +59,23 @@ class Appended(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """The events of an append inside its transaction: they have their seqs, and are not committed yet."""
+    """The events of an append inside its transaction: they have their seqs, and are not committed yet.
 
+    `first_number` is what the first event got whose `fn` ends with `NUMBER`, which the number has taken the place of.
+    """
+
+    run_id: str
     first_seq: int
     events: Sequence[NewEvent]
+    first_number: int
 
     def seq_of(self, event: NewEvent) -> int:
         """The seq of the first event that equals `event`. Raises ValueError when there is none."""
         return self.first_seq + self.events.index(event)
+
+    def number_of(self, event: NewEvent) -> int:
+        """The number that the first event that equals `event` got. Raises ValueError when there is none."""
+        return self.first_number + sum(map(is_numbered, self.events[: self.events.index(event)]))
 
 
 Companion: TypeAlias = Callable[[Transaction, Stored], Awaitable[None]]
@@ -132,6 +142,8 @@ class Group:
 
     def encoded(self) -> str:
         """The events as the statement takes them; neither blanks nor commas occur in names and fns."""
+        if self.last.companion:
+            return self._encoded_with_numbers()
         return ",".join(
             [
                 f"{event.type.value} {event.name or event.fn or ''}"
@@ -140,12 +152,30 @@ class Group:
             ]
         )
 
-    async def accompany(self, transaction: Transaction, base: int) -> None:
-        """Stores what goes with the last request, the only one that may have a companion."""
+    def _encoded_with_numbers(self) -> str:
+        encoded: list[str] = []
+        number = 0
+        for request in self.requests:
+            for event in request.events:
+                encoded.append(f"{event.type.value} {event.name or event.fn or ''}")
+                if is_numbered(event):
+                    number += 1
+                    encoded[-1] += f" {number}"
+        return ",".join(encoded)
+
+    @property
+    def numbered(self) -> int:
+        """How many numbers its events need: only those with a companion do."""
+        return sum(map(is_numbered, self.last.events)) if self.last.companion else 0
+
+    async def accompany(self, transaction: Transaction, base: int, number: int) -> None:
+        """Stores what goes with the last request, the only one that may have a companion. `base` and `number` are the
+        seq and the number before the group's.
+        """
         last = self.last
         if last.companion is not None:
             first_seq = base + self.count - len(last.events) + 1
-            await last.companion(transaction, Stored(first_seq, last.events))
+            await last.companion(transaction, Stored(last.run_id, first_seq, last.events, number + 1))
 
     def fulfil(self, base: int, *, cancel_requested: bool, signals: bool) -> None:
         for request in self.requests:

@@ -12,12 +12,13 @@ from runwire.archive.cold import ColdLog
 from runwire.archive.metrics import ArchiveMetrics
 from runwire.archive.retention import Archiver
 from runwire.archive.settings import ArchiveSettings
-from runwire.archive.store import ColdStore, check_installed, folder_of, open_store
+from runwire.archive.store import ColdStore, check_installed, open_store
 from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.db import Database
 from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
 from runwire.errors import ArchiveUnavailable, ConfigurationError
+from runwire.objects import folder_of
 from runwire.process import Context
 from runwire.telemetry.logs import LogEvent, get_logger
 

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from typing import TYPE_CHECKING, Final
 
 from runwire.archive.format import zstd
 from runwire.errors import ArchiveUnavailable, ConfigurationError, RunwireError
+from runwire.objects import first_line, flush, open_objects
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -22,10 +20,6 @@ MARKER: Final = "runwire-archive.json"
 _MARKER_TEXT: Final = b'{"format":"runwire-archive/1","about":"Archived runs of runwire; see its docs, retention."}\n'
 _TIMEOUT_S: Final = 30.0
 _PART_BYTES: Final = 4 << 20
-_REMOTE: Final[dict[str, Any]] = {
-    "client_options": {"timeout": timedelta(seconds=20), "connect_timeout": timedelta(seconds=5)},
-    "retry_config": {"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
-}
 
 
 class ArchiveGone(RunwireError):
@@ -53,7 +47,7 @@ class ColdStore:
         with _translated(path):
             await obstore.put_async(self._store, path, data)
             if self._folder is not None:
-                await asyncio.to_thread(_flush, self._folder, path)
+                await asyncio.to_thread(flush, self._folder, path)
 
     async def read(self, path: str, *, start: int, length: int) -> bytes:
         """`length` bytes from `start` on. Raises ArchiveGone."""
@@ -116,15 +110,12 @@ def open_store(url: str) -> ColdStore:
     """
     check_installed()
     from obstore.exceptions import BaseError
-    from obstore.store import LocalStore, from_url
 
-    folder = folder_of(url)
     try:
-        if folder is not None:
-            return ColdStore(LocalStore(folder, mkdir=True), folder=folder)
-        return ColdStore(from_url(url, **_remote_options()), folder=None)
+        store, folder = open_objects(url)
+        return ColdStore(store, folder=folder)
     except (BaseError, ValueError) as error:
-        raise ConfigurationError((f"RUNWIRE_ARCHIVE_URL: {_first_line(error)}",)) from error
+        raise ConfigurationError((f"RUNWIRE_ARCHIVE_URL: {first_line(error)}",)) from error
     except OSError as error:
         raise ArchiveUnavailable(f"the archive's folder cannot be made: {error.strerror or error}") from error
 
@@ -139,21 +130,6 @@ def check_installed() -> None:
         raise ArchiveUnavailable(f'{error.name} is not installed: pip install "runwire[archive]"') from error
 
 
-def folder_of(url: str) -> Path | None:
-    """The folder a `file:` URL or a plain path names; None for anything else."""
-    parts = urlsplit(url)
-    if parts.scheme == "file":
-        return Path(unquote(parts.path))
-    return Path(url).absolute() if "://" not in url else None
-
-
-def _remote_options() -> dict[str, Any]:
-    endpoint = os.environ.get("AWS_ENDPOINT_URL", "")
-    if not endpoint.startswith("http://"):
-        return _REMOTE
-    return {**_REMOTE, "client_options": {**_REMOTE["client_options"], "allow_http": True}}
-
-
 @contextmanager
 def _translated(path: str) -> Iterator[None]:
     """Inside, obstore's failures become ArchiveUnavailable; FileNotFoundError, which it raises too, stays."""
@@ -164,26 +140,4 @@ def _translated(path: str) -> Iterator[None]:
     except FileNotFoundError:
         raise
     except (BaseError, OSError, TimeoutError) as error:
-        raise ArchiveUnavailable(f"the archive failed at {path}: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    """Of the message: the rest is obstore's own data, and too long for a sentence."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
-
-
-def _flush(folder: Path, path: str) -> None:
-    """Flushes the data, then each folder up to the root, so that a power cut leaves either no entry or a whole file."""
-    at = folder / path
-    _fsync(at)
-    while at != folder:
-        at = at.parent
-        _fsync(at)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        raise ArchiveUnavailable(f"the archive failed at {path}: {first_line(error)}") from error

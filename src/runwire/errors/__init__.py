@@ -5,6 +5,16 @@ Each is declared once, in the module of its subject; `kinds` says how.
 
 from __future__ import annotations
 
+from runwire.errors.content import (
+    ArtifactErased,
+    ArtifactNotFound,
+    ArtifactTooLarge,
+    ContentLost,
+    ContentQuotaExceeded,
+    ContentUnavailable,
+    RangeNotSatisfiable,
+    TooManyArtifacts,
+)
 from runwire.errors.kinds import (
     DECLARED,
     Declared,
@@ -64,10 +74,16 @@ __all__ = [
     "AppendError",
     "ArchiveCorrupt",
     "ArchiveUnavailable",
+    "ArtifactErased",
+    "ArtifactNotFound",
+    "ArtifactTooLarge",
     "AuthUnavailable",
     "BusUnavailable",
     "ConfigurationError",
     "ConstraintViolated",
+    "ContentLost",
+    "ContentQuotaExceeded",
+    "ContentUnavailable",
     "CursorExpired",
     "CursorPastTail",
     "DatabaseFailed",
@@ -88,6 +104,7 @@ __all__ = [
     "NotPermitted",
     "Overloaded",
     "PartitionMissing",
+    "RangeNotSatisfiable",
     "ReadTimedOut",
     "RequestTimedOut",
     "RunClosed",
@@ -100,6 +117,7 @@ __all__ = [
     "StartConflict",
     "StateRefused",
     "StorageUnavailable",
+    "TooManyArtifacts",
     "TooManyReplays",
     "TooManySignals",
     "Unauthenticated",

@@ -26,6 +26,8 @@ class InvalidRequest(RunwireError):
         Kind("invalid_labels", 400, "A label is not valid, or there are too many labels."),
         Kind("invalid_filter", 400, "A filter of the list is not valid."),
         Kind("invalid_idempotency_key", 400, "An Idempotency-Key must be 1 to 255 visible ASCII characters."),
+        Kind("invalid_artifact_name", 400, "The name must be 1 to 5 words of A-Za-z0-9_ with dots between."),
+        Kind("invalid_media_type", 400, "The media type is malformed."),
         Kind(
             "missing_fence",
             400,
@@ -37,6 +39,7 @@ class InvalidRequest(RunwireError):
         Kind("unsupported_encoding", 415, "The body must not be compressed."),
         Kind("invalid_input", 422, "The input does not match the agent's state."),
         Kind("invalid_signal", 422, "The signal's data does not match the schema of its wait."),
+        Kind("reserved_fn", 422, "The prefixes `artifact:` and `part:` of a DebugTrace are reserved for content."),
         Kind("batch_too_large", 422, "The batch has too many events."),
     )
     exit_code = ExitCode.USAGE

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Final, Generic, Protocol, TypeVar, cast
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 from runwire.clock import longest_pause_s
 from runwire.errors import GraphError
+from runwire.model.content import OCTETS, Artifact
 from runwire.model.declaration import END, is_async, problems_of, problems_of_graph
 from runwire.model.names import class_name
 from runwire.model.state import StateType
@@ -19,6 +20,9 @@ __all__ = ["DEFAULT_TIMEOUT_S", "END", "Agent", "Agents", "Context", "Node", "No
 DEFAULT_TIMEOUT_S: Final = 10.0
 
 S = TypeVar("S")
+
+Data: TypeAlias = bytes | bytearray | memoryview | str | AsyncIterable[bytes | str]
+"""The bytes of content. Text is stored as UTF-8."""
 
 
 class Context(Protocol):
@@ -46,8 +50,27 @@ class Context(Protocol):
     def trace(self, fn: str) -> None:
         """Appends a DebugTrace, durable before the node's NodeFinished. `fn` is an identifier, never a payload.
 
-        May be called from any thread. Raises InvalidRequest when `fn` is not an identifier, RuntimeError once the node
-        has ended.
+        May be called from any thread. Raises InvalidRequest when `fn` is not an identifier, or claims to tell of
+        content (`artifact:`, `part:`), RuntimeError once the node has ended.
+        """
+
+    async def artifact(self, name: str, data: Data, *, media_type: str = OCTETS) -> Artifact:
+        """Stores a piece of content of the run, and returns it once it is durable, with its event.
+
+        `data` is bytes, text, or an async iterator of them, which is never held whole in memory. `name` is 1 to 5 words
+        of `A-Za-z0-9_` with dots between. A retried node that makes the bytes of the newest artifact of that name gets
+        that artifact again. Other bytes become a new one.
+
+        Raises InvalidRequest, ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable; a node that
+        lets one of them out fails with its code. A node that is not `async` calls it in its thread, where it returns
+        when the artifact is stored, and takes no iterator.
+        """
+
+    def result(self, value: Any) -> Awaitable[None]:
+        """Makes `value`, as JSON, the run's result: an artifact named `result`, stored with the node's NodeFinished.
+
+        A failed try leaves no result. Of several calls, the last one counts, and of several nodes' results
+        the newest. Raises NodeFailed (`bad_result`) when no JSON can hold the value. There is no need to await it.
         """
 
 

@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from runwire.append import Appended, Change, EventLog
+from runwire.append import Appended, Change, Companion, EventLog
 from runwire.db import Database, load_sql
 from runwire.duties import Duty
 from runwire.errors import AppendError, DatabaseFailed, IllegalBatch, RunClosed, RunNotFound
+from runwire.model.content import check_not_reserved
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, EventType, NewEvent, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.orchestrate.cancelling import Cancelling
@@ -56,12 +57,17 @@ class ExternalRuns:
         if_seq: int | None = None,
         outcome: RunState | None = None,
         requested_by: str | None = None,
+        companion: Companion | None = None,
     ) -> Appended:
         """Stores the batch, all or nothing, and renews the lease; an empty one is a heartbeat.
 
         The first event of a run is RunStarted; `outcome` goes with RunFinished. `requested_by` is the request's
-        traceparent. Raises what `EventLog.append` raises, NotExternal for a run that a worker of ours walks among it.
+        traceparent. Only what goes with a `companion` may tell of content. Raises what `EventLog.append` raises,
+        NotExternal for a run that a worker of ours walks among it, and InvalidRequest (`reserved_fn`).
         """
+        if companion is None:
+            for event in events:
+                check_not_reserved(event.fn)
         starts = bool(events) and events[0].type is EventType.RUN_STARTED
         change = Change(outcome) if outcome else Change(RunState.STARTED) if starts else None
         if starts and outcome:
@@ -69,7 +75,7 @@ class ExternalRuns:
         traceparent = await self._trace_of(run_id) if events and self._spans.recording else None
         with self._spans.create_events(traceparent, run_id=run_id, count=len(events), requested_by=requested_by):
             appended = await self._log.append(
-                run_id, events, fence=fence, source=Source.API, if_seq=if_seq, change=change
+                run_id, events, fence=fence, source=Source.API, if_seq=if_seq, change=change, companion=companion
             )
         if starts:
             self._metrics.runs_started["external"].inc()

@@ -11,13 +11,17 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from runwire.errors import GraphError, InvalidRequest, NodeFailed, RunwireError, StateRefused
+import msgspec
+
+from runwire.content import Artifacts, NewArtifact
+from runwire.errors import ContentUnavailable, GraphError, InvalidRequest, NodeFailed, RunwireError, StateRefused
+from runwire.model.content import JSON, OCTETS, RESULT, Artifact, check_not_reserved
 from runwire.model.event import debug_trace
-from runwire.model.graph import Node, Signal, Sleep, Wait
+from runwire.model.graph import Data, Node, Signal, Sleep, Wait
 from runwire.model.names import class_name, code_of
 from runwire.orchestrate.beat import passes_cuts, was_cut
 from runwire.orchestrate.run_log import RunLog
@@ -30,20 +34,41 @@ _LATE_TRACES_MAX: Final = 10_000
 class NodeContext:
     """The `Context` of a node while it runs. A node that is not `async` uses it from its thread."""
 
-    __slots__ = ("_late", "_log", "_loop", "_loop_thread", "_signal", "agent", "attempt", "run_id")
+    __slots__ = (
+        "_artifacts",
+        "_late",
+        "_log",
+        "_loop",
+        "_loop_thread",
+        "_result",
+        "_signal",
+        "agent",
+        "attempt",
+        "run_id",
+    )
 
     def __init__(
-        self, log: RunLog, agent: str, attempt: int, *, signal: Callable[[], Signal | None] = lambda: None
+        self,
+        log: RunLog,
+        agent: str,
+        attempt: int,
+        *,
+        artifacts: Artifacts | None,
+        signal: Callable[[], Signal | None] = lambda: None,
     ) -> None:
-        """`signal` decodes the one with which the run went on; it is called once, if the node asks."""
+        """`signal` decodes the one with which the run went on; it is called once, if the node asks. Without
+        `artifacts` the node can store no content.
+        """
         self._signal: Callable[[], Signal | None] | Signal | None = signal
         self.run_id = log.run_id
         self.agent = agent
         self.attempt = attempt
         self._log: RunLog | None = log
+        self._artifacts = artifacts
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._late = 0
+        self._result: bytes | None = None
 
     @property
     def signal(self) -> Signal | None:
@@ -55,9 +80,8 @@ class NodeContext:
         return self._signal
 
     def trace(self, fn: str) -> None:
-        log = self._log
-        if log is None:  # a task the node left running; its traces would meet what the walk appends
-            raise RuntimeError("the node has ended, so it can trace nothing more")
+        log = self._open_log
+        check_not_reserved(fn)
         if threading.get_ident() == self._loop_thread:
             log.trace(fn)
             return
@@ -67,14 +91,66 @@ class NodeContext:
         self._late += 1
         self._loop.call_soon_threadsafe(self._trace_late, fn)
 
+    def artifact(self, name: str, data: Data, *, media_type: str = OCTETS) -> Any:
+        """A coroutine on the event loop; in a node's own thread, the artifact itself."""
+        storing = self._store(name, data, media_type)
+        if threading.get_ident() == self._loop_thread:
+            return storing
+        return asyncio.run_coroutine_threadsafe(storing, self._loop).result()
+
+    def result(self, value: Any) -> Awaitable[None]:
+        _ = self._open_log
+        try:
+            self._result = msgspec.json.encode(value)
+        except Exception as error:
+            raise NodeFailed("bad_result", "no JSON can hold the result", retry=False) from error
+        return _NOTHING
+
+    async def prepared_result(self) -> NewArtifact | None:
+        """The result that the node gave its run, ready to be appended; None without one, or with the one there is."""
+        if self._result is None:
+            return None
+        prepared = await self._content.prepare(self.run_id, RESULT, self._result, media_type=JSON)
+        return prepared if isinstance(prepared, NewArtifact) else None
+
     def end(self) -> None:
         self._log = None
+
+    @property
+    def _open_log(self) -> RunLog:
+        if self._log is None:  # a task the node left running; its traces would meet what the walk appends
+            raise RuntimeError("the node has ended, so it can trace nothing more")
+        return self._log
+
+    @property
+    def _content(self) -> Artifacts:
+        if self._artifacts is None:
+            raise ContentUnavailable("this worker stores no content")
+        return self._artifacts
+
+    async def _store(self, name: str, data: Data, media_type: str) -> Artifact:
+        _ = self._open_log
+        prepared = await self._content.prepare(self.run_id, name, data, media_type=media_type)
+        if isinstance(prepared, Artifact):
+            return prepared
+        await self._open_log.append_from_node(prepared.event, companion=prepared.store)
+        return prepared.made()
 
     def _trace_late(self, fn: str) -> None:
         self._late -= 1
         if self._log is not None:
             with contextlib.suppress(RunwireError):  # what kept earlier ones from being stored is said to the walk
                 self._log.trace(fn)
+
+
+class _Nothing:
+    """Nothing to wait for: `await` it or not."""
+
+    def __await__(self) -> Iterator[None]:
+        return iter(())
+
+
+_NOTHING: Final[Awaitable[None]] = _Nothing()  # type: ignore[assignment]
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +169,7 @@ class Tried:
     code: str | None = None
     retry: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
+    result: NewArtifact | None = None
 
 
 class Threads:

@@ -10,6 +10,7 @@ from typing import Any
 
 from runwire.append import Change, Checkpoint, EventLog
 from runwire.clock import monotonic, pause_s, set_within
+from runwire.content import Artifacts, NewArtifact
 from runwire.errors import IllegalAppend, StorageUnavailable
 from runwire.model.event import (
     RUN_FINISHED,
@@ -49,6 +50,7 @@ class Walk:
         beat: Beat,
         hand_over: Callable[[Walk], Awaitable[bool]],
         threads: Threads,
+        artifacts: Artifacts | None = None,
         state_max_bytes: int = STATE_MAX_BYTES,
     ) -> None:
         """`hand_over` releases the lease and returns whether it did. `threads` runs nodes that are not `async`."""
@@ -65,7 +67,15 @@ class Walk:
             spans=spans,
         )
         self._report = WalkReport(claim, metrics=metrics, spans=spans)
-        self._tries = NodeTries(claim, agent, self._log, beat=beat, threads=threads, state_max_bytes=state_max_bytes)
+        self._tries = NodeTries(
+            claim,
+            agent,
+            self._log,
+            beat=beat,
+            threads=threads,
+            artifacts=artifacts,
+            state_max_bytes=state_max_bytes,
+        )
         self._saved: bytes | None = claim.state
         self._draining = False
         self.lost = False
@@ -187,7 +197,7 @@ class Walk:
                     span.fail(tried.code)
             if tried.exit_ is not None:
                 told = partial(self._report.node_finished, node, attempt, monotonic() - started)
-                return await self._leave(node, tried.exit_, told)
+                return await self._leave(node, tried.exit_, told, result=tried.result)
             if self._log.cancel_requested:
                 self._report.node_cancelled(node, monotonic() - started)
                 return await self._cancelled_run()
@@ -214,18 +224,26 @@ class Walk:
         self._report.node_started(node, attempt)
 
     async def _leave(
-        self, node: Node[Any], exit_: str | Wait | Sleep, told: Callable[[], None]
+        self,
+        node: Node[Any],
+        exit_: str | Wait | Sleep,
+        told: Callable[[], None],
+        *,
+        result: NewArtifact | None,
     ) -> tuple[str, Any] | RunState:
-        """NodeFinished and the checkpoint in one transaction, with what follows: the wait that the node asks for, the
-        start of the next node, or the end of the run.
+        """NodeFinished, the checkpoint and the node's result in one transaction, with what follows: the wait that the
+        node asks for, the start of the next node, or the end of the run.
         """
         finished = node_finished(node.name)
+        events = (finished,) if result is None else (result.event, finished)
+        companion = None if result is None else result.store
         if isinstance(exit_, str):
-            self._log.hold(finished, checkpoint=self._checkpoint(node.name, exit_, self._tries.left), stored=told)
+            checkpoint = self._checkpoint(node.name, exit_, self._tries.left)
+            self._log.hold(*events, checkpoint=checkpoint, companion=companion, stored=told)
             return exit_, self._tries.next_state
         waiting, on_timeout = waiting_of(exit_)
         checkpoint = replace(self._checkpoint(node.name, exit_.then, self._tries.left), on_timeout=on_timeout)
-        await self._log.append(finished, change=waiting, checkpoint=checkpoint)
+        await self._log.append(*events, change=waiting, checkpoint=checkpoint, companion=companion)
         told()
         self.timed = waiting.due is not None
         self._report.waiting(waiting)

@@ -13,6 +13,7 @@ from typing import Final
 from runwire.agents import web_guard
 from runwire.agents.settings import AgentSettings
 from runwire.append import AtRest, EventLog
+from runwire.content import Artifacts
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE
 from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
@@ -53,6 +54,7 @@ async def start(context: Context) -> None:
         poll_s=settings.worker_poll_s,
         on_claimable=lambda agent: context.hints.tell(RUNS_CLAIMABLE, [agent]),
         beat=beat,
+        artifacts=context.part(Artifacts),
     )
     context.offer(Worker, worker)
     _take_hints(context, worker)

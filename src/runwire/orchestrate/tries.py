@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from runwire.clock import monotonic
+from runwire.content import Artifacts
+from runwire.errors import RunwireError
 from runwire.model.graph import Agent, Node, Signal
 from runwire.orchestrate.beat import Beat, NodeAtWork
 from runwire.orchestrate.claim import Claim
@@ -36,6 +39,7 @@ class NodeTries:
         *,
         beat: Beat,
         threads: Threads,
+        artifacts: Artifacts | None,
         state_max_bytes: int,
     ) -> None:
         """`threads` runs nodes that are not `async`. A state of more than `state_max_bytes` of JSON fails its node."""
@@ -47,6 +51,7 @@ class NodeTries:
         self._log = log
         self._beat = beat
         self._threads = threads
+        self._artifacts = artifacts
         self._state_max_bytes = state_max_bytes
         self._task: asyncio.Task[Ended] | None = None
         self._abandoned: asyncio.Future[None] | None = None
@@ -66,7 +71,7 @@ class NodeTries:
     async def run(self, node: Node[Any], state: Any, attempt: int) -> Tried:
         """The result of one try. A success leaves its state in `left` and `next_state`."""
         signal = self._signal if self.signalled else _no_signal
-        context = NodeContext(self._log, self._claim.agent, attempt, signal=signal)
+        context = NodeContext(self._log, self._claim.agent, attempt, artifacts=self._artifacts, signal=signal)
         loop = asyncio.get_running_loop()
         began: asyncio.Future[None] = loop.create_future()
         self._abandoned = abandoned = loop.create_future()
@@ -84,7 +89,8 @@ class NodeTries:
                 return Tried(code="cancelled")
             if node.in_thread and self.cancelled.is_set():
                 self._tell_abandoned(node)  # its thread cannot be interrupted
-            return judged(partial(self._judge, node, task.result(), state))
+            tried = judged(partial(self._judge, node, task.result(), state))
+            return tried if tried.code is not None else await _with_result(context, tried)
         except asyncio.CancelledError:  # of the walk itself: a node's own ends the node
             if not task.done():
                 await self._interrupt(task, node, began)
@@ -124,6 +130,14 @@ class NodeTries:
 
 def _no_signal() -> None:
     return None
+
+
+async def _with_result(context: NodeContext, tried: Tried) -> Tried:
+    """The try with its result ready to be stored; a failed one when that cannot be."""
+    try:
+        return replace(tried, result=await context.prepared_result())
+    except RunwireError as error:
+        return failure_of(error)
 
 
 def _settle(future: asyncio.Future[None]) -> None:

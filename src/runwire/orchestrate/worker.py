@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 from runwire.append import EventLog
 from runwire.clock import set_within
+from runwire.content import Artifacts
 from runwire.db import Database, load_sql
 from runwire.duties import Duty
 from runwire.errors import DatabaseFailed, FenceStale, RunClosed, RunwireError
@@ -50,14 +51,16 @@ class Worker:
         threads: int = 32,
         state_max_bytes: int = STATE_MAX_BYTES,
         beat: Beat | None = None,
+        artifacts: Artifacts | None = None,
     ) -> None:
         """`threads` nodes that are not `async` run at once; `state_max_bytes` is the limit of a state's JSON.
 
-        `beat` tells a watch which node is at work.
+        `beat` tells a watch which node is at work. `artifacts` stores what nodes make; without it they can store none.
         """
         self._database = database
         self._log = log
         self._agents = agents
+        self._artifacts = artifacts
         self._metrics = metrics
         self._spans = spans
         self._worker_id = worker_id
@@ -216,6 +219,7 @@ class Worker:
             beat=self._beat,
             hand_over=self._release,
             threads=self._threads,
+            artifacts=self._artifacts,
             state_max_bytes=self._state_max_bytes,
         )
         self._walks[claim.run_id] = walk

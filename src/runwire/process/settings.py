@@ -18,6 +18,7 @@ class Role(StrEnum):
     PUBLISHER = "publisher"
     OBSERVER = "observer"
     ARCHIVER = "archiver"
+    COLLECTOR = "collector"
 
 
 class ProcessSettings(SettingsGroup):

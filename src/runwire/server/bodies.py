@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
+from runwire.model.content import Artifact
 from runwire.model.event import NAME_PATTERN, Event, NewEvent, NodeName
 from runwire.model.labels import KEY_PATTERN, LABELS_MAX, VALUE_MAX_BYTES
 from runwire.model.run import RUN_ID_PATTERN
@@ -108,6 +109,12 @@ class EventsPage(msgspec.Struct, frozen=True, rename="camel"):
 
     events: list[Event]
     has_more: bool
+
+
+class ArtifactPage(msgspec.Struct, frozen=True, rename="camel"):
+    """The artifacts of a run in order, erased ones among them."""
+
+    artifacts: list[Artifact]
 
 
 class StreamTicket(msgspec.Struct, frozen=True, rename="camel"):

@@ -136,6 +136,7 @@ EVENTS: Final = Group(
                 "seq_conflict",
                 "illegal_append",
                 "illegal_batch",
+                "reserved_fn",
                 "batch_too_large",
                 "storage_unavailable",
                 "partition_missing",

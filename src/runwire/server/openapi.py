@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from http import HTTPStatus
 from typing import Any, Final
 
 import msgspec
 
 import runwire
 from runwire.errors import DECLARED, Fact
+from runwire.model.content import ARTIFACT_N_MAX, OCTETS
 from runwire.model.event import FN_PATTERN, NAME_PATTERN, EventType
 from runwire.model.run import RUN_ID_PATTERN
 from runwire.server.auth.caller import Scope
@@ -37,6 +39,17 @@ _RUN_ID: Final = {
     "schema": {"type": "string", "pattern": RUN_ID_PATTERN},
     "example": "0199b6a2-6c3e-7d51-9a4e-2f5c8a1b7d10",
 }
+_PATH: Final[dict[str, dict[str, Any]]] = {
+    "{run_id}": _RUN_ID,
+    "{n}": {
+        "name": "n",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "integer", "minimum": 1, "maximum": ARTIFACT_N_MAX},
+        "description": "The number of the artifact.",
+    },
+}
+"""Parameters of paths."""
 _REF: Final = "#/components/schemas/{name}"
 
 
@@ -96,7 +109,7 @@ def _described(route: Route[Any], settings: ServerSettings | None) -> dict[str, 
         "responses": {**_answers(route), **_problems(route.all_errors)},
     }
     parameters = [
-        *([_RUN_ID] if "{run_id}" in route.path else []),
+        *(described for name, described in _PATH.items() if name in route.path),
         *(_parameter(one, settings, place="query") for one in route.query),
         *(_parameter(one, settings, place="header") for one in route.headers),
     ]
@@ -112,13 +125,17 @@ def _described(route: Route[Any], settings: ServerSettings | None) -> dict[str, 
                 }
             },
         }
+    elif route.takes_bytes:
+        described["requestBody"] = {"required": False, "content": {OCTETS: {"schema": {}}}}
     return described
 
 
 def _answers(route: Route[Any]) -> dict[str, Any]:
     """The answers that are not problems."""
     schema = {} if route.answer is None else {"$ref": _REF.format(name=route.answer.__name__)}
-    main: dict[str, Any] = {"description": route.summary, "content": {route.media: {"schema": schema}}}
+    main: dict[str, Any] = {"description": route.summary}
+    if route.status != HTTPStatus.NO_CONTENT:
+        main["content"] = {route.media: {"schema": schema}}
     if route.answer_headers:
         main["headers"] = {
             name: {"description": text, "schema": {"type": "string"}} for name, text in route.answer_headers.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from runwire.model.content import ARTIFACT_NAME_MAX, ARTIFACT_NAME_PATTERN
 from runwire.model.event import NAME_PATTERN
 from runwire.model.labels import LABELS_MAX
 from runwire.model.names import CODE_MAX
@@ -21,7 +22,7 @@ LAST_EVENT_ID: Final = Parameter(
 LAST_EVENT_ID_QUERY: Final = Parameter(
     "lastEventId", _SEQ, "The same as Last-Event-ID, for an EventSource of JavaScript that sends it in the query."
 )
-IF_NONE_MATCH: Final = Parameter("If-None-Match", {"type": "string"}, "The ETag of a closed run's page.")
+IF_NONE_MATCH: Final = Parameter("If-None-Match", {"type": "string"}, "The ETag of the client's copy.")
 REPLAY: Final = Parameter("replay", {"type": "string", "const": "1"}, "A closed run once more, in its own time.")
 SPEED: Final = Parameter(
     "speed",
@@ -59,4 +60,9 @@ TRACEPARENT: Final = Parameter(
     {"type": "string"},
     "W3C Trace Context: the run's spans go on in this trace, sampled if it is. Ignored when malformed.",
 )
+RANGE: Final = Parameter("Range", {"type": "string"}, "One range of bytes, as `bytes=0-499`. Others are ignored.")
+IF_RANGE: Final = Parameter("If-Range", {"type": "string"}, "The ETag of the bytes that the range is of.")
+_ARTIFACT_NAME: Final = {"type": "string", "pattern": ARTIFACT_NAME_PATTERN, "maxLength": ARTIFACT_NAME_MAX}
+ARTIFACT_NAME: Final = Parameter("name", _ARTIFACT_NAME, "Only artifacts of this name.")
+NEW_ARTIFACT_NAME: Final = Parameter("name", _ARTIFACT_NAME, "The artifact's name.", required=True)
 FENCE: Final = Parameter("Runwire-Fence", _SEQ, "The fence that the start of the run gave.", required=True)

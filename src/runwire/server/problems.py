@@ -18,6 +18,7 @@ from runwire.errors import (
     InvalidRequest,
     NotPermitted,
     Overloaded,
+    RangeNotSatisfiable,
     RunwireError,
     Unauthenticated,
 )
@@ -103,6 +104,8 @@ def title_of(code: str) -> str:
 
 def _headers(error: RunwireError) -> dict[str, str]:
     match error:
+        case RangeNotSatisfiable():
+            return {"Content-Range": f"bytes */{error.size}"}
         case Overloaded():
             return {"Retry-After": str(error.retry_after_s)}
         case Unauthenticated(

@@ -25,7 +25,7 @@ TIME_MAX_MS: Final = 10**14 - 1
 """Beyond the year 5000; PostgreSQL's times go further."""
 
 _IDEMPOTENCY_KEY: Final = re.compile(r"[\x21-\x7e]{1,255}")
-_SINGLE: Final = ("Idempotency-Key", "Last-Event-ID", "Origin", "Runwire-Fence")
+_SINGLE: Final = ("Idempotency-Key", "If-Range", "Last-Event-ID", "Origin", "Range", "Runwire-Fence")
 """Headers of one value that are read here. aiohttp refuses two of Content-Length, Content-Type or Host; the gate, of
 Authorization."""
 _AGENT: Final = re.compile(NAME_PATTERN)
@@ -44,7 +44,7 @@ async def decoded_body(request: web.Request, decoder: msgspec.json.Decoder[T], *
     """The body, decoded by `decoder`. Raises InvalidRequest (`unsupported_media_type`, `malformed_json`,
     `invalid_request`), and aiohttp's own for one that is too large or broken.
     """
-    if request.can_read_body and (encoding := _encoding(request)):
+    if request.can_read_body and (encoding := encoding_of(request)):
         raise InvalidRequest(
             f"The body is encoded as {encoding}. Send it without an encoding.", code="unsupported_encoding"
         )
@@ -155,7 +155,7 @@ def _integer(text: str) -> int | None:
     return None
 
 
-def _encoding(request: web.Request) -> str:
+def encoding_of(request: web.Request) -> str:
     """The compression that the body declares; empty when there is none."""
     codings = (coding.strip() for line in request.headers.getall("Content-Encoding", ()) for coding in line.split(","))
     return ", ".join(coding for coding in codings if coding.lower() not in ("", "identity"))[:64]

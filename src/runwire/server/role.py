@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runwire.append.settings import AppendSettings
+from runwire.content import ArtifactReader, Artifacts
 from runwire.db.secret import shared_secret
 from runwire.db.settings import DatabaseSettings
 from runwire.db.tenancy import check_isolation
@@ -52,6 +53,8 @@ async def start_api(context: Context) -> None:
         diagnostician=context.part(Diagnostician),
         streams=context.part(Streams),
         reader=context.part(LogReader),
+        artifacts=context.part(Artifacts),
+        content=context.part(ArtifactReader),
         gate=gate_of(settings, ticket_key=ticket_key, refused=metrics.access_refused),
         spans=context.spans,
         settings=settings,

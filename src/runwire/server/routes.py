@@ -57,7 +57,8 @@ class Parameter:
 class Route(Generic[Owner]):
     """One method of one path. `handler` is a method of the object that serves the route.
 
-    `body` and `answer` are the types of the bodies, `errors` the codes that the handler answers. `others` are further
+    `body` and `answer` are the types of the bodies; `takes_bytes` stands for a body of any kind. A status of 204 has no
+    body. `errors` are the codes that the handler answers. `others` are further
     statuses without a body, and what they mean. `head` serves HEAD, too.
     """
 
@@ -72,6 +73,7 @@ class Route(Generic[Owner]):
     headers: tuple[Parameter, ...] = ()
     body: type | None = None
     body_required: bool = True
+    takes_bytes: bool = False
     examples: Mapping[str, Any] = field(default_factory=dict)
     status: int = 200
     answer: type | None = None

@@ -8,6 +8,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from runwire.content import ArtifactReader, Artifacts
 from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalRuns, RunControl
 from runwire.server.admission import Admission
@@ -57,6 +58,8 @@ class Services:
     diagnostician: Diagnostician
     streams: Streams
     reader: LogReader
+    artifacts: Artifacts
+    content: ArtifactReader
     gate: Gate
     spans: Spans
     settings: ServerSettings

@@ -9,6 +9,7 @@ from aiohttp import web
 
 from runwire.server import openapi
 from runwire.server.admin import HEALTH
+from runwire.server.artifacts import ARTIFACTS
 from runwire.server.auth import PUBLIC
 from runwire.server.events import EVENTS
 from runwire.server.forwarded import prefix_of
@@ -54,6 +55,7 @@ API: Final[tuple[Group[Services, Any], ...]] = (
     EVENTS,
     STREAMS,
     RUN_GROUP,
+    ARTIFACTS,
     TICKETS,
     Group(ApiDocument, (Route("GET", OPENAPI, ApiDocument.get, PUBLIC, "getOpenapi", "This document."),)),
 )

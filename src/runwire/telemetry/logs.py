@@ -69,6 +69,8 @@ class LogEvent(StrEnum):
     INDEX_BUILDING = "index_building"
     ARCHIVE_FAILED = "archive_failed"
     ARCHIVE_OFF = "archive_off"
+    CONTENT_STORE_FAILED = "content_store_failed"
+    ARTIFACT_ERASED = "artifact_erased"
     DATABASE_UNAVAILABLE = "database_unavailable"
     DATABASE_RECOVERED = "database_recovered"
     BUS_UNAVAILABLE = "bus_unavailable"

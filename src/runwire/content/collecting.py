@@ -1,0 +1,103 @@
+"""Collects what no artifact refers to, ends content whose time is over, and moves content of archived runs out of
+PostgreSQL. Any number of collectors may run: each takes rows that no other one has locked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from runwire.content.artifacts import SQL, object_path
+from runwire.content.metrics import Collected, ContentMetrics
+from runwire.content.store import ContentStore
+from runwire.db import ConstraintViolated, Database
+from runwire.duties import Duty
+from runwire.errors import ContentUnavailable
+from runwire.telemetry.asyncpg_spans import suppressed
+
+ROWS_MAX: Final = 200
+"""Most rows that one statement takes."""
+_MOVE_MAX: Final = 20
+
+
+class Collector:
+    """`collect` is its step, `run` its loop. `keep_days` after its run has ended, content expires; 0: it does not."""
+
+    def __init__(
+        self,
+        database: Database,
+        store: ContentStore | None,
+        *,
+        metrics: ContentMetrics,
+        grace_s: float = 3600.0,
+        keep_days: int = 0,
+        period_s: float = 60.0,
+    ) -> None:
+        self._database = database
+        self._store = store
+        self._metrics = metrics
+        self._grace_s = grace_s
+        self._keep_days = keep_days
+        self._period_s = period_s
+
+    async def run(self) -> None:
+        attempts = self._database.attempts(Duty.COLLECT)
+        with suppressed():
+            while True:
+                collected = 0
+                with attempts:
+                    collected = await self.collect()
+                await asyncio.sleep(attempts.pause_s or (0 if collected >= ROWS_MAX else self._period_s))
+
+    async def collect(self) -> int:
+        """One step: how much it has expired, collected, deleted and moved. Objects that the store does not delete stay
+        on the list.
+        """
+        done = 0
+        if self._keep_days:
+            expired = await self._database.fetch(SQL["expire"], self._keep_days, ROWS_MAX)
+            self._metrics.collected[Collected.EXPIRED].inc(len(expired))
+            done += len(expired)
+        done += await self._collect_blobs()
+        late = await self._database.fetch(SQL["condemn"], self._grace_s, ROWS_MAX)
+        self._metrics.collected[Collected.UPLOAD].inc(len(late))
+        done += len(late)
+        if self._store is not None:
+            done += await self._delete_objects(self._store)
+            done += await self._move(self._store)
+        self._metrics.orphans.set(await self._database.fetchval(SQL["orphans"], self._grace_s))
+        return done
+
+    async def _collect_blobs(self) -> int:
+        try:
+            n: int = await self._database.fetchval(SQL["collect_blobs"], self._grace_s, ROWS_MAX)
+        except ConstraintViolated:  # an artifact was made of one of them meanwhile: next time without it
+            return 0
+        self._metrics.collected[Collected.BLOB].inc(n)
+        return n
+
+    async def _delete_objects(self, store: ContentStore) -> int:
+        deleted: list[str] = []
+        try:
+            for row in await self._database.fetch(SQL["condemned"], ROWS_MAX):
+                await store.delete(row["object"])
+                deleted.append(row["object"])
+        except ContentUnavailable:  # counted by the store; the next step goes on
+            pass
+        finally:
+            if deleted:
+                await self._database.execute(SQL["forget_objects"], deleted)
+        return len(deleted)
+
+    async def _move(self, store: ContentStore) -> int:
+        """Moves bytes whose runs are all archived. A crash leaves an upload behind, and the bytes where they were."""
+        moved = 0
+        for row in await self._database.fetch(SQL["to_move"], _MOVE_MAX):
+            path = object_path()
+            await self._database.execute(SQL["begin_move"], path, row["tenant"], row["size"])
+            try:
+                await store.put(path, row["data"], size=row["size"], sha256=row["sha256"])
+            except ContentUnavailable:
+                break
+            moved += len(await self._database.fetch(SQL["moved"], row["tenant"], row["sha256"], path))
+        return moved

@@ -1,0 +1,62 @@
+"""Bytes that are being stored: a few in memory, more in a file, measured and hashed on their way."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import IO, Final, Self
+
+from runwire.errors import ArtifactTooLarge
+
+INLINE_MAX: Final = 256 * 1024
+"""Most bytes that stay in PostgreSQL. More go to the content store."""
+
+
+class Spool:
+    """Takes bytes piece by piece, at most `at_most` of them. Leaving it deletes its file."""
+
+    def __init__(self, *, at_most: int) -> None:
+        self.size = 0
+        self._at_most = at_most
+        self._sha256 = hashlib.sha256()
+        self._head = bytearray()
+        self._file: IO[bytes] | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._file is not None:
+            await asyncio.to_thread(self._file.close)
+
+    async def write(self, piece: bytes) -> None:
+        """Raises ArtifactTooLarge."""
+        self.size += len(piece)
+        if self.size > self._at_most:
+            raise ArtifactTooLarge(self._at_most)
+        if self._file is None and self.size <= INLINE_MAX:
+            self._sha256.update(piece)
+            self._head += piece
+        else:
+            await asyncio.to_thread(self._to_file, piece)
+
+    @property
+    def sha256(self) -> bytes:
+        return self._sha256.digest()
+
+    async def content(self) -> bytes | Path:
+        """All of it: the bytes themselves, or more than INLINE_MAX of them as a file."""
+        if self._file is None:
+            return bytes(self._head)
+        await asyncio.to_thread(self._file.flush)
+        return Path(self._file.name)
+
+    def _to_file(self, piece: bytes) -> None:
+        if self._file is None:
+            self._file = tempfile.NamedTemporaryFile(prefix="runwire-content-")  # noqa: SIM115  # closed on leaving
+            self._file.write(self._head)
+            self._head.clear()
+        self._sha256.update(piece)
+        self._file.write(piece)
