@@ -9,6 +9,8 @@ from contextlib import contextmanager
 
 import structlog
 
+_LOGGER = type(structlog.get_logger())
+
 
 @contextmanager
 def logging_as_it_was() -> Iterator[None]:
@@ -20,8 +22,10 @@ def logging_as_it_was() -> Iterator[None]:
     finally:
         structlog.configure(**configured)
         for name, module in tuple(sys.modules.items()):
-            if name.startswith("runwire.") and hasattr(module, "_log"):
-                # A logger that was used while the configuration was for good has kept it, by this attribute.
-                vars(module._log).pop("bind", None)
+            if name.startswith("runwire."):
+                for value in vars(module).values():
+                    if isinstance(value, _LOGGER):
+                        # A logger that was used while the configuration was for good has kept it, by this attribute.
+                        vars(value).pop("bind", None)
         root.handlers = handlers
         root.setLevel(level)

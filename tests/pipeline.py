@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 
 from runwire.append import AtRest, Change, EventLog
 from runwire.bus import Published
-from runwire.db import Database
+from runwire.db import Database, Session
 from runwire.errors import BusUnavailable
 from runwire.model.event import RUN_STARTED, Source
 from runwire.model.graph import Agent, Agents
@@ -38,6 +38,20 @@ class RecordingBus:
 
     def seqs(self, run_id: str) -> list[int]:
         return [event.seq for m in self.messages if m.run_id == run_id for event in m.events or ()]
+
+
+class Through:
+    """A database with sessions that `wrap` makes from its own."""
+
+    def __init__(self, database: Database, wrap: Callable[[Session], Session]) -> None:
+        self._database = database
+        self._wrap = wrap
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._database, name)
+
+    def session(self, name: str, **settings: Any) -> Session:
+        return self._wrap(self._database.session(name, **settings))
 
 
 @dataclass
@@ -75,7 +89,10 @@ class Stages:
         )
 
     def publisher(self, bus: Any, **settings: Any) -> Publisher:
-        return Publisher(self.database, bus, metrics=self.metrics, spans=NO_SPANS, **settings)
+        kind = settings.pop("kind", Publisher)
+        database = settings.pop("database", self.database)
+        made: Publisher = kind(database, bus, metrics=self.metrics, spans=NO_SPANS, **settings)
+        return made
 
     async def events(self, run_id: str) -> list[tuple[int, str, str | None]]:
         """(seq, type, name or fn) of everything in the run's log."""
@@ -86,8 +103,10 @@ class Stages:
 
 
 @asynccontextmanager
-async def stages(dsn: str, *agents: Agent[Any], **log_settings: Any) -> AsyncIterator[Stages]:
-    """The stages on the database at `dsn`; their connections are closed at the end."""
+async def stages(
+    dsn: str, *agents: Agent[Any], sessions: Callable[[Session], Session] = lambda session: session, **log_settings: Any
+) -> AsyncIterator[Stages]:
+    """The stages on the database at `dsn`, closed at the end. `sessions` wraps the connections of the log."""
     metrics = Metrics({})
     committed: list[str] = []
     claimable: list[str] = []
@@ -95,7 +114,12 @@ async def stages(dsn: str, *agents: Agent[Any], **log_settings: Any) -> AsyncIte
     known = Agents(agents)
     async with (
         Database(dsn) as database,
-        EventLog(database, metrics=metrics, on_committed=committed.extend, **log_settings) as log,
+        EventLog(
+            cast("Database", Through(database, sessions)),
+            metrics=metrics,
+            on_committed=committed.extend,
+            **log_settings,
+        ) as log,
     ):
         at_rest = AtRest(database, metrics=metrics, on_committed=committed.extend)
         control = RunControl(

@@ -7,6 +7,7 @@ import asyncio
 import asyncpg
 import pytest
 
+from counting import count
 from pipeline import raw, stages
 from runwire.append import Change, Checkpoint, Stored
 from runwire.clock import monotonic
@@ -297,8 +298,8 @@ async def test_a_missing_partition_fails_the_appends_of_its_day_alone_and_is_the
         today, *old = await asyncio.gather(*appends, return_exceptions=True)
         assert not isinstance(today, BaseException)
         assert [type(error) for error in old] == [PartitionMissing, PartitionMissing]
-        assert s.metrics.append_failures["partition_missing"]._value.get() == 2
-        assert s.metrics.append_failures["illegal_append"]._value.get() == 0
+        assert count(s.metrics.append_failures["partition_missing"]) == 2
+        assert count(s.metrics.append_failures["illegal_append"]) == 0
         await s.database.execute(
             "CREATE TABLE run_events_20200202 PARTITION OF run_events FOR VALUES FROM ('2020-02-02') TO ('2020-02-03')"
         )

@@ -6,8 +6,10 @@ import asyncio
 from pathlib import Path
 
 import pytest
+from obstore.store import LocalStore
 
 from archive.history import Archive, all_steps, archive, hot, read, run_of
+from counting import count
 from runwire.archive import ColdStore, audit
 from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
@@ -160,8 +162,8 @@ async def test_archived_runs_break_no_invariant(database: str, tmp_path: Path) -
             await observer.observe()
         await archiver.aclose()
         await observer.observe()
-        assert {kind: gauge._value.get() for kind, gauge in metrics.violating_runs.items() if gauge._value.get()} == {}
-        assert metrics.archive_oldest_pending._value.get() == 0
+        assert {kind: count(gauge) for kind, gauge in metrics.violating_runs.items() if count(gauge)} == {}
+        assert count(metrics.archive_oldest_pending) == 0
 
 
 async def test_an_archived_run_that_is_no_longer_the_same_is_found_and_mended(database: str, tmp_path: Path) -> None:
@@ -176,12 +178,12 @@ async def test_an_archived_run_that_is_no_longer_the_same_is_found_and_mended(da
         observer, metrics = observer_of(here)
         for _ in range(3):
             await observer.observe()
-        assert metrics.violating_runs["archive_equals_log"]._value.get() == 1
-        assert metrics.violations["archive_equals_log"]._value.get() == 1
-        assert here.metrics.failures[Failure.CORRUPT]._value.get() >= 1
+        assert count(metrics.violating_runs["archive_equals_log"]) == 1
+        assert count(metrics.violations["archive_equals_log"]) == 1
+        assert count(here.metrics.failures[Failure.CORRUPT]) >= 1
         here.data_file().write_bytes(whole)
         await observer.observe()
-        assert metrics.violating_runs["archive_equals_log"]._value.get() == 0
+        assert count(metrics.violating_runs["archive_equals_log"]) == 0
 
 
 async def test_rows_that_differ_from_the_archive_are_found(database: str, tmp_path: Path) -> None:
@@ -194,7 +196,7 @@ async def test_rows_that_differ_from_the_archive_are_found(database: str, tmp_pa
         await here.database.execute("UPDATE run_events SET ts_us = ts_us + 1 WHERE seq = 7")
         observer, metrics = observer_of(here)
         await observer.observe()
-        assert metrics.violating_runs["archive_equals_log"]._value.get() == 1
+        assert count(metrics.violating_runs["archive_equals_log"]) == 1
 
 
 async def test_an_archive_that_cannot_be_read_is_a_failure_and_no_finding(database: str, tmp_path: Path) -> None:
@@ -204,8 +206,8 @@ async def test_an_archive_that_cannot_be_read_is_a_failure_and_no_finding(databa
         here.folder.rename(tmp_path / "elsewhere")
         observer, metrics = observer_of(here)
         await observer.observe()
-        assert metrics.violating_runs["archive_equals_log"]._value.get() == 0
-        assert here.metrics.failures[Failure.STORE]._value.get() == 1
+        assert count(metrics.violating_runs["archive_equals_log"]) == 0
+        assert count(here.metrics.failures[Failure.STORE]) == 1
 
 
 async def test_an_archive_that_hangs_does_not_hold_up_the_observer(
@@ -221,11 +223,11 @@ async def test_an_archive_that_hangs_does_not_hold_up_the_observer(
         for n in range(3):
             await run_of(here.database, f"r{n}")
         await here.run()
-        hanging = Hanging(here.store._store, folder=here.folder)
+        hanging = Hanging(LocalStore(here.folder), folder=here.folder)
         metrics = ObserverMetrics(Exposition())
         looking = audit.ArchiveAudit(here.database, lambda: hanging, metrics=here.metrics)
         observer = Observer(here.database, metrics, archives=True, archive_audit=looking)
         async with asyncio.timeout(30):
             await observer.observe()
             await observer.observe()  # and it is left alone for a while
-        assert here.metrics.failures[Failure.STORE]._value.get() == 1
+        assert count(here.metrics.failures[Failure.STORE]) == 1

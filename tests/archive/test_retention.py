@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from archive.history import Archive, all_steps, archive, day, hot, read, run_of
+from counting import count
 from pipeline import raw, stages
 from runwire.archive.cold import ColdLog
 from runwire.archive.dropping import CARRY_AFTER_DAYS
@@ -42,9 +43,9 @@ async def test_runs_that_ended_long_ago_leave_the_log_and_read_as_before(databas
                 assert await read(reader, run_id, after=after) == log[after:]
                 assert await read(reader, run_id, after=after, limit=3) == log[after : after + 3]
         assert await hot(here.database, "young") == young
-        assert here.metrics.runs[Outcome.ARCHIVED]._value.get() == len(logs)
-        assert here.metrics.runs[Outcome.DROPPED]._value.get() == len(logs)
-        assert here.metrics.bytes._value.get() == here.data_file().stat().st_size
+        assert count(here.metrics.runs[Outcome.ARCHIVED]) == len(logs)
+        assert count(here.metrics.runs[Outcome.DROPPED]) == len(logs)
+        assert count(here.metrics.bytes) == here.data_file().stat().st_size
 
 
 async def test_a_batch_can_be_read_with_nothing_but_zstd(database: str, tmp_path: Path) -> None:
@@ -112,8 +113,8 @@ async def test_a_run_whose_log_has_a_hole_is_left_for_the_audit(database: str, t
         await run_of(here.database, "whole-too")
         await here.database.execute("DELETE FROM run_events WHERE run_id = 'broken' AND seq = 2100")
         assert [step.did for step in await here.run()][:2] == [Did.WROTE, Did.VERIFIED]
-        assert here.metrics.runs[Outcome.REFUSED]._value.get() == 1
-        assert here.metrics.failures[Failure.BROKEN_LOG]._value.get() == 1
+        assert count(here.metrics.runs[Outcome.REFUSED]) == 1
+        assert count(here.metrics.failures[Failure.BROKEN_LOG]) == 1
         assert len(await hot(here.database, "broken")) == 2199
         assert len(await read(reader_of(here), "whole-too")) == 13
 

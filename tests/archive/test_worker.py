@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from archive.history import Archive, archive, hot, run_of
+from counting import count
 from runwire.archive import open_store
 from runwire.archive.metrics import Failure
 from runwire.archive.retention import Archiver
@@ -48,7 +49,7 @@ async def test_a_worker_that_cannot_write_tries_again_soon_and_counts_it(databas
         worker = worker_of(here)
         rests = [await worker.work() for _ in range(3)]
         assert all(0 < rest <= 8 for rest in rests)
-        assert here.metrics.failures[Failure.STORE]._value.get() == 3
+        assert count(here.metrics.failures[Failure.STORE]) == 3
         assert await hot(here.database, "r") == log
         here.folder.unlink()
         assert await worker.work() == 1000.0
@@ -61,7 +62,7 @@ async def test_a_worker_waits_while_another_archives(database: str, tmp_path: Pa
         other = here.archiver()
         await other.step()
         assert await worker_of(here).work() == 60.0
-        assert sum(counter._value.get() for counter in here.metrics.failures.values()) == 0
+        assert sum(count(counter) for counter in here.metrics.failures.values()) == 0
         await other.aclose()
         assert await worker_of(here).work() == 1000.0
 

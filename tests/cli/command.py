@@ -72,12 +72,12 @@ def bare_environment() -> dict[str, str]:
 
 
 @asynccontextmanager
-async def started(*args: str, **environment: str) -> AsyncIterator[Started]:
+async def started(*args: str, stdout: Any = asyncio.subprocess.PIPE, **environment: str) -> AsyncIterator[Started]:
     """`python -m runwire` with these arguments, in an environment without settings but these."""
     process = await asyncio.create_subprocess_exec(
         *tied([sys.executable, "-m", "runwire", *args]),
         stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
+        stdout=stdout,
         stderr=asyncio.subprocess.PIPE,
         env={**bare_environment(), **environment},
     )

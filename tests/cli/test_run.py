@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -221,11 +222,11 @@ async def test_ctrl_c_ends_a_tail_with_130_and_no_traceback(url: str) -> None:
 async def test_a_reader_that_has_enough_ends_a_tail_quietly(url: str) -> None:
     async with Client(url) as client:
         run = await client.start(input={"delay_ms": 100})
-    async with started("run", "tail", run.run_id, "--json", "--url", url) as tail:
-        assert json.loads(await tail.line())["seq"] == 1
-        assert tail.process.stdout is not None
-        transport = tail.process._transport.get_pipe_transport(1)  # type: ignore[attr-defined]
-        transport.close()
+    reading, writing = os.pipe()
+    async with started("run", "tail", run.run_id, "--json", "--url", url, stdout=writing) as tail:
+        os.close(writing)
+        with os.fdopen(reading, "rb") as reader:
+            assert json.loads(await asyncio.to_thread(reader.readline))["seq"] == 1
         code = await asyncio.wait_for(tail.process.wait(), 20)
         assert tail.process.stderr is not None
         assert (code, await tail.process.stderr.read()) == (0, b"")

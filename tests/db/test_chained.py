@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
 import pytest
 
 from pipeline import raw, stages
@@ -24,11 +25,26 @@ async def seen(watcher: Any) -> Any:
     )
 
 
-async def statements(session: Session, *, steps: int) -> list[str]:
+@pytest.fixture
+def opened(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """The connections of the session, as it opens them."""
+    connect = asyncpg.connect
+    found: list[Any] = []
+
+    async def noted(*args: Any, **settings: Any) -> Any:
+        connection = await connect(*args, **settings)
+        if settings.get("server_settings", {}).get("application_name") == NAME:
+            found.append(connection)
+        return connection
+
+    monkeypatch.setattr(asyncpg, "connect", noted)
+    return found
+
+
+async def statements(session: Session, connection: Any, *, steps: int) -> list[str]:
     """The messages to the server for so many steps, in the order sent."""
     sent: list[str] = []
-    assert session._connection is not None
-    with session._connection.query_logger(lambda query: sent.append(query.query)):
+    with connection.query_logger(lambda query: sent.append(query.query)):
         for _ in range(steps):
             async with session.chained() as tx:
                 await tx.fetch("SELECT 1")
@@ -36,11 +52,11 @@ async def statements(session: Session, *, steps: int) -> list[str]:
     return sent
 
 
-async def test_the_steps_after_the_first_need_no_begin(database: str) -> None:
+async def test_the_steps_after_the_first_need_no_begin(database: str, opened: list[Any]) -> None:
     async with stages(database) as s:
         session = s.database.session("chain")
         await session.fetch("SELECT 1")
-        sent = await statements(session, steps=3)
+        sent = await statements(session, opened[-1], steps=3)
         assert [sql.split()[0] for sql in sent] == ["BEGIN", *["SELECT", "COMMIT"] * 3]
         await session.aclose()
 

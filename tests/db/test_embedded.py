@@ -338,21 +338,12 @@ async def test_two_starts_at_once_make_one_server(data_dir: Path) -> None:
 
 async def test_server_outlives_the_thread_it_was_started_from(postgres: EmbeddedPostgres) -> None:
     started: list[str] = []
-    thread = threading.Thread(target=lambda: started.append(asyncio.run(start_without_watch(postgres))))
+    thread = threading.Thread(target=lambda: started.append(asyncio.run(postgres.start())))
     thread.start()
     await asyncio.to_thread(thread.join)
     async with connected(started[0]) as connection:
         assert await connection.fetchval("SELECT 1") == 1
     await postgres.stop()
-
-
-async def start_without_watch(postgres: EmbeddedPostgres) -> str:
-    dsn = await postgres.start()
-    assert postgres._watch is not None
-    postgres._watch.cancel()  # it ends with this loop
-    await asyncio.wait([postgres._watch])
-    postgres._watch = None
-    return dsn
 
 
 async def test_ctrl_c_in_the_terminal_does_not_reach_the_server(postgres: EmbeddedPostgres) -> None:

@@ -1,6 +1,6 @@
 """Run with the Datadog Agent's libraries: checks one /metrics as its configuration says, and prints what it would send.
 
-`agent.py CONF ENDPOINT` checks whenever a line comes in, and answers with one of JSON.
+`agent.py CONF ENDPOINT` checks whenever a line comes in, and answers with one of JSON. The line names histograms.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ def main() -> int:
     (instance,) = configuration["instances"]
     instance["openmetrics_endpoint"] = endpoint
     check = OpenMetricsBaseCheckV2("openmetrics", configuration["init_config"], [instance])
-    for _ in sys.stdin:
+    for line in sys.stdin:
         aggregator.reset()
         error = check.run()
-        sys.stdout.write(json.dumps({"error": error, **sent()}) + "\n")
+        sys.stdout.write(json.dumps({"error": error, **sent(json.loads(line))}) + "\n")
         sys.stdout.flush()
     return 0
 
 
-def sent() -> dict[str, Any]:
+def sent(histograms: list[str]) -> dict[str, Any]:
     """By name: `metrics` as [kind, value, tags], `buckets` as [count, lower, upper, tags]; `healthy`: 0 is well."""
     kinds = {number: kind for kind, number in aggregator.METRIC_ENUM_MAP.items()}
     return {
         "metrics": _listed(aggregator.metric_names, aggregator.metrics, lambda m: [kinds[m.type], m.value, m.tags]),
         "buckets": _listed(
-            aggregator._histogram_buckets,
+            [name for name in histograms if aggregator.histogram_bucket(name)],
             aggregator.histogram_bucket,
             lambda b: [b.value, b.lower_bound, b.upper_bound, b.tags],
         ),

@@ -58,7 +58,7 @@ async def look(service: tuple[Member, int], datadog_python: Path) -> AsyncIterat
     async def ask() -> dict[str, Any]:
         assert agent.stdin is not None
         assert agent.stdout is not None
-        agent.stdin.write(b"\n")
+        agent.stdin.write(json.dumps(sorted(map(agent_name, DISTRIBUTIONS))).encode() + b"\n")
         async with asyncio.timeout(60):
             answer: dict[str, Any] = json.loads(await agent.stdout.readline())
         assert answer["error"] == ""

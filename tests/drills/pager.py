@@ -89,8 +89,7 @@ async def pager() -> AsyncIterator[Pager]:
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
-    assert site._server is not None
-    taker.url = f"http://127.0.0.1:{site._server.sockets[0].getsockname()[1]}"  # type: ignore[attr-defined]  # asyncio's
+    taker.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
     try:
         yield taker
     finally:

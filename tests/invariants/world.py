@@ -195,11 +195,10 @@ class World:
             await client.disconnect(arrived=0.0)
         for streams in self.streams:
             await streams.__aexit__(None, None, None)
-        for worker in self.workers:
-            walks = tuple(worker._tasks.values())
-            for walk in walks:
-                walk.cancel()
-            await asyncio.gather(*walks, return_exceptions=True)
+        walks = [task for task in asyncio.all_tasks() if task.get_name().startswith("walk ")]
+        for walk in walks:
+            walk.cancel()
+        await asyncio.gather(*walks, return_exceptions=True)
         for publisher in self.publishers:
             await publisher.aclose()
         for database in self.forgetful:

@@ -9,6 +9,7 @@ import pytest
 
 from pipeline import RecordingBus, Stages, raw, stages
 from runwire.append import Change
+from runwire.clock import monotonic
 from runwire.db import Database
 from runwire.errors import DatabaseUnavailable
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
@@ -192,9 +193,11 @@ async def test_an_event_on_its_way_when_the_observer_looked_does_not_seem_to_be_
         assert w.value("outbox_oldest_age_seconds") == pytest.approx(9.9)
 
 
-async def test_the_only_publisher_may_be_replaced_without_an_alarm(database: str) -> None:
+async def test_the_only_publisher_may_be_replaced_without_an_alarm(
+    database: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with watched(database) as w:
-        w.observer._heard_at -= 3600
+        monkeypatch.setattr("runwire.observe.observer.monotonic", lambda: monotonic() + 3600)
         publisher = w.stages.publisher(RecordingBus(), publisher_id="p1")
         await publisher.heartbeat()
         await w.observer.observe()

@@ -8,6 +8,7 @@ import pytest
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind
 
+from counting import count
 from pipeline import Stages, raw, stages
 from runwire.agents.golden import golden
 from runwire.append import Appended, EventLog
@@ -73,8 +74,8 @@ async def test_a_run_is_told_from_its_first_event_to_its_outcome(database: str) 
         await external.append("r", [RUN_FINISHED], fence=fence, outcome=RunState.FINISHED)
         view = await s.control.view("r")
         assert (view.state, view.outcome, view.last_seq) == ("finished", "finished", 4)
-        assert s.metrics.runs_started["external"]._value.get() == 1
-        assert s.metrics.runs_finished["external", "finished"]._value.get() == 1
+        assert count(s.metrics.runs_started["external"]) == 1
+        assert count(s.metrics.runs_finished["external", "finished"]) == 1
 
 
 @pytest.mark.parametrize("outcome", [RunState.FINISHED, RunState.FAILED, RunState.CANCELLED])
@@ -157,7 +158,7 @@ async def test_the_first_event_is_run_started_and_there_is_only_one(database: st
         with pytest.raises(IllegalBatch):
             await external.append("r", [node_finished("A"), RUN_STARTED], fence=fence)
         assert await labels(s) == ["RunStarted", "NodeStarted A"]
-        assert s.metrics.runs_started["external"]._value.get() == 1
+        assert count(s.metrics.runs_started["external"]) == 1
 
 
 @pytest.mark.parametrize(
@@ -253,7 +254,7 @@ async def test_a_run_whose_lease_ended_is_failed_exactly_once(database: str) -> 
         assert await labels(s) == LOST
         view = await s.control.view("r")
         assert (view.state, view.error_code) == ("failed", "lease_lost")
-        assert s.metrics.runs_finished["external", "failed"]._value.get() == 1
+        assert count(s.metrics.runs_finished["external", "failed"]) == 1
 
 
 async def test_a_run_that_never_began_is_failed_with_a_whole_log(database: str) -> None:
@@ -296,7 +297,7 @@ async def test_reapers_at_the_same_moment_fail_each_run_once(database: str) -> N
         assert sum(reaped) == 30
         for run_id in run_ids:
             assert await labels(s, run_id) == LOST
-        assert s.metrics.runs_finished["external", "failed"]._value.get() == 30
+        assert count(s.metrics.runs_finished["external", "failed"]) == 30
 
 
 @pytest.mark.parametrize("began", [True, False])
@@ -369,7 +370,7 @@ async def test_the_reapers_loop_outlives_a_lost_connection(database: str) -> Non
             "WHERE datname = current_database() AND pid <> pg_backend_pid()"
         )
         await killer.execute("UPDATE runs SET lease_until = now() - interval '1 s'")
-        await eventually(lambda: s.metrics.runs_finished["external", "failed"]._value.get() == 1, within_s=20)
+        await eventually(lambda: count(s.metrics.runs_finished["external", "failed"]) == 1, within_s=20)
         loop.cancel()
         await asyncio.gather(loop, return_exceptions=True)
         assert await labels(s) == LOST

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -18,7 +19,7 @@ from runwire.db import Row, Session
 from runwire.errors import DatabaseUnavailable, StorageUnavailable
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, Source, debug_trace
 from runwire.model.run import RunState
-from runwire.orchestrate import StartRequest, Worker
+from runwire.orchestrate import StartRequest
 from runwire.orchestrate.run_log import RunLog
 from waiting import eventually
 
@@ -150,22 +151,31 @@ async def test_a_run_that_is_deleted_while_it_is_walked_stops_nobody_else(
 # ------------------------------------------------------------------ commits of unknown outcome
 
 
-class BreaksAfterCommit(Session):
-    """A session whose every `nth` append is stored, and then the connection breaks before it is known."""
+@dataclass
+class Breaks:
+    """Every `nth` append is stored, and then the connection breaks before it is known. None breaks while it is 0."""
 
-    def __init__(self, session: Session, *, nth: int) -> None:
+    nth: int = 0
+    appends: int = 0
+    broken: int = 0
+
+    def wrap(self, session: Session) -> Session:
+        return BreaksAfterCommit(session, self)
+
+
+class BreaksAfterCommit(Session):
+    def __init__(self, session: Session, breaks: Breaks) -> None:
         self._inner = session
-        self._nth = nth
-        self.appends = 0
-        self.broken = 0
+        self._breaks = breaks
 
     async def fetch(self, sql: str, *args: object) -> list[Row]:
         rows = await self._inner.fetch(sql, *args)
-        if not rows or "INSERT INTO run_events" not in sql:
+        breaks = self._breaks
+        if not rows or "INSERT INTO run_events" not in sql or not breaks.nth:
             return rows
-        self.appends += 1
-        if self.appends % self._nth == 0:
-            self.broken += 1
+        breaks.appends += 1
+        if breaks.appends % breaks.nth == 0:
+            breaks.broken += 1
             raise DatabaseUnavailable("the connection broke")
         return rows
 
@@ -173,21 +183,16 @@ class BreaksAfterCommit(Session):
         await self._inner.aclose()
 
 
-def breaking(s: Stages, *, nth: int) -> BreaksAfterCommit:
-    (lane,) = s.log._lanes
-    lane._session = session = BreaksAfterCommit(lane._session, nth=nth)
-    return session
-
-
 @pytest.mark.parametrize("nth", [1, 2, 3, 5])
 async def test_a_run_has_each_event_once_though_commits_are_of_unknown_outcome(database: str, nth: int) -> None:
-    async with stages(database, looping(4), connections=1) as s:
+    breaks = Breaks()
+    async with stages(database, looping(4), connections=1, sessions=breaks.wrap) as s:
         run_id = await start(s, "looping")
-        session = breaking(s, nth=nth)
+        breaks.nth = nth
         worker = s.worker()
         await worker.claim()
         await eventually(lambda: worker.active == 0, within_s=30)
-        assert session.broken
+        assert breaks.broken
         once = ["NodeStarted Add", "DebugTrace add.one", "NodeFinished Add", "NodeStarted Check", "NodeFinished Check"]
         assert await labels(s, run_id) == ["RunStarted", *once * 4, "RunFinished"]
         view = await s.control.view(run_id)
@@ -202,20 +207,22 @@ async def owned(s: Stages, *, last_seq: int = 1) -> RunLog:
 
 @pytest.mark.parametrize("state", [RunState.FINISHED, RunState.FAILED, RunState.CANCELLED])
 async def test_a_terminal_append_of_unknown_outcome_happened_once(database: str, state: RunState) -> None:
-    async with stages(database, connections=1) as s:
+    breaks = Breaks()
+    async with stages(database, connections=1, sessions=breaks.wrap) as s:
         log = await owned(s)
-        session = breaking(s, nth=1)
+        breaks.nth = 1
         await log.append(debug_trace("bye"), RUN_FINISHED, change=Change(state))
-        assert session.broken == 1
+        assert breaks.broken == 1
         assert log.last_seq == 3
         assert await labels(s, "r") == ["RunStarted", "DebugTrace bye", "RunFinished"]
         assert (await s.control.view("r")).state == state
 
 
 async def test_waiting_of_unknown_outcome_happened_once(database: str) -> None:
-    async with stages(database, asking(), connections=1) as s:
+    breaks = Breaks()
+    async with stages(database, asking(), connections=1, sessions=breaks.wrap) as s:
         run_id = await start(s, "asking")
-        breaking(s, nth=2)
+        breaks.nth = 2
         worker = s.worker()
         await worker.claim()
         await eventually(lambda: worker.active == 0, within_s=30)
@@ -281,7 +288,7 @@ async def test_claims_at_the_same_moment_are_disjoint_and_leave_nothing_out(data
         workers = [s.worker(worker_id=f"w{n}", concurrency=10) for n in range(4)]
         for _ in range(3):
             await asyncio.gather(*(worker.claim() for worker in workers))
-        held = [set(worker._walks) for worker in workers]
+        held = [set(worker.held()) for worker in workers]
         assert sum(len(part) for part in held) == len(set().union(*held)) == 30
         assert set().union(*held) == run_ids
         assert all(len(part) <= 10 for part in held)
@@ -313,18 +320,12 @@ class Away:
         return call
 
 
-def worker_on(away: Any, s: Stages, **settings: Any) -> Worker:
-    worker = s.worker(**settings)
-    worker._database = away
-    return worker
-
-
 async def test_a_worker_outlasts_a_database_that_is_away_at_claim_heartbeat_and_release(database: str) -> None:
     gate = Gate()
     async with stages(database, one_node(lambda _ctx, _state: gate.pass_through(), timeout_s=60)) as s:
         away = Away(s.database)
         away.away = True
-        worker = worker_on(away, s, poll_s=0.02, heartbeat_s=0.02, lease_s=5)
+        worker = s.worker(database=away, poll_s=0.02, heartbeat_s=0.02, lease_s=5)
         loop = asyncio.create_task(worker.run())
         run_id = await start(s, "one")
         await eventually(lambda: away.refused > 3)  # at claim

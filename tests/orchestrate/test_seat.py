@@ -51,8 +51,7 @@ class Counted:
 async def seated(s: Stages, **settings: Any) -> AsyncIterator[tuple[RunControl, Worker, Counted]]:
     """A control beside a worker whose loop runs and has found nothing to claim."""
     database = Counted(s.database)
-    worker = s.worker(poll_s=60, **settings)
-    worker._database = database  # type: ignore[assignment]
+    worker = s.worker(database=database, poll_s=60, **settings)
     control = RunControl(
         database,  # type: ignore[arg-type]
         s.agents,

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from counting import count
 from pipeline import RecordingBus, Stages, raw, stages
 from runwire.append import Change
 from runwire.bus import Published
@@ -121,7 +122,7 @@ async def test_when_the_bus_fails_the_cursor_stays_and_everything_goes_out_later
 
 def reasons(s: Stages) -> dict[str, int]:
     """Failed steps by reason."""
-    return {reason: int(counter._value.get()) for reason, counter in s.metrics.publish_failures.items()}
+    return {reason: int(count(counter)) for reason, counter in s.metrics.publish_failures.items()}
 
 
 async def test_one_poisoned_run_never_stops_the_others(database: str) -> None:

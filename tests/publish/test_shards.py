@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import cast
 
-from pipeline import RecordingBus, Stages, stages
+from pipeline import RecordingBus, Stages, Through, stages
 from runwire.bus import Published
 from runwire.clock import monotonic
+from runwire.db import Database, Session
 from runwire.model.event import Source, debug_trace
 from runwire.observe import Observer, ObserverMetrics
 from runwire.publish import Publisher, PublishWorker, Shards
@@ -27,23 +29,35 @@ class One:
     shards: Shards
     publisher: Publisher
     bus: RecordingBus
+    sessions: list[Session]
 
     async def step(self) -> bool:
         return await self.shards.step(let_go=self.publisher.let_go)
 
     async def die(self) -> None:
         """Its connections are gone, and nothing was said."""
-        for session in (self.shards._session, self.publisher._session, self.publisher._sweeper):
+        for session in self.sessions:
             session.drop()
 
 
 @asynccontextmanager
-async def several(s: Stages, *names: str, lease_s: float = 60.0) -> AsyncIterator[list[One]]:
+async def several(
+    s: Stages, *names: str, lease_s: float = 60.0, buses: Mapping[str, RecordingBus] | None = None
+) -> AsyncIterator[list[One]]:
+    """`buses` are those of some publishers, by name."""
     found = []
     for name in names:
-        bus = RecordingBus()
-        shards = Shards(s.database, publisher_id=name, lease_s=lease_s)
-        found.append(One(shards, s.publisher(bus, publisher_id=name, shards=shards), bus))
+        bus = (buses or {}).get(name) or RecordingBus()
+        sessions: list[Session] = []
+
+        def kept(session: Session, sessions: list[Session] = sessions) -> Session:
+            sessions.append(session)
+            return session
+
+        database = cast("Database", Through(s.database, kept))
+        shards = Shards(database, publisher_id=name, lease_s=lease_s)
+        publisher = s.publisher(bus, publisher_id=name, shards=shards, database=database)
+        found.append(One(shards, publisher, bus, sessions))
     try:
         yield found
     finally:
@@ -88,8 +102,8 @@ async def test_shards_are_released_only_when_what_was_claimed_is_out(database: s
             await self.open.wait()
             await super().publish(messages)
 
-    async with stages(database) as s, several(s, "a", "b") as [a, b]:
-        held = a.publisher._bus = Held()
+    held = Held()
+    async with stages(database) as s, several(s, "a", "b", buses={"a": held}) as [a, b]:
         await a.step()
         await b.step()
         await written(s, *(f"r{n}" for n in range(20)))
@@ -169,7 +183,7 @@ async def test_who_stood_still_past_its_lease_publishes_nothing_of_what_others_h
 async def test_a_publisher_whose_connection_was_cut_goes_on_with_what_it_had(database: str) -> None:
     async with stages(database) as s, several(s, "a") as [a]:
         await a.step()
-        a.shards._session.drop()
+        await a.die()
         await a.step()
         assert a.shards.owned == ALL
         async with several(s, "b") as [b]:

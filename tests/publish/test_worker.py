@@ -13,9 +13,29 @@ import pytest
 from pipeline import RecordingBus, running, stages
 from runwire.clock import monotonic
 from runwire.model.event import Source, debug_trace
-from runwire.publish import PublishWorker
+from runwire.publish import Publisher, PublishWorker
 from runwire.publish.worker import KEEP_UP_S
 from waiting import eventually
+
+
+class NotingPublisher(Publisher):
+    """Says when it has swept."""
+
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self.swept = asyncio.Event()
+
+    async def sweep(self) -> int:
+        found = await super().sweep()
+        self.swept.set()
+        return found
+
+
+class TrustingPublisher(Publisher):
+    """Believes that hints tell of everything."""
+
+    async def sweep(self) -> int:
+        return 0
 
 
 async def at_once(call: Coroutine[Any, Any, None]) -> None:
@@ -40,9 +60,11 @@ async def test_a_publisher_that_sweeps_rarely_says_that_it_lives_all_the_same(da
 async def test_what_is_marked_dirty_goes_out_without_waiting_for_a_sweep(database: str) -> None:
     async with stages(database) as s:
         bus = RecordingBus()
-        worker = PublishWorker(s.publisher(bus), sweep_s=60)
+        publisher = s.publisher(bus, kind=NotingPublisher)
+        assert isinstance(publisher, NotingPublisher)
+        worker = PublishWorker(publisher, sweep_s=60)
         async with running(worker):
-            await eventually(lambda: worker._sweep_due > 0)
+            await asyncio.wait_for(publisher.swept.wait(), 10)
             await s.started_run("r")
             worker.mark_dirty(["r"])
             await eventually(lambda: bus.seqs("r") == [1])
@@ -59,9 +81,11 @@ async def test_what_no_hint_told_of_goes_out_by_the_sweep(database: str) -> None
 async def test_a_sweep_that_is_asked_for_comes_at_once(database: str) -> None:
     async with stages(database) as s:
         bus = RecordingBus()
-        worker = PublishWorker(s.publisher(bus), sweep_s=60)
+        publisher = s.publisher(bus, kind=NotingPublisher)
+        assert isinstance(publisher, NotingPublisher)
+        worker = PublishWorker(publisher, sweep_s=60)
         async with running(worker):
-            await eventually(lambda: worker._sweep_due > 0)
+            await asyncio.wait_for(publisher.swept.wait(), 10)
             await s.started_run("r")
             worker.sweep_soon()
             await eventually(lambda: bus.seqs("r") == [1])
@@ -127,8 +151,7 @@ async def test_stopping_publishes_the_rest_though_a_step_finds_nothing(database:
     async with stages(database) as s:
         await s.started_run("r")
         bus = RecordingBus()
-        worker = PublishWorker(s.publisher(bus, batch_runs=2), sweep_s=60)
-        worker._sweep_due = monotonic() + 60
+        worker = PublishWorker(s.publisher(bus, batch_runs=2, kind=TrustingPublisher), sweep_s=60)
         worker.mark_dirty(["nothing-new-1", "nothing-new-2", "nothing-new-3", "r"])
         worker.stop()
         await worker.run()
@@ -140,8 +163,7 @@ async def test_stopping_publishes_the_rest_though_one_run_is_poisoned(database: 
         for run_id in ("poisoned", "a", "b"):
             await s.started_run(run_id)
         bus = RecordingBus(refuse=lambda message: message.run_id == "poisoned")
-        worker = PublishWorker(s.publisher(bus), sweep_s=60)
-        worker._sweep_due = monotonic() + 60
+        worker = PublishWorker(s.publisher(bus, kind=TrustingPublisher), sweep_s=60)
         worker.mark_dirty(["poisoned", "a", "b"])
         worker.stop()
         await worker.run()
@@ -168,7 +190,11 @@ async def test_while_the_bus_fails_tries_are_apart_but_never_further_than_the_bo
             return True
 
         bus = RecordingBus(refuse=refuse)
-        worker = PublishWorker(s.publisher(bus, rest_max_s=0.0), sweep_s=60, backoff_max_s=0.08)
+        worker = PublishWorker(s.publisher(bus, rest_max_s=0.0), sweep_s=60, heartbeat_s=0.05, backoff_max_s=0.08)
+
+        async def healthy() -> bool:
+            return await s.database.fetchval("SELECT failing_code IS NULL FROM publishers") is True
+
         async with running(worker):
             worker.mark_dirty(["r"])
             await eventually(lambda: len(tries) >= 12)
@@ -178,7 +204,7 @@ async def test_while_the_bus_fails_tries_are_apart_but_never_further_than_the_bo
             assert len({round(gap, 3) for gap in gaps[4:]}) > 1, "all publishers would come back at once"
             bus.refuse = lambda _message: False
             await eventually(lambda: bus.seqs("r") == [1], within_s=2)
-            await eventually(lambda: worker._failures == 0)
+            await eventually(healthy)
 
 
 async def test_wake_ups_do_not_shorten_the_pause_after_a_failure(database: str) -> None:

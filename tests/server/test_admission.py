@@ -122,8 +122,11 @@ def test_a_rate_below_one_a_second_still_lets_one_request_through() -> None:
 def test_the_rates_of_however_many_clients_take_bounded_memory() -> None:
     gate, _ = admission(requests_per_s=1)
     for number in range(CLIENTS_MAX + 1000):
-        gate.request(f"client {number}")
-    assert len(gate._even_at) == CLIENTS_MAX
+        for _again in range(2):
+            gate.request(f"client {number}")
+    with pytest.raises(Overloaded):
+        gate.request("client 1000")
+    gate.request("client 999")  # it is forgotten, as are all before it
 
 
 def test_places_are_counted_by_client_too_and_nothing_is_kept_of_those_that_left() -> None:
@@ -135,7 +138,10 @@ def test_places_are_counted_by_client_too_and_nothing_is_kept_of_those_that_left
             pass
         assert caught.value.code == "too_many_own_streams"
         held.enter_context(gate.stream("r3", "2.2.2.2"))
-    assert (gate._streams, gate._by_run, gate._by_client) == (0, {}, {})
+    with ExitStack() as held:
+        for client in ("1.1.1.1", "2.2.2.2"):
+            for _ in range(2):
+                held.enter_context(gate.stream("r1", client))
 
 
 def test_trusted_proxies_are_networks() -> None:

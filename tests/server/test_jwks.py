@@ -18,7 +18,7 @@ from jwt.algorithms import RSAAlgorithm
 from runwire import clock
 from runwire.errors import AuthUnavailable, ConfigurationError, Unauthenticated
 from runwire.server.auth import Tickets, TokenVerifier
-from runwire.server.auth.build import gate_of
+from runwire.server.auth.build import token_verifier
 from runwire.server.auth.jwks import MAX_BYTES, JwkSet, fetched, jwk_set, public_keys
 from runwire.settings import Settings
 from server.conftest import LogLines
@@ -213,7 +213,7 @@ async def test_a_fetch_is_bounded_and_follows_no_redirect() -> None:
 
 
 def verifier(**settings: Any) -> TokenVerifier:
-    made = gate_of(Settings(jwt_issuer=ISSUER, jwt_audience=AUDIENCE, **settings), ticket_key=b"x")._tokens
+    made = token_verifier(Settings(jwt_issuer=ISSUER, jwt_audience=AUDIENCE, **settings))
     assert made is not None
     return made
 

@@ -150,8 +150,9 @@ class EmbeddedPostgres:
     async def stop(self) -> None:
         """Returns when the server we own has shut down; a server owned by another is only let go of."""
         if self._watch is not None:
-            self._watch.cancel()
-            await asyncio.wait([self._watch])
+            if not self._watch.done():  # it is, when the loop that started the server has ended
+                self._watch.cancel()
+                await asyncio.wait([self._watch])
             self._watch = None
         if self._child is not None:
             await self._shut_down(self._child)

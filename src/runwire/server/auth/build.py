@@ -33,10 +33,11 @@ def gate_of(settings: AuthSettings, *, ticket_key: bytes, refused: Mapping[str, 
     if not settings.authenticates:
         return Gate(tickets)
     keys = KeyRing(settings.keys, file=settings.keys_file) if settings.keys or settings.keys_file else None
-    return Gate(tickets, keys=keys, tokens=_tokens(settings), tenants=settings.tenants, refused=refused)
+    return Gate(tickets, keys=keys, tokens=token_verifier(settings), tenants=settings.tenants, refused=refused)
 
 
-def _tokens(settings: AuthSettings) -> TokenVerifier | None:
+def token_verifier(settings: AuthSettings) -> TokenVerifier | None:
+    """The verifier of the tokens that the settings allow; None when they allow none."""
     if not settings.takes_tokens:
         return None
     sources: dict[str, KeySource] = {}
