@@ -131,6 +131,14 @@ def test_each_cell_of_a_table_knows_its_column_and_aligns_without_inline_style(f
     assert "style=" not in page
 
 
+def test_a_table_of_many_columns_with_long_texts_is_shown_as_cards(folder: Path) -> None:
+    for name, cell in (("long", "word " * 20), ("short", "word")):
+        (folder / f"{name}.md").write_text(f"# T\n\n|a|b|c|d|e|\n|---|---|---|---|---|\n|1|2|3|4|{cell}|\n")
+    site = DocsSite(folder)
+    assert 'class="cards"' in text(site, "long")
+    assert 'class="cards"' not in text(site, "short")
+
+
 def test_nothing_but_documents_and_pictures_is_served(folder: Path) -> None:
     site = DocsSite(folder)
     assert [site.content(path) for path in ("secret.txt", "start.md", "../start", "runbooks", "runbooks/")] == [

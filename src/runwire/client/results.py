@@ -43,33 +43,41 @@ class Appended(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunView(msgspec.Struct, frozen=True, rename="camel"):
-    """A run as the service sees it. `published_seq` is the last seq that streams can show; `attempt` counts claims by
-    workers, except those after a wait.
-
-    A waiting run waits for the signals in `waiting_for`, separated by blanks, or only for `waiting_until`. `trace_id`
-    names the trace with its spans; None for a run that is not sampled. `session` and `labels` are those that the start
-    gave.
-    """
+    """A run as the service sees it."""
 
     run_id: str
     agent: str
+    """The name of the run's agent, or the name that an external orchestrator gave."""
     state: RunState
     last_seq: int
+    """The seq of the newest event in the log; 0 for an empty log."""
     published_seq: int
+    """The last seq that streams can show."""
     external: bool = False
+    """An external orchestrator appends the run's events."""
     attempt: int = 0
+    """Claims by workers, except those after a wait."""
     created_at: int = 0
+    """When the start was stored, in epoch milliseconds, like all times here."""
     started_at: int | None = None
     finished_at: int | None = None
     outcome: RunState | None = None
+    """The terminal state, once there is one."""
     error_code: str | None = None
+    """The bounded code of the failure of a failed run."""
     waiting_for: str | None = None
+    """The signals that a waiting run waits for, separated by blanks; None when it only waits for a time."""
     waiting_since: int | None = None
     waiting_until: int | None = None
+    """When its timer is due."""
     cancel_requested: bool = False
+    """Somebody cancelled the run while it was open."""
     trace_id: str | None = None
+    """The trace with the run's spans; None for a run that is not sampled."""
     session: str | None = None
+    """The session that the start gave."""
     labels: dict[str, str] = {}
+    """The labels that the start gave."""
 
 
 class StreamTicket(msgspec.Struct, frozen=True, rename="camel"):

@@ -24,6 +24,8 @@ _COMMENT: Final = re.compile(r"^<!--.*-->\n", re.MULTILINE)
 _ALIGNED: Final = re.compile(r"text-align:(\w+)")
 _FORMATTER: Final = HtmlFormatter(nowrap=True)
 _DEEPEST_IN_CONTENTS: Final = 3
+_MANY_COLUMNS: Final = 5
+_LONG_CELL: Final = 60
 
 LinkTarget = Callable[[str], str | None]
 """The address on the site for the path of a relative link, or None when the site has no such page."""
@@ -142,22 +144,36 @@ def _link_headings(tokens: Sequence[Token]) -> None:
 
 
 def _label_cells(tokens: Sequence[Token]) -> None:
-    """Gives each cell the title of its column, which narrow screens show beside it, and alignment by class."""
-    heads: list[str] = []
-    column = 0
+    """Gives each cell the title of its column, which stands beside it in a card, and alignment by class.
+
+    A table of many columns, one of them with long texts, becomes a list of cards on every screen.
+    """
+    table, heads, column = Token("", "", 0), list[str](), 0
     for number, token in enumerate(tokens):
         if token.type == "table_open":
-            heads = []
+            table, heads = token, []
+        elif token.type == "thead_close":
+            table.attrSet("data-columns", str(len(heads)))
         elif token.type == "tr_open":
             column = 0
-        elif token.type in ("th_open", "td_open"):
-            if aligned := _ALIGNED.search(str(token.attrs.pop("style", ""))):
-                token.attrJoin("class", f"at-{aligned.group(1)}")
-            if token.type == "th_open":
-                heads.append(plain(tokens[number + 1]))
-            elif column < len(heads):
-                token.attrSet("data-label", heads[column])
+        elif token.type == "th_open":
+            heads.append(plain(tokens[number + 1]))
+            _align(token)
+            if not heads[-1]:  # a header without a text is none
+                token.tag = tokens[number + 2].tag = "td"
+        elif token.type == "td_open":
+            _align(token)
+            token.attrSet("data-label", heads[column])
+            if len(plain(tokens[number + 1])) > _LONG_CELL:
+                token.attrJoin("class", "long")
+                if len(heads) >= _MANY_COLUMNS:
+                    table.attrSet("class", "cards")
             column += 1
+
+
+def _align(cell: Token) -> None:
+    if aligned := _ALIGNED.search(str(cell.attrs.pop("style", ""))):
+        cell.attrJoin("class", f"at-{aligned.group(1)}")
 
 
 class _Renderer(RendererHTML):
@@ -168,12 +184,12 @@ class _Renderer(RendererHTML):
         return f'<pre tabindex="0"><code{_class(language)}>{_highlighted(tokens[idx].content, language)}</code></pre>\n'
 
     def table_open(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
-        columns = 0
-        for token in tokens[idx:]:
-            columns += token.type == "th_open"
-            if token.type == "thead_close":
-                break
-        return f'<div class="table" tabindex="0" role="group" aria-label="Table"><table data-columns="{columns}">\n'
+        attributes = self.renderAttrs(tokens[idx])
+        return f'<div class="table" tabindex="0" role="group" aria-label="Table"><table{attributes}>\n'
+
+    def code_inline(self, tokens: Sequence[Token], idx: int, _options: OptionsDict, _env: EnvType) -> str:
+        """Code, which may break after a slash."""
+        return f"<code>{escape(tokens[idx].content, quote=False).replace('/', '/<wbr>')}</code>"
 
     def table_close(self, _tokens: Sequence[Token], _idx: int, _options: OptionsDict, _env: EnvType) -> str:
         return "</table></div>\n"

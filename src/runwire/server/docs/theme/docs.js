@@ -122,7 +122,8 @@ function excerpt(section, words) {
   const first = Math.min(...words.map((word) => section.low.text.indexOf(word)).filter((at) => at >= 0));
   if (!Number.isFinite(first)) return section.text.slice(0, 140);
   const begin = first < 60 ? 0 : section.text.indexOf(" ", first - 60) + 1;
-  return (begin ? "… " : "") + section.text.slice(begin, begin + 150);
+  const end = section.text.indexOf(" ", begin + 140);
+  return (begin ? "… " : "") + (end < 0 ? section.text.slice(begin) : `${section.text.slice(begin, end)} …`);
 }
 
 /** The text as nodes, with the words in <mark>. */
