@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import runwire
-from runwire.cli import archive, demo, doctor, environment, keys, migrate, ops, run, serve
+from runwire.cli import archive, content, demo, doctor, environment, keys, migrate, ops, serve
 from runwire.cli.failures import EXIT_CODES_HELP, defect, sentences_of
 from runwire.cli.options import examples
 from runwire.cli.standard_streams import open_standard_descriptors, settle_output
@@ -38,7 +38,7 @@ app = typer.Typer(
 )
 app.command(epilog=serve.EPILOG)(serve.serve)
 app.command(epilog=demo.EPILOG)(demo.demo)
-app.add_typer(run.app, name="run", epilog=examples("runwire run start --follow", "runwire run list --state failed"))
+app.add_typer(content.app, name="run", epilog=examples("runwire run start --follow", "runwire run list --state failed"))
 app.add_typer(archive.app, name="archive", epilog=archive.EPILOG)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)

@@ -90,7 +90,7 @@ def start(
             typer.echo(run.run_id)
         return ExitCode.OK
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(
@@ -151,7 +151,7 @@ def list_(
             _print_table(found)
         return ExitCode.OK
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(epilog=examples("runwire run show 0197a5c2-...", "runwire run show 0197a5c2-... --json"))
@@ -162,7 +162,7 @@ def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token:
         _print_view(await client.run(run_id), as_json=as_json)
         return ExitCode.OK
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(epilog=examples("runwire run diagnose 0197a5c2-...", "runwire run diagnose 0197a5c2-... --json"))
@@ -174,7 +174,7 @@ def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, to
         _print_diagnosis(found, as_json=as_json)
         return ExitCode.OK if found.healthy else ExitCode.FAILED
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(epilog=examples("runwire run cancel 0197a5c2-..."))
@@ -185,7 +185,7 @@ def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, toke
         _print_view(await client.cancel(run_id), as_json=as_json)
         return ExitCode.OK
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(
@@ -221,7 +221,7 @@ def signal(
         _print_view(await client.signal(run_id, name, data=given, signal_id=signal_id), as_json=as_json)
         return ExitCode.OK
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(
@@ -247,7 +247,7 @@ def tail(
         stream = client.stream(run_id, after=from_seq)
         return await follow(stream, as_json=as_json, started_ms=view.started_at)
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 @app.command(
@@ -278,7 +278,7 @@ def replay(
         stream = client.replay(run_id, speed=times, after=from_seq)
         return await follow(stream, as_json=as_json, started_ms=view.started_at)
 
-    return _with_client(url, token, work)
+    return with_client(url, token, work)
 
 
 def _speed(given: str) -> float | Literal["max"]:
@@ -290,7 +290,8 @@ def _speed(given: str) -> float | Literal["max"]:
         raise InvalidRequest("--speed must be a number, or max") from None
 
 
-def _with_client(url: str, token: str | None, work: Callable[[Client], Awaitable[int]]) -> int:
+def with_client(url: str, token: str | None, work: Callable[[Client], Awaitable[int]]) -> int:
+    """The exit code of `work`, done with a client of the service."""
     from runwire.client import Client
 
     async def run() -> int:

@@ -1,6 +1,7 @@
 """The asyncio client: `async with Client(url) as client`, then start runs and follow their events exactly once."""
 
 from runwire.client.client import Client
+from runwire.client.content import Download
 from runwire.client.problems import ServerProblem, ServerUnreachable, UnexpectedAnswer
 from runwire.client.results import (
     Appended,
@@ -17,11 +18,14 @@ from runwire.client.results import (
 )
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.client.stream import RunStream, StreamBroken
+from runwire.model.content import Artifact
 
 __all__ = [
     "Appended",
+    "Artifact",
     "Client",
     "Diagnosis",
+    "Download",
     "EventPage",
     "EventTooLong",
     "NextStep",

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import aiohttp
@@ -30,11 +31,15 @@ FAILED: Final = (aiohttp.ClientError, TimeoutError, OSError)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A request. `repeatable` says that doing it twice is the same as once; `run_id` and `fence` are for the errors."""
+    """A request; its body is JSON, or the `raw` bytes. `repeatable` says that doing it twice is the same as once.
+
+    `run_id` and `fence` are for the errors.
+    """
 
     method: str
     path: str
     body: Mapping[str, Any] | None = None
+    raw: bytes | None = None
     query: Mapping[str, str | Sequence[str]] | None = None
     headers: Mapping[str, str] | None = None
     repeatable: bool = True
@@ -120,7 +125,7 @@ class Caller:
                 self.base_url + call.path,
                 params=call.query,
                 headers={**self.credentials(), **(call.headers or {})},
-                data=None if call.body is None else _encoded(call.body),
+                data=call.raw if call.body is None else _encoded(call.body),
                 allow_redirects=False,
             ) as response:
                 body = await response.read()
@@ -134,7 +139,7 @@ class Caller:
             raise UnexpectedAnswer(elsewhere)
         if response.status >= 400:
             raise refusal(response, body, call=call)
-        return decoded(body, answer)
+        return decoded(b"null" if response.status == HTTPStatus.NO_CONTENT else body, answer)
 
     def credentials(self) -> dict[str, str]:
         """Headers that say who calls, as of now."""

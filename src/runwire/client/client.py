@@ -14,9 +14,11 @@ from msgspec import UNSET
 
 import runwire
 from runwire.client.address import bearer, service_url
-from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller
+from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller, decoded
+from runwire.client.content import Download
 from runwire.client.results import (
     Appended,
+    ArtifactList,
     Diagnosis,
     EventPage,
     RunPage,
@@ -27,6 +29,7 @@ from runwire.client.results import (
 )
 from runwire.client.stream import IDLE_S, RunStream
 from runwire.errors import InvalidRequest, RunClosed, RunwireError, SeqConflict
+from runwire.model.content import OCTETS, Artifact
 from runwire.model.event import NewEvent
 from runwire.model.run import RunState, checked_run_id, new_run_id
 
@@ -143,9 +146,7 @@ class Client:
         (After such a lost answer `cancel_requested` is False and there are no signals; the next append tells again.)
         """
         run_id = _id_of(run)
-        held = fence if fence is not None else run.fence if isinstance(run, StartedRun) else None
-        if held is None:
-            raise InvalidRequest("appending needs the run's fence", code="fence_missing")
+        held = _fence_of(run, fence)
         body: dict[str, Any] = {"events": events}
         if if_seq is not None:
             body["ifSeq"] = if_seq
@@ -275,6 +276,50 @@ class Client:
         """A ticket with which a browser, which can send no header, follows the run. Raises RunNotFound."""
         return await self._on_run("POST", run, "/stream-ticket", StreamTicket)
 
+    async def artifacts(self, run: Run, *, name: str | None = None) -> tuple[Artifact, ...]:
+        """The run's artifacts in order, erased ones among them; with `name` those of that name. Raises RunNotFound."""
+        query = None if name is None else {"name": name}
+        return (await self._on_run("GET", run, "/artifacts", ArtifactList, query=query)).artifacts
+
+    def artifact(self, run: Run, n: int) -> Download:
+        """The bytes of an artifact: `await` it, or iterate over its pieces; see Download."""
+        return self._download(run, f"/artifacts/{n}")
+
+    async def result(self, run: Run) -> Any:
+        """The run's result, decoded from JSON. Raises RunNotFound, ArtifactErased, ArtifactNotFound without one."""
+        return decoded(await self._download(run, "/result"), object)
+
+    async def store_artifact(
+        self,
+        run: Run,
+        name: str,
+        data: bytes,
+        *,
+        media_type: str = OCTETS,
+        fence: int | None = None,
+    ) -> Artifact:
+        """Stores an artifact of an external run. Repeated after a lost answer, it is stored once.
+
+        `fence` may be left out when `run` is what `start` returned. Raises FenceStale, RunClosed, NotExternal,
+        ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable.
+        """
+        run_id = _id_of(run)
+        held = _fence_of(run, fence)
+        call = Call(
+            "POST",
+            f"{_path(run_id)}/artifacts",
+            query={"name": name},
+            raw=data,
+            headers={"Runwire-Fence": str(held), "Content-Type": media_type},
+            run_id=run_id,
+            fence=held,
+        )
+        return await self._caller.call(call, Artifact)
+
+    async def erase_artifact(self, run: Run, n: int) -> None:
+        """Erases an artifact for good. Repeating it changes nothing. Raises RunNotFound or ArtifactNotFound."""
+        await self._on_run("DELETE", run, f"/artifacts/{n}", type(None))
+
     async def cancel(self, run: Run) -> RunView:
         """The run once the request is durable; it then ends by itself. A closed run stays. Raises RunNotFound."""
         return await self._on_run("POST", run, "/cancel", RunView)
@@ -299,6 +344,11 @@ class Client:
             raise RuntimeError("the client is not open: use `async with Client(...) as client`")
         return self._opened
 
+    def _download(self, run: Run, below: str) -> Download:
+        run_id = _id_of(run)
+        call = Call("GET", _path(run_id) + below, run_id=run_id)
+        return Download(self._caller, call, silence_s=self._timeout_s)
+
     async def _on_run(
         self,
         method: str,
@@ -318,6 +368,13 @@ class Client:
 
 def _id_of(run: Run) -> str:
     return checked_run_id(run.run_id if isinstance(run, StartedRun) else run)
+
+
+def _fence_of(run: Run, given: int | None) -> int:
+    held = given if given is not None else run.fence if isinstance(run, StartedRun) else None
+    if held is None:
+        raise InvalidRequest("appending needs the run's fence", code="fence_missing")
+    return held
 
 
 def _path(run_id: str) -> str:

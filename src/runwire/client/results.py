@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from runwire.model.content import Artifact
 from runwire.model.event import Event
 from runwire.model.run import RunState
 
@@ -92,6 +93,12 @@ class RunPage(msgspec.Struct, frozen=True, rename="camel"):
 
     runs: tuple[RunView, ...]
     next_cursor: str | None = None
+
+
+class ArtifactList(msgspec.Struct, frozen=True, rename="camel"):
+    """The artifacts of a run, in order."""
+
+    artifacts: tuple[Artifact, ...]
 
 
 class EventPage(msgspec.Struct, frozen=True, rename="camel"):

@@ -1,0 +1,102 @@
+"""Bytes of artifacts, read in pieces. A connection that breaks is resumed at the byte that comes next."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator, Generator
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
+
+from runwire.client.address import redirect_of
+from runwire.client.calls import CONNECT_TIMEOUT_S, FAILED, Again, Call, Caller, refusal, wait_as_told
+from runwire.client.problems import UnexpectedAnswer
+
+_PIECE_BYTES: Final = 1 << 18
+
+
+class Download:
+    """The bytes of an artifact: `await` it to have all of them, or iterate over their pieces, which are not kept.
+
+    Both raise RunNotFound, ArtifactNotFound, ArtifactErased, ContentUnavailable, ServerUnreachable, or UnexpectedAnswer
+    for other bytes than the service said it had.
+    """
+
+    def __init__(self, caller: Caller, call: Call, *, silence_s: float) -> None:
+        self._caller = caller
+        self._call = call
+        self._timeout = aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_TIMEOUT_S, sock_read=silence_s)
+        self._etag = ""
+        self._done = 0
+        self._sha256 = hashlib.sha256()
+
+    def __await__(self) -> Generator[object, None, bytes]:
+        return self._all().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        self._etag, self._done, self._sha256 = "", 0, hashlib.sha256()
+        while not self._whole:
+            response = await self._opened()
+            try:
+                async for piece in response.content.iter_chunked(_PIECE_BYTES):
+                    self._done += len(piece)
+                    self._sha256.update(piece)
+                    yield piece
+            except FAILED:
+                continue  # opens another connection where this one ended, or raises
+            finally:
+                response.close()
+            if not self._whole:
+                raise UnexpectedAnswer("the bytes are not those of the artifact")
+
+    @property
+    def _whole(self) -> bool:
+        return self._etag != "" and self._etag == f'"{self._sha256.hexdigest()}"'
+
+    async def _all(self) -> bytes:
+        return b"".join([piece async for piece in self])
+
+    async def _opened(self) -> aiohttp.ClientResponse:
+        """A response that begins with the next byte. Raises what one call raises, after the retries of one call."""
+        try:
+            async for attempt in AsyncRetrying(
+                wait=wait_as_told,
+                stop=stop_after_delay(self._caller.retry_s),
+                retry=retry_if_exception_type(Again),
+                reraise=True,
+            ):
+                with attempt:
+                    return await self._try()
+        except Again as again:
+            raise again.error from again.__cause__
+        raise AssertionError("the loop returns or raises")
+
+    async def _try(self) -> aiohttp.ClientResponse:
+        caller, call = self._caller, self._call
+        resumed = {"Range": f"bytes={self._done}-", "If-Range": self._etag} if self._done else {}
+        try:
+            response = await caller.session.request(
+                call.method,
+                caller.base_url + call.path,
+                headers={**caller.credentials(), "Accept": "*/*", **resumed},
+                allow_redirects=False,
+                timeout=self._timeout,
+            )
+        except FAILED as error:
+            raise Again(caller.unreachable(error)) from error
+        if response.status in (HTTPStatus.OK, HTTPStatus.PARTIAL_CONTENT):
+            self._etag = response.headers.get("ETag", "")
+            if resumed and response.status == HTTPStatus.OK:
+                response.close()
+                raise UnexpectedAnswer("the artifact has changed meanwhile")
+            return response
+        try:
+            if elsewhere := redirect_of(response.status, response.headers.get("Location")):
+                raise UnexpectedAnswer(elsewhere)
+            if response.status < HTTPStatus.BAD_REQUEST:
+                raise UnexpectedAnswer(f"the service answered {response.status} to a request for bytes")
+            raise refusal(response, await response.read(), call=call)
+        finally:
+            response.close()
