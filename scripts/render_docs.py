@@ -14,6 +14,7 @@ from pydantic_core import PydanticUndefined
 
 from runwire.archive import ArchiveMetrics
 from runwire.content import ContentMetrics
+from runwire.content.part_metrics import PartMetrics
 from runwire.errors import DECLARED
 from runwire.observe import ObserverMetrics
 from runwire.settings import Settings
@@ -94,6 +95,7 @@ METRIC_GROUPS: Mapping[str, Callable[[Exposition], object]] = {
     "pipeline": lambda out: PipelineMetrics(out, {}),
     "stream": StreamMetrics,
     "observer": ObserverMetrics,
+    "parts": PartMetrics,
     "archive": ArchiveMetrics,
     "content": ContentMetrics,
     "process": lambda out: ProcessMetrics(out, ""),

@@ -157,7 +157,7 @@ async def _golden_by_hints_alone(database: str, bus: str) -> None:
 
 async def test_processes_of_one_role_each_work_together_by_hints_alone(database: str) -> None:
     async with split(database) as at:
-        await settled(database, listeners=3)
+        await settled(database, listeners=4)
         run_id = await start(at["api"].url, agent="golden")
         assert await streamed(at["api"].url, run_id) == list(range(14))
         assert (await ended(at["api"].url, run_id))["state"] == "finished"
@@ -202,7 +202,7 @@ async def settled(database: str, *, listeners: int) -> None:
 async def test_what_was_missed_while_nobody_listened_is_looked_for_on_reconnect(database: str) -> None:
     """The listeners' connections die, hints go to nobody, and 60 s polls are far away."""
     async with split(database) as at:
-        await settled(database, listeners=3)
+        await settled(database, listeners=4)
         killer = await raw(database)
         # Appended and started behind the hints' back: no NOTIFY ever tells of this run.
         await killer.execute(
@@ -213,7 +213,7 @@ async def test_what_was_missed_while_nobody_listened_is_looked_for_on_reconnect(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name LIKE 'runwire %listener'"
         )
-        assert killed == 3
+        assert killed == 4
         assert (await ended(at["api"].url, "silent"))["state"] == "finished"
         await killer.close()
 
@@ -222,7 +222,7 @@ async def test_a_cancellation_reaches_the_process_that_walks_the_run(
     database: str, hold: agents_for_assembly.Hold
 ) -> None:
     async with split(database, lease_s=600.0, lease_heartbeat_s=300.0) as at:
-        await settled(database, listeners=3)
+        await settled(database, listeners=4)
         run_id = await start(at["api"].url, agent="held")
         await asyncio.wait_for(hold.entered.wait(), FAST_S)
         async with httpx.AsyncClient(base_url=at["api"].url) as http:
@@ -238,12 +238,12 @@ async def test_a_process_that_drains_hands_its_run_to_another_which_goes_on_at_o
     database: str, hold: agents_for_assembly.Hold
 ) -> None:
     async with split(database, drain_s=0.2) as at:
-        await settled(database, listeners=3)
+        await settled(database, listeners=4)
         run_id = await start(at["api"].url, agent="held")
         await asyncio.wait_for(hold.entered.wait(), FAST_S)
         other = Assembly(settings(database, roles=(Role.WORKER,), bus="postgres", worker_id="w2", **HINTS_ONLY))
         async with other:
-            await settled(database, listeners=4)
+            await settled(database, listeners=5)
             hold.entered.clear()
             await at["worker"].__aexit__(None, None, None)
             assert hold.interrupted == 1  # it outlasted the drain, so it is started again elsewhere
@@ -511,7 +511,7 @@ async def test_a_sampled_caller_gets_one_trace_from_its_start_through_every_node
 
 async def test_a_trace_goes_on_across_processes(database: str, collector: Collector) -> None:
     async with split(database, trace_sample_ratio=0.0) as at:
-        await settled(database, listeners=3)
+        await settled(database, listeners=4)
         run_id = await start(at["api"].url, {"traceparent": f"00-{TRACE_ID}-b7ad6b7169203331-01"})
         await ended(at["api"].url, run_id)
     assert {span.trace_id.hex() for span in collector.spans} == {TRACE_ID}

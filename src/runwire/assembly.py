@@ -13,6 +13,7 @@ from runwire.archive.audit import ArchiveAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.settings import ArchiveSettings
 from runwire.bus import kinds
+from runwire.content import part_role
 from runwire.content import role as content_role
 from runwire.errors import ConfigurationError, RunwireError
 from runwire.observe import role as observe_role
@@ -47,6 +48,7 @@ PLAN: Final = Plan(
         Step("publisher", publish_role.start, Role.PUBLISHER),
         Step("log", append_role.start),
         Step("content", content_role.offer_content),
+        Step("parts", part_role.start),
         Step("worker", orchestrate_role.start, Role.WORKER),
         Step("archive", archive_role.offer_archive),
         Step("readers of the archive", _lend_archive),

@@ -32,6 +32,7 @@ class Duty(StrEnum):
     ARCHIVE = "archive"
     COLLECT = "collect"
     APPEND = "append"
+    WRITE_PARTS = "write_parts"
     CONNECT = "connect"
     LISTEN = "listen"
     NOTIFY = "notify"

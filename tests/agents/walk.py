@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from runwire.model.event import (
     node_finished,
     node_started,
 )
-from runwire.model.graph import END, Agent, Data, Node, Signal
+from runwire.model.graph import END, Agent, Data, Node, PartInProgress, Signal
 
 S = TypeVar("S")
 
@@ -43,6 +44,9 @@ class Recorder:
 
     async def result(self, value: Any) -> None:
         raise NotImplementedError
+
+    def part(self, name: str, *, media_type: str = "text/plain") -> AbstractAsyncContextManager[PartInProgress]:
+        raise NotImplementedError(f"{name}, {media_type}: these agents write no parts")
 
 
 @dataclass

@@ -25,7 +25,11 @@ LISTED_AT_ONCE: Final = 200
 LISTS: Final = 0.2
 """The share of attempts after which a list is looked at."""
 
-_BODIES: Final[dict[str, object]] = {"signalRun": {"name": "approved"}, "appendEvents": {"events": []}}
+_BODIES: Final[dict[str, object]] = {
+    "signalRun": {"name": "approved"},
+    "appendEvents": {"events": []},
+    "openPart": {"name": "p"},
+}
 OF_RUNS: Final = tuple(op for op in API_ROUTES if op.path.startswith(RUNS) and op.access.scope is not None)
 """Every operation on runs the service has: one that is added is tried without being named here."""
 

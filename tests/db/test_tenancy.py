@@ -18,7 +18,7 @@ from runwire.db.tenancy import TENANT_ROLE, check_isolation
 from runwire.errors import ConfigurationError, DatabaseUnavailable
 from runwire.orchestrate import StartRequest
 
-TABLES = ("runs", "run_events", "run_outbox", "run_checkpoints", "run_signals", "run_losses", "run_blocks")
+TABLES = ("runs", "run_events", "run_outbox", "run_checkpoints", "run_signals", "run_losses", "run_blocks", "parts")
 
 CONTENT = ("artifacts", "content_blobs")
 """Tables of content that tenants may read, and those that only the service uses."""
@@ -32,6 +32,8 @@ SELECT run_day, run_id, 1, 1, 'RunStarted', 'api' FROM runs;
 INSERT INTO run_outbox (run_id, run_day) SELECT run_id, run_day FROM runs;
 INSERT INTO run_checkpoints (run_id, seq, next_node, state) SELECT run_id, 1, 'N', '' FROM runs;
 INSERT INTO run_signals (run_id, name) SELECT run_id, 'go' FROM runs;
+INSERT INTO parts (run_id, n, name, media_type, opened_seq) SELECT run_id, 1, 'p', 'text/plain', 1 FROM runs;
+INSERT INTO part_chunks SELECT part_id, 0, run_id::text::bytea FROM parts;
 INSERT INTO run_losses (run_id, losses, seq, fence, worker_id) SELECT run_id, 1, 1, 1, 'w' FROM runs;
 INSERT INTO run_blocks (run_id, worker_id, node, at, blocked_s) SELECT run_id, 'w', 'N', 'f.py:1', 1 FROM runs;
 """
@@ -94,6 +96,11 @@ async def test_a_tenant_sees_its_own_content_and_erases_no_other(two_tenants: st
         assert await owner.fetchval("SELECT run_id FROM artifacts WHERE erased_at IS NULL") == "b:r"
     finally:
         await owner.close()
+
+
+async def test_a_tenant_sees_the_bytes_of_its_own_parts(two_tenants: str) -> None:
+    async with as_tenant(two_tenants, "a") as a:
+        assert [row["bytes"] for row in await a.fetch("SELECT bytes FROM part_chunks")] == [b"a:r"]
 
 
 @pytest.mark.parametrize("tenant", [None, "", "c", "A", "a'--"])
@@ -174,7 +181,7 @@ async def test_the_tenants_role_can_do_to_no_table_more_than_is_listed_here(two_
             "SELECT table_name, privilege_type FROM information_schema.role_table_grants WHERE grantee = $1",
             TENANT_ROLE,
         )
-        assert {tuple(row) for row in rows} == {(table, "SELECT") for table in (*TABLES, *CONTENT)}
+        assert {tuple(row) for row in rows} == {(table, "SELECT") for table in (*TABLES, *CONTENT, "part_chunks")}
         unprotected = await owner.fetch(
             "SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) AND NOT relrowsecurity", [*TABLES, *CONTENT]
         )

@@ -45,6 +45,20 @@ class Api:
         headers = {} if fence is None else {"Runwire-Fence": str(fence)}
         return await self.http.post(f"{RUNS}/{run_id}/events", json={"events": events, **body}, headers=headers)
 
+    async def open_part(self, run_id: str, *, fence: int, **body: Any) -> httpx.Response:
+        """Opens a part of an external run, `answer` unless the body names it."""
+        headers = {"Runwire-Fence": str(fence)}
+        response = await self.http.post(f"{RUNS}/{run_id}/parts", json={"name": "answer", **body}, headers=headers)
+        assert response.status_code == 201, response.text
+        return response
+
+    async def write_part(
+        self, run_id: str, data: bytes | str, *, fence: int, n: int = 1, close: bool = False, offset: str | None = None
+    ) -> httpx.Response:
+        headers = {"Runwire-Fence": str(fence), **({"Stream-Closed": "true"} if close else {})}
+        query = "" if offset is None else f"?offset={offset}"
+        return await self.http.post(f"{RUNS}/{run_id}/parts/{n}{query}", content=data, headers=headers)
+
     async def finish(self, run_id: str, *, fence: int, outcome: str = "finished") -> None:
         """Ends an external run; its terminal event is published."""
         response = await self.append(run_id, [{"type": "RunFinished"}], fence=fence, outcome=outcome)

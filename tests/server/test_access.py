@@ -56,6 +56,9 @@ def routes(**settings: Any) -> list[Route]:
         spans=nothing,
         settings=Settings(**settings),
         admission=Admission(AdmissionLimits(), refused={}),
+        parts=nothing,
+        part_feed=nothing,
+        external_parts=nothing,
     )
     app = build_api_app(services)
     return [
@@ -90,6 +93,7 @@ async def asked(http: httpx.AsyncClient, route: Route, run_id: str, **more: Any)
     bodies: dict[str, Any] = {
         "/signal": {"name": "approved"},
         "/events": {"events": []},
+        "/parts": {"name": "answer"},
         RUNS: {"runId": run_id, "external": True},
     }
     body = next((body for end, body in bodies.items() if route.path.endswith(end)), None)
@@ -196,6 +200,7 @@ async def test_the_right_scope_alone_is_enough(service: Assembly) -> None:
     async with caller(service) as owner:
         fence = await owner.external("acme:r")
         await with_content(owner, "acme:r", fence=fence)
+        await owner.open_part("acme:r", fence=fence)
     for route in GUARDED:
         async with caller(service, scope=str(route.access.scope)) as one:
             answer = await asked(one.http, route, "acme:r")

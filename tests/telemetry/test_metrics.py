@@ -12,6 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from runwire import errors
 from runwire.archive import ArchiveMetrics
 from runwire.content import ContentMetrics
+from runwire.content.part_metrics import PartMetrics
 from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
@@ -49,6 +50,7 @@ def test_what_is_declared_is_what_a_scrape_has() -> None:
     ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
     ContentMetrics(metrics.out)
+    PartMetrics(metrics.out)
     for family in ours(metrics):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels: dict[str, set[str]] = {}
@@ -160,6 +162,7 @@ def test_a_scrape_stays_under_a_thousand_samples_however_much_is_declared() -> N
     assert value(metrics, "runwire_runs_started_total", agent="other") == 1
     ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
+    PartMetrics(metrics.out)
     assert sum(len(family.samples) for family in families(metrics)) <= 1000
 
 

@@ -7,6 +7,7 @@ import asyncio
 from pipeline import RecordingBus, stages
 from runwire.archive import ArchiveMetrics
 from runwire.bus.memory import MemoryBus
+from runwire.content.part_metrics import PartMetrics
 from runwire.observe import Observer, ObserverMetrics
 from runwire.settings import Settings
 from runwire.stream import Cursor, LogReader, NothingLeft, Outlet, Streams
@@ -26,6 +27,7 @@ async def test_a_scrape_has_under_a_thousand_samples_with_a_thousand_streams_of_
     metrics = Metrics(MORE_THAN_ARE_NAMED)
     observed = ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
+    PartMetrics(metrics.out)
     async with stages(database) as s:
         await asyncio.gather(*(s.started_run(f"r{n}") for n in range(RUNS)))
         publisher = s.publisher(RecordingBus())

@@ -10,6 +10,7 @@ from prometheus_client.exposition import generate_latest
 from prometheus_client.openmetrics.exposition import generate_latest as generate_openmetrics
 
 from runwire.archive import ArchiveMetrics
+from runwire.content.part_metrics import PartMetrics
 from runwire.observe import ObserverMetrics
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.text_format import TextFormat
@@ -39,6 +40,7 @@ def test_what_a_process_exports_is_what_the_library_would_export(openmetrics: bo
     metrics = Metrics({"golden": ["Ping"]})
     ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
+    PartMetrics(metrics.out)
     library = generate_openmetrics if openmetrics else generate_latest
     theirs, ours = (
         [line for line in text.splitlines() if not line.startswith("process_")]

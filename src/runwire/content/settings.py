@@ -38,6 +38,17 @@ class ContentSettings(SettingsGroup):
         description="Seconds that the content store may take for an operation, besides a second for each MiB.",
     )
 
+    parts_per_run_max: int = Field(100, ge=0, le=10_000, description="Most parts of one run.")
+    part_bytes_max: int = Field(16 * 1024 * 1024, ge=1024, description="Largest part in bytes.")
+    part_bytes_per_s: int = Field(
+        4 * 1024 * 1024,
+        ge=1024,
+        description="Bytes per second that may be written to one part. A faster node waits. Faster requests get 429.",
+    )
+    part_linger_ms: float = Field(
+        20.0, ge=0, le=1000, description="Shortest time between two commits of parts, which gathers small writes."
+    )
+
     @property
     def content(self) -> str | None:
         """The content store's URL, with the default filled in; None without one."""

@@ -21,6 +21,8 @@ SHARDS_FREE = "runwire_shards"
 """Publishers have joined, left or released shards. Payload: nothing of use."""
 RUN_CANCELLED = "runwire_cancel"
 """Cancellation of runs was requested. Payload: run ids, space-separated."""
+PARTS_WRITTEN = "runwire_parts"
+"""Parts of runs got bytes, or ended. Payload: run ids, space-separated."""
 EVENTS_PUBLISHED = "runwire_published"
 """Events were published. Payload: `<run id>,<first seq>,<last seq>`, space-separated."""
 

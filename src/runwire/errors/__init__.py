@@ -24,6 +24,7 @@ from runwire.errors.kinds import (
     RunwireError,
     counted_by,
 )
+from runwire.errors.parts import PartMoved, PartNotFound, PartRefused, PartReset
 from runwire.errors.requests import (
     AuthUnavailable,
     InvalidRequest,
@@ -103,6 +104,10 @@ __all__ = [
     "NotExternal",
     "NotPermitted",
     "Overloaded",
+    "PartMoved",
+    "PartNotFound",
+    "PartRefused",
+    "PartReset",
     "PartitionMissing",
     "RangeNotSatisfiable",
     "ReadTimedOut",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Mapping
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
@@ -71,6 +72,38 @@ class Context(Protocol):
 
         A failed try leaves no result. Of several calls, the last one counts, and of several nodes' results
         the newest. Raises NodeFailed (`bad_result`) when no JSON can hold the value. There is no need to await it.
+        """
+
+    def part(self, name: str, *, media_type: str = "text/plain") -> AbstractAsyncContextManager[PartInProgress]:
+        """Opens a part of the run: content that users see while it is made.
+
+        `async with ctx.part("answer", media_type="text/markdown") as part: await part.write(chunk)`. The part is sealed
+        with the node's NodeFinished. When the block raises, or the node fails, the part is abandoned; the next try
+        begins a new attempt of it. For `async` nodes. Raises InvalidRequest for a name that is no identifier, and
+        NodeFailed when the run has as many parts as the service allows.
+        """
+
+
+class PartInProgress(Protocol):
+    """One attempt of a part, for the node that writes it."""
+
+    @property
+    def n(self) -> int:
+        """The number of the part in its run: 1, 2, ..."""
+
+    @property
+    def attempt(self) -> int:
+        """1 for the first, then 2, 3, ..."""
+
+    @property
+    def size(self) -> int:
+        """Bytes that were written."""
+
+    async def write(self, chunk: str | bytes) -> None:
+        """Adds bytes; text is encoded as UTF-8. They are durable and on their way to readers within milliseconds.
+
+        Waits when the store is behind. Raises NodeFailed (`part_too_large`), and PartRefused when another worker has
+        taken the run over.
         """
 
 

@@ -3,6 +3,8 @@
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.control import RunControl
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper, ReceivedSignal
+from runwire.orchestrate.external_parts import ExternalParts
+from runwire.orchestrate.node_parts import PartDesk, PartLimits
 from runwire.orchestrate.run_view import RunFilter, RunOrder, RunPage, RunView
 from runwire.orchestrate.seat import Seat
 from runwire.orchestrate.starting import Started, StartRequest
@@ -10,8 +12,11 @@ from runwire.orchestrate.worker import Worker
 
 __all__ = [
     "Cancelling",
+    "ExternalParts",
     "ExternalRuns",
     "LeaseReaper",
+    "PartDesk",
+    "PartLimits",
     "ReceivedSignal",
     "RunControl",
     "RunFilter",

@@ -11,7 +11,8 @@ import asyncio
 import contextlib
 import contextvars
 import threading
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from runwire.model.event import debug_trace
 from runwire.model.graph import Data, Node, Signal, Sleep, Wait
 from runwire.model.names import class_name, code_of
 from runwire.orchestrate.beat import passes_cuts, was_cut
+from runwire.orchestrate.node_parts import NodePart, NodeParts
 from runwire.orchestrate.run_log import RunLog
 from runwire.telemetry.logs import frames_of
 
@@ -40,6 +42,7 @@ class NodeContext:
         "_log",
         "_loop",
         "_loop_thread",
+        "_parts",
         "_result",
         "_signal",
         "agent",
@@ -50,6 +53,7 @@ class NodeContext:
     def __init__(
         self,
         log: RunLog,
+        parts: NodeParts,
         agent: str,
         attempt: int,
         *,
@@ -65,6 +69,7 @@ class NodeContext:
         self.attempt = attempt
         self._log: RunLog | None = log
         self._artifacts = artifacts
+        self._parts: NodeParts | None = parts
         self._loop = asyncio.get_running_loop()
         self._loop_thread = threading.get_ident()
         self._late = 0
@@ -113,8 +118,19 @@ class NodeContext:
         prepared = await self._content.prepare(self.run_id, RESULT, self._result, media_type=JSON)
         return prepared if isinstance(prepared, NewArtifact) else None
 
+    @asynccontextmanager
+    async def part(self, name: str, *, media_type: str = "text/plain") -> AsyncIterator[NodePart]:
+        parts = self._parts
+        if parts is None:
+            raise RuntimeError("the node has ended, so it can write nothing more")
+        if threading.get_ident() != self._loop_thread:
+            raise RuntimeError("only `async` nodes write parts")
+        part = await parts.open(name, media_type)
+        yield part
+        await part.complete()
+
     def end(self) -> None:
-        self._log = None
+        self._log = self._parts = None
 
     @property
     def _open_log(self) -> RunLog:

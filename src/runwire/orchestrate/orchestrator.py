@@ -26,6 +26,7 @@ from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.node_parts import NodeParts, PartDesk
 from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.run_log import RunLog
 from runwire.orchestrate.tries import NodeTries
@@ -52,8 +53,11 @@ class Walk:
         threads: Threads,
         artifacts: Artifacts | None = None,
         state_max_bytes: int = STATE_MAX_BYTES,
+        desk: PartDesk | None = None,
     ) -> None:
-        """`hand_over` releases the lease and returns whether it did. `threads` runs nodes that are not `async`."""
+        """`hand_over` releases the lease and returns whether it did. `threads` runs nodes that are not `async`.
+        `desk` lets nodes write parts.
+        """
         self.claim = claim
         self._hand_over = hand_over
         self._agent = agent
@@ -67,10 +71,12 @@ class Walk:
             spans=spans,
         )
         self._report = WalkReport(claim, metrics=metrics, spans=spans)
+        self._parts = NodeParts(self._log, fence=claim.fence, desk=desk)
         self._tries = NodeTries(
             claim,
             agent,
             self._log,
+            parts=self._parts,
             beat=beat,
             threads=threads,
             artifacts=artifacts,
@@ -127,6 +133,7 @@ class Walk:
                     span.fail(self._failed_with)
                 return reached
             finally:
+                self._parts.drop()
                 await self._log.aclose()
 
     async def _let_go(self, span: Span) -> None:
@@ -160,6 +167,7 @@ class Walk:
             self._log.hold(RUN_STARTED, change=Change(RunState.STARTED), stored=self._report.started)
         elif self.claim.resumed:
             self._log.hold(debug_trace("orchestrator.resumed"), stored=self._report.resumed)
+            await self._parts.abandon_left()
         state = None if self.claim.parked else self._restored()
         if state is None:
             code = "worker_lost" if self.claim.parked else "invalid_input"
@@ -198,6 +206,7 @@ class Walk:
             if tried.exit_ is not None:
                 told = partial(self._report.node_finished, node, attempt, monotonic() - started)
                 return await self._leave(node, tried.exit_, told, result=tried.result)
+            await self._parts.abandon()
             if self._log.cancel_requested:
                 self._report.node_cancelled(node, monotonic() - started)
                 return await self._cancelled_run()
@@ -234,17 +243,21 @@ class Walk:
         """NodeFinished, the checkpoint and the node's result in one transaction, with what follows: the wait that the
         node asks for, the start of the next node, or the end of the run.
         """
-        finished = node_finished(node.name)
-        events = (finished,) if result is None else (result.event, finished)
-        companion = None if result is None else result.store
+        sealing = self._parts.sealing().beside(result)
+        events = (*sealing.events, node_finished(node.name))
+
+        def stored() -> None:
+            sealing.told()
+            told()
+
         if isinstance(exit_, str):
             checkpoint = self._checkpoint(node.name, exit_, self._tries.left)
-            self._log.hold(*events, checkpoint=checkpoint, companion=companion, stored=told)
+            self._log.hold(*events, checkpoint=checkpoint, companion=sealing.companion, stored=stored)
             return exit_, self._tries.next_state
         waiting, on_timeout = waiting_of(exit_)
         checkpoint = replace(self._checkpoint(node.name, exit_.then, self._tries.left), on_timeout=on_timeout)
-        await self._log.append(*events, change=waiting, checkpoint=checkpoint, companion=companion)
-        told()
+        await self._log.append(*events, change=waiting, checkpoint=checkpoint, companion=sealing.companion)
+        stored()
         self.timed = waiting.due is not None
         self._report.waiting(waiting)
         return RunState.WAITING

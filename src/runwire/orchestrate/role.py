@@ -14,6 +14,9 @@ from runwire.agents import web_guard
 from runwire.agents.settings import AgentSettings
 from runwire.append import AtRest, EventLog
 from runwire.content import Artifacts
+from runwire.content.part_writer import PartWriter
+from runwire.content.parts import Parts
+from runwire.content.settings import ContentSettings
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE
 from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
@@ -21,6 +24,8 @@ from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.control import RunControl
 from runwire.orchestrate.external import ExternalRuns, LeaseReaper
+from runwire.orchestrate.external_parts import ExternalParts
+from runwire.orchestrate.node_parts import PartDesk, PartLimits
 from runwire.orchestrate.sessions import Taken, WorkerFacts, WorkerSession
 from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.orchestrate.watch import Watch, WatchLimits
@@ -55,6 +60,7 @@ async def start(context: Context) -> None:
         on_claimable=lambda agent: context.hints.tell(RUNS_CLAIMABLE, [agent]),
         beat=beat,
         artifacts=context.part(Artifacts),
+        desk=_desk(context),
     )
     context.offer(Worker, worker)
     _take_hints(context, worker)
@@ -97,7 +103,9 @@ async def start(context: Context) -> None:
 
 
 async def offer_control(context: Context) -> None:
-    """Offers RunControl and ExternalRuns. A run started here begins at this process's worker if that has room."""
+    """Offers RunControl, ExternalRuns and ExternalParts. This process's worker begins a run that is started here, if it
+    has room.
+    """
     settings, hints, worker = context.group(OrchestrateSettings), context.hints, context.find(Worker)
     control = RunControl(
         context.database,
@@ -113,6 +121,13 @@ async def offer_control(context: Context) -> None:
     external = ExternalRuns(context.database, context.part(EventLog), metrics=context.metrics, spans=context.spans)
     context.offer(RunControl, control)
     context.offer(ExternalRuns, external)
+    context.offer(ExternalParts, ExternalParts(context.part(EventLog), _desk(context)))
+
+
+def _desk(context: Context) -> PartDesk:
+    settings = context.group(ContentSettings)
+    limits = PartLimits(settings.parts_per_run_max, settings.part_bytes_max, settings.part_bytes_per_s)
+    return PartDesk(context.part(Parts), context.part(PartWriter), limits)
 
 
 def _cancelling(context: Context) -> Cancelling:

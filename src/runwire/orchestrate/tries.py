@@ -16,6 +16,7 @@ from runwire.errors import RunwireError
 from runwire.model.graph import Agent, Node, Signal
 from runwire.orchestrate.beat import Beat, NodeAtWork
 from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.node_parts import NodeParts
 from runwire.orchestrate.node_try import Ended, NodeContext, Threads, Tried, exit_of, failure_of, judged, run_node
 from runwire.orchestrate.run_log import RunLog
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -37,6 +38,7 @@ class NodeTries:
         agent: Agent[Any],
         log: RunLog,
         *,
+        parts: NodeParts,
         beat: Beat,
         threads: Threads,
         artifacts: Artifacts | None,
@@ -49,6 +51,7 @@ class NodeTries:
         self.signalled = claim.signal is not None
         """Whether the next try is of the node at which the run went on with a signal."""
         self._log = log
+        self._parts = parts
         self._beat = beat
         self._threads = threads
         self._artifacts = artifacts
@@ -71,7 +74,9 @@ class NodeTries:
     async def run(self, node: Node[Any], state: Any, attempt: int) -> Tried:
         """The result of one try. A success leaves its state in `left` and `next_state`."""
         signal = self._signal if self.signalled else _no_signal
-        context = NodeContext(self._log, self._claim.agent, attempt, artifacts=self._artifacts, signal=signal)
+        context = NodeContext(
+            self._log, self._parts, self._claim.agent, attempt, artifacts=self._artifacts, signal=signal
+        )
         loop = asyncio.get_running_loop()
         began: asyncio.Future[None] = loop.create_future()
         self._abandoned = abandoned = loop.create_future()

@@ -18,6 +18,7 @@ from runwire.model.run import RunState
 from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
+from runwire.orchestrate.node_parts import PartDesk
 from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.orchestrator import Walk
 from runwire.orchestrate.seat import Seat
@@ -52,10 +53,12 @@ class Worker:
         state_max_bytes: int = STATE_MAX_BYTES,
         beat: Beat | None = None,
         artifacts: Artifacts | None = None,
+        desk: PartDesk | None = None,
     ) -> None:
         """`threads` nodes that are not `async` run at once; `state_max_bytes` is the limit of a state's JSON.
 
         `beat` tells a watch which node is at work. `artifacts` stores what nodes make; without it they can store none.
+        `desk` lets nodes write parts.
         """
         self._database = database
         self._log = log
@@ -73,6 +76,7 @@ class Worker:
         self._state_max_bytes = state_max_bytes
         self._beat = beat or Beat()
         self._timers = Timers(database)
+        self._desk = desk
         self._walks: dict[str, Walk] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._reserved = 0
@@ -221,6 +225,7 @@ class Worker:
             threads=self._threads,
             artifacts=self._artifacts,
             state_max_bytes=self._state_max_bytes,
+            desk=self._desk,
         )
         self._walks[claim.run_id] = walk
         self._tasks[claim.run_id] = asyncio.create_task(self._walk(walk), name=f"walk {claim.run_id}")

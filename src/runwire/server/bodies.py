@@ -93,6 +93,30 @@ class EventsAppended(msgspec.Struct, frozen=True, rename="camel"):
     signals: list[SignalForRun] | UnsetType = UNSET
 
 
+class OpenPart(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_fields=True):
+    """A part to open. `mediaType` is that of its bytes."""
+
+    name: Annotated[str, Meta(max_length=64)]
+    media_type: Annotated[str, Meta(max_length=128)] = "text/plain"
+
+
+class PartDocument(msgspec.Struct, frozen=True, rename="camel"):
+    """A part of a run. `part` is its number, `attempt` counts from 1, `size` is in bytes."""
+
+    part: int
+    name: str
+    media_type: str
+    attempt: int
+    state: Literal["open", "sealed", "abandoned"]
+    size: int
+
+
+class PartList(msgspec.Struct, frozen=True):
+    """The parts of a run by number."""
+
+    parts: list[PartDocument]
+
+
 class SendSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The signal's name, as the waiting node gave it. `data` is any JSON, at most 64 KiB, for the node that goes on.
 

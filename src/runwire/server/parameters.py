@@ -65,4 +65,8 @@ IF_RANGE: Final = Parameter("If-Range", {"type": "string"}, "The ETag of the byt
 _ARTIFACT_NAME: Final = {"type": "string", "pattern": ARTIFACT_NAME_PATTERN, "maxLength": ARTIFACT_NAME_MAX}
 ARTIFACT_NAME: Final = Parameter("name", _ARTIFACT_NAME, "Only artifacts of this name.")
 NEW_ARTIFACT_NAME: Final = Parameter("name", _ARTIFACT_NAME, "The artifact's name.", required=True)
+OFFSET: Final = Parameter("offset", {"type": "string"}, "`-1`, `now`, or a `Stream-Next-Offset`.")
+LIVE: Final = Parameter("live", {"enum": ["long-poll", "sse"]}, "Wait for more. Needs `offset`.")
+STREAM_CURSOR: Final = Parameter("cursor", {"type": "string"}, "The `Stream-Cursor` of the answer before.")
+STREAM_CLOSED: Final = Parameter("Stream-Closed", {"const": "true"}, "Seals the part after the body.")
 FENCE: Final = Parameter("Runwire-Fence", _SEQ, "The fence that the start of the run gave.", required=True)

@@ -6,12 +6,14 @@ from typing import Final
 
 from runwire.append.settings import AppendSettings
 from runwire.content import ArtifactReader, Artifacts
+from runwire.content.part_feed import PartFeed
+from runwire.content.parts import PartReader
 from runwire.db.secret import shared_secret
 from runwire.db.settings import DatabaseSettings
 from runwire.db.tenancy import check_isolation
 from runwire.errors import DatabaseFailed
 from runwire.observe import Diagnostician
-from runwire.orchestrate import ExternalRuns, RunControl
+from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.process import Context
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
@@ -59,6 +61,9 @@ async def start_api(context: Context) -> None:
         spans=context.spans,
         settings=settings,
         admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
+        parts=context.part(PartReader),
+        part_feed=context.part(PartFeed),
+        external_parts=context.part(ExternalParts),
     )
     connections = Connections(
         api_limits(settings, elsewhere=_descriptors_elsewhere(context)),

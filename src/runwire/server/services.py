@@ -9,8 +9,10 @@ from typing import TypeAlias
 import msgspec
 
 from runwire.content import ArtifactReader, Artifacts
+from runwire.content.part_feed import PartFeed
+from runwire.content.parts import PartReader
 from runwire.observe import Diagnostician
-from runwire.orchestrate import ExternalRuns, RunControl
+from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
 from runwire.server.settings import ServerSettings
@@ -64,3 +66,6 @@ class Services:
     spans: Spans
     settings: ServerSettings
     admission: Admission
+    parts: PartReader
+    part_feed: PartFeed
+    external_parts: ExternalParts

@@ -13,6 +13,7 @@ from runwire.server.artifacts import ARTIFACTS
 from runwire.server.auth import PUBLIC
 from runwire.server.events import EVENTS
 from runwire.server.forwarded import prefix_of
+from runwire.server.parts import PARTS
 from runwire.server.routes import Group, Route
 from runwire.server.runs import RUN_GROUP
 from runwire.server.services import AdminServices, Services
@@ -56,6 +57,7 @@ API: Final[tuple[Group[Services, Any], ...]] = (
     STREAMS,
     RUN_GROUP,
     ARTIFACTS,
+    PARTS,
     TICKETS,
     Group(ApiDocument, (Route("GET", OPENAPI, ApiDocument.get, PUBLIC, "getOpenapi", "This document."),)),
 )

@@ -232,6 +232,11 @@ class Streams:
         return self._watches.get(run_id)
 
     @property
+    def limits(self) -> StreamLimits:
+        """The bounds of every stream."""
+        return self._limits
+
+    @property
     def ring_bytes(self) -> int:
         """Bytes of encoded events that are kept for clients to come, of all runs, as last counted."""
         return self._watches.ring_bytes

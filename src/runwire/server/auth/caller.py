@@ -30,6 +30,7 @@ class Scope(StrEnum):
     CONTENT_READ = "content:read"
     """Content, which users see and events never have: the data of signals, artifacts, parts."""
     CONTENT_WRITE = "content:write"
+    """For external orchestrators, besides the fence of their run."""
     CONTENT_ERASE = "content:erase"
     OPS = "ops"
     """Diagnoses, which name processes, sessions and locks of the service."""

@@ -1,0 +1,171 @@
+"""Parts in PostgreSQL: opened, ended and read. Their bytes go through `PartWriter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from runwire.content.part import Part, PartState
+from runwire.db import Database, Row, Statements, Transaction, load_sql, seen_by
+from runwire.errors import PartNotFound, PartRefused, RunNotFound
+
+_SQL: Final = load_sql("runwire.content", "parts.sql")
+ROWS_PER_READ: Final = 256
+"""Rows of chunks that one read takes: about 256 KiB, or more where writes were large."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the next part of a name goes."""
+
+    n: int
+    attempt: int
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How an attempt ends. `size` is what its writer wrote; None where nobody knows."""
+
+    part_id: int
+    n: int
+    name: str
+    state: PartState
+    size: int | None = None
+
+
+class Parts:
+    """The tables of parts, for those who write. Raises DatabaseUnavailable."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def place(self, run_id: str, name: str, *, at_most: int) -> Place:
+        """The place of the next part of that name: a new part, or the next attempt of one that was not sealed.
+
+        Raises PartRefused (`part_open`, `too_many_parts`).
+        """
+        row = await self._database.fetchrow(_SQL["place"], run_id, name)
+        assert row is not None  # noqa: S101  # the statement gives one
+        if row["is_open"]:
+            raise PartRefused(run_id, n=row["n"], code="part_open")
+        if row["attempt"] == 1 and row["parts"] >= at_most:
+            raise PartRefused(run_id, n=row["n"], code="too_many_parts")
+        return Place(row["n"], row["attempt"])
+
+    async def left_open(self, run_id: str) -> list[Ending]:
+        """The parts that an earlier owner of the run has left open, as abandoned."""
+        rows = await self._database.fetch(_SQL["left_open"], run_id)
+        return [Ending(row["part_id"], row["n"], row["name"], PartState.ABANDONED) for row in rows]
+
+
+async def open_within(
+    transaction: Transaction, run_id: str, place: Place, *, name: str, media_type: str, seq: int
+) -> int:
+    """Opens a part in the transaction of its event `seq`, and returns the id of the attempt. Raises PartRefused."""
+    if place.attempt > 1:
+        await transaction.execute(_SQL["forget"], run_id, place.n)
+    row = await transaction.fetchrow(_SQL["open"], run_id, place.n, place.attempt, name, media_type, seq)
+    if row is None:
+        raise PartRefused(run_id, n=place.n, code="part_open")
+    part_id: int = row["part_id"]
+    return part_id
+
+
+async def end_within(transaction: Transaction, run_id: str, endings: Sequence[tuple[Ending, int]]) -> None:
+    """Ends attempts in the transaction of their events, each with its seq. Raises PartRefused unless all could be."""
+    rows = await transaction.fetch(
+        _SQL["end"],
+        [ending.part_id for ending, _ in endings],
+        [ending.state.value for ending, _ in endings],
+        [seq for _, seq in endings],
+        [ending.size for ending, _ in endings],
+    )
+    if len(rows) < len(endings):
+        ended = {row["part_id"] for row in rows}
+        missing = next(ending for ending, _ in endings if ending.part_id not in ended)
+        raise PartRefused(run_id, n=missing.n)
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """Bytes of a part from `offset` on. `closed`: the part gets no more, whatever was read."""
+
+    part: Part
+    offset: int
+    data: bytes
+    closed: bool
+
+    @property
+    def next_offset(self) -> int:
+        return self.offset + len(self.data)
+
+    @property
+    def up_to_date(self) -> bool:
+        """There was no more when it was read."""
+        return self.next_offset >= self.part.size
+
+
+class PartReader:
+    """Reads of parts. With a `tenant`, the runs of other tenants do not exist. Raises DatabaseUnavailable."""
+
+    def __init__(self, database: Database, *, tenant: str | None = None) -> None:
+        self._whole_database = database
+        self._database: Statements = seen_by(database, tenant)
+
+    def on_behalf_of(self, tenant: str | None) -> PartReader:
+        """The same for one tenant; for None, this one."""
+        return self if tenant is None else PartReader(self._whole_database, tenant=tenant)
+
+    async def of_run(self, run_id: str) -> list[Part]:
+        """The run's parts by number. Raises RunNotFound."""
+        rows = await self._database.fetch(_SQL["of_run"], run_id, None)
+        if not rows and await self._database.fetchrow(_SQL["run"], run_id) is None:
+            raise RunNotFound(run_id)
+        return [part_of(row) for row in rows]
+
+    async def part(self, run_id: str, n: int) -> Part:
+        """Raises RunNotFound and PartNotFound."""
+        return (await self.read(run_id, n, offset=0, limit=0)).part
+
+    async def read(self, run_id: str, n: int, *, offset: int, limit: int) -> Read:
+        """At most `limit` bytes from `offset` on; none past the end. Raises RunNotFound and PartNotFound."""
+        rows = await self._database.fetch(_SQL["read"], run_id, n, offset, ROWS_PER_READ if limit else 0)
+        if not rows:
+            if await self._database.fetchrow(_SQL["run"], run_id) is None:
+                raise RunNotFound(run_id)
+            raise PartNotFound(run_id, n=n)
+        part = part_of(rows[0])
+        chunks = [(row["at"], row["bytes"]) for row in rows if row["at"] is not None]
+        data = b""
+        if chunks:
+            first = chunks[0][0]
+            data = b"".join([piece for _, piece in chunks])[offset - first : offset - first + limit]
+        closed = part.state is not PartState.OPEN or rows[0]["run_state"] in _OVER
+        return Read(part, offset, data, closed)
+
+
+_OVER: Final = ("finished", "failed", "cancelled")
+
+
+def part_of(row: Row) -> Part:
+    """A part from its row. An open one of a run that has ended was left by a worker that died."""
+    facts: dict[str, Any] = {name: row[name] for name in _COLUMNS}
+    state = PartState(row["state"])
+    if state is PartState.OPEN and row["run_state"] in _OVER:
+        state = PartState.ABANDONED
+    return Part(**facts, state=state)
+
+
+_COLUMNS: Final = (
+    "run_id",
+    "n",
+    "part_id",
+    "attempt",
+    "name",
+    "media_type",
+    "size",
+    "opened_seq",
+    "ended_seq",
+    "written_us",
+)

@@ -1,0 +1,94 @@
+-- name: place
+-- The number that a part of this name gets, and its attempt: the newest part of the name is begun again unless it was
+-- sealed. Its run's fence holder is the only one who asks.
+SELECT coalesce(again.n, (SELECT coalesce(max(n), 0) + 1 FROM parts WHERE run_id = $1)) AS n,
+       coalesce(again.attempt + 1, 1) AS attempt,
+       (again.state = 'open') IS TRUE AS is_open,
+       (SELECT count(*) FROM parts WHERE run_id = $1) AS parts
+FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
+    SELECT n, attempt, state FROM (
+        SELECT n, attempt, state FROM parts WHERE run_id = $1 AND name = $2 ORDER BY n DESC LIMIT 1
+    ) AS newest WHERE state <> 'sealed'
+) AS again ON true
+
+-- name: forget
+-- The bytes of an attempt that is begun again.
+DELETE FROM part_chunks WHERE part_id = (SELECT part_id FROM parts WHERE run_id = $1 AND n = $2)
+
+-- name: open
+-- A new part, or a new attempt of one, in the transaction of the event that opens it. Another attempt than the caller
+-- expects breaks the key.
+INSERT INTO parts AS p (run_id, n, attempt, name, media_type, opened_seq) VALUES ($1, $2, $3, $4, $5, $6)
+ON CONFLICT (run_id, n) DO UPDATE SET
+    part_id = DEFAULT, attempt = excluded.attempt, media_type = excluded.media_type, state = 'open', size = 0,
+    row_at = 0, opened_seq = excluded.opened_seq, ended_seq = NULL, written_us = NULL
+WHERE p.attempt = excluded.attempt - 1 AND p.state <> 'sealed'
+RETURNING part_id
+
+-- name: write
+-- Bytes for the ends of parts, all or nothing for each part; one that is not returned was refused. `at` is the size that
+-- the writer believes in, so that a repeat stores nothing twice; NULL takes any. The part's row is locked: a claim that
+-- raises the run's fence meanwhile comes after this write, because its holder touches the part before it does anything
+-- else with it.
+WITH written AS (
+    SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
+        AS w (i, part_id, fence, at, bytes)
+), clock AS (
+    SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS us
+), granted AS (
+    UPDATE parts AS p SET
+        size = p.size + octet_length(w.bytes),
+        row_at = CASE WHEN p.size - p.row_at + octet_length(w.bytes) > 1024 THEN p.size ELSE p.row_at END,
+        written_us = clock.us
+    FROM written AS w, clock, runs AS r
+    WHERE p.part_id = ANY (ARRAY[w.part_id]) AND p.state = 'open' AND (w.at IS NULL OR p.size = w.at)
+      AND r.run_id = ANY (ARRAY[p.run_id::text]) AND r.fence = w.fence AND r.state IN ('pending', 'started')
+    RETURNING w.i, p.run_id, p.n, p.attempt, p.part_id, p.size - octet_length(w.bytes) AS at, p.row_at, w.bytes,
+              p.written_us
+), grown AS (
+    UPDATE part_chunks AS c SET bytes = c.bytes || g.bytes
+    FROM granted AS g WHERE c.part_id = ANY (ARRAY[g.part_id]) AND c.at = g.row_at AND g.row_at < g.at
+), added AS (
+    INSERT INTO part_chunks (part_id, at, bytes) SELECT part_id, at, bytes FROM granted WHERE row_at = at
+)
+SELECT i, at, written_us FROM granted
+
+-- name: refused
+-- Parts as they are now, to say why a write was refused.
+SELECT p.part_id, p.state::text AS state, p.size, p.written_us, r.fence, r.last_seq, r.state::text AS run_state
+FROM parts AS p JOIN runs AS r USING (run_id) WHERE p.part_id = ANY ($1::bigint[])
+
+-- name: end
+-- Seals or abandons attempts, in the transaction of the events that say so. Fewer rows than asked for: another owner of
+-- the run was faster, or bytes are missing.
+UPDATE parts AS p SET state = e.state::part_state, ended_seq = e.seq
+FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) AS e (part_id, state, seq, size)
+WHERE p.part_id = e.part_id AND p.state = 'open' AND (e.size IS NULL OR p.size = e.size)
+RETURNING p.part_id
+
+-- name: left_open
+-- The parts that an earlier owner of the run has left open.
+SELECT n, part_id, name FROM parts WHERE run_id = $1 AND state = 'open' ORDER BY n
+
+-- name: of_run
+SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text AS state, p.size, p.opened_seq,
+       p.ended_seq, p.written_us, r.state::text AS run_state, r.external
+FROM parts AS p JOIN runs AS r USING (run_id)
+WHERE p.run_id = $1 AND ($2::int IS NULL OR p.n = $2) ORDER BY p.n
+
+-- name: read
+-- One part and its rows from an offset on, from one snapshot; the first row may begin before the offset.
+SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text AS state, p.size, p.opened_seq,
+       p.ended_seq, p.written_us, r.state::text AS run_state, r.external, c.at, c.bytes
+FROM parts AS p JOIN runs AS r USING (run_id)
+LEFT JOIN LATERAL (
+    SELECT c.at, c.bytes FROM part_chunks AS c
+    WHERE c.part_id = p.part_id AND $3::bigint < p.size
+      AND c.at >= coalesce((SELECT max(f.at) FROM part_chunks AS f WHERE f.part_id = p.part_id AND f.at <= $3), 0)
+    ORDER BY c.at LIMIT $4
+) AS c ON true
+WHERE p.run_id = $1 AND p.n = $2
+ORDER BY c.at
+
+-- name: run
+SELECT FROM runs WHERE run_id = $1

@@ -1,0 +1,209 @@
+"""Parts that the nodes of one run write, from their opening to the end of the node.
+
+open() --the block ends--> complete --NodeFinished--> sealed
+   |                          |
+   |--the block raises--> broken --NodeFinished--> abandoned
+   |
+   +--the try fails, or another worker resumes the run--> abandoned; the next try opens a new attempt
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from runwire.append import Companion, Stored
+from runwire.clock import monotonic
+from runwire.content.artifacts import NewArtifact
+from runwire.content.part import PartState, checked_media_type, checked_name, ended, opened
+from runwire.content.part_writer import OpenPart, PartWriter
+from runwire.content.parts import Ending, Parts, end_within, open_within
+from runwire.db import Transaction
+from runwire.errors import NodeFailed
+from runwire.model.event import NewEvent, debug_trace
+from runwire.orchestrate.run_log import RunLog
+
+BURST_S: Final = 1.0
+"""Seconds of the rate that may be written at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class PartLimits:
+    """`rate` is in bytes per second and part; a faster node waits."""
+
+    per_run: int = 100
+    bytes: int = 16 * 1024 * 1024
+    rate: int = 4 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class PartDesk:
+    """Everything that a worker needs to let its nodes write parts."""
+
+    parts: Parts
+    writer: PartWriter
+    limits: PartLimits = PartLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Sealing:
+    """The end of a node's parts, to be stored with its NodeFinished: events that come before it, and rows."""
+
+    events: tuple[NewEvent, ...] = ()
+    companion: Companion | None = None
+    told: Callable[[], None] = lambda: None
+
+    def beside(self, artifact: NewArtifact | None) -> Sealing:
+        """The same with an artifact that the append makes, too."""
+        if artifact is None:
+            return self
+        companion = self.companion
+
+        async def store(transaction: Transaction, stored: Stored) -> None:
+            if companion is not None:
+                await companion(transaction, stored)
+            await artifact.store(transaction, stored)
+
+        return Sealing((*self.events, artifact.event), store, self.told)
+
+
+class NodeParts:
+    """The parts of one run. A try of a node opens them; `sealing` or `abandon` ends those of the try."""
+
+    def __init__(self, log: RunLog, *, fence: int, desk: PartDesk | None) -> None:
+        self._log = log
+        self._fence = fence
+        self._desk = desk
+        self._open: list[NodePart] = []
+        self._one_at_a_time = asyncio.Lock()
+
+    async def open(self, name: str, media_type: str) -> NodePart:
+        """A new part, or the next attempt of one. Raises InvalidRequest, and NodeFailed at a limit."""
+        desk = self._desk
+        if desk is None:
+            raise NodeFailed("parts_unavailable", "this worker has no store for parts", retry=False)
+        checked_name(name)
+        checked_media_type(media_type)
+        run_id = self._log.run_id
+        async with self._one_at_a_time:
+            place = await desk.parts.place(run_id, name, at_most=desk.limits.per_run)
+            event = debug_trace(opened(name, place.n))
+            part_ids: list[int] = []
+
+            async def store(transaction: Transaction, stored: Stored) -> None:
+                seq = stored.seq_of(event)
+                part_id = await open_within(transaction, run_id, place, name=name, media_type=media_type, seq=seq)
+                part_ids.append(part_id)
+
+            await self._log.append_from_node(event, companion=store)
+            bytes_ = desk.writer.open(
+                run_id, place.n, name=name, attempt=place.attempt, part_id=part_ids[-1], fence=self._fence
+            )
+            part = NodePart(bytes_, desk.limits)
+            self._open.append(part)
+            return part
+
+    def sealing(self) -> Sealing:
+        """Ends the parts of a try that succeeded. Store it with the node's NodeFinished."""
+        return self._end([part.ending() for part in self._taken()])
+
+    async def abandon(self) -> None:
+        """Ends the parts of a try that failed, in an append of its own."""
+        await self._append(self._end([part.ending(failed=True) for part in self._taken()]))
+
+    async def abandon_left(self) -> None:
+        """Ends the parts that the run's last owner has left open, in an append of its own."""
+        if self._desk is not None:
+            await self._append(self._end(await self._desk.parts.left_open(self._log.run_id)))
+
+    def drop(self) -> None:
+        """Lets go of parts without a word: another worker has the run."""
+        self._taken()
+
+    def _taken(self) -> list[NodePart]:
+        taken, self._open = self._open, []
+        for part in taken:
+            part.bytes.close()
+        return taken
+
+    def _end(self, endings: list[Ending]) -> Sealing:
+        if not endings or self._desk is None:
+            return Sealing()
+        run_id, writer = self._log.run_id, self._desk.writer
+        events = tuple([debug_trace(ended(ending.name, ending.n, ending.state)) for ending in endings])
+
+        async def store(transaction: Transaction, stored: Stored) -> None:
+            seqs = [stored.seq_of(event) for event in events]
+            await end_within(transaction, run_id, list(zip(endings, seqs, strict=True)))
+
+        def told() -> None:
+            writer.ended(run_id, [ending.state for ending in endings])
+
+        return Sealing(events, store, told)
+
+    async def _append(self, sealing: Sealing) -> None:
+        if sealing.companion is not None:
+            await self._log.append(*sealing.events, companion=sealing.companion)
+            sealing.told()
+
+
+class NodePart:
+    """One attempt of a part, as a node writes it: `Context.part` gives it."""
+
+    def __init__(self, part: OpenPart, limits: PartLimits) -> None:
+        self.bytes = part
+        self._limits = limits
+        self._complete = False
+        self._paid_until = monotonic() - BURST_S
+
+    @property
+    def n(self) -> int:
+        return self.bytes.n
+
+    @property
+    def attempt(self) -> int:
+        return self.bytes.attempt
+
+    @property
+    def size(self) -> int:
+        return self.bytes.size
+
+    async def write(self, chunk: str | bytes) -> None:
+        data = _encoded(chunk)
+        if self.bytes.size + len(data) > self._limits.bytes:
+            raise NodeFailed("part_too_large", retry=False)
+        now = monotonic()
+        self._paid_until = max(self._paid_until, now - BURST_S) + len(data) / self._limits.rate
+        if self._paid_until > now:
+            await asyncio.sleep(self._paid_until - now)
+        await self.bytes.write(data)
+
+    async def complete(self) -> None:
+        """The part has all its bytes: they are stored, and the part is sealed with the end of its node."""
+        await self.bytes.flush()
+        self._complete = True
+
+    def ending(self, *, failed: bool = False) -> Ending:
+        """How it ends now."""
+        sealed = self._complete and not failed
+        part = self.bytes
+        return Ending(
+            part.part_id,
+            part.n,
+            part.name,
+            PartState.SEALED if sealed else PartState.ABANDONED,
+            size=part.stored if sealed else None,
+        )
+
+
+def _encoded(chunk: object) -> bytes:
+    if isinstance(chunk, str):
+        try:
+            return chunk.encode()
+        except UnicodeEncodeError:
+            raise NodeFailed("part_not_text", "a lone surrogate is no character", retry=False) from None
+    if isinstance(chunk, bytes | bytearray | memoryview):
+        return bytes(chunk)
+    raise TypeError("a part takes str or bytes")

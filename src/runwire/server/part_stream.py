@@ -1,0 +1,163 @@
+"""Reads of a part as a Durable Stream: catch-up, long-poll, and server-sent events.
+
+Offsets are opaque to clients: `<attempt>_<byte>`, zero-padded, so that they sort as strings. An offset of an attempt
+that was begun again is gone (410).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from typing import Final
+
+import msgspec
+from aiohttp import HttpVersion11, web
+
+from runwire.clock import JITTER, monotonic, set_within, wall_us
+from runwire.content.part import Part
+from runwire.content.part_feed import PartFeed
+from runwire.content.parts import PartReader, Read
+from runwire.errors import InvalidRequest, PartReset
+from runwire.model.text import whole_characters
+
+NEXT_OFFSET: Final = "Stream-Next-Offset"
+UP_TO_DATE: Final = "Stream-Up-To-Date"
+CLOSED: Final = "Stream-Closed"
+CURSOR: Final = "Stream-Cursor"
+READ_MAX: Final = 262_144
+"""Bytes of one answer or frame."""
+LOOK_S: Final = 1.0
+"""Seconds after which a reader that heard nothing looks into PostgreSQL."""
+_CURSOR_S: Final = 20
+"""A Stream-Cursor names an interval of so many seconds, so that caches join those who wait for the same."""
+_CURSOR_EPOCH_S: Final = 1_728_432_000
+_OFFSET: Final = re.compile(r"([0-9]{10})_([0-9]{20})")
+_LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
+
+
+def offset_text(attempt: int, at: int) -> str:
+    return f"{attempt:010d}_{at:020d}"
+
+
+def offset_in(text: str, part: Part) -> int:
+    """The byte that an offset means. Raises InvalidRequest (`invalid_offset`) and PartReset."""
+    if text == "-1":
+        return 0
+    if text == "now":
+        return part.size
+    match = _OFFSET.fullmatch(text)
+    if match is None:
+        raise InvalidRequest("offset must be -1, now, or a Stream-Next-Offset.", code="invalid_offset")
+    attempt, at = int(match[1]), int(match[2])
+    if attempt < part.attempt:
+        raise PartReset(part.run_id, n=part.n, attempt=part.attempt)
+    if attempt > part.attempt or at > part.size:
+        raise InvalidRequest("The offset is past the end of the part.", code="invalid_offset")
+    return at
+
+
+def headers_of(part: Part, at: int, *, closed: bool) -> dict[str, str]:
+    """The state of a part for a client that has `at` bytes of it."""
+    headers = {NEXT_OFFSET: offset_text(part.attempt, at)}
+    if at >= part.size:
+        headers[UP_TO_DATE] = "true"
+        if closed:
+            headers[CLOSED] = "true"
+    return headers
+
+
+def stream_cursor(echoed: str | None) -> str:
+    """The present interval; a later one than the client's, so that two requests never share a cached answer."""
+    now = (wall_us() // 1_000_000 - _CURSOR_EPOCH_S) // _CURSOR_S
+    if echoed is not None and echoed.isascii() and echoed.isdigit() and len(echoed) < 16 and int(echoed) >= now:
+        return str(int(echoed) + JITTER.randrange(1, 180))
+    return str(now)
+
+
+def etag_of(read: Read, *, closed: bool) -> str:
+    part = read.part
+    return f"{part.part_id}-{read.offset}-{read.next_offset}{'-end' if closed and read.up_to_date else ''}"
+
+
+async def next_read(
+    reader: PartReader, feed: PartFeed, run_id: str, n: int, *, attempt: int, at: int, within_s: float
+) -> Read:
+    """The bytes after `at`, or the end of the part; nothing when neither came in time. Raises PartReset."""
+    until = monotonic() + within_s
+    with feed.waiting(run_id) as news:
+        while True:
+            news.clear()
+            read = await reader.read(run_id, n, offset=at, limit=READ_MAX)
+            if read.part.attempt != attempt:
+                raise PartReset(run_id, n=n, attempt=read.part.attempt)
+            left_s = until - monotonic()
+            if read.data or read.closed or left_s <= 0 or feed.draining:
+                return read
+            await set_within(news, min(left_s, LOOK_S))
+
+
+async def serve_sse(
+    request: web.Request,
+    reader: PartReader,
+    feed: PartFeed,
+    first: Read,
+    *,
+    max_age_s: float,
+    slow_s: float,
+    heartbeat_s: float,
+) -> web.StreamResponse:
+    """The part from `first` on as server-sent events, until it is closed or the stream is rotated."""
+    part, text = first.part, first.part.is_text
+    headers = {
+        "Content-Type": "text/event-stream",
+        "Cache-Control": "no-cache, no-transform",
+        "X-Accel-Buffering": "no",
+        **({} if text else {"Stream-SSE-Data-Encoding": "base64"}),
+    }
+    response = web.StreamResponse(headers=headers)
+    response.force_close()
+    if request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    await response.prepare(request)
+    rotate_at = monotonic() + max_age_s
+    cursor = request.query.get("cursor")
+    read, told = first, False
+    try:
+        while True:
+            data = whole_characters(read.data, last=read.closed) if text else read.data
+            at = read.offset + len(data)
+            over = read.closed and at >= read.part.size
+            if data or not told or over:
+                frame = (_data_frame(data, text=text) if data else b"") + _control_frame(
+                    read.part, at, closed=over, cursor=cursor
+                )
+                await asyncio.wait_for(response.write(frame), slow_s)
+                told = True
+            if over or monotonic() >= rotate_at or feed.draining:
+                return response
+            read = await next_read(reader, feed, part.run_id, part.n, attempt=part.attempt, at=at, within_s=heartbeat_s)
+            if text and read.data and not whole_characters(read.data, last=read.closed):
+                await asyncio.sleep(0.01)  # half a character: the rest is on its way
+            elif not read.data and not read.closed:
+                await asyncio.wait_for(response.write(b": heartbeat\n\n"), slow_s)
+    except (ConnectionError, TimeoutError, PartReset):  # gone, slow, or begun again: the client comes back, and is told
+        if request.transport is not None:
+            request.transport.abort()
+        return response
+
+
+def _data_frame(data: bytes, *, text: bool) -> bytes:
+    lines = _LINE_ENDS.split(data) if text else [base64.b64encode(data)]
+    return b"event: data\n" + b"".join([b"data:%b\n" % line for line in lines]) + b"\n"
+
+
+def _control_frame(part: Part, at: int, *, closed: bool, cursor: str | None) -> bytes:
+    control: dict[str, object] = {"streamNextOffset": offset_text(part.attempt, at)}
+    if not closed:
+        control["streamCursor"] = stream_cursor(cursor)
+    if at >= part.size:
+        control["upToDate"] = True
+    if closed:
+        control["streamClosed"] = True
+    return b"event: control\ndata:%b\n\n" % msgspec.json.encode(control)

@@ -1,0 +1,167 @@
+"""Parts over HTTP: written by the holder of a run's fence, read as a Durable Stream."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import httpx
+import pytest
+
+from server.calls import RUNS, Api
+from waiting import eventually
+
+PART = f"{RUNS}/r/parts/1"
+
+
+@pytest.fixture
+def overrides() -> dict[str, Any]:
+    return {"part_bytes_max": 2000, "parts_per_run_max": 3, "sse_heartbeat_s": 1.0}
+
+
+def code_of(answer: httpx.Response) -> tuple[int, str]:
+    return answer.status_code, answer.json()["code"]
+
+
+async def test_a_part_is_opened_written_and_closed_and_read_at_any_time(api: Api) -> None:
+    fence = await api.external("r")
+    opened = await api.open_part("r", fence=fence, mediaType="text/markdown")
+    assert opened.headers["Location"] == PART
+    assert opened.json() == {
+        "part": 1, "name": "answer", "mediaType": "text/markdown", "attempt": 1, "state": "open", "size": 0,
+    }  # fmt: skip
+    first = await api.write_part("r", "one ", fence=fence)
+    assert first.status_code == 204, first.text
+    page = await api.http.get(PART)
+    assert (page.text, page.headers["Content-Type"]) == ("one ", "text/markdown")
+    assert page.headers["Stream-Next-Offset"] == first.headers["Stream-Next-Offset"]
+    assert page.headers["Stream-Up-To-Date"] == "true"
+    assert "Stream-Closed" not in page.headers
+    assert page.headers["X-Content-Type-Options"] == "nosniff"
+    assert page.headers["Content-Disposition"] == "attachment"
+    last = await api.write_part("r", "two", fence=fence, close=True)
+    assert last.headers["Stream-Closed"] == "true"
+    rest = await api.http.get(PART, params={"offset": page.headers["Stream-Next-Offset"]})
+    assert (rest.text, rest.headers["Stream-Closed"]) == ("two", "true")
+    assert code_of(await api.write_part("r", "three", fence=fence)) == (409, "part_ended")
+    await api.finish("r", fence=fence)
+    assert (await api.http.get(PART)).text == "one two"
+    events = (await api.http.get(f"{RUNS}/r/events")).json()["events"]
+    assert [event.get("fn") for event in events][1:3] == ["part:answer:1:opened", "part:answer:1:sealed"]
+    listed = (await api.http.get(f"{RUNS}/r/parts")).json()["parts"]
+    assert [(part["part"], part["state"], part["size"]) for part in listed] == [(1, "sealed", 7)]
+
+
+async def test_an_etag_changes_with_bytes_and_with_closure(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "x", fence=fence)
+    open_ = (await api.http.get(PART)).headers["ETag"]
+    assert (await api.http.get(PART, headers={"If-None-Match": open_})).status_code == 304
+    await api.write_part("r", "", fence=fence, close=True)
+    closed = await api.http.get(PART, headers={"If-None-Match": open_})
+    assert (closed.status_code, closed.headers["ETag"] != open_) == (200, True)
+    head = await api.http.head(PART)
+    assert (head.headers["Stream-Closed"], head.headers["Cache-Control"]) == ("true", "no-store")
+
+
+async def test_a_repeated_write_at_an_offset_stores_nothing_twice(api: Api) -> None:
+    fence = await api.external("r")
+    start = (await api.open_part("r", fence=fence)).headers["Stream-Next-Offset"]
+    first = await api.write_part("r", "once", fence=fence, offset=start)
+    again = await api.write_part("r", "once", fence=fence, offset=start)
+    assert code_of(again) == (409, "part_offset_conflict")
+    assert again.json()["size"] == 4
+    await api.write_part("r", " more", fence=fence, offset=first.headers["Stream-Next-Offset"])
+    assert (await api.http.get(PART)).text == "once more"
+
+
+async def test_a_long_poll_waits_for_bytes_and_for_the_end(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    waiting = asyncio.create_task(api.http.get(PART, params={"offset": "now", "live": "long-poll"}))
+    await asyncio.sleep(0)
+    await api.write_part("r", "news", fence=fence)
+    answer = await waiting
+    if answer.status_code == 200 and not answer.text:  # it came when the bytes were there
+        pytest.fail("a long-poll without bytes must be 204")
+    if answer.status_code == 200:
+        assert answer.text == "news"
+    at = (await api.http.head(PART)).headers["Stream-Next-Offset"]
+    silent = await api.http.get(PART, params={"offset": at, "live": "long-poll"})
+    assert (silent.status_code, silent.headers["Stream-Up-To-Date"]) == (204, "true")
+    assert int(silent.headers["Stream-Cursor"]) > 0
+    ending = asyncio.create_task(api.http.get(PART, params={"offset": at, "live": "long-poll"}))
+    await asyncio.sleep(0)
+    await api.write_part("r", "", fence=fence, close=True)
+    ended = await ending
+    assert (ended.status_code, ended.headers["Stream-Closed"]) == (204, "true")
+
+
+async def test_server_sent_events_carry_text_whole_characters_at_a_time_until_the_end(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    frames: list[tuple[str, str]] = []
+
+    async def follow() -> None:
+        async with api.http.stream("GET", PART, params={"offset": "-1", "live": "sse"}) as response:
+            event, data = "", []
+            async for line in response.aiter_lines():
+                if line.startswith("event: "):
+                    event = line.removeprefix("event: ")
+                elif line.startswith("data:"):
+                    data.append(line.removeprefix("data:"))
+                elif not line and event:
+                    frames.append((event, "\n".join(data)))
+                    event, data = "", []
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: frames)
+    text = "Grüße\n\nevent: control\n🚀 ende".encode()
+    for n in range(len(text)):
+        await api.write_part("r", text[n : n + 1], fence=fence)
+    await api.write_part("r", "", fence=fence, close=True)
+    await following
+    assert "".join([data for event, data in frames if event == "data"]) == text.decode()
+    last = json.loads(frames[-1][1])
+    assert frames[-1][0] == "control"
+    assert (last["streamClosed"], last["upToDate"], "streamCursor" in last) == (True, True, False)
+
+
+async def test_bad_offsets_parts_and_names_are_refused_with_their_codes(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    headers = {"Runwire-Fence": str(fence)}
+    for query, code in (
+        ({"offset": "0,1"}, "invalid_offset"),
+        ({"offset": ""}, "invalid_offset"),
+        ({"offset": "0000000001_00000000000000000009"}, "invalid_offset"),
+        ({"live": "sse"}, "invalid_offset"),
+        ({"offset": "-1", "live": "carrier-pigeon"}, "invalid_offset"),
+    ):
+        assert code_of(await api.http.get(PART, params=query)) == (400, code)
+    assert code_of(await api.http.get(f"{RUNS}/r/parts/2")) == (404, "part_not_found")
+    assert code_of(await api.http.get(f"{RUNS}/r/parts/0")) == (400, "invalid_part")
+    assert code_of(await api.http.get(f"{RUNS}/nobody/parts/1")) == (404, "run_not_found")
+    assert code_of(await api.http.get(f"{RUNS}/nobody/parts")) == (404, "run_not_found")
+    for body, code in (
+        ({"name": "a:b"}, "invalid_part_name"),
+        ({"name": "a", "mediaType": "text"}, "invalid_media_type"),
+    ):
+        assert code_of(await api.http.post(f"{RUNS}/r/parts", json=body, headers=headers)) == (400, code)
+    again = await api.http.post(f"{RUNS}/r/parts", json={"name": "answer"}, headers=headers)
+    assert code_of(again) == (409, "part_open")
+    assert code_of(await api.write_part("r", "x", fence=fence + 1)) == (409, "fence_stale")
+    assert code_of(await api.write_part("r", "x" * 2001, fence=fence)) == (413, "part_too_large")
+    for name in ("b", "c"):
+        await api.open_part("r", fence=fence, name=name)
+    full = await api.http.post(f"{RUNS}/r/parts", json={"name": "d"}, headers=headers)
+    assert code_of(full) == (409, "too_many_parts")
+
+
+async def test_nobody_writes_an_event_of_a_part_by_hand(api: Api) -> None:
+    fence = await api.external("r")
+    for fn in ("part:answer:1:sealed", "artifact:report:1"):
+        answer = await api.append("r", [{"type": "DebugTrace", "fn": fn}], fence=fence)
+        assert code_of(answer) == (422, "reserved_fn")
