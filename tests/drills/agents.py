@@ -1,4 +1,4 @@
-"""Agents that drills need: one waits for a signal, one blocks the event loop, one takes its time in a node."""
+"""Agents that drills need: they wait for a signal, sleep, block the event loop, or take their time in a node."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from runwire import END, Agent, Context, Wait
+from runwire import END, Agent, Context, Sleep, Wait
 
 
 @dataclass
@@ -33,6 +33,14 @@ standing = Agent("standing", start="Stand", state=Nothing)
 @standing.node(to=END, timeout_s=20)
 async def stand(_ctx: Context, _state: Nothing) -> None:
     time.sleep(6)  # noqa: ASYNC251  # the fault
+
+
+sleepy = Agent("sleepy", start="Doze", state=Nothing)
+
+
+@sleepy.node(to=END)
+async def doze(_ctx: Context, _state: Nothing) -> Sleep:
+    return Sleep(then=END, for_s=2)
 
 
 resting = Agent("resting", start="Rest", state=Nothing)

@@ -108,6 +108,16 @@ DRILLS: Final[tuple[Drill, ...]] = (
         fires=("RunsKillWorkers",),
     ),
     Drill(
+        "a sleeping run is locked",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.sleeping_run_locked,
+        what="A forgotten transaction holds the row of a run that sleeps, beyond its time.",
+        recovery="End that session; the timer fires.",
+        runbook="timersoverdue",
+        fires=("TimersOverdue",),
+    ),
+    Drill(
         "an event is deleted",
         stage="streams and runs",
         turn=1,

@@ -139,6 +139,25 @@ async def node_hangs(stage: Stage) -> AsyncIterator[None]:
     await client.cancel(run)
 
 
+async def sleeping_run_locked(stage: Stage) -> AsyncIterator[None]:
+    """A forgotten transaction has the row of a run that sleeps, so no worker can take the run when its time comes."""
+    client = await stage.api()
+    run = await client.start("sleepy")
+
+    async def sleeps() -> bool:
+        return (await client.run(run)).state is RunState.WAITING
+
+    await eventually(sleeps, within_s=PATIENCE_S)
+    connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
+    try:
+        await connection.execute("BEGIN")
+        await connection.fetch("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", run.run_id)
+        yield
+        await end_forgotten_transactions(stage)
+    finally:
+        connection.terminate()
+
+
 async def runs_are_slow(stage: Stage) -> AsyncIterator[None]:
     """Every run takes half as long again as the objective allows at this scale."""
     client = await stage.api()

@@ -28,6 +28,8 @@ from runwire.errors import RunwireError
 AT_ONCE: Final = 20
 """Runs of the load that go on at a time: a slow machine gets less of it, not ever more."""
 TESTS: Final = Path(__file__).parents[1]
+AGENTS: Final = ("patient", "standing", "sleepy", "resting")
+"""Of drills.agents."""
 # Settings scaled like the rules' thresholds. They change how often the service acts, not how.
 QUICK: Final[Mapping[str, str]] = {
     "RUNWIRE_OBSERVE_S": "0.2",
@@ -120,7 +122,7 @@ class Stage:
             environment={
                 **(QUICK if self.plan.quick else {}),
                 "RUNWIRE_BUS": "postgres",
-                "RUNWIRE_AGENTS": "drills.agents:patient,drills.agents:standing,drills.agents:resting",
+                "RUNWIRE_AGENTS": ",".join(f"drills.agents:{name}" for name in AGENTS),
                 "RUNWIRE_DATABASE_URL": self.database,
                 "RUNWIRE_ARCHIVE_URL": str(self.archive),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url,

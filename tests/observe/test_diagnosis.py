@@ -15,7 +15,9 @@ import pytest
 
 from nats_server import nats_server
 from orchestrate.agents_for_tests import Count, Gate, asking, fail, one_node
+from orchestrate.waiting_agents import reviewing, sleeping
 from pipeline import RecordingBus, Stages, raw, running, stages
+from runwire import Sleep
 from runwire.agents.golden import golden
 from runwire.append import Change
 from runwire.bus.nats import NatsBusWriter, NatsOptions
@@ -271,6 +273,40 @@ async def test_a_run_that_waits_for_its_signal_is_healthy(database: str) -> None
         found = await diagnose(s, run_id)
         assert (found.stage, found.healthy) == (Stage.WAITING, True)
         assert found.next_step.command == f"runwire run signal {run_id} approved"
+        assert found.evidence["signalsNotTaken"] == 0
+
+
+async def test_a_run_that_waits_with_a_time_out_says_for_what_since_when_and_until_when(database: str) -> None:
+    async with stages(database, reviewing()) as s:
+        run_id = (await s.control.start(StartRequest(agent="reviewing"))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: worker.active == 0)
+        await publish_all(s, run_id)
+        since = "waiting_since = waiting_since - interval '600 s', wake_at = wake_at - interval '600 s'"
+        await s.database.execute(f"UPDATE runs SET {since}")  # noqa: S608
+        found = await diagnose(s, run_id)
+        assert (found.stage, found.healthy) == (Stage.WAITING, True)
+        assert found.evidence["waitingSeconds"] == pytest.approx(600, abs=20)
+        assert found.evidence["timerLeftSeconds"] == pytest.approx(3000, abs=20)
+        assert found.summary.startswith("The run has waited for signal 'approved' or 'rejected' for 6")
+        assert "goes on without one in 2" in found.summary or "in 3000 s" in found.summary
+
+
+async def test_a_timer_that_nobody_fires_is_a_fault(database: str) -> None:
+    async with stages(database, sleeping(lambda: Sleep("Wake", for_s=3600))) as s:
+        run_id = (await s.control.start(StartRequest(agent="sleeping"))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: worker.active == 0)
+        await publish_all(s, run_id)
+        found = await diagnose(s, run_id)
+        assert (found.stage, found.evidence["waitingFor"]) == (Stage.WAITING, None)
+        assert "goes on by itself" in found.summary
+        await s.database.execute("UPDATE runs SET wake_at = clock_timestamp() - interval '60 s'")
+        found = await diagnose(s, run_id)
+        assert (found.stage, found.healthy) == (Stage.TIMER_OVERDUE, False)
+        assert found.next_step.command == "runwire serve --role worker"
 
 
 async def test_a_finished_and_published_run_leaves_only_the_client(database: str) -> None:

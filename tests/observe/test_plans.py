@@ -49,6 +49,7 @@ async def aged(database: str) -> AsyncIterator[Stages]:
         assert parked == IDLE
         await publisher.aclose()
         await s.started_run("alive")
+        await s.database.execute("UPDATE runs SET wake_at = now() + interval '1 h' WHERE state = 'waiting'")
         await s.database.execute("VACUUM (ANALYZE)")
         yield s
 
@@ -64,6 +65,8 @@ STATEMENTS: dict[str, tuple[str, str, tuple[object, ...]]] = {
     "unpublished": ("publish", "unpublished", (10_000, None)),
     "park": ("publish", "park", (60.0, 500)),
     "claim": ("orchestrate", "claim", (["x"], 10, "w", 30.0)),
+    "next_timer": ("orchestrate", "next_timer", (["x"],)),
+    "timers": ("observe", "timers", ()),
     "take_expired_external": ("orchestrate", "take_expired_external", ("w", 10)),
 }
 

@@ -13,6 +13,7 @@ JOB: Final = {"job": "runwire"}
 INSTANCE: Final = {"job": "runwire", "instance": "a"}
 BLOCKED: Final = "runwire_event_loop_blocked_seconds_total"
 LOSSES: Final = "runwire_run_losses_repeated_total"
+TIMER: Final = "runwire_timer_oldest_overdue_seconds"
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +111,9 @@ PIPELINE: Final = [
     Case("EventLoopBlocked", "after one", gauge(BLOCKED, "0x20 1x40", 'node="Charge"'), False, at="6m"),
     Case("RunsKillWorkers", "when a run loses a second worker", gauge(LOSSES, "0x20 1x40"), True, JOB, at="6m"),
     Case("RunsKillWorkers", "when none does", gauge(LOSSES, "1x60"), False),
+    Case("TimersOverdue", "when one has not fired for over ten seconds", gauge(TIMER, 11), True, JOB),
+    Case("TimersOverdue", "at ten seconds", gauge(TIMER, 10), False),
+    Case("TimersOverdue", "for a moment", gauge(TIMER, "0x10 60x2 0x40"), False, at="3m30s"),
     Case("RetentionBehind", "after 31 days", gauge(ARCHIVE, 2678401), True, JOB),
     Case("RetentionBehind", "at 31 days", gauge(ARCHIVE, 2678400), False),
     Case("RetentionBehind", "where nothing archives", {}, False),

@@ -41,8 +41,12 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "Declare the exit, or return one that is declared, " + _START_AGAIN,
     ),
     "bad_wait": (
-        "a node waits for a signal that nobody can send",
-        "Give the signal a name that the API takes, " + _START_AGAIN,
+        "a node waits for a signal that nobody can send, or until a time that is none",
+        "Give the signal a name that the API takes, and declare a wait with a schema, " + _START_AGAIN,
+    ),
+    "bad_signal": (
+        "a signal's data does not fit the schema of its wait any more",
+        "Keep schemas open for what was sent before a deploy, " + _START_AGAIN,
     ),
     "too_many_traces": (
         "a node traces faster than its traces can be stored",

@@ -34,9 +34,10 @@ LIMITS: Final = Limits()
 
 
 class Stage(StrEnum):
-    """Where a run is stuck. `client_side` and `failed`: the pipeline has done its part. `waiting`: for a signal."""
+    """Where a run is stuck. `client_side` and `failed`: the pipeline has done its part. `waiting`: it rests."""
 
     NEVER_CLAIMED = "never_claimed"
+    TIMER_OVERDUE = "timer_overdue"
     LEASE_LOST = "lease_lost"
     NODE_HUNG = "node_hung"
     APPEND_FAILING = "append_failing"
@@ -100,7 +101,9 @@ class Diagnostician:
 
     def _walking_problem(self, run: Row, node: Row | None, locks: list[Row]) -> _Finding | None:
         state = RunState(run["state"])
-        if state.terminal or state is RunState.WAITING:
+        if state is RunState.WAITING:
+            return self._timer_problem(run)
+        if state.terminal:
             return None
         return (
             _append_problem(run, locks, lock_s=self._limits.lock_s)
@@ -108,6 +111,22 @@ class Diagnostician:
             or _suspect_problem(run)
             or self._owner_problem(run)
             or self._node_problem(run, node)
+        )
+
+    def _timer_problem(self, run: Row) -> _Finding | None:
+        left_s = run["timer_left_s"]
+        if left_s is None or left_s > -self._limits.unclaimed_s:
+            return None
+        known = run["agent"] in self._agents.names
+        why = "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
+        return (
+            Stage.TIMER_OVERDUE,
+            f"The run's timer was due {-left_s:.0f} s ago, and no worker has taken the run.{why}",
+            NextStep(
+                "Start a worker, or give the workers there are the agent or more room. A lock of the run's row also "
+                "keeps it.",
+                "runwire serve --role worker",
+            ),
         )
 
     def _owner_problem(self, run: Row) -> _Finding | None:
@@ -250,13 +269,7 @@ def _publishing_problem(
 def _no_problem(run: Row, error: Row | None) -> _Finding:
     state = RunState(run["state"])
     if state is RunState.WAITING:
-        return (
-            Stage.WAITING,
-            f"The run waits for signal {run['waiting_for']!r}.",
-            NextStep(
-                "Send it, when what it stands for is true.", f"runwire run signal {run['run_id']} {run['waiting_for']}"
-            ),
-        )
+        return _waiting(run)
     if state is RunState.FAILED:
         cause, advice = why_failed(run["error_code"], last_error=None if error is None else error["fn"])
         return (
@@ -273,6 +286,24 @@ def _no_problem(run: Row, error: Row | None) -> _Finding:
             "If a client does not see it, read the stream without that client, then look for a proxy that buffers.",
             f"runwire run tail {run['run_id']}",
         ),
+    )
+
+
+def _waiting(run: Row) -> _Finding:
+    left_s = run["timer_left_s"]
+    for_s = f"{run['waiting_s'] or 0:.0f} s"
+    if run["waiting_for"] is None:
+        return (
+            Stage.WAITING,
+            f"The run has slept for {for_s}, and goes on by itself in {max(left_s or 0, 0):.0f} s.",
+            NextStep("Wait, or cancel the run.", f"runwire run cancel {run['run_id']}"),
+        )
+    names = run["waiting_for"].split()
+    until = "" if left_s is None else f", and goes on without one in {max(left_s, 0):.0f} s"
+    return (
+        Stage.WAITING,
+        f"The run has waited for signal {' or '.join(map(repr, names))} for {for_s}{until}.",
+        NextStep("Send it, when what it stands for is true.", f"runwire run signal {run['run_id']} {names[0]}"),
     )
 
 
@@ -307,6 +338,9 @@ def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Ro
         "workersLost": run["losses"],
         "nextNode": run["next_node"],
         "waitingFor": run["waiting_for"],
+        "waitingSeconds": _rounded(run["waiting_s"]),
+        "timerLeftSeconds": _rounded(run["timer_left_s"]),
+        "signalsNotTaken": run["signals"],
         "cancelRequestedSeconds": _rounded(run["cancel_age_s"]),
         "lastError": None if error is None else error["fn"],
         "errorCode": run["error_code"],

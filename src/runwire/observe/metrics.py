@@ -107,6 +107,19 @@ class ObserverMetrics:
             state=ActiveState,
         )
         self.run_oldest_age: Mapping[str, Age] = {state: age(gauge) for state, gauge in run_oldest_age.items()}
+        self.timers_overdue: Gauge = out.gauge(
+            "timers_overdue", "Timers that were due more than a second ago.", unit="timers", known=known
+        )
+        self.timer_oldest_overdue = age(
+            out.gauge(
+                "timer_oldest_overdue_seconds",
+                "Time since the oldest timer that has not fired was due; 0 without such a timer. Grows between looks.",
+                known=known,
+            )
+        )
+        self.signals_waiting: Gauge = out.gauge(
+            "signals_waiting", "Signals that no run has taken yet.", unit="signals", known=known
+        )
         self.violations: Mapping[str, Counter] = out.counters(
             "invariant_violations",
             "Runs found to break an invariant, each counted once.",

@@ -25,6 +25,14 @@ UNION ALL
 SELECT 'waiting', (SELECT count(*) FROM runs WHERE state = 'waiting'),
        extract(epoch FROM now() - (SELECT min(waiting_since) FROM runs WHERE state = 'waiting'))::float8
 
+-- name: timers
+-- Timers that were due more than a second ago, the time since the first of all was due (NULL without any, negative before),
+-- and the signals that no run has taken. Each from an index of its own.
+SELECT (SELECT count(*) FROM runs WHERE state = 'waiting' AND wake_at < now() - interval '1 second') AS overdue,
+       extract(epoch FROM clock_timestamp() - (SELECT min(wake_at) FROM runs
+                                               WHERE state = 'waiting' AND wake_at IS NOT NULL))::float8 AS oldest_s,
+       (SELECT count(*) FROM run_signals WHERE taken_at IS NULL) AS signals
+
 -- name: archive_pending
 -- Seconds since the end of the run that ended first of those not proven to be in cold storage; none is pending where
 -- nothing is ever archived. Those that ended before `archived_all` are all there: it keeps this from being a scan.
@@ -104,7 +112,11 @@ WHERE v.broken
 
 -- name: diagnose
 -- Everything the database knows of where a run is, in one snapshot.
-SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence, r.lease_owner, r.waiting_for, r.error_code,
+SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence, r.lease_owner,
+       nullif(r.waiting_for, '') AS waiting_for, r.error_code,
+       extract(epoch FROM clock_timestamp() - r.waiting_since)::float8 AS waiting_s,
+       extract(epoch FROM r.wake_at - clock_timestamp())::float8 AS timer_left_s,
+       (SELECT count(*) FROM run_signals AS s WHERE s.run_id = r.run_id AND s.taken_at IS NULL) AS signals,
        r.traceparent, r.last_seq, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
        extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s,
        extract(epoch FROM r.lease_until - clock_timestamp())::float8 AS lease_left_s,

@@ -48,8 +48,9 @@ class Observer:
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
         shared = await self._database.fetchrow(_SQL["publishers_per_shard"], self._alive_s)
         active = await self._database.fetch(_SQL["active"])
+        timers = await self._database.fetchrow(_SQL["timers"])
         pending_s = await self._database.fetchval(_SQL["archive_pending"], self._archives)
-        if backlog is None or publishers is None or shared is None:
+        if backlog is None or publishers is None or shared is None or timers is None:
             raise DatabaseUnavailable("an aggregate came back empty")
         metrics.backlog_events.set(backlog["events"])
         metrics.oldest_age.set(backlog["oldest_s"])
@@ -59,6 +60,10 @@ class Observer:
         metrics.publisher_heartbeat_age.set(monotonic() - self._heard_at)
         metrics.publishers.set(publishers["alive"])
         metrics.publishers_per_shard.set(shared["most"])
+        metrics.timers_overdue.set(timers["overdue"])
+        overdue_s = timers["oldest_s"]
+        metrics.timer_oldest_overdue.set(overdue_s if overdue_s is not None and overdue_s > 0 else None)
+        metrics.signals_waiting.set(timers["signals"])
         metrics.archive_oldest_pending.set(max(pending_s or 0.0, 0.0))
         for row in active:
             metrics.runs_active[row["state"]].set(row["runs"])

@@ -246,6 +246,16 @@ def _runs(thresholds: Thresholds) -> Iterator[Alert]:
         "{{ $value | humanize }} times within " + lost + " a worker of {{ $labels.job }} died with a run that had lost"
         f" one before and finished no node since (limit {_limit(thresholds, 'repeated_losses', WARNING)}).",
     )
+    overdue = thresholds.level("timers_overdue", CRITICAL)
+    yield Alert(
+        "TimersOverdue",
+        _above("max by (job) (runwire_timer_oldest_overdue_seconds)", thresholds, "timers_overdue", CRITICAL),
+        CRITICAL,
+        "Runs that sleep or wait until a time do not go on",
+        "The oldest timer of {{ $labels.job }} that has not fired was due {{ $value | humanizeDuration }} ago"
+        f" (limit {_limit(thresholds, 'timers_overdue', CRITICAL)}).",
+        overdue.for_,
+    )
     yield Alert(
         "SequenceGap",
         _broken(thresholds, 'invariant="density"'),

@@ -193,6 +193,31 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                 ),
             ),
+            Row(
+                (
+                    lines(
+                        "Timers overdue",
+                        "Time since the oldest timer that has not fired was due. A worker fires it within a second.",
+                        [Query(f"max(runwire_timer_oldest_overdue_seconds{{{JOB}}})", "oldest")],
+                        unit="s",
+                        limit=Limit.of(thresholds, "timers_overdue", runbook=f"{runbook}#timers-overdue"),
+                    ),
+                    lines(
+                        "Lateness of timers",
+                        "From the time a timer was due to the claim of its run by a worker.",
+                        percentiles("runwire_timer_lateness_seconds"),
+                        unit="s",
+                        log=True,
+                    ),
+                    lines(
+                        "Signals waiting",
+                        "Signals that no run has taken yet. They end with their run.",
+                        [Query(f"max(runwire_signals_waiting{{{JOB}}})", "signals")],
+                        unit="short",
+                    ),
+                ),
+                title="Waits",
+            ),
         ),
     )
 
