@@ -18,7 +18,13 @@ ROOT: Final = Path(__file__).parents[1]
 GROUPS: Final = (
     (
         "Writing agents",
-        ("runwire.model.graph", "runwire.model.declaration", "runwire.content", "runwire.errors.runs.NodeFailed"),
+        (
+            "runwire.model.graph",
+            "runwire.model.declaration",
+            "runwire.model.waits",
+            "runwire.model.content",
+            "runwire.errors.runs.NodeFailed",
+        ),
     ),
     ("Starting and following runs", ("runwire.client.client", "runwire.client.stream.RunStream")),
     ("Answers", ("runwire.client.results",)),

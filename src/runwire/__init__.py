@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from runwire.errors import NodeFailed, RunwireError
+from runwire.model.content import Artifact
 from runwire.model.event import Event, EventType, NewEvent
 from runwire.model.graph import END, Agent, Context, Signal, Sleep, Wait
 from runwire.model.run import RunState
@@ -33,6 +34,7 @@ __all__ = [
     "END",
     "Agent",
     "Appended",
+    "Artifact",
     "Client",
     "Context",
     "Diagnosis",

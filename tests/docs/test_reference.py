@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from typing import get_args, get_type_hints
+
 import runwire
 from docs.pages import DOCS, headings
 from runwire import client, errors
@@ -38,3 +41,19 @@ def test_what_calls_return_and_raise_is_public() -> None:
     for name in client.__all__:
         if name in PUBLIC:
             assert getattr(runwire, name) is getattr(client, name)
+
+
+def test_a_value_that_a_public_method_returns_is_of_a_public_type() -> None:
+    for owner in (runwire.Client, runwire.Context, runwire.RunStream):
+        for name, method in vars(owner).items():
+            if callable(method) and not name.startswith("_"):
+                for kind in classes_in(get_type_hints(method).get("return")):
+                    assert kind.__name__ in PUBLIC, f"{owner.__name__}.{name}"
+
+
+def classes_in(hint: object) -> Iterator[type]:
+    """The classes of runwire's own in a type."""
+    for part in get_args(hint):
+        yield from classes_in(part)
+    if isinstance(hint, type) and hint.__module__.startswith("runwire."):
+        yield hint
