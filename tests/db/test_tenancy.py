@@ -103,6 +103,26 @@ async def test_a_tenant_sees_the_bytes_of_its_own_parts(two_tenants: str) -> Non
         assert [row["bytes"] for row in await a.fetch("SELECT bytes FROM part_chunks")] == [b"a:r"]
 
 
+async def test_a_tenant_sees_its_own_checkpoints_of_streams(two_tenants: str) -> None:
+    owner = await raw(two_tenants)
+    await owner.execute(
+        "INSERT INTO stream_checkpoints (key, tenant, selector, since_us, runs, positions) "
+        "VALUES (1, 'a', '', 0, '{a:r}', ''), (2, 'b', '', 0, '{b:r}', ''), (3, '', '', 0, '{r}', '')"
+    )
+    await owner.close()
+    for tenant, seen in (("a", [1]), ("b", [2]), ("", []), (None, [])):
+        async with as_tenant(two_tenants, tenant) as who:
+            assert [row["key"] for row in await who.fetch("SELECT key FROM stream_checkpoints")] == seen
+
+
+async def test_lists_of_runs_are_of_the_tenant_that_asks(two_tenants: str) -> None:
+    sql = "SELECT id FROM find_runs($1, $2, NULL, '{}', NULL, NULL, NULL, NULL, NULL, 'infinity', '', 10, 10)"
+    async with as_tenant(two_tenants, "a") as a:
+        for by_end in (False, True):
+            assert {row["id"] for row in await a.fetch(sql, "a", by_end)} == (set() if by_end else {"a:r"})
+            assert await a.fetch(sql, "b", by_end) == []
+
+
 @pytest.mark.parametrize("tenant", [None, "", "c", "A", "a'--"])
 async def test_who_is_no_tenant_sees_nothing(two_tenants: str, tenant: str | None) -> None:
     async with as_tenant(two_tenants, tenant) as nobody:
@@ -145,6 +165,9 @@ FORBIDDEN = {
     "makes a policy": "CREATE POLICY mine ON runs USING (true)",
     "ignores the policies": "SET LOCAL row_security = off; SELECT * FROM runs",
     "truncates": "TRUNCATE run_signals",
+    "reads labels": "SELECT * FROM run_labels",
+    "writes a checkpoint of a stream": "INSERT INTO stream_checkpoints "
+    "(key, tenant, selector, since_us, runs, positions) VALUES (1, 'a', '', 0, '{{}}', '')",
     "drops": "DROP TABLE run_signals",
     "makes tables": "CREATE TABLE mine (x int)",
 }
@@ -181,9 +204,11 @@ async def test_the_tenants_role_can_do_to_no_table_more_than_is_listed_here(two_
             "SELECT table_name, privilege_type FROM information_schema.role_table_grants WHERE grantee = $1",
             TENANT_ROLE,
         )
-        assert {tuple(row) for row in rows} == {(table, "SELECT") for table in (*TABLES, *CONTENT, "part_chunks")}
+        open_to_tenants = (*TABLES, *CONTENT, "part_chunks", "stream_checkpoints")
+        assert {tuple(row) for row in rows} == {(table, "SELECT") for table in open_to_tenants}
         unprotected = await owner.fetch(
-            "SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) AND NOT relrowsecurity", [*TABLES, *CONTENT]
+            "SELECT relname FROM pg_class WHERE relname = ANY ($1::text[]) AND NOT relrowsecurity",
+            (*open_to_tenants, "run_labels"),
         )
         assert unprotected == []
         role = await owner.fetchrow(

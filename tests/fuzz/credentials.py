@@ -86,7 +86,7 @@ def stream_ticket(data: bytes) -> None:
     text = _as_header(data)
     for ticket in (text, _TICKET[:-1] + text, text + _TICKET):
         try:
-            caller = _TICKETS.caller(ticket, run_id="r")
+            caller = _TICKETS.caller(ticket, subject="r")
         except Unauthenticated:
             continue
         assert (ticket, caller.tenant, caller.scopes) == (_TICKET, "acme", frozenset({Scope.READ}))

@@ -49,6 +49,7 @@ def routes(**settings: Any) -> list[Route]:
         external=nothing,
         diagnostician=nothing,
         streams=nothing,
+        many=nothing,
         reader=nothing,
         artifacts=nothing,
         content=nothing,

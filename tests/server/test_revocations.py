@@ -64,5 +64,5 @@ async def test_streams_of_a_revoked_key_end_and_others_go_on(service: Assembly, 
 def test_a_ticket_says_whose_it_is_and_until_when_they_may_watch() -> None:
     until = float(clock.wall_us() // 1_000_000 + 600)
     ticket, _ = Tickets(SECRET, lifetime_s=60).issue("r", caller=Caller("key:a", "acme", frozenset(Scope), until, "a"))
-    opened = Tickets(SECRET, lifetime_s=60).caller(ticket, run_id="r")
+    opened = Tickets(SECRET, lifetime_s=60).caller(ticket, subject="r")
     assert opened == Caller("ticket", "acme", frozenset({Scope.READ}), until, "a")

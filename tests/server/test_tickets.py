@@ -65,7 +65,7 @@ async def test_a_ticket_of_bytes_that_are_no_text_is_refused_like_any_other(serv
         answer = await exchanged(port, request % ticket)
         assert answer.split(b" ")[1] in (b"400", b"401"), (ticket, answer)
     with pytest.raises(Unauthenticated):
-        Tickets(KEY, lifetime_s=60).caller("a.\udcff", run_id="acme:r")
+        Tickets(KEY, lifetime_s=60).caller("a.\udcff", subject="acme:r")
 
 
 async def test_a_ticket_is_for_one_run_and_one_route(service: Assembly, api: Api) -> None:
@@ -147,10 +147,10 @@ async def test_without_authentication_a_page_may_ask_for_tickets_all_the_same(da
 
 def test_services_that_share_a_key_open_each_others_tickets_and_no_others() -> None:
     ticket, _ = Tickets(b"k" * 32, lifetime_s=60).issue("r", caller=READER)
-    opened = Tickets(b"k" * 32, lifetime_s=1).caller(ticket, run_id="r")
+    opened = Tickets(b"k" * 32, lifetime_s=1).caller(ticket, subject="r")
     assert (opened.tenant, opened.scopes) == ("acme", frozenset({Scope.READ}))
     with pytest.raises(Unauthenticated):
-        Tickets(b"x" * 32, lifetime_s=60).caller(ticket, run_id="r")
+        Tickets(b"x" * 32, lifetime_s=60).caller(ticket, subject="r")
 
 
 @pytest.mark.parametrize("at", range(6))
@@ -161,13 +161,13 @@ def test_no_part_of_a_ticket_can_be_changed(at: int) -> None:
     for changed in ("", parts[at] + "A", "9" * 20, "é", "\0"):
         forged = ".".join([*parts[:at], changed, *parts[at + 1 :]])
         with pytest.raises(Unauthenticated):
-            tickets.caller(forged, run_id="r")
+            tickets.caller(forged, subject="r")
 
 
 @pytest.mark.parametrize("nonsense", ["", ".", "...", "rwt1", "a" * 5000, "rwt1.1.1.1"])
 def test_nonsense_is_no_ticket(nonsense: str) -> None:
     with pytest.raises(Unauthenticated):
-        Tickets(b"k" * 32, lifetime_s=60).caller(nonsense, run_id="r")
+        Tickets(b"k" * 32, lifetime_s=60).caller(nonsense, subject="r")
 
 
 def test_a_ticket_lives_no_longer_than_who_asked_for_it() -> None:

@@ -72,7 +72,10 @@ async def check_isolation(database: Database) -> None:
     Raises ConfigurationError with the statements an administrator has to run, where creating roles is refused.
     """
     try:
-        await database.execute("SELECT runwire_isolate_tenants(), runwire_isolate_content(), runwire_isolate_parts()")
+        await database.execute(
+            "SELECT runwire_isolate_tenants(), runwire_isolate_content(), runwire_isolate_parts(), "
+            "runwire_isolate_streams()"
+        )
     except DatabaseFailed as error:
         if not forbidden(error):
             raise

@@ -35,6 +35,7 @@ from runwire.errors.requests import (
 )
 from runwire.errors.runs import (
     AppendError,
+    CheckpointGone,
     CursorExpired,
     CursorPastTail,
     FenceStale,
@@ -80,6 +81,7 @@ __all__ = [
     "ArtifactTooLarge",
     "AuthUnavailable",
     "BusUnavailable",
+    "CheckpointGone",
     "ConfigurationError",
     "ConstraintViolated",
     "ContentLost",

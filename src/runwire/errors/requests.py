@@ -24,6 +24,7 @@ class InvalidRequest(RunwireError):
         Kind("invalid_agent", 400, "The agent name is not valid."),
         Kind("invalid_session", 400, "A session must be 1 to 128 characters of A-Za-z0-9._:-"),
         Kind("invalid_labels", 400, "A label is not valid, or there are too many labels."),
+        Kind("invalid_selector", 400, "A stream of many runs is of a list of runs, of one session, or of labels."),
         Kind("invalid_filter", 400, "A filter of the list is not valid."),
         Kind("invalid_idempotency_key", 400, "An Idempotency-Key must be 1 to 255 visible ASCII characters."),
         Kind("invalid_artifact_name", 400, "The name must be 1 to 5 words of A-Za-z0-9_ with dots between."),

@@ -200,6 +200,15 @@ class CursorExpired(RunwireError):
         self.earliest_seq = earliest_seq
 
 
+class CheckpointGone(RunwireError):
+    """The id of a stream of many runs names positions that are not stored, or not for this caller and these runs."""
+
+    kind = Kind("checkpoint_gone", 410, "The stream's cursor has expired. Open the stream again without Last-Event-ID.")
+
+    def __init__(self) -> None:
+        super().__init__("the positions that this cursor stands for are gone: open the stream again without it")
+
+
 class RunStillOpen(RunwireError):
     """Only a closed run can be replayed; an open one has a stream."""
 

@@ -37,6 +37,19 @@ LABEL: Final = Parameter(
     {"type": "array", "items": {"type": "string"}, "maxItems": LABELS_MAX},
     "Only runs with this label, written `key:value`. Repeat it for several: runs have all of them.",
 )
+LISTED_RUN: Final = Parameter(
+    "run",
+    {"type": "array", "items": {"type": "string", "pattern": RUN_ID_PATTERN}, "maxItems": 1000},
+    "A run of the stream. Repeat it for several.",
+)
+SELECTOR: Final = (LISTED_RUN, SESSION, LABEL)
+"""One kind of them names the runs of a stream of many."""
+MANY_EVENT_ID: Final = Parameter(
+    "Last-Event-ID", {"type": "string"}, "The last `id:` of a block that the client has. It is opaque."
+)
+MANY_EVENT_ID_QUERY: Final = Parameter(
+    "lastEventId", {"type": "string"}, "The same, for an EventSource of JavaScript that sends it in the query."
+)
 ERROR_CODE: Final = Parameter("errorCode", {"type": "string", "maxLength": CODE_MAX}, "Only runs that failed with it.")
 FROM: Final = Parameter("from", _TIME, "Only runs created at this moment (epoch milliseconds) or later.")
 UNTIL: Final = Parameter("until", _TIME, "Only runs created before this moment (epoch milliseconds).")

@@ -15,6 +15,7 @@ from runwire.model.names import CODE_MAX
 from runwire.model.run import RunState, checked_run_id
 from runwire.orchestrate import RunFilter, RunOrder
 from runwire.server.connections import body_of
+from runwire.stream.many import Selector
 
 T = TypeVar("T")
 
@@ -92,6 +93,17 @@ def filter_in(request: web.Request) -> RunFilter:
         error_code=error_code,
         from_ms=_time_in(request, "from"),
         until_ms=_time_in(request, "until"),
+    )
+
+
+def selector_in(request: web.Request, *, runs_max: int) -> Selector:
+    """The runs that a stream of many is about. Raises InvalidRequest."""
+    query = request.query
+    return Selector.of(
+        runs=query.getall("run", ()),
+        sessions=query.getall("session", ()),
+        labels=query.getall("label", ()),
+        runs_max=runs_max,
     )
 
 

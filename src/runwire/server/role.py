@@ -24,6 +24,7 @@ from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.server.settings import ServerSettings
 from runwire.stream import LogReader, Streams
+from runwire.stream.many import ManyStreams
 
 UNWELL_AFTER_S: Final = 2.0
 """Seconds for which a duty may be in trouble before the process is not ready. Most troubles end earlier."""
@@ -54,6 +55,7 @@ async def start_api(context: Context) -> None:
         external=context.part(ExternalRuns),
         diagnostician=context.part(Diagnostician),
         streams=context.part(Streams),
+        many=context.part(ManyStreams),
         reader=context.part(LogReader),
         artifacts=context.part(Artifacts),
         content=context.part(ArtifactReader),

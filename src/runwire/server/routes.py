@@ -22,6 +22,7 @@ Owner = TypeVar("Owner")
 Services = TypeVar("Services")
 
 RUNS: Final = "/api/agents/runs"
+MANY_STREAM: Final = "/api/agents/stream"
 RUN: Final = RUNS + "/{run_id}"
 
 GATE_ERRORS: Final = (

@@ -39,6 +39,7 @@ _SIGNAL: Final = msgspec.json.Decoder(SendSignal)
 class RunRoutes:
     def __init__(self, services: Services) -> None:
         self._control = services.control
+        self._many = services.many
         self._diagnostician = services.diagnostician
         self._spans = services.spans
         self._page_max = services.settings.page_max_events
@@ -67,6 +68,8 @@ class RunRoutes:
             )
             span.set("runwire.run_id", started.run_id)
             span.set("http.response.status_code", 202)
+        if started.created and (body.session is not None or body.labels):
+            self._many.look_soon()
         accepted = StartAccepted(run_id=started.run_id, fence=msgspec.UNSET if started.fence is None else started.fence)
         return json_response(accepted, status=202, headers={"Location": f"{prefix_of(request)}{RUNS}/{started.run_id}"})
 

@@ -17,6 +17,7 @@ from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
 from runwire.server.settings import ServerSettings
 from runwire.stream import LogReader, Streams
+from runwire.stream.many import ManyStreams
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
 
@@ -59,6 +60,7 @@ class Services:
     external: ExternalRuns
     diagnostician: Diagnostician
     streams: Streams
+    many: ManyStreams
     reader: LogReader
     artifacts: Artifacts
     content: ArtifactReader

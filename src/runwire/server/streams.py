@@ -12,12 +12,22 @@ from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.auth import STREAM, caller_of
 from runwire.server.connections import hold_open
-from runwire.server.parameters import FROM_SEQ, LAST_EVENT_ID, LAST_EVENT_ID_QUERY, REPLAY, SPEED
-from runwire.server.requests import run_id_in
+from runwire.server.parameters import (
+    FROM_SEQ,
+    LAST_EVENT_ID,
+    LAST_EVENT_ID_QUERY,
+    MANY_EVENT_ID,
+    MANY_EVENT_ID_QUERY,
+    REPLAY,
+    SELECTOR,
+    SPEED,
+)
+from runwire.server.requests import run_id_in, selector_in
 from runwire.server.revocations import Revocations
-from runwire.server.routes import RUN, RUN_ERRORS, Group, Route
+from runwire.server.routes import MANY_STREAM, RUN, RUN_ERRORS, Group, Route
 from runwire.server.services import Services
 from runwire.stream import Cursor, NothingLeft, Outlet, Session, parse_cursor, parse_speed
+from runwire.stream.many import MergedSession
 from runwire.telemetry.logs import LogEvent, get_logger
 
 HEADERS: Final = {
@@ -34,6 +44,7 @@ _log = get_logger()
 class StreamRoutes:
     def __init__(self, services: Services) -> None:
         self._streams = services.streams
+        self._many = services.many
         self._admission = services.admission
         self._reader = services.reader
         self._revocations = Revocations(services.gate.stands)
@@ -64,6 +75,26 @@ class StreamRoutes:
                 finally:
                     self._revocations.forget(session, key_id)
 
+    async def stream_many(self, request: web.Request) -> web.StreamResponse:
+        selector = selector_in(request, runs_max=self._many.runs_max)
+        caller = caller_of(request)
+        event_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
+        with self._admission.stream(selector.subject, request[CLIENT]):
+            async with self._many.attach(
+                selector, last_event_id=event_id, tenant=caller.tenant, client=_client_of(request)
+            ) as session:
+                if isinstance(session, NothingLeft):
+                    return web.Response(status=204, headers={"Cache-Control": "no-store"})
+                if caller.expires_at is not None:
+                    session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
+                if (key_id := caller.key_id) is None:
+                    return await _served(request, session)
+                self._revocations.watch(session, key_id)
+                try:
+                    return await _served(request, session)
+                finally:
+                    self._revocations.forget(session, key_id)
+
 
 def _cursor_in(request: web.Request) -> Cursor:
     """The client's cursor. An event id, from the header or the query, wins over `fromSeq`. Raises InvalidRequest."""
@@ -81,7 +112,7 @@ def _replay_speed(request: web.Request) -> float | None:
     return parse_speed(query.get("speed"))
 
 
-async def _served(request: web.Request, session: Session) -> web.StreamResponse:
+async def _served(request: web.Request, session: Session | MergedSession) -> web.StreamResponse:
     """The response after the stream has ended. Its connection is closed then: a stream is all it was for."""
     chunked = request.version >= HttpVersion11
     response = web.StreamResponse(headers=HEADERS)
@@ -146,6 +177,33 @@ STREAMS: Final = Group(
                 "too_many_own_streams",
                 "too_many_replays",
                 "archive_unavailable",
+            ),
+        ),
+        Route(
+            "GET",
+            MANY_STREAM,
+            StreamRoutes.stream_many,
+            STREAM,
+            "streamManyRuns",
+            "Server-sent events of many runs, each as in its own stream.",
+            "`run` (repeated) names a list, `session` or `label` the runs that match, now or later. The `id:` of a "
+            "block is opaque, and resumes all runs. Each run's end is an `event: end`; the stream of a list ends after "
+            "the last.",
+            query=(*SELECTOR, MANY_EVENT_ID_QUERY),
+            headers=(MANY_EVENT_ID,),
+            head=False,
+            media="text/event-stream",
+            others={204: "All runs of the list are closed, and the client has all their events."},
+            errors=(
+                *RUN_ERRORS,
+                "invalid_selector",
+                "invalid_session",
+                "invalid_labels",
+                "invalid_cursor",
+                "cursor_past_tail",
+                "checkpoint_gone",
+                "too_many_streams",
+                "too_many_own_streams",
             ),
         ),
     ),

@@ -7,18 +7,23 @@ from runwire.duties import Duty
 from runwire.process import Context
 from runwire.stream.epoch import LogEpoch
 from runwire.stream.log import ArchivedLog, LogReader
+from runwire.stream.many import ManyStreams
 from runwire.stream.settings import StreamSettings
 from runwire.stream.streams import Streams
 
 
 async def start(context: Context) -> None:
-    """Offers the LogReader and the Streams, which end in their own phase, before the listeners close."""
+    """Offers the LogReader and the streams, of one run and of many. They end in their own phase, before the listeners
+    close.
+    """
     settings, front = context.group(StreamSettings), context.phases.front
     reader = context.offer(LogReader, LogReader(context.database, cold=context.find(ArchivedLog)))
     streams = Streams(
         bus=context.part(Bus).reader, reader=reader, settings=settings, metrics=context.metrics, spans=context.spans
     )
     context.offer(Streams, await front.enter_async_context(streams))
+    many = ManyStreams(streams, context.database, runs_max=settings.sse_runs_max, keep_s=settings.sse_checkpoint_keep_s)
+    context.offer(ManyStreams, await front.enter_async_context(many))
     epoch = LogEpoch(context.database, on_change=streams.forget_history)
     context.keep(front, Duty.STREAM, "log epoch", epoch.run)
     context.bus_missed.add(streams.recheck)

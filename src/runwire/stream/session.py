@@ -17,7 +17,7 @@ from runwire.stream.limits import StreamLimits
 from runwire.stream.piece import BrokenSequence, Piece
 from runwire.stream.sse import HEARTBEAT, chunk, end_frame, jittered_retry_ms, prelude, resumable_end
 from runwire.stream.tail import End
-from runwire.telemetry.metrics import DeliveryPath, DisconnectReason, StreamMetrics
+from runwire.telemetry.metrics import DeliveryPath, DisconnectReason, StreamKind, StreamMetrics
 
 _HEARTBEAT_CHUNK = chunk(HEARTBEAT)
 
@@ -118,6 +118,10 @@ class Session:
     @property
     def run_id(self) -> str:
         return self._source.run_id
+
+    @property
+    def kind(self) -> StreamKind:
+        return StreamKind.RUN
 
     @property
     def prelude(self) -> bytes:

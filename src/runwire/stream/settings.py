@@ -10,6 +10,12 @@ from runwire.settings_group import SettingsGroup
 class StreamSettings(SettingsGroup):
     """Settings of streams."""
 
+    sse_runs_max: int = Field(
+        500, ge=1, le=1000, description="Most open runs of one stream of many runs, and most runs of a list."
+    )
+    sse_checkpoint_keep_s: float = Field(
+        86_400.0, ge=3600, description="Age at which the cursor of a stream of many runs expires."
+    )
     sse_retry_ms: int = Field(2000, ge=1, description="Reconnection time that a stream sends (`retry:`).")
     sse_heartbeat_s: float = Field(15.0, gt=0, description="Longest silence on a stream before a comment is sent.")
     sse_max_age_s: float = Field(3600.0, gt=0, description="Age at which a stream ends, resumable (jittered by 10 %).")

@@ -17,7 +17,12 @@ def prelude(cursor: int, *, retry_ms: int) -> bytes:
     A block with only an `id` dispatches no event but sets the last event id. So a client that started at `fromSeq`
     and is cut off before its first event resumes there.
     """
-    return b"retry: %d\n\nid: %d\n\n" % (retry_ms, cursor)
+    return prelude_of(str(cursor), retry_ms=retry_ms)
+
+
+def prelude_of(cursor: str, *, retry_ms: int) -> bytes:
+    """The same for a cursor that is no seq."""
+    return b"retry: %d\n\nid: %b\n\n" % (retry_ms, cursor.encode("ascii"))
 
 
 def event_frame(seq: int, json: str) -> bytes:
@@ -29,6 +34,11 @@ def end_frame(run_id: str, *, state: str, last_seq: int) -> bytes:
     """The block after a run's terminal event: `event: end`. It has no id, so the last event id stays the last seq."""
     # The patterns of run ids and states leave nothing to escape.
     return f'event: end\ndata: {{"runId":"{run_id}","state":"{state}","lastSeq":{last_seq}}}\n\n'.encode("ascii")
+
+
+def ended_frame(event_id: str, run_id: str, *, state: str, last_seq: int) -> bytes:
+    """The same in a stream of many runs, which goes on: with an id, so that a run's end is told once, too."""
+    return f"id: {event_id}\n".encode("ascii") + end_frame(run_id, state=state, last_seq=last_seq)
 
 
 def resumable_end(reason: str, *, retry_ms: int) -> bytes:

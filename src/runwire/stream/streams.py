@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Self
+from typing import Final, Protocol, Self
 
 from runwire.bus import BusReader
 from runwire.clock import monotonic
@@ -25,7 +25,7 @@ from runwire.stream.tail import End
 from runwire.stream.watch import Watch, WatchParts
 from runwire.stream.watches import Watches
 from runwire.telemetry.logs import LogEvent, get_logger
-from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamMetrics
+from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamKind, StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
 TEND_S: Final = 1.0
@@ -43,6 +43,32 @@ class NothingLeft:
     run_id: str
     state: str
     last_seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """Everything that the streams of a process share, whatever they are about."""
+
+    watches: Watches
+    pacing: Pacing
+    metrics: StreamMetrics
+    limits: StreamLimits
+
+
+class OpenStream(Protocol):
+    """A session, of one run or of many."""
+
+    reason: DisconnectReason
+
+    @property
+    def run_id(self) -> str: ...
+    @property
+    def kind(self) -> StreamKind: ...
+    @property
+    def cursor(self) -> int: ...
+    def rotate_within(self, seconds: float) -> None: ...
+    def tend(self, now: float) -> float: ...
+    def ask_to_end(self, reason: DisconnectReason, *, among: int = 1) -> None: ...
 
 
 class Streams:
@@ -84,7 +110,7 @@ class Streams:
             )
         )
         self._replays = 0
-        self._open: dict[Session, None] = {}
+        self._open: dict[OpenStream, None] = {}
         self._none_open = asyncio.Event()
         self._none_open.set()
         self._draining = False
@@ -181,24 +207,31 @@ class Streams:
         session.start_with(first)
         return None
 
-    def opened(self, session: Session, *, resumed: bool) -> None:
+    def opened(self, session: OpenStream, *, resumed: bool) -> None:
         """Counts a session as open, and ends it at once while draining. For Attachment."""
         self._open[session] = None
         self._none_open.clear()
         self._metrics.sse_connections.inc()
+        self._metrics.streams_open[session.kind].inc()
         self._metrics.sse_connects[ConnectKind.RESUME if resumed else ConnectKind.NEW].inc()
         _log.debug(LogEvent.STREAM_OPENED, run_id=session.run_id, cursor=session.cursor)
         if self._draining:
             session.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
 
-    def closed(self, session: Session) -> None:
+    def closed(self, session: OpenStream) -> None:
         """Counts a session as closed. For Attachment."""
         del self._open[session]
         if not self._open:
             self._none_open.set()
         self._metrics.sse_connections.dec()
+        self._metrics.streams_open[session.kind].dec()
         self._metrics.sse_disconnects[session.reason].inc()
         _log.debug(LogEvent.STREAM_CLOSED, run_id=session.run_id, reason=session.reason.value)
+
+    @property
+    def shared(self) -> Shared:
+        """The parts that streams of many runs share with those of one. For ManyStreams."""
+        return Shared(self._watches, self._pacing, self._metrics, self._limits)
 
     def note_reconnect(self, run_id: str, client: str | None) -> None:
         """Counts a reconnect. For Attachment."""
@@ -223,7 +256,7 @@ class Streams:
     # ------------------------------------------------------------------ what others may see
 
     @property
-    def sessions(self) -> tuple[Session, ...]:
+    def sessions(self) -> tuple[OpenStream, ...]:
         """The open ones."""
         return tuple(self._open)
 

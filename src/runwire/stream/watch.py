@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager, AbstractContextManager
 from dataclasses import dataclass
 from math import inf
-from typing import Final
+from typing import Final, Protocol
 
 from runwire.bus import BusReader, Published
 from runwire.errors import CursorPastTail
@@ -17,13 +17,18 @@ from runwire.stream.fanout import Fanout, Follower, Scheduler
 from runwire.stream.limits import PAGE_EVENTS_MAX, StreamLimits
 from runwire.stream.log import LogReader, Position, Stretch
 from runwire.stream.piece import Piece
-from runwire.stream.session import Session
 from runwire.stream.tail import End, Tail
-from runwire.telemetry.metrics import DeliveryPath, StreamMetrics
+from runwire.telemetry.metrics import DeliveryPath, DisconnectReason, StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
 PIECES_KEPT: Final = 8
 """Pieces of the ring kept between two writes, for clients that come in herds to the same few places."""
+
+
+class Holder(Protocol):
+    """A stream, or a part of one, that needs the watch."""
+
+    def ask_to_end(self, reason: DisconnectReason, *, among: int = 1) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,7 @@ class Watch:
         self.fanout: Fanout
         """From the first `learn` on: it begins at the run's published position."""
         self.opened: asyncio.Task[None]
-        self.sessions: dict[Session, None] = {}
+        self.sessions: dict[Holder, None] = {}
         self.idle_since = inf
         self.ring_bytes = 0
         """As last counted by Watches."""

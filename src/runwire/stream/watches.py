@@ -19,8 +19,7 @@ import asyncio
 from typing import Final
 
 from runwire.clock import monotonic
-from runwire.stream.session import Session
-from runwire.stream.watch import Watch, WatchParts
+from runwire.stream.watch import Holder, Watch, WatchParts
 from runwire.telemetry.metrics import DisconnectReason
 
 LINGER_S: Final = 5.0
@@ -77,12 +76,12 @@ class Watches:
             await watch.aclose()
             raise
 
-    def hold(self, watch: Watch, session: Session) -> None:
+    def hold(self, watch: Watch, session: Holder) -> None:
         """Keeps the watch open for the session."""
         watch.sessions[session] = None
         self._idle.pop(watch, None)
 
-    def leave(self, watch: Watch, session: Session) -> None:
+    def leave(self, watch: Watch, session: Holder) -> None:
         """Gives up what `hold` gave."""
         del watch.sessions[session]
         if watch.sessions:

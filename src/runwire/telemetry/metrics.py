@@ -74,6 +74,15 @@ class ConnectKind(StrEnum):
     RESUME = "resume"
 
 
+class StreamKind(StrEnum):
+    """One run; or many, by their ids, by their session, or by a label."""
+
+    RUN = "run"
+    RUNS = "runs"
+    SESSION = "session"
+    LABEL = "label"
+
+
 class DisconnectReason(StrEnum):
     TERMINAL = "terminal"
     CLIENT = "client"
@@ -215,6 +224,12 @@ class StreamMetrics:
             edges=LAG_BUCKETS_S,
         )
         self.sse_connections: Gauge = out.gauge("sse_connections", "Streams that are open.", unit="streams")
+        self.streams_open: Mapping[str, Gauge] = out.gauges(
+            "streams_open", "Streams that are open, by what they are about.", unit="streams", kind=StreamKind
+        )
+        self.stream_checkpoints: Counter = out.counter(
+            "stream_checkpoints", "Positions of streams of many runs that were stored.", unit="checkpoints"
+        )
         self.sse_connects: Mapping[str, Counter] = out.counters(
             "sse_connects", "Streams opened; `resume` came with a cursor.", unit="streams", kind=ConnectKind
         )

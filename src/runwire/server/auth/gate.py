@@ -9,12 +9,13 @@ from typing import Final, Protocol, cast
 from aiohttp import web
 from prometheus_client import Counter
 
-from runwire.errors import AuthUnavailable, NotPermitted, Unauthenticated
+from runwire.errors import AuthUnavailable, InvalidRequest, NotPermitted, Unauthenticated
 from runwire.server.auth import keys as api_keys
 from runwire.server.auth.caller import ANYBODY, Access, Caller, Scope
 from runwire.server.auth.keys import KeyRing
 from runwire.server.auth.tickets import Tickets
 from runwire.server.auth.tokens import TokenVerifier
+from runwire.stream.many import Selector
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _CALLER: Final = web.RequestKey("runwire.caller", Caller)
@@ -91,7 +92,7 @@ class Gate:
         if len(given) + len(tickets) > 1:
             raise Unauthenticated("The request has more than one credential.", code="credentials_invalid")
         if tickets:
-            return self.tickets.caller(tickets[0], run_id=request.match_info["run_id"])
+            return self.tickets.caller(tickets[0], subject=_subject_of(request))
         if not given:
             raise Unauthenticated("The request has no credentials.", code="credentials_missing")
         scheme, _, credential = given[0].partition(" ")
@@ -105,6 +106,19 @@ class Gate:
         if self._tokens is not None:
             return await self._tokens.caller(credential)
         raise Unauthenticated("The credentials are unknown.", code="credentials_invalid")
+
+
+def _subject_of(request: web.Request) -> str:
+    """The subject of the stream that a ticket is shown for: a run, or a selector of many. Nobody's for no selector."""
+    run_id = request.match_info.get("run_id")
+    if run_id is not None:
+        return run_id
+    query = request.query
+    runs, sessions, labels = (query.getall(name, ()) for name in ("run", "session", "label"))
+    try:
+        return Selector.of(runs=runs, sessions=sessions, labels=labels).subject
+    except InvalidRequest:
+        return ""
 
 
 def caller_of(request: web.Request) -> Caller:

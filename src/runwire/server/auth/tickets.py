@@ -1,8 +1,8 @@
 """Stream tickets: credentials in the URL for an EventSource, which cannot send headers.
 
-A ticket opens the stream of one run, for a short time, and nothing else. It may be used again until it expires,
-because an EventSource connects again by itself with the same URL. It stands in that URL, so it is short-lived and
-written to no log.
+A ticket opens the stream of one run, or one stream of many, for a short time, and nothing else. It may be used again
+until it expires, because an EventSource connects again by itself with the same URL. It stands in that URL, so it is
+short-lived and written to no log.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ class Tickets:
         self._key = hmac.digest(key, b"runwire stream ticket 1", "sha256")
         self._lifetime_s = lifetime_s
 
-    def issue(self, run_id: str, *, caller: Caller) -> tuple[str, int]:
-        """A ticket for the run's stream, and when it expires (epoch milliseconds): no later than the caller."""
+    def issue(self, subject: str, *, caller: Caller) -> tuple[str, int]:
+        """A ticket for a stream, and when it expires (epoch milliseconds): no later than the caller. `subject` is a
+        run's id, or that of a selector.
+        """
         expires_ms = clock.wall_us() // 1000 + round(self._lifetime_s * 1000)
         if caller.expires_at is not None:
             expires_ms = min(expires_ms, int(caller.expires_at * 1000))
@@ -39,15 +41,15 @@ class Tickets:
         body = (
             f"{_PREFIX}.{expires_ms}.{_encoded(tenant.encode())}.{_encoded((caller.key_id or '').encode())}.{until_ms}"
         )
-        return f"{body}.{self._mac(body, run_id)}", expires_ms
+        return f"{body}.{self._mac(body, subject)}", expires_ms
 
-    def caller(self, ticket: str, *, run_id: str) -> Caller:
-        """The caller that shows the ticket for the stream of `run_id`. Raises Unauthenticated (`credentials_invalid`,
+    def caller(self, ticket: str, *, subject: str) -> Caller:
+        """The caller that shows the ticket for the stream of `subject`. Raises Unauthenticated (`credentials_invalid`,
         `credentials_expired`).
         """
         body, _, mac = ticket.rpartition(".")
         shape = body.split(".")
-        if len(ticket) > MAX_CHARS or not hmac.compare_digest(_bytes(mac), _bytes(self._mac(body, run_id))):
+        if len(ticket) > MAX_CHARS or not hmac.compare_digest(_bytes(mac), _bytes(self._mac(body, subject))):
             raise Unauthenticated("The ticket is not for this stream.", code="credentials_invalid")
         if clock.wall_us() // 1000 >= int(shape[1]):
             raise Unauthenticated("The ticket has expired: ask for a new one.", code="credentials_expired")
@@ -56,8 +58,8 @@ class Tickets:
         expires_at = int(until_ms) / 1000 if until_ms else None
         return Caller("ticket", _decoded(shape[2]) or None, frozenset({Scope.READ}), expires_at, key_id or None)
 
-    def _mac(self, body: str, run_id: str) -> str:
-        return _encoded(hmac.digest(self._key, _bytes(f"{body}\0{run_id}"), hashlib.sha256))
+    def _mac(self, body: str, subject: str) -> str:
+        return _encoded(hmac.digest(self._key, _bytes(f"{body}\0{subject}"), hashlib.sha256))
 
 
 def _bytes(text: str) -> bytes:

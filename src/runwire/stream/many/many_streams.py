@@ -1,0 +1,239 @@
+"""The streams of many runs of a process: who comes, from where it goes on, and which runs join."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+
+from runwire.clock import set_within
+from runwire.db import Database, Row, seen_by
+from runwire.duties import Duty
+from runwire.errors import CursorPastTail, DatabaseFailed, RunNotFound
+from runwire.model.run import DEFAULT_TENANT, TERMINAL
+from runwire.stream.many.checkpoints import SQL, Checkpoints
+from runwire.stream.many.merged import MergedSession
+from runwire.stream.many.positions import ZERO, Positions, parsed_id, stepped
+from runwire.stream.many.selector import Selector
+from runwire.stream.streams import NothingLeft, Streams
+from runwire.telemetry.logs import LogEvent, get_logger
+
+LOOK_S: Final = 0.5
+COLLECT_S: Final = 60.0
+LATE_US: Final = 60_000_000
+"""A run may become visible so much later than it was created. Runs that are over are remembered for as long."""
+SCAN_MAX: Final = 5000
+
+_log = get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Arrival:
+    """Where a client begins."""
+
+    positions: Positions
+    since_us: int
+    over: Mapping[str, bool]
+    created_us: Mapping[str, int]
+    resumed: bool
+    stored: bool
+    """Its positions are in a checkpoint, or need none."""
+
+
+class ManyStreams:
+    """Enter it to start what these streams share: the look for runs that join, and the collection of checkpoints.
+
+    The steps of its loops (`look`, `checkpoints.collect`) can be called by themselves.
+    """
+
+    def __init__(self, streams: Streams, database: Database, *, runs_max: int, keep_s: float) -> None:
+        """A stream has at most `runs_max` runs of which there is something to tell. Checkpoints live for `keep_s`."""
+        self.checkpoints = Checkpoints(database, keep_s=keep_s)
+        self.runs_max = runs_max
+        self._streams = streams
+        self._database = database
+        self._sessions: dict[MergedSession, None] = {}
+        self._wake = asyncio.Event()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def __aenter__(self) -> Self:
+        self._tasks = [
+            asyncio.create_task(self._looking(), name="streams: runs that join"),
+            asyncio.create_task(self._collecting(), name="streams: old checkpoints"),
+        ]
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @asynccontextmanager
+    async def attach(
+        self, selector: Selector, *, last_event_id: str | None, tenant: str | None, client: str | None = None
+    ) -> AsyncIterator[MergedSession | NothingLeft]:
+        """Inside the block the session counts as open. Gives NothingLeft for a list of runs of which all was told.
+
+        Raises RunNotFound, InvalidRequest (`invalid_cursor`), CheckpointGone, CursorPastTail and DatabaseUnavailable,
+        all before anything needs to be sent.
+        """
+        arrival = await self._arrival(selector, last_event_id or None, tenant)
+        session = MergedSession(
+            selector,
+            arrival.positions,
+            self._streams.shared,
+            self.checkpoints,
+            tenant=tenant or "",
+            over=arrival.over,
+            created_us=arrival.created_us,
+            since_us=arrival.since_us,
+        )
+        if session.open_runs == 0 and not selector.open_ended:
+            yield NothingLeft(session.run_id, "", 0)
+            return
+        try:
+            if not arrival.stored:
+                await session.checkpoint()
+            if arrival.resumed:
+                self._streams.note_reconnect(selector.subject, client)
+            self._streams.opened(session, resumed=arrival.resumed)
+            try:
+                if selector.open_ended:
+                    self._sessions[session] = None
+                    self._wake.set()  # a run may have begun to match meanwhile
+                yield session
+            finally:
+                self._sessions.pop(session, None)
+                self._streams.closed(session)
+        finally:
+            session.let_go()
+
+    def look_soon(self) -> None:
+        """A run was started in this process: it may join."""
+        if self._sessions:
+            self._wake.set()
+
+    async def look(self) -> int:
+        """One step: has runs that match join the streams they match; how many joined. Raises DatabaseFailed."""
+        by_asked: dict[tuple[str, str], list[MergedSession]] = {}
+        for session in self._sessions:
+            by_asked.setdefault((session.tenant, session.selector.subject), []).append(session)
+        joined = 0
+        for (tenant, _), sessions in by_asked.items():
+            since_us = min(session.since_us for session in sessions)
+            found = await self._found(sessions[0].selector, tenant or None, since_us=since_us)
+            for session in sessions:
+                for row in reversed(found):  # the oldest first
+                    if row["run_id"] not in session.runs and session.open_runs < self.runs_max:
+                        session.join(row["run_id"], created_us=row["created_us"])
+                        joined += 1
+        return joined
+
+    # ------------------------------------------------------------------ where a client begins
+
+    async def _arrival(self, selector: Selector, last_event_id: str | None, tenant: str | None) -> _Arrival:
+        found: list[Row] = []
+        if last_event_id is None:
+            positions, since_us = Positions(selector.runs, [0] * len(selector.runs)), 0
+        else:
+            positions, since_us = await self._resumed(selector, last_event_id, tenant)
+        if selector.open_ended:
+            found = await self._found(selector, tenant, since_us=since_us)
+        rows = await self._members(positions.runs, tenant)
+        created_us = {run_id: row["created_us"] for run_id, row in rows.items()}
+        over: dict[str, bool] = {}
+        for run_id, told in zip(positions.runs, positions.sent, strict=True):
+            row = rows.get(run_id)
+            if row is None:
+                if last_event_id is None:
+                    raise RunNotFound(run_id)
+                over[run_id] = True
+                continue
+            end = row["last_seq"] + (row["state"] in TERMINAL)
+            if told > end:
+                raise CursorPastTail(run_id, cursor=told, last_seq=row["last_seq"])
+            over[run_id] = row["state"] in TERMINAL and told == end
+        if selector.open_ended:
+            positions, since_us = self._with_joined(positions, found, since_us, over=over, created_us=created_us)
+        stored = not selector.open_ended and positions.key == ZERO
+        return _Arrival(positions, since_us, over, created_us, last_event_id is not None, stored)
+
+    async def _resumed(self, selector: Selector, text: str, tenant: str | None) -> tuple[Positions, int]:
+        key, steps = parsed_id(text)
+        if key == ZERO and not selector.open_ended:
+            sent = stepped([0] * len(selector.runs), steps)
+            positions = Positions(selector.runs, [0] * len(sent))
+            for number, further in steps.items():
+                positions.step(number, count=further)
+            return positions, 0
+        checkpoint = await self.checkpoints.load(key, tenant=tenant, selector=selector.digest)
+        return Positions(checkpoint.runs or (), stepped(checkpoint.positions, steps), key=key), checkpoint.since_us
+
+    def _with_joined(
+        self,
+        positions: Positions,
+        found: list[Row],
+        since_us: int,
+        *,
+        over: dict[str, bool],
+        created_us: dict[str, int],
+    ) -> tuple[Positions, int]:
+        """The positions without runs that need no longer be remembered, and with those that match by now."""
+        since_us = max([since_us, *(row["created_us"] for row in found)])
+        kept = [
+            (run_id, told)
+            for run_id, told in zip(positions.runs, positions.sent, strict=True)
+            if not over[run_id] or created_us.get(run_id, 0) >= since_us - 2 * LATE_US
+        ]
+        known = set(positions.runs)
+        fresh = [row for row in found if row["run_id"] not in known]
+        room = max(self.runs_max - sum(not over[run_id] for run_id, _ in kept), 0)
+        for row in reversed(fresh[:room]):
+            kept.append((row["run_id"], 0))
+            created_us[row["run_id"]] = row["created_us"]
+        return Positions([run_id for run_id, _ in kept], [told for _, told in kept]), since_us
+
+    async def _members(self, runs: list[str], tenant: str | None) -> dict[str, Row]:
+        if not runs:
+            return {}
+        rows = await seen_by(self._database, tenant).fetch(SQL["members"], runs)
+        return {row["run_id"]: row for row in rows}
+
+    async def _found(self, selector: Selector, tenant: str | None, *, since_us: int) -> list[Row]:
+        """The latest runs that match, the latest first."""
+        return await seen_by(self._database, tenant).fetch(
+            SQL["found"],
+            tenant or DEFAULT_TENANT,
+            selector.session,
+            msgspec.json.encode(selector.labels).decode(),
+            max(since_us - LATE_US, 0),
+            self.runs_max,
+            SCAN_MAX,
+        )
+
+    # ------------------------------------------------------------------ loops
+
+    async def _looking(self) -> None:
+        while True:
+            # Nothing is looked for while no stream asks.
+            await set_within(self._wake, LOOK_S if self._sessions else 3600.0)
+            self._wake.clear()
+            await self._tried(self.look)
+
+    async def _collecting(self) -> None:
+        while True:
+            await asyncio.sleep(COLLECT_S)
+            await self._tried(self.checkpoints.collect)
+
+    async def _tried(self, step: Callable[[], Awaitable[int]]) -> None:
+        try:
+            await step()
+        except DatabaseFailed as error:  # a later step does it
+            _log.debug(LogEvent.DATABASE_UNAVAILABLE, doing=Duty.STREAM.value, code=error.code)
