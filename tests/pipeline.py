@@ -18,6 +18,7 @@ from runwire.model.event import RUN_STARTED, Source
 from runwire.model.graph import Agent, Agents
 from runwire.model.run import RunState
 from runwire.orchestrate import Cancelling, RunControl, StartRequest, Worker
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.publish import Publisher, PublishWorker
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -76,16 +77,21 @@ class Stages:
         )
         return started.fence
 
-    def worker(self, *, worker_id: str = "w1", spans: Spans = NO_SPANS, **settings: Any) -> Worker:
+    def worker(self, *, worker_id: str = "w1", spans: Spans = NO_SPANS, **told: Any) -> Worker:
+        """`told`: another database, stores, a beat, or settings. A short lease gets a heartbeat that fits."""
+        database = told.pop("database", self.database)
+        beside = {name: told.pop(name) for name in ("artifacts", "beat", "desk") if name in told}
+        told.setdefault("lease_heartbeat_s", min(10.0, told.get("lease_s", 30.0) / 3))
         return Worker(
-            settings.pop("database", self.database),
+            database,
             self.log,
             self.agents,
             metrics=self.metrics,
             spans=spans,
             worker_id=worker_id,
+            settings=OrchestrateSettings(**told),
             on_claimable=self.claimable.append,
-            **settings,
+            **beside,
         )
 
     def publisher(self, bus: Any, **settings: Any) -> Publisher:

@@ -18,6 +18,7 @@ from runwire.model.event import RUN_STARTED, Source, debug_trace
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.orchestrate import RunControl, StartRequest, Worker
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.publish import Publisher, PublishWorker
 from runwire.settings import Settings
 from runwire.stream import Cursor, LogReader, NothingLeft, Outlet, Streams
@@ -85,6 +86,7 @@ class Pipeline:
             metrics=self._telemetry.metrics,
             spans=self._telemetry.spans,
             worker_id="bench",
+            settings=OrchestrateSettings(),
         )
         async with self._followed(run_ids) as streams:
             began = time.process_time()

@@ -47,7 +47,7 @@ async def test_a_clock_that_is_days_ahead_stops_no_run(database: str) -> None:
         await line.control.start(StartRequest(agent="golden", run_id="r"))
         await line.database.execute("UPDATE runs SET run_day = run_day + 9")
         await line.database.execute("UPDATE run_outbox SET run_day = run_day + 9")
-        worker = line.worker(poll_s=0.05)
+        worker = line.worker(worker_poll_s=0.05)
         walking = asyncio.create_task(worker.run())
         await eventually(lambda: line.database.fetchval("SELECT finished_at FROM runs"), within_s=10)
         await worker.drain(within_s=5)
@@ -110,7 +110,7 @@ async def test_a_run_whose_day_cannot_be_made_lets_its_worker_go_on(database: st
         await line.database.execute("UPDATE runs SET run_day = $1", FAR)
         await blocker.execute(f"CREATE TABLE {partition_of(FAR)} (n int)")
         await line.control.start(StartRequest(agent="golden", run_id="fine"))
-        worker = line.worker(poll_s=0.05, concurrency=2)
+        worker = line.worker(worker_poll_s=0.05, worker_concurrency=2)
         walking = asyncio.create_task(worker.run())
         await eventually(
             lambda: line.database.fetchval("SELECT finished_at FROM runs WHERE run_id = 'fine'"), within_s=30

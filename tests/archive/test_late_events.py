@@ -255,7 +255,7 @@ async def pending_of(line: Stages, run_id: str, *, days_ago: int) -> None:
 
 async def walked(line: Stages, run_id: str) -> None:
     """A worker claims it and walks it to its end."""
-    worker = line.worker(poll_s=0.05)
+    worker = line.worker(worker_poll_s=0.05)
     walking = asyncio.create_task(worker.run())
     await eventually(lambda: line.database.fetchval("SELECT finished_at FROM runs WHERE run_id = $1", run_id))
     await worker.drain(within_s=5)

@@ -20,6 +20,7 @@ from runwire.db import Database
 from runwire.model.graph import END, Agent, Agents, Context
 from runwire.orchestrate import RunControl, Worker
 from runwire.orchestrate.external import LeaseReaper
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.publish import Publisher
 from runwire.settings import Settings
 from runwire.stream import Cursor, LogReader, NothingLeft, Session, Streams
@@ -184,7 +185,7 @@ class World:
                 metrics=self.metrics,
                 spans=NO_SPANS,
                 worker_id=f"worker-{n}",
-                lease_s=LONG_S,
+                settings=OrchestrateSettings(lease_s=LONG_S),
             )
             for n in REPLICAS
         ]

@@ -25,7 +25,6 @@ from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.sessions import WorkerFacts, WorkerSession
 from runwire.orchestrate.watch import Watch, WatchLimits
 from runwire.telemetry.metrics import EXTERNAL
-from runwire.telemetry.spans import NO_SPANS
 from waiting import eventually
 
 LEASE_LEFT = "SELECT extract(epoch FROM min(lease_until) - clock_timestamp()) FROM runs"
@@ -95,9 +94,7 @@ async def watched(
         at_giving_up()
         given_up.set()
 
-    worker = Worker(
-        s.database, s.log, s.agents, metrics=s.metrics, spans=NO_SPANS, worker_id="w", lease_s=limits.lease_s, beat=beat
-    )
+    worker = s.worker(worker_id="w", lease_s=limits.lease_s, beat=beat)
     session = WorkerSession(s.database.session("watch"), WorkerFacts("w", s.agents.names, 10), settle_s=0.0)
     watch = Watch(
         session,

@@ -285,7 +285,7 @@ async def test_claims_at_the_same_moment_are_disjoint_and_leave_nothing_out(data
     gate = Gate()
     async with stages(database, one_node(lambda _ctx, _state: gate.pass_through(), timeout_s=60)) as s:
         run_ids = {await start(s, "one") for _ in range(30)}
-        workers = [s.worker(worker_id=f"w{n}", concurrency=10) for n in range(4)]
+        workers = [s.worker(worker_id=f"w{n}", worker_concurrency=10) for n in range(4)]
         for _ in range(3):
             await asyncio.gather(*(worker.claim() for worker in workers))
         held = [set(worker.held()) for worker in workers]
@@ -325,7 +325,7 @@ async def test_a_worker_outlasts_a_database_that_is_away_at_claim_heartbeat_and_
     async with stages(database, one_node(lambda _ctx, _state: gate.pass_through(), timeout_s=60)) as s:
         away = Away(s.database)
         away.away = True
-        worker = s.worker(database=away, poll_s=0.02, heartbeat_s=0.02, lease_s=5)
+        worker = s.worker(database=away, worker_poll_s=0.02, lease_heartbeat_s=0.02, lease_s=5)
         loop = asyncio.create_task(worker.run())
         run_id = await start(s, "one")
         await eventually(lambda: away.refused > 3)  # at claim
@@ -350,7 +350,7 @@ async def test_a_worker_outlasts_a_database_that_is_away_at_claim_heartbeat_and_
 
 async def test_a_heartbeat_that_fails_of_a_bug_is_the_workers_failure_and_not_silent(database: str) -> None:
     async with stages(database, golden) as s:
-        worker = s.worker(heartbeat_s=0.01, poll_s=60)
+        worker = s.worker(lease_heartbeat_s=0.01, worker_poll_s=60)
 
         async def broken() -> None:
             raise RuntimeError("a bug")
@@ -364,10 +364,10 @@ async def test_a_run_claimed_while_its_worker_begins_to_drain_is_handed_over_at_
     gate = Gate()
     async with stages(database, looping(3, gate.pass_through)) as s:
         run_id = await start(s, "looping")
-        worker = s.worker(poll_s=60)
+        worker = s.worker(worker_poll_s=60)
         blocker = await raw(database)
         await blocker.execute("BEGIN")
-        await blocker.execute("LOCK TABLE run_signals IN ACCESS EXCLUSIVE MODE")  # holds the claim up
+        await blocker.execute("LOCK TABLE run_losses IN ACCESS EXCLUSIVE MODE")  # holds the claim up
         loop = asyncio.create_task(worker.run())
 
         async def claiming() -> bool:

@@ -51,7 +51,7 @@ class Counted:
 async def seated(s: Stages, **settings: Any) -> AsyncIterator[tuple[RunControl, Worker, Counted]]:
     """A control beside a worker whose loop runs and has found nothing to claim."""
     database = Counted(s.database)
-    worker = s.worker(database=database, poll_s=60, **settings)
+    worker = s.worker(database=database, worker_poll_s=60, **settings)
     control = RunControl(
         database,  # type: ignore[arg-type]
         s.agents,
@@ -120,7 +120,7 @@ async def test_it_is_stored_as_a_claim_would_have_left_it(database: str) -> None
 async def test_who_starts_a_run_while_others_wait_gets_in_line(database: str) -> None:
     gate = Gate()
     agent = one_node(lambda _ctx, _state: gate.pass_through(), timeout_s=60)
-    async with stages(database, agent) as s, seated(s, concurrency=2) as (control, worker, _counted):
+    async with stages(database, agent) as s, seated(s, worker_concurrency=2) as (control, worker, _counted):
         runs = [(await control.start(StartRequest(agent="one"))).run_id for _ in range(4)]
         assert worker.seat("next", "one") is None
         order = await s.database.fetch("SELECT run_id FROM runs WHERE fence = 1")
@@ -151,7 +151,7 @@ async def test_a_start_whose_answer_is_lost_is_found_and_walked_at_once(database
 
 
 async def test_a_start_that_makes_nothing_leaves_its_room_to_others(database: str) -> None:
-    async with stages(database, golden) as s, seated(s, concurrency=1) as (control, worker, _counted):
+    async with stages(database, golden) as s, seated(s, worker_concurrency=1) as (control, worker, _counted):
         await control.start(StartRequest(run_id="r"))
         await finished(s, "r")
         await eventually(lambda: worker.active == 0)

@@ -13,6 +13,7 @@ from runwire import END, Agent, Context
 from runwire.model.graph import Agents
 from runwire.orchestrate import StartRequest, Worker
 from runwire.orchestrate.sessions import NOTHING, Taken, WorkerFacts, WorkerSession
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.telemetry.spans import NO_SPANS
 from waiting import eventually
 
@@ -62,7 +63,13 @@ async def life(s: Stages, name: str, *, losses_max: int = 3) -> AsyncIterator[Li
     session = WorkerSession(s.database.session("watch"), facts, losses_max=losses_max, settle_s=0.0)
     first, second = Gate(), Gate()
     worker = Worker(
-        s.database, s.log, Agents((gated(first, second),)), metrics=s.metrics, spans=NO_SPANS, worker_id=name
+        s.database,
+        s.log,
+        Agents((gated(first, second),)),
+        metrics=s.metrics,
+        spans=NO_SPANS,
+        worker_id=name,
+        settings=OrchestrateSettings(),
     )
     assert await session.hold()
     try:

@@ -303,7 +303,7 @@ async def test_a_sleep_lasts_until_its_time_and_hears_no_signal(database: str) -
 async def test_a_worker_rests_until_the_next_timer_is_due_and_no_longer(database: str) -> None:
     async with stages(database, sleeping(lambda: Sleep("Wake", for_s=0.4))) as s:
         run_id = (await s.control.start(StartRequest(agent="sleeping"))).run_id
-        worker = s.worker(poll_s=60)
+        worker = s.worker(worker_poll_s=60)
         loop = asyncio.create_task(worker.run())
         try:
 

@@ -437,7 +437,7 @@ async def test_a_plain_node_that_runs_out_of_time_is_left_behind_and_told_of(dat
     async with stages(database, quick) as s:
         with capture_logs() as logs:
             run_id = (await s.control.start(StartRequest(agent="quick"))).run_id
-            worker = s.worker(threads=1)
+            worker = s.worker(worker_threads=1)
             await worker.claim()
             await eventually(lambda: worker.active == 0)
         assert await ends(s, run_id) == ("failed", "timeout", "error:timeout:do")

@@ -141,6 +141,14 @@ class Child:
             with contextlib.suppress(ProcessLookupError):
                 self._process.send_signal(number)
 
+    async def shut_down(self, *, within_s: float) -> None:
+        """Fast shutdown, then immediate, then none at all, each after `within_s`; the next start recovers from any."""
+        for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+            self.signal(number)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.exited(), within_s)
+                return
+
 
 def _interpreter() -> str:
     """Ourselves, by the kernel's own link where the path is closed to who we have become, as below `/root`."""

@@ -15,13 +15,13 @@ from runwire.duties import Duty
 from runwire.errors import DatabaseFailed, FenceStale, RunClosed, RunwireError
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
-from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_parts import PartDesk
 from runwire.orchestrate.node_try import Threads
 from runwire.orchestrate.orchestrator import Walk
-from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.seat import Seat, Seats
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.orchestrate.timers import Timers
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
@@ -44,21 +44,14 @@ class Worker:
         metrics: Metrics,
         spans: Spans,
         worker_id: str,
-        concurrency: int = 200,
-        lease_s: float = 30.0,
-        heartbeat_s: float = 10.0,
-        poll_s: float = 1.0,
+        settings: OrchestrateSettings,
         on_claimable: Callable[[str], None] = lambda _agent: None,
-        threads: int = 32,
-        state_max_bytes: int = STATE_MAX_BYTES,
         beat: Beat | None = None,
         artifacts: Artifacts | None = None,
         desk: PartDesk | None = None,
     ) -> None:
-        """`threads` nodes that are not `async` run at once; `state_max_bytes` is the limit of a state's JSON.
-
-        `beat` tells a watch which node is at work. `artifacts` stores what nodes make; without it they can store none.
-        `desk` lets nodes write parts.
+        """`beat` tells a watch which node is at work. Without `artifacts` nodes can store none, without `desk` write no
+        parts.
         """
         self._database = database
         self._log = log
@@ -67,25 +60,17 @@ class Worker:
         self._metrics = metrics
         self._spans = spans
         self._worker_id = worker_id
-        self._concurrency = concurrency
-        self._lease_s = lease_s
-        self._heartbeat_s = heartbeat_s
-        self._poll_s = poll_s
+        self._settings = settings
         self._on_claimable = on_claimable
-        self._threads = Threads(threads)
-        self._state_max_bytes = state_max_bytes
+        self._threads = Threads(settings.worker_threads)
         self._beat = beat or Beat()
         self._timers = Timers(database)
         self._desk = desk
         self._walks: dict[str, Walk] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._reserved = 0
-        self._none_reserved = asyncio.Event()
-        self._none_reserved.set()
+        self._seats = Seats(worker_id, lease_s=settings.lease_s, begin=self._begin_seated, on_doubt=self.wake)
         self._crowded = True
         """Whether older runs may wait for a permit, so that a new start must queue behind them."""
-        self._doubtful: set[str] = set()
-        """Runs started for this worker with unknown success, to be released."""
         self._context: contextvars.Context | None = None
         self._wake = asyncio.Event()
         self._stopping = False
@@ -109,12 +94,14 @@ class Worker:
 
         Only for a worker whose loop runs and left nothing unclaimed: a new run overtakes no older one.
         """
-        room = self._concurrency - len(self._walks) - self._reserved
+        room = self._room
         if self._crowded or self._stopping or self._context is None or room <= 0 or self._agents.get(agent) is None:
             return None
-        self._reserved += 1
-        self._none_reserved.clear()
-        return Seat(run_id, self._worker_id, self._lease_s, self._begin_seated, self._leave_seat)
+        return self._seats.give(run_id)
+
+    @property
+    def _room(self) -> int:
+        return self._settings.worker_concurrency - len(self._walks) - self._seats.taken
 
     def cancel(self, run_id: str) -> None:
         """Interrupts a run that is walked here, because its cancellation was requested."""
@@ -134,7 +121,7 @@ class Worker:
                     heartbeat.result()
                 self._wake.clear()
                 claimed = 0
-                rest_s = self._poll_s
+                rest_s = self._settings.worker_poll_s
                 with claims:
                     claimed = await self.claim()
                     if not self._crowded:
@@ -164,11 +151,13 @@ class Worker:
     async def claim(self) -> int:
         """One step: claims runs up to the permits left and starts to walk them. Returns how many."""
         await self._disown()
-        room = min(self._concurrency - len(self._walks) - self._reserved, _CLAIM_MAX)
+        room = min(self._room, _CLAIM_MAX)
         if room <= 0 or self._stopping:
             self._crowded = True
             return 0
-        rows = await self._database.fetch(_SQL["claim"], list(self._agents.names), room, self._worker_id, self._lease_s)
+        rows = await self._database.fetch(
+            _SQL["claim"], list(self._agents.names), room, self._worker_id, self._settings.lease_s
+        )
         for row in rows:
             claim = Claim(**row)
             if claim.timer_late_s is not None:
@@ -182,7 +171,7 @@ class Worker:
         held = self.held()
         if not held:
             return
-        rows = await self._database.fetch(_SQL["heartbeat"], list(held), list(held.values()), self._lease_s)
+        rows = await self._database.fetch(_SQL["heartbeat"], list(held), list(held.values()), self._settings.lease_s)
         for row in rows:
             walk = self._walks.get(row["run_id"])
             if walk is None or walk.claim.fence != held[row["run_id"]]:
@@ -195,17 +184,9 @@ class Worker:
     def _begin_seated(self, claim: Claim) -> None:
         """In the worker's context, not in that of the request that started the run."""
         if self._context is None or self._stopping:
-            self._doubtful.add(claim.run_id)
+            self._seats.doubt(claim.run_id)
         else:
             self._context.run(self._begin, claim)
-
-    def _leave_seat(self, doubtful: str | None) -> None:
-        self._reserved -= 1
-        if not self._reserved:
-            self._none_reserved.set()
-        if doubtful is not None:
-            self._doubtful.add(doubtful)
-            self._wake.set()
 
     def _begin(self, claim: Claim) -> None:
         agent = self._agents.get(claim.agent)
@@ -224,7 +205,7 @@ class Worker:
             hand_over=self._release,
             threads=self._threads,
             artifacts=self._artifacts,
-            state_max_bytes=self._state_max_bytes,
+            state_max_bytes=self._settings.state_max_bytes,
             desk=self._desk,
         )
         self._walks[claim.run_id] = walk
@@ -276,15 +257,16 @@ class Worker:
 
     async def _disown(self) -> None:
         """Releases the runs that were started for this worker and are not walked here."""
-        if self._doubtful:
-            doubtful = list(self._doubtful)
+        if doubtful := self._seats.doubtful:
             await self._database.execute(_SQL["disown"], doubtful, self._worker_id)
-            self._doubtful.difference_update(doubtful)
+            self._seats.settle(doubtful)
 
     async def _keep_leases(self) -> None:
         attempts = self._database.attempts(Duty.RENEW_LEASES)
         while True:
-            await asyncio.sleep(min(attempts.pause_s or self._heartbeat_s, self._heartbeat_s))
+            await asyncio.sleep(
+                min(attempts.pause_s or self._settings.lease_heartbeat_s, self._settings.lease_heartbeat_s)
+            )
             with attempts:
                 await self.heartbeat()
 
@@ -296,7 +278,7 @@ class Worker:
         await asyncio.gather(*tasks, return_exceptions=True)
         # Each has let go of its run, but for those that were cancelled before they began.
         await asyncio.gather(*(self._release(walk) for walk in walks if walk in self._walks.values()))
-        await self._none_reserved.wait()  # starts under way, each bounded by the time-out of its statement
+        await self._seats.all_left()  # starts under way, each bounded by the time-out of its statement
         with contextlib.suppress(DatabaseFailed):  # their leases end by themselves
             await self._disown()
 
