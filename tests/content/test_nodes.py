@@ -8,28 +8,14 @@ from typing import Any
 
 import pytest
 
+from content.plane import Plane
 from orchestrate.agents_for_tests import Count, one_node
 from pipeline import Stages, stages
 from runwire import Agent, Context, NodeFailed
-from runwire.content import ArtifactReader, Artifacts, ContentLimits, ContentMetrics, ContentStore, open_content_store
 from runwire.content.spool import INLINE_MAX
 from runwire.errors import InvalidRequest
 from runwire.orchestrate import StartRequest
 from waiting import eventually
-
-
-class Plane:
-    """The content stage beside the other stages, its store in a folder."""
-
-    def __init__(self, s: Stages, folder: Path, **limits: int) -> None:
-        self.metrics = ContentMetrics(s.metrics.out)
-        self.store: ContentStore = open_content_store(str(folder), failures=self.metrics.store_failures, patience_s=2.0)
-        self.artifacts = Artifacts(s.database, self.store, metrics=self.metrics, limits=ContentLimits(**limits))
-        self.reader = ArtifactReader(s.database, self.store, metrics=self.metrics)
-
-    async def bytes_of(self, run_id: str, n: int) -> bytes:
-        located = await self.reader.locate(run_id, n)
-        return b"".join([block async for block in self.reader.read(located, start=0, stop=located.artifact.size)])
 
 
 async def walked(s: Stages, plane: Plane, agent: Agent[Any]) -> list[str | None]:
@@ -49,7 +35,7 @@ async def test_a_failed_try_leaves_no_result(database: str, tmp_path: Path) -> N
 
     agent = one_node(work, retries=1)
     async with stages(database, agent) as s:
-        plane = Plane(s, tmp_path)
+        plane = Plane(s.database, tmp_path)
         log = await walked(s, plane, agent)
         assert log == ["Work", "error:no_luck:work", "retry:2:work", "artifact:result:1", "Work"]
         assert await plane.bytes_of("r", 1) == b'{"try":2}'
@@ -68,7 +54,7 @@ async def test_a_retried_node_gets_the_same_artifact_for_the_same_bytes_and_a_ne
 
     agent = one_node(work, retries=1)
     async with stages(database, agent) as s:
-        plane = Plane(s, tmp_path)
+        plane = Plane(s.database, tmp_path)
         log = await walked(s, plane, agent)
         assert seen == [1, 2, 1, 3]
         before, after = ["Work", "artifact:same:1", "artifact:other:2"], ["artifact:other:3", "Work"]
@@ -87,7 +73,7 @@ async def test_artifacts_keep_their_place_among_traces(database: str, tmp_path: 
 
     agent = one_node(work)
     async with stages(database, agent) as s:
-        log = await walked(s, Plane(s, tmp_path), agent)
+        log = await walked(s, Plane(s.database, tmp_path), agent)
         assert log == ["Work", "before", "artifact:a:1", "between", "artifact:b:2", "after", "Work"]
 
 
@@ -101,7 +87,7 @@ async def test_a_node_in_a_thread_stores_content_too(database: str, tmp_path: Pa
         ctx.result([state.n])
 
     async with stages(database, agent) as s:
-        plane = Plane(s, tmp_path)
+        plane = Plane(s.database, tmp_path)
         log = await walked(s, plane, agent)
         assert log == ["Work", "artifact:report:1", "artifact:result:2", "Work"]
         assert await plane.bytes_of("r", 2) == f"[{INLINE_MAX + 1}]".encode()
@@ -132,7 +118,7 @@ async def test_what_cannot_be_stored_fails_the_node_with_its_code(
 
     agent = one_node(work)
     async with stages(database, agent) as s:
-        plane = Plane(s, tmp_path, artifact_bytes=1024, tenant_bytes=800)
+        plane = Plane(s.database, tmp_path, artifact_bytes=1024, tenant_bytes=800)
         log = await walked(s, plane, agent)
         assert log == ["Work", f"error:{code}:work"]
         assert await s.database.fetchval("SELECT count(*) FROM artifacts") == 0
@@ -146,4 +132,4 @@ async def test_nodes_forge_no_event_of_content(database: str, tmp_path: Path) ->
 
     agent = one_node(work)
     async with stages(database, agent) as s:
-        assert await walked(s, Plane(s, tmp_path), agent) == ["Work", "Work"]
+        assert await walked(s, Plane(s.database, tmp_path), agent) == ["Work", "Work"]
