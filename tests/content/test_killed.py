@@ -45,7 +45,7 @@ async def test_a_kill_at_any_point_leaves_no_reference_without_bytes_and_no_orph
         assert await plane.bytes_of(runs["committed"], 1) == LARGE + runs["committed"].encode()
         await plane.collector().collect()
         await plane.check(collected=True)
-        # Whoever goes on with such a run stores it anew.
+        # The next owner of such a run stores it anew.
         for run_id, fence in fences.items():
             stored = await plane.stored(s, run_id, "large", LARGE + run_id.encode(), fence=fence)
             assert stored.n == 1

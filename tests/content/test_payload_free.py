@@ -1,4 +1,4 @@
-"""The event log and all that tells of it stay free of payload: a canary in every kind of content is found in none of it.
+"""The event log and all that tells of it stay free of payload: a canary in content is found in none of it.
 
 Each kind of content has a row in `PLANTED`.
 """
@@ -56,7 +56,7 @@ async def again(ctx: Context, _state: Sung) -> None:
 
 @dataclass
 class Planting:
-    """What the canary is planted with: the service, an external run, and the ids of all runs."""
+    """The means of planting the canary: the service, an external run, and the ids of all runs."""
 
     api: Api
     fence: int

@@ -181,6 +181,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         fires=("RetentionBehind",),
     ),
     Drill(
+        "the content store takes nothing",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.content_store_takes_nothing,
+        what="A run stores a large artifact, and the content store cannot be written.",
+        recovery="Make the content store writable; the artifact is sent again.",
+        runbook="artifactstorefailing",
+        fires=("ArtifactStoreFailing",),
+        labels={"operation": "put"},
+    ),
+    Drill(
         "a second publisher",
         stage="streams and runs",
         turn=1,

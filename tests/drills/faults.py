@@ -19,7 +19,8 @@ import runwire
 from docs.pages import RUNBOOK, blocks
 from drills.rules import RUN_LIMIT_S, left_out
 from drills.stage import TESTS, Stage
-from runwire.errors import RunwireError
+from runwire.content.spool import INLINE_MAX
+from runwire.errors import ContentUnavailable, RunwireError
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, debug_trace
 from runwire.model.run import RunState
 from runwire.ops.pipeline_alerts import LAG
@@ -338,6 +339,23 @@ async def archive_takes_nothing(stage: Stage) -> AsyncIterator[float]:
     )
     yield struck
     stage.archive.unlink()
+
+
+async def content_store_takes_nothing(stage: Stage) -> AsyncIterator[None]:
+    """A run that stores large artifacts, and a content store that cannot be written: a file is where its folder was."""
+    client = await stage.api()
+    run = await client.start("elsewhere", external=True, lease_seconds=600)
+    await client.append(run, [RUN_STARTED])
+    await client.store_artifact(run, "large", b"1" * (INLINE_MAX + 1))
+    away = stage.content.rename(stage.content.with_name("away"))
+    stage.content.write_text("not a folder")
+    with contextlib.suppress(ContentUnavailable):
+        await client.store_artifact(run, "large", b"2" * (INLINE_MAX + 1))
+    yield
+    stage.content.unlink()
+    away.rename(stage.content)
+    await client.store_artifact(run, "large", b"2" * (INLINE_MAX + 1))
+    await client.append(run, [RUN_FINISHED], outcome=RunState.FINISHED)
 
 
 # ---------------------------------------------------------------------- telemetry

@@ -85,6 +85,11 @@ class Stage:
     """Alerts whose rules are left out."""
 
     @property
+    def content(self) -> Path:
+        """The content store of the processes."""
+        return self.folder / "content"
+
+    @property
     def archive(self) -> Path:
         """Where runs are archived, once there is an archiver."""
         return self.folder / "archive"
@@ -125,6 +130,7 @@ class Stage:
                 "RUNWIRE_AGENTS": ",".join(f"drills.agents:{name}" for name in AGENTS),
                 "RUNWIRE_DATABASE_URL": self.database,
                 "RUNWIRE_ARCHIVE_URL": str(self.archive),
+                "RUNWIRE_CONTENT_URL": str(self.content),
                 "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.url,
                 "PYTHONPATH": str(TESTS),
                 **environment,

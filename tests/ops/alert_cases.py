@@ -13,6 +13,7 @@ JOB: Final = {"job": "runwire"}
 INSTANCE: Final = {"job": "runwire", "instance": "a"}
 BLOCKED: Final = "runwire_event_loop_blocked_seconds_total"
 LOSSES: Final = "runwire_run_losses_repeated_total"
+STORE: Final = "runwire_artifact_store_failures_total"
 TIMER: Final = "runwire_timer_oldest_overdue_seconds"
 
 
@@ -114,6 +115,9 @@ PIPELINE: Final = [
     Case("TimersOverdue", "when one has not fired for over ten seconds", gauge(TIMER, 11), True, JOB),
     Case("TimersOverdue", "at ten seconds", gauge(TIMER, 10), False),
     Case("TimersOverdue", "for a moment", gauge(TIMER, "0x10 60x2 0x40"), False, at="3m30s"),
+    Case("ArtifactStoreFailing", "when it does not store", gauge(STORE, "0x20 1x40", 'operation="put"'), True,
+         JOB | {"operation": "put"}, at="6m"),
+    Case("ArtifactStoreFailing", "long after the last failure", gauge(STORE, 3, 'operation="read"'), False),
     Case("RetentionBehind", "after 31 days", gauge(ARCHIVE, 2678401), True, JOB),
     Case("RetentionBehind", "at 31 days", gauge(ARCHIVE, 2678400), False),
     Case("RetentionBehind", "where nothing archives", {}, False),

@@ -256,6 +256,20 @@ def _runs(thresholds: Thresholds) -> Iterator[Alert]:
         f" (limit {_limit(thresholds, 'timers_overdue', CRITICAL)}).",
         overdue.for_,
     )
+    failed_within = thresholds.duration(thresholds.window("artifact_store", CRITICAL))
+    yield Alert(
+        "ArtifactStoreFailing",
+        _above(
+            f"sum by (job, operation) (increase(runwire_artifact_store_failures_total[{failed_within}]))",
+            thresholds,
+            "artifact_store",
+            CRITICAL,
+        ),
+        CRITICAL,
+        "The content store fails",
+        "The content store of {{ $labels.job }} failed {{ $value | humanize }} times to {{ $labels.operation }} within"
+        f" {failed_within} (limit {_limit(thresholds, 'artifact_store', CRITICAL)}).",
+    )
     yield Alert(
         "SequenceGap",
         _broken(thresholds, 'invariant="density"'),
