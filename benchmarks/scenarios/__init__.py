@@ -21,6 +21,7 @@ from benchmarks.scenarios import (
     publish_lag,
     scrape,
     storm,
+    timers,
     walk,
 )
 from benchmarks.stand import Stand
@@ -44,6 +45,7 @@ SCENARIOS = (
     storm,
     http_append,
     walk,
+    timers,
     peers,
     idle_memory,
     scrape,

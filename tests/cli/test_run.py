@@ -12,6 +12,7 @@ import pytest
 
 from cli.command import ran_beside, started
 from runwire.client import Client
+from runwire.model.event import RUN_STARTED
 from waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("url")
@@ -159,6 +160,28 @@ async def test_a_waiting_run_goes_on_with_its_signal(capsys: Capsys, url: str) -
     assert f"waiting for {signal}" in (await ran_beside(capsys, "run", "show", "r1")).out
     assert (await ran_beside(capsys, "run", "signal", "r1", str(signal))).code == 0
     assert (await ran_beside(capsys, "run", "tail", "r1")).code == 0
+
+
+async def test_a_signal_carries_data_of_a_text_or_a_file_and_its_id_makes_a_repeat_harmless(
+    capsys: Capsys, url: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "data.json"
+    file.write_text('{"comment": "Go ahead."}')
+    async with Client(url) as client:
+        run = await client.start("elsewhere", run_id="ext", external=True)
+        for given, name in (('{"comment": "Go ahead."}', "one"), (f"@{file}", "one"), (f"@{file}", "two")):
+            sent = await ran_beside(capsys, "run", "signal", "ext", "approved", "--data", given, "--id", name)
+            assert sent.code == 0, sent.err
+        begun = await client.append(run, [RUN_STARTED])
+        assert [(one.n, one.id, one.data) for one in begun.signals] == [
+            (1, "one", {"comment": "Go ahead."}),
+            (2, "two", {"comment": "Go ahead."}),
+        ]
+        assert (await client.append(run, [], signals_taken=2)).signals == ()
+    refused = await ran_beside(capsys, "run", "signal", "ext", "approved", "--data", "7", "--id", "one")
+    assert (refused.code, "another signal with this id" in refused.err) == (1, True)
+    assert (await ran_beside(capsys, "run", "signal", "ext", "approved", "--data", "{")).code == 2
+    assert (await ran_beside(capsys, "run", "signal", "ext", "approved", "--data", "@no-such-file")).code == 2
 
 
 async def test_a_cancelled_run_ends_and_repeating_changes_nothing(capsys: Capsys) -> None:

@@ -140,6 +140,11 @@ async def test_an_append_needs_a_fence(client: Client) -> None:
         await client.append("r1", [RUN_STARTED])
 
 
+async def test_a_signal_with_an_id_is_repeated_until_its_answer_arrives(server: Crooked, client: Client) -> None:
+    server.will(f"{RUNS}/r1/signal", hangs_up(), VIEW)
+    assert (await client.signal("r1", "approved", data={"by": "Ann"}, signal_id="one")).run_id == "r1"
+
+
 async def test_a_signal_is_not_repeated_when_its_answer_is_lost(server: Crooked, client: Client) -> None:
     server.will(f"{RUNS}/r1/signal", hangs_up(), VIEW)
     with pytest.raises(ServerUnreachable):
