@@ -26,14 +26,14 @@ GROUPS: Final = (
             "runwire.errors.runs.NodeFailed",
         ),
     ),
-    ("Starting and following runs", ("runwire.client.client", "runwire.client.stream.RunStream")),
+    ("Starting and following runs", ("runwire.client",)),
     ("Answers", ("runwire.client.results",)),
     ("Events and states", ("runwire.model",)),
-    ("Errors", ("runwire",)),
+    ("Errors", ("runwire", "runwire.client.problems", "runwire.client.stream.StreamBroken")),
 )
 """The groups, each with the places of its names. A name belongs to the longest place that it begins with."""
 LINE: Final = 88
-GIVEN: Final = ("RunStream",)
+GIVEN: Final = ("Download", "RunStream")
 """Classes whose objects calls return: readers never make one."""
 _PAGE: Final = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 

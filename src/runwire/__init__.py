@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 from runwire.errors import NodeFailed, RunwireError
 from runwire.model.content import Artifact
 from runwire.model.event import Event, EventType, NewEvent
-from runwire.model.graph import END, Agent, Context, Signal, Sleep, Wait
+from runwire.model.graph import END, Agent, Context, PartInProgress, Signal, Sleep, Wait
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
         Appended,
         Client,
         Diagnosis,
+        Download,
         EventPage,
         NextStep,
         ReceivedSignal,
@@ -38,12 +39,14 @@ __all__ = [
     "Client",
     "Context",
     "Diagnosis",
+    "Download",
     "Event",
     "EventPage",
     "EventType",
     "NewEvent",
     "NextStep",
     "NodeFailed",
+    "PartInProgress",
     "ReceivedSignal",
     "RunState",
     "RunStream",

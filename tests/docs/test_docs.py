@@ -104,7 +104,7 @@ def test_every_threshold_leads_to_a_heading_of_the_runbook() -> None:
     text = RUNBOOK.read_text()
     rows = text.split("<!-- thresholds:begin -->")[1].split("<!-- thresholds:end -->")[0].strip().splitlines()[2:]
     anchors = {anchor for _, _, anchor in headings(RUNBOOK)}
-    assert len(rows) == 14
+    assert len(rows) >= 14
     for row in rows:
         (anchor,) = re.findall(r"\]\(#([\w-]+)\)", row)
         assert anchor in anchors
