@@ -59,6 +59,7 @@ def routes(**settings: Any) -> list[Route]:
         admission=Admission(AdmissionLimits(), refused={}),
         parts=nothing,
         part_feed=nothing,
+        mixed=nothing,
         external_parts=nothing,
     )
     app = build_api_app(services)
@@ -99,7 +100,7 @@ async def asked(http: httpx.AsyncClient, route: Route, run_id: str, **more: Any)
     }
     body = next((body for end, body in bodies.items() if route.path.endswith(end)), None)
     headers = {"Runwire-Fence": "1", **more.pop("headers", {})}
-    query = {"name": "report"} if route.path.endswith("/artifacts") else None
+    query = {**({"name": "report"} if route.path.endswith("/artifacts") else {}), **more.pop("params", {})}
     return await http.request(
         route.method,
         route.path.replace("{run_id}", run_id).replace("{n}", "1"),

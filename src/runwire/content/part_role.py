@@ -16,9 +16,10 @@ from runwire.process.settings import Role
 
 
 async def start(context: Context) -> None:
-    """Offers Parts, the PartWriter, and with an API the PartReader and the PartFeed."""
+    """Offers PartMetrics, Parts, the PartWriter, and with an API the PartReader and the PartFeed."""
     settings, hints = context.group(ContentSettings), context.hints
     feed = PartFeed()
+    metrics = context.offer(PartMetrics, PartMetrics(context.metrics.out))
     if Role.API in context.roles:
         context.offer(PartReader, PartReader(context.database))
         context.offer(PartFeed, feed)
@@ -30,7 +31,7 @@ async def start(context: Context) -> None:
 
     writer = PartWriter(
         context.database,
-        metrics=PartMetrics(context.metrics.out),
+        metrics=metrics,
         linger_s=settings.part_linger_ms / 1000,
         on_written=written,
         on_ended=lambda run_id: hints.tell(PARTS_WRITTEN, [run_id]),

@@ -16,11 +16,17 @@ from runwire.server.routes import Parameter
 _SEQ: Final = {"type": "integer", "minimum": 0, "maximum": SEQ_MAX}
 _TIME: Final = {"type": "integer", "minimum": 0, "maximum": TIME_MAX_MS}
 FROM_SEQ: Final = Parameter("fromSeq", _SEQ, "The last seq the client has: it gets what comes after.")
+_EVENT_ID: Final = {"anyOf": [_SEQ, {"type": "string", "pattern": "^[0-9]+~[0-9.:,]+$"}]}
 LAST_EVENT_ID: Final = Parameter(
-    "Last-Event-ID", _SEQ, "The last seq a reconnecting EventSource has. Wins over `fromSeq`."
+    "Last-Event-ID", _EVENT_ID, "The last id a reconnecting EventSource has. Wins over `fromSeq`."
+)
+PARTS_NAMED: Final = Parameter(
+    "parts",
+    {"type": "string", "maxLength": 1000, "examples": ["*", "answer,notes"]},
+    "Mix in the bytes of these parts: names with commas between, or `*` for all. Needs the scope `content:read`.",
 )
 LAST_EVENT_ID_QUERY: Final = Parameter(
-    "lastEventId", _SEQ, "The same as Last-Event-ID, for an EventSource of JavaScript that sends it in the query."
+    "lastEventId", _EVENT_ID, "The same as Last-Event-ID, for an EventSource of JavaScript that sends it in the query."
 )
 IF_NONE_MATCH: Final = Parameter("If-None-Match", {"type": "string"}, "The ETag of the client's copy.")
 REPLAY: Final = Parameter("replay", {"type": "string", "const": "1"}, "A closed run once more, in its own time.")

@@ -23,7 +23,7 @@ from runwire.server.descriptors import admin_limits, api_limits
 from runwire.server.listener import Certificate, listening
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.server.settings import ServerSettings
-from runwire.stream import LogReader, Streams
+from runwire.stream import LogReader, MixedStreams, Streams
 from runwire.stream.many import ManyStreams
 
 UNWELL_AFTER_S: Final = 2.0
@@ -65,6 +65,7 @@ async def start_api(context: Context) -> None:
         admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
         parts=context.part(PartReader),
         part_feed=context.part(PartFeed),
+        mixed=context.part(MixedStreams),
         external_parts=context.part(ExternalParts),
     )
     connections = Connections(

@@ -16,7 +16,7 @@ from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
 from runwire.server.settings import ServerSettings
-from runwire.stream import LogReader, Streams
+from runwire.stream import LogReader, MixedStreams, Streams
 from runwire.stream.many import ManyStreams
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import Spans
@@ -70,4 +70,5 @@ class Services:
     admission: Admission
     parts: PartReader
     part_feed: PartFeed
+    mixed: MixedStreams
     external_parts: ExternalParts

@@ -12,12 +12,14 @@ from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.auth import STREAM, caller_of
 from runwire.server.connections import hold_open
+from runwire.server.mixed_streams import serve_mixed
 from runwire.server.parameters import (
     FROM_SEQ,
     LAST_EVENT_ID,
     LAST_EVENT_ID_QUERY,
     MANY_EVENT_ID,
     MANY_EVENT_ID_QUERY,
+    PARTS_NAMED,
     REPLAY,
     SELECTOR,
     SPEED,
@@ -45,14 +47,27 @@ class StreamRoutes:
     def __init__(self, services: Services) -> None:
         self._streams = services.streams
         self._many = services.many
+        self._mixed = services.mixed
         self._admission = services.admission
         self._reader = services.reader
         self._revocations = Revocations(services.gate.stands)
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
-        cursor = _cursor_in(request)
         caller = caller_of(request)
+        if "parts" in request.query:
+            with self._admission.stream(run_id, request[CLIENT]):
+                return await serve_mixed(
+                    request,
+                    run_id,
+                    caller=caller,
+                    mixed=self._mixed,
+                    reader=self._reader,
+                    revocations=self._revocations,
+                    client=_client_of(request),
+                    headers=HEADERS,
+                )
+        cursor = _cursor_in(request)
         if caller.tenant is not None:  # all clients of a run share its watch, which knows no tenants
             await self._reader.on_behalf_of(caller.tenant).position(run_id)
         speed = _replay_speed(request)
@@ -159,8 +174,9 @@ STREAMS: Final = Group(
             STREAM,
             "streamRun",
             "Server-sent events: the stored events after the cursor, then new ones, up to the terminal event.",
-            "Per event `id: <seq>` and a `data:` line with an Event; after the terminal event one `event: end`.",
-            query=(FROM_SEQ, REPLAY, SPEED, LAST_EVENT_ID_QUERY),
+            "Per event `id: <seq>` and a `data:` line with an Event; after the terminal event one `event: end`. "
+            "With `parts` there are frames `event: part` between them, and every `id:` is opaque.",
+            query=(FROM_SEQ, PARTS_NAMED, REPLAY, SPEED, LAST_EVENT_ID_QUERY),
             headers=(LAST_EVENT_ID,),
             head=False,
             media="text/event-stream",
@@ -168,6 +184,7 @@ STREAMS: Final = Group(
             errors=(
                 *RUN_ERRORS,
                 "invalid_cursor",
+                "invalid_part_name",
                 "invalid_replay",
                 "invalid_speed",
                 "cursor_past_tail",

@@ -21,6 +21,8 @@ from runwire.stream.cursor import Cursor, parse_cursor
 from runwire.stream.fanout import Outlet
 from runwire.stream.limits import StreamLimits
 from runwire.stream.log import LogReader, Page
+from runwire.stream.mixed_cursor import MixedCursor, parse_mixed_cursor
+from runwire.stream.mixed_session import MixedSession, MixedStreams
 from runwire.stream.replay import parse_speed
 from runwire.stream.session import Session
 from runwire.stream.streams import NothingLeft, Streams
@@ -28,6 +30,9 @@ from runwire.stream.streams import NothingLeft, Streams
 __all__ = [
     "Cursor",
     "LogReader",
+    "MixedCursor",
+    "MixedSession",
+    "MixedStreams",
     "NothingLeft",
     "Outlet",
     "Page",
@@ -35,5 +40,6 @@ __all__ = [
     "StreamLimits",
     "Streams",
     "parse_cursor",
+    "parse_mixed_cursor",
     "parse_speed",
 ]

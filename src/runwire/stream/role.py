@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from runwire.bus import Bus
+from runwire.content.part_feed import PartFeed
+from runwire.content.part_metrics import PartMetrics
+from runwire.content.parts import PartReader
 from runwire.duties import Duty
 from runwire.process import Context
 from runwire.stream.epoch import LogEpoch
 from runwire.stream.log import ArchivedLog, LogReader
 from runwire.stream.many import ManyStreams
+from runwire.stream.mixed import MixedNews, MixedReader
+from runwire.stream.mixed_session import MixedStreams
 from runwire.stream.settings import StreamSettings
 from runwire.stream.streams import Streams
 
 
 async def start(context: Context) -> None:
-    """Offers the LogReader and the streams, of one run and of many. They end in their own phase, before the listeners
-    close.
+    """Offers LogReader and the streams: of a run, of a run with its parts, of many runs. They end in their own phase,
+    before the listeners close.
     """
     settings, front = context.group(StreamSettings), context.phases.front
     reader = context.offer(LogReader, LogReader(context.database, cold=context.find(ArchivedLog)))
@@ -24,6 +29,14 @@ async def start(context: Context) -> None:
     context.offer(Streams, await front.enter_async_context(streams))
     many = ManyStreams(streams, context.database, runs_max=settings.sse_runs_max, keep_s=settings.sse_checkpoint_keep_s)
     context.offer(ManyStreams, await front.enter_async_context(many))
+    mixed = MixedStreams(
+        streams,
+        MixedReader(reader, context.part(PartReader)),
+        MixedNews(context.part(Bus).reader, context.part(PartFeed)),
+        metrics=context.metrics,
+        parts=context.part(PartMetrics),
+    )
+    context.offer(MixedStreams, mixed)
     epoch = LogEpoch(context.database, on_change=streams.forget_history)
     context.keep(front, Duty.STREAM, "log epoch", epoch.run)
     context.bus_missed.add(streams.recheck)

@@ -17,6 +17,8 @@ from runwire.errors import Unauthenticated
 from runwire.server.auth.caller import Caller, Scope
 
 _PREFIX: Final = "rwt2"
+_WITH_CONTENT: Final = "rwt2c"
+"""Begins the tickets of callers who may read content."""
 _PARTS: Final = 5
 MAX_CHARS: Final = 512
 
@@ -38,8 +40,9 @@ class Tickets:
             expires_ms = min(expires_ms, int(caller.expires_at * 1000))
         tenant = "" if caller.tenant is None else caller.tenant
         until_ms = "" if caller.expires_at is None else int(caller.expires_at * 1000)
+        prefix = _WITH_CONTENT if Scope.CONTENT_READ in caller.scopes else _PREFIX
         body = (
-            f"{_PREFIX}.{expires_ms}.{_encoded(tenant.encode())}.{_encoded((caller.key_id or '').encode())}.{until_ms}"
+            f"{prefix}.{expires_ms}.{_encoded(tenant.encode())}.{_encoded((caller.key_id or '').encode())}.{until_ms}"
         )
         return f"{body}.{self._mac(body, subject)}", expires_ms
 
@@ -56,7 +59,8 @@ class Tickets:
         # Tickets of the previous version have neither the key nor its expiry.
         key_id, until_ms = (_decoded(shape[3]), shape[4]) if len(shape) == _PARTS else ("", "")
         expires_at = int(until_ms) / 1000 if until_ms else None
-        return Caller("ticket", _decoded(shape[2]) or None, frozenset({Scope.READ}), expires_at, key_id or None)
+        scopes = {Scope.READ, Scope.CONTENT_READ} if shape[0] == _WITH_CONTENT else {Scope.READ}
+        return Caller("ticket", _decoded(shape[2]) or None, frozenset(scopes), expires_at, key_id or None)
 
     def _mac(self, body: str, subject: str) -> str:
         return _encoded(hmac.digest(self._key, _bytes(f"{body}\0{subject}"), hashlib.sha256))

@@ -1,0 +1,81 @@
+"""A run's stream with the bytes of its parts: `?parts=` at the route of the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from aiohttp import HttpVersion11, web
+
+from runwire import clock
+from runwire.content.part import checked_name
+from runwire.errors import InvalidRequest
+from runwire.server.auth import Scope
+from runwire.server.auth.caller import Caller
+from runwire.server.connections import hold_open
+from runwire.server.revocations import Revocations
+from runwire.stream import LogReader, MixedSession, MixedStreams, NothingLeft, parse_mixed_cursor
+
+
+async def serve_mixed(
+    request: web.Request,
+    run_id: str,
+    *,
+    caller: Caller,
+    mixed: MixedStreams,
+    reader: LogReader,
+    revocations: Revocations,
+    client: str,
+    headers: Mapping[str, str],
+) -> web.StreamResponse:
+    """The stream, or 204 when the client has all of a closed run. Raises NotPermitted without the scope of content."""
+    caller.check(Scope.CONTENT_READ)
+    names = _names_in(request.query["parts"])
+    if "replay" in request.query or "speed" in request.query:
+        raise InvalidRequest("A replay has no parts.", code="invalid_replay")
+    event_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId") or None
+    where = "fromSeq" if event_id is None else "Last-Event-ID"
+    cursor = parse_mixed_cursor(event_id or request.query.get("fromSeq", "0"), where=where)
+    if caller.tenant is not None:  # all clients of a run share its reads, which know no tenants
+        await reader.on_behalf_of(caller.tenant).position(run_id)
+    resumed = event_id is not None
+    async with mixed.attach(run_id, cursor=cursor, names=names, resumed=resumed, client=client) as session:
+        if isinstance(session, NothingLeft):
+            return web.Response(status=204, headers={"Cache-Control": "no-store"})
+        if caller.expires_at is not None:
+            session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
+        if (key_id := caller.key_id) is None:
+            return await _served(request, session, headers)
+        revocations.watch(session, key_id)
+        try:
+            return await _served(request, session, headers)
+        finally:
+            revocations.forget(session, key_id)
+
+
+def _names_in(asked: str) -> frozenset[str] | None:
+    """The names of parts; None for all of them. Raises InvalidRequest (`invalid_part_name`)."""
+    if asked == "*":
+        return None
+    return frozenset(checked_name(name) for name in asked.split(","))
+
+
+async def _served(request: web.Request, session: MixedSession, headers: Mapping[str, str]) -> web.StreamResponse:
+    """The response after the stream has ended, with its connection closed."""
+    response = web.StreamResponse(headers=headers)
+    response.force_close()
+    if request.version >= HttpVersion11:
+        response.enable_chunked_encoding()
+    try:
+        await response.prepare(request)
+        transport = request.transport
+        if transport is None:
+            return response
+        hold_open(request, descriptors=1)
+        await response.write(session.prelude)
+        await session.run(response.write, closing=transport.is_closing)
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+    except ConnectionError:  # the client has left
+        return response
+    return response

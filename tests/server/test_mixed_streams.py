@@ -1,0 +1,190 @@
+"""Streams with parts: events and bytes in one order, exactly once, from any id on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import random
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from pipeline import raw
+from server.calls import Api, Frame, streaming
+from waiting import eventually
+
+
+@pytest.fixture
+def overrides() -> dict[str, Any]:
+    return {"sse_heartbeat_s": 1.0}
+
+
+@dataclass
+class Transcript:
+    """The events and bytes that one client has, by its frames."""
+
+    events: list[str] = field(default_factory=list)
+    content: dict[int, bytes] = field(default_factory=dict)
+    attempts: dict[int, int] = field(default_factory=dict)
+    last_id: str = ""
+    ended: bool = False
+
+    def take(self, frame: Frame) -> None:
+        kind = frame.fields.get("event", "")
+        if "id" in frame.fields:
+            self.last_id = frame.fields["id"]
+        if kind == "end":
+            self.ended = True
+        elif kind == "part":
+            self._take_part(frame.data)
+        elif "data" in frame.fields:
+            assert frame.data["seq"] == len(self.events) + 1
+            self.events.append(frame.data.get("fn") or frame.data["type"])
+            if frame.data.get("fn", "").startswith("part:") and frame.data["fn"].endswith(":opened"):
+                self.content.setdefault(int(frame.data["fn"].split(":")[2]), b"")
+
+    def _take_part(self, data: dict[str, Any]) -> None:
+        n = data["part"]
+        assert n in self.content, "bytes before the part was opened"
+        if data.get("reset"):
+            self.content[n] = b""
+            self.attempts[n] = data["attempt"]
+            return
+        assert self.attempts.setdefault(n, data["attempt"]) == data["attempt"], "two attempts as one"
+        assert data["offset"] == len(self.content[n]), "a gap or a repeat"
+        self.content[n] += data["text"].encode() if "text" in data else base64.b64decode(data["base64"])
+
+
+async def test_events_and_bytes_come_once_and_in_order_live_and_from_any_id(api: Api) -> None:
+    fence = await api.external("r")
+    seen = Transcript()
+    frames: list[Frame] = []
+
+    async def follow() -> None:
+        async with streaming(api, "r", query="?parts=*") as stream:
+            while (frame := await stream.frame()) is not None:
+                frames.append(frame)
+                seen.take(frame)
+
+    following = asyncio.create_task(follow())
+    await eventually(lambda: seen.events)
+    await api.open_part("r", fence=fence, name="answer")
+    text = "Grüße, 世界! 🚀".encode() * 3
+    for n in range(0, len(text), 5):
+        await api.write_part("r", text[n : n + 5], fence=fence)
+        if n == 20:
+            await api.append("r", [{"type": "DebugTrace", "fn": "between"}], fence=fence)
+            await api.open_part("r", fence=fence, name="raw", mediaType="image/png")
+            await api.write_part("r", b"\x00\xff\xc3", fence=fence, n=2)
+    await api.write_part("r", "", fence=fence, n=2, close=True)
+    await api.write_part("r", "", fence=fence, close=True)
+    await api.finish("r", fence=fence)
+    await following
+    assert seen.ended
+    assert seen.content == {1: text, 2: b"\x00\xff\xc3"}
+    assert seen.events[-3:] == ["part:raw:2:sealed", "part:answer:1:sealed", "RunFinished"]
+
+    for cut in range(1, len(frames)):  # each id is a place from which the rest comes, and nothing else
+        resumed = Transcript()
+        for frame in frames[:cut]:
+            resumed.take(frame)
+        if resumed.ended:
+            break
+        headers = {"Last-Event-ID": resumed.last_id}
+        answer = await api.http.get("/api/agents/runs/r/stream?parts=*", headers=headers)
+        if answer.status_code == 204:
+            assert resumed.events == seen.events
+            continue
+        async with streaming(api, "r", query="?parts=*", headers=headers) as stream:
+            for frame in await stream.rest():
+                resumed.take(frame)
+        assert (resumed.events, resumed.content, resumed.ended) == (seen.events, seen.content, True)
+
+
+async def test_a_part_that_is_begun_again_is_told_as_a_reset(api: Api, database: str) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "first try", fence=fence)
+    seen = Transcript()
+    async with streaming(api, "r", query="?parts=answer") as stream:
+        while not seen.content.get(1):
+            frame = await stream.frame()
+            assert frame is not None
+            seen.take(frame)
+        assert seen.content == {1: b"first try"}
+    connection = await raw(database)  # in place of a worker whose node fails
+    await connection.execute("UPDATE parts SET state = 'abandoned', ended_seq = opened_seq")
+    await connection.close()
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "second", fence=fence, close=True)
+    await api.finish("r", fence=fence)
+    async with streaming(api, "r", query="?parts=answer", headers={"Last-Event-ID": seen.last_id}) as stream:
+        for frame in await stream.rest():
+            seen.take(frame)
+    assert (seen.content, seen.attempts) == ({1: b"second"}, {1: 2})
+
+
+async def test_only_named_parts_are_mixed_in_and_plain_streams_keep_plain_ids(api: Api) -> None:
+    fence = await api.external("r")
+    for n, name in enumerate(("a", "b"), 1):
+        await api.open_part("r", fence=fence, name=name)
+        await api.write_part("r", name, fence=fence, n=n, close=True)
+    await api.finish("r", fence=fence)
+    async with streaming(api, "r", query="?parts=b") as stream:
+        parts = [frame.data["part"] for frame in await stream.rest() if frame.fields.get("event") == "part"]
+    assert parts == [2]
+    async with streaming(api, "r") as stream:
+        frames = await stream.rest()
+    assert [frame.fields["id"] for frame in frames if "data" in frame.fields and "event" not in frame.fields] == [
+        str(n) for n in range(1, 7)
+    ]
+    refused = {
+        "?parts=": "invalid_part_name",
+        "?parts=a&fromSeq=x": "invalid_cursor",
+        "?parts=*&fromSeq=99": "cursor_past_tail",
+        "?parts=*&replay=1": "invalid_replay",
+    }
+    for query, code in refused.items():
+        answer = await api.http.get(f"/api/agents/runs/r/stream{query}")
+        assert (answer.status_code, answer.json()["code"]) == (400, code)
+    past = await api.http.get("/api/agents/runs/r/stream?parts=*", headers={"Last-Event-ID": "2~1.1:9"})
+    assert (past.status_code, past.json()["code"]) == (400, "invalid_cursor")
+
+
+async def test_clients_that_drop_at_random_see_every_byte_once(api: Api) -> None:
+    """A small form of many runs, parts and subscribers: random cuts while the parts are written."""
+    rng = random.Random(7)  # not for secrets
+    fence = await api.external("r")
+    texts = {n: bytes(rng.randrange(256) for _ in range(600)) for n in (1, 2, 3)}
+
+    async def write() -> None:
+        for n in texts:
+            await api.open_part("r", fence=fence, name=f"p{n}", mediaType="application/octet-stream")
+        at = dict.fromkeys(texts, 0)
+        while open_ := [n for n in texts if at[n] < len(texts[n])]:
+            n = rng.choice(open_)
+            size = rng.randrange(1, 90)
+            await api.write_part("r", texts[n][at[n] : at[n] + size], fence=fence, n=n)
+            at[n] += size
+        for n in texts:
+            await api.write_part("r", "", fence=fence, n=n, close=True)
+        await api.finish("r", fence=fence)
+
+    async def watch() -> Transcript:
+        seen = Transcript()
+        while "RunFinished" not in seen.events:  # after it a reconnect is answered 204
+            headers = {"Last-Event-ID": seen.last_id} if seen.last_id else {}
+            async with streaming(api, "r", query="?parts=*", headers=headers) as stream:
+                for _ in range(rng.randrange(1, 25)):
+                    frame = await stream.frame()
+                    if frame is None:
+                        break
+                    seen.take(frame)
+        return seen
+
+    writing = asyncio.create_task(write())
+    transcripts = await asyncio.gather(*(watch() for _ in range(6)))
+    await writing
+    for seen in transcripts:
+        assert seen.content == texts
