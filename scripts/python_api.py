@@ -88,7 +88,7 @@ def _described(public: Public) -> Iterator[str]:
         yield _doc(found)
         if table := _attributes(found):
             yield table
-        for name, method in found.members.items():
+        for name, method in _members(found).items():
             if isinstance(method, griffe.Function) and not name.startswith("_"):
                 yield f"#### {public.name}.{name}"
                 yield _signature(name, method)
@@ -102,8 +102,18 @@ def _described(public: Public) -> Iterator[str]:
         yield _doc(found)
 
 
+def _members(found: griffe.Class) -> dict[str, object]:
+    """Members of the class, then those of its bases in its own package: readers see one class."""
+    package = found.package.path + "." + found.path.split(".")[1]
+    bases = [base for base in found.mro() if base.path.startswith(f"{package}.")]
+    own: dict[str, object] = dict(found.members)
+    for base in bases:
+        own |= {name: member for name, member in base.members.items() if name not in own}
+    return own
+
+
 def _constructor(found: griffe.Class) -> griffe.Function | None:
-    made = found.members.get("__init__")
+    made = _members(found).get("__init__")
     return made if isinstance(made, griffe.Function) else None
 
 

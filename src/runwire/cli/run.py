@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 import typer
 
 from runwire.cli.options import DEFAULT_URL, Json, RunId, Token, Url, examples
+from runwire.cli.run_output import print_diagnosis, print_table, print_view
 from runwire.errors import ExitCode, InvalidRequest
 from runwire.model.labels import parsed_labels
 from runwire.model.run import RunState
 
 if TYPE_CHECKING:
-    from runwire.client import Client, Diagnosis, RunView
+    from runwire.client import Client, RunView
 
 T = TypeVar("T")
 
@@ -148,7 +149,7 @@ def list_(
         if as_json:
             print_json(found)
         else:
-            _print_table(found)
+            print_table(found)
         return ExitCode.OK
 
     return with_client(url, token, work)
@@ -159,7 +160,7 @@ def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token:
     """Show a run: its state, and its last stored and last published seq."""
 
     async def work(client: Client) -> int:
-        _print_view(await client.run(run_id), as_json=as_json)
+        print_view(await client.run(run_id), as_json=as_json)
         return ExitCode.OK
 
     return with_client(url, token, work)
@@ -171,7 +172,7 @@ def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, to
 
     async def work(client: Client) -> int:
         found = await client.diagnosis(run_id)
-        _print_diagnosis(found, as_json=as_json)
+        print_diagnosis(found, as_json=as_json)
         return ExitCode.OK if found.healthy else ExitCode.FAILED
 
     return with_client(url, token, work)
@@ -182,7 +183,7 @@ def cancel(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, toke
     """Cancel a run: interrupts a running node, and ends a run at rest at once. Repeating it changes nothing."""
 
     async def work(client: Client) -> int:
-        _print_view(await client.cancel(run_id), as_json=as_json)
+        print_view(await client.cancel(run_id), as_json=as_json)
         return ExitCode.OK
 
     return with_client(url, token, work)
@@ -218,7 +219,7 @@ def signal(
     given = msgspec.UNSET if data is None else _json(data, option="--data")
 
     async def work(client: Client) -> int:
-        _print_view(await client.signal(run_id, name, data=given, signal_id=signal_id), as_json=as_json)
+        print_view(await client.signal(run_id, name, data=given, signal_id=signal_id), as_json=as_json)
         return ExitCode.OK
 
     return with_client(url, token, work)
@@ -326,90 +327,3 @@ def _json(given: str, *, option: str, what: str = "JSON") -> Any:
 
 def _read(name: str) -> str:
     return sys.stdin.read() if name == "-" else Path(name).read_text("utf-8")
-
-
-def _print_diagnosis(found: Diagnosis, *, as_json: bool) -> None:
-    from rich.markup import escape
-
-    from runwire.cli.output import console, print_json
-
-    if as_json:
-        print_json(found)
-        return
-    out = console()
-    colour = "green" if found.healthy else "red"
-    out.print(f"[bold {colour}]{found.stage}[/]  {escape(found.summary)}", soft_wrap=True)
-    for name, fact in found.evidence.items():
-        if fact not in (None, [], {}):
-            out.print(f"[dim]{name:>22}[/]  {escape(_fact(fact))}", soft_wrap=True)
-    out.print(f"\n[bold]next[/]  {escape(found.next_step.text)}", soft_wrap=True)
-    if found.next_step.command is not None:
-        out.print(f"      [cyan]{escape(found.next_step.command)}[/]", soft_wrap=True)
-
-
-def _fact(fact: Any) -> str:
-    if isinstance(fact, dict):
-        return ", ".join(f"{name} {_fact(value)}" for name, value in fact.items() if value is not None)
-    if isinstance(fact, list):
-        return "; ".join(_fact(part) for part in fact)
-    return str(fact)
-
-
-def _print_view(view: RunView, *, as_json: bool) -> None:
-    from rich.markup import escape
-
-    from runwire.cli.follow import coloured
-    from runwire.cli.output import console, duration, print_json
-
-    if as_json:
-        print_json(view)
-        return
-    facts = {
-        "run": view.run_id,
-        "agent": view.agent + (" (external)" if view.external else ""),
-        "state": coloured(view.state) + (f" for {view.waiting_for}" if view.waiting_for else ""),
-        "events": f"{view.last_seq} in the log, {view.published_seq} published",
-        "attempt": str(view.attempt),
-        "created": _when(view.created_at),
-        "started": _when(view.started_at),
-        "finished": _when(view.finished_at),
-    }
-    if view.started_at is not None and view.finished_at is not None:
-        facts["took"] = duration(view.finished_at - view.started_at)
-    if view.error_code:
-        facts["error"] = f"[red]{view.error_code}[/]"
-    if view.session:
-        facts["session"] = view.session
-    for key, value in view.labels.items():
-        facts[f"label {key}"] = escape(value)
-    if view.cancel_requested:
-        facts["cancel"] = "requested"
-    if view.trace_id:
-        facts["trace"] = view.trace_id
-    out = console()
-    for name, fact in facts.items():
-        out.print(f"[dim]{name:>8}[/]  {fact}", soft_wrap=True)
-
-
-def _print_table(views: list[RunView]) -> None:
-    from rich.table import Table
-
-    from runwire.cli.follow import coloured
-    from runwire.cli.output import console, duration
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("RUN", "AGENT", "STATE", "CREATED"):
-        table.add_column(column, no_wrap=True)
-    table.add_column("EVENTS", justify="right")
-    table.add_column("TOOK", justify="right", no_wrap=True)
-    for view in views:
-        ended = view.started_at is not None and view.finished_at is not None
-        took = duration((view.finished_at or 0) - (view.started_at or 0)) if ended else ""
-        table.add_row(view.run_id, view.agent, coloured(view.state), _when(view.created_at), str(view.last_seq), took)
-    console().print(table)
-
-
-def _when(ms: int | None) -> str:
-    from datetime import UTC, datetime
-
-    return "-" if ms is None else datetime.fromtimestamp(ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S.%f")[:-3] + " UTC"

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import secrets
-import weakref
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final, Literal, Self, TypeVar
-from urllib.parse import quote
+from typing import Any, Literal
 
-import aiohttp
 from msgspec import UNSET
 
-import runwire
-from runwire.client.address import bearer, service_url
-from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller, decoded
-from runwire.client.content import Download
+from runwire.client.artifacts import ArtifactCalls
+from runwire.client.calls import Call
+from runwire.client.connection import RUNS, Run, fence_of, id_of, path_of
 from runwire.client.results import (
     Appended,
-    ArtifactList,
     Diagnosis,
     EventPage,
     RunPage,
@@ -28,20 +22,12 @@ from runwire.client.results import (
     StreamTicket,
 )
 from runwire.client.stream import IDLE_S, RunStream
-from runwire.errors import InvalidRequest, RunClosed, RunwireError, SeqConflict
-from runwire.model.content import OCTETS, Artifact
+from runwire.errors import RunClosed, RunwireError, SeqConflict
 from runwire.model.event import NewEvent
 from runwire.model.run import RunState, checked_run_id, new_run_id
 
-T = TypeVar("T")
 
-_RUNS: Final = "/api/agents/runs"
-
-Run = str | StartedRun
-"""A run id, or what `start` returned."""
-
-
-class Client:
+class Client(ArtifactCalls):
     """A client of one runwire service, used as an async context manager.
 
     A call is tried for `retry_s` seconds while the service cannot be reached or is busy (it heeds Retry-After); one try
@@ -52,43 +38,6 @@ class Client:
     stream outlives its first token. The client follows no redirect; it raises an UnexpectedAnswer that names the
     target. Raises InvalidRequest for a URL with a password, and for a token that no header can carry.
     """
-
-    def __init__(
-        self,
-        base_url: str,
-        *,
-        token: str | Callable[[], str] | None = None,
-        timeout_s: float = 30.0,
-        retry_s: float = 10.0,
-    ) -> None:
-        self.base_url = service_url(base_url)
-        if isinstance(token, str):
-            bearer(token)
-        self._token: Callable[[], str | None] = token if callable(token) else lambda: token
-        self._timeout_s = timeout_s
-        self._retry_s = retry_s
-        self._opened: Caller | None = None
-        self._streams: weakref.WeakSet[RunStream] = weakref.WeakSet()
-
-    async def __aenter__(self) -> Self:
-        session = aiohttp.ClientSession(
-            headers={
-                "Accept": "application/json",
-                "Content-Type": "application/json",
-                "User-Agent": _user_agent(),
-            },
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s, sock_connect=CONNECT_TIMEOUT_S),
-            connector=aiohttp.TCPConnector(limit=0),  # a stream holds its connection until its run ends
-        )
-        self._opened = Caller(session, base_url=self.base_url, retry_s=self._retry_s, token=self._token)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        caller, self._opened = self._opened, None
-        for stream in tuple(self._streams):
-            await stream.aclose()
-        if caller is not None:
-            await caller.session.close()
 
     async def start(
         self,
@@ -124,7 +73,7 @@ class Client:
         headers = {"Idempotency-Key": idempotency_key or new_run_id()}
         if traceparent is not None:
             headers["traceparent"] = traceparent
-        return await self._caller.call(Call("POST", _RUNS, body=body, headers=headers, run_id=run_id or ""), StartedRun)
+        return await self._caller.call(Call("POST", RUNS, body=body, headers=headers, run_id=run_id or ""), StartedRun)
 
     async def append(
         self,
@@ -145,8 +94,8 @@ class Client:
         Raises SeqConflict, FenceStale, RunClosed, IllegalAppend.
         (After such a lost answer `cancel_requested` is False and there are no signals; the next append tells again.)
         """
-        run_id = _id_of(run)
-        held = _fence_of(run, fence)
+        run_id = id_of(run)
+        held = fence_of(run, fence)
         body: dict[str, Any] = {"events": events}
         if if_seq is not None:
             body["ifSeq"] = if_seq
@@ -156,7 +105,7 @@ class Client:
             body["signalsTaken"] = signals_taken
         call = Call(
             "POST",
-            f"{_path(run_id)}/events",
+            f"{path_of(run_id)}/events",
             body=body,
             headers={"Runwire-Fence": str(held)},
             repeatable=if_seq is not None or not events,
@@ -184,8 +133,8 @@ class Client:
         A connection silent for `idle_s` is replaced. Once connected, it goes on trying for `patience_s` after the
         last event, or for ever.
         """
-        run_id = _id_of(run)
-        view = Call("GET", _path(run_id), run_id=run_id)
+        run_id = id_of(run)
+        view = Call("GET", path_of(run_id), run_id=run_id)
         stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s)
         self._streams.add(stream)
         return stream
@@ -204,8 +153,8 @@ class Client:
         They are those of the stream but for their `source`, `replayer`. Iterating raises RunStillOpen for a run that
         goes on; the rest is as for `stream`.
         """
-        run_id = _id_of(run)
-        view = Call("GET", _path(run_id), run_id=run_id)
+        run_id = id_of(run)
+        view = Call("GET", path_of(run_id), run_id=run_id)
         named = speed if isinstance(speed, str) else f"{speed:.6g}"
         stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s, speed=named)
         self._streams.add(stream)
@@ -252,7 +201,7 @@ class Client:
             }
             if labels:
                 query["label"] = [f"{key}:{value}" for key, value in labels.items()]
-            page = await self._caller.call(Call("GET", _RUNS, query=query), RunPage)
+            page = await self._caller.call(Call("GET", RUNS, query=query), RunPage)
             for view in page.runs:
                 yield view
             cursor = page.next_cursor
@@ -276,50 +225,6 @@ class Client:
         """A ticket with which a browser, which can send no header, follows the run. Raises RunNotFound."""
         return await self._on_run("POST", run, "/stream-ticket", StreamTicket)
 
-    async def artifacts(self, run: Run, *, name: str | None = None) -> tuple[Artifact, ...]:
-        """The run's artifacts in order, erased ones among them; with `name` those of that name. Raises RunNotFound."""
-        query = None if name is None else {"name": name}
-        return (await self._on_run("GET", run, "/artifacts", ArtifactList, query=query)).artifacts
-
-    def artifact(self, run: Run, n: int) -> Download:
-        """The bytes of an artifact: `await` it, or iterate over its pieces; see Download."""
-        return self._download(run, f"/artifacts/{n}")
-
-    async def result(self, run: Run) -> Any:
-        """The run's result, decoded from JSON. Raises RunNotFound, ArtifactErased, ArtifactNotFound without one."""
-        return decoded(await self._download(run, "/result"), object)
-
-    async def store_artifact(
-        self,
-        run: Run,
-        name: str,
-        data: bytes,
-        *,
-        media_type: str = OCTETS,
-        fence: int | None = None,
-    ) -> Artifact:
-        """Stores an artifact of an external run. Repeated after a lost answer, it is stored once.
-
-        `fence` may be left out when `run` is what `start` returned. Raises FenceStale, RunClosed, NotExternal,
-        ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable.
-        """
-        run_id = _id_of(run)
-        held = _fence_of(run, fence)
-        call = Call(
-            "POST",
-            f"{_path(run_id)}/artifacts",
-            query={"name": name},
-            raw=data,
-            headers={"Runwire-Fence": str(held), "Content-Type": media_type},
-            run_id=run_id,
-            fence=held,
-        )
-        return await self._caller.call(call, Artifact)
-
-    async def erase_artifact(self, run: Run, n: int) -> None:
-        """Erases an artifact for good. Repeating it changes nothing. Raises RunNotFound or ArtifactNotFound."""
-        await self._on_run("DELETE", run, f"/artifacts/{n}", type(None))
-
     async def cancel(self, run: Run) -> RunView:
         """The run once the request is durable; it then ends by itself. A closed run stays. Raises RunNotFound."""
         return await self._on_run("POST", run, "/cancel", RunView)
@@ -337,50 +242,3 @@ class Client:
         if signal_id is not None:
             body["id"] = signal_id
         return await self._on_run("POST", run, "/signal", RunView, body=body, repeatable=signal_id is not None)
-
-    @property
-    def _caller(self) -> Caller:
-        if self._opened is None:
-            raise RuntimeError("the client is not open: use `async with Client(...) as client`")
-        return self._opened
-
-    def _download(self, run: Run, below: str) -> Download:
-        run_id = _id_of(run)
-        call = Call("GET", _path(run_id) + below, run_id=run_id)
-        return Download(self._caller, call, silence_s=self._timeout_s)
-
-    async def _on_run(
-        self,
-        method: str,
-        run: Run,
-        below: str,
-        answer: type[T],
-        *,
-        body: Mapping[str, Any] | None = None,
-        query: Mapping[str, str] | None = None,
-        repeatable: bool = True,
-    ) -> T:
-        run_id = _id_of(run)
-        path = _path(run_id) + below
-        call = Call(method, path, body=body, query=query, repeatable=repeatable, run_id=run_id)
-        return await self._caller.call(call, answer)
-
-
-def _id_of(run: Run) -> str:
-    return checked_run_id(run.run_id if isinstance(run, StartedRun) else run)
-
-
-def _fence_of(run: Run, given: int | None) -> int:
-    held = given if given is not None else run.fence if isinstance(run, StartedRun) else None
-    if held is None:
-        raise InvalidRequest("appending needs the run's fence", code="fence_missing")
-    return held
-
-
-def _path(run_id: str) -> str:
-    return f"{_RUNS}/{quote(run_id, safe=':')}"
-
-
-def _user_agent() -> str:
-    """Names this very client: the service tells by it who reconnects too often."""
-    return f"runwire-python/{runwire.__version__} ({secrets.token_hex(4)})"

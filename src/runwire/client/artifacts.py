@@ -1,0 +1,59 @@
+"""Calls about the artifacts and the result of a run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from runwire.client.calls import Call, decoded
+from runwire.client.connection import ClientConnection, Run, fence_of, id_of, path_of
+from runwire.client.content import Download
+from runwire.client.results import ArtifactList
+from runwire.model.content import OCTETS, Artifact
+
+
+class ArtifactCalls(ClientConnection):
+    """The part of a client that reads and writes artifacts."""
+
+    async def artifacts(self, run: Run, *, name: str | None = None) -> tuple[Artifact, ...]:
+        """The run's artifacts in order, erased ones among them; with `name` those of that name. Raises RunNotFound."""
+        query = None if name is None else {"name": name}
+        return (await self._on_run("GET", run, "/artifacts", ArtifactList, query=query)).artifacts
+
+    def artifact(self, run: Run, n: int) -> Download:
+        """The bytes of an artifact: `await` it, or iterate over its pieces; see Download."""
+        return self._download(run, f"/artifacts/{n}")
+
+    async def result(self, run: Run) -> Any:
+        """The run's result, decoded from JSON. Raises RunNotFound, ArtifactErased, ArtifactNotFound without one."""
+        return decoded(await self._download(run, "/result"), object)
+
+    async def store_artifact(
+        self,
+        run: Run,
+        name: str,
+        data: bytes,
+        *,
+        media_type: str = OCTETS,
+        fence: int | None = None,
+    ) -> Artifact:
+        """Stores an artifact of an external run. Repeated after a lost answer, it is stored once.
+
+        `fence` may be left out when `run` is what `start` returned. Raises FenceStale, RunClosed, NotExternal,
+        ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable.
+        """
+        run_id = id_of(run)
+        held = fence_of(run, fence)
+        call = Call(
+            "POST",
+            f"{path_of(run_id)}/artifacts",
+            query={"name": name},
+            raw=data,
+            headers={"Runwire-Fence": str(held), "Content-Type": media_type},
+            run_id=run_id,
+            fence=held,
+        )
+        return await self._caller.call(call, Artifact)
+
+    async def erase_artifact(self, run: Run, n: int) -> None:
+        """Erases an artifact for good. Repeating it changes nothing. Raises RunNotFound or ArtifactNotFound."""
+        await self._on_run("DELETE", run, f"/artifacts/{n}", type(None))
