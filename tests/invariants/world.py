@@ -258,7 +258,8 @@ class World:
         async def rolled_back() -> bool:
             left = await self.database.fetchval(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-                " AND application_name = 'runwire publish' AND state = 'idle in transaction'"
+                " AND application_name = 'runwire publish' AND state LIKE 'idle in transaction%'"
+                " AND backend_xid IS NOT NULL"  # not one that has only begun its next transaction: it holds nothing
             )
             return bool(left == 0)
 
