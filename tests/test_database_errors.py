@@ -9,17 +9,24 @@ import asyncio
 import itertools
 import os
 import random
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 
+from archive.history import archive, hot, run_of
+from archive.test_worker import worker_of
 from pipeline import raw
 from refusals import Refusals, named, nothing
 from runwire.assembly import Assembly
+from runwire.db import Database
+from runwire.server.auth import Scope
+from runwire.server.auth.keys import new_key
 from runwire.settings import Settings
+from server.test_access import bearer
 from waiting import eventually
 
 STATES = """
@@ -44,11 +51,27 @@ FAST: dict[str, Any] = {
 }
 
 
+EVERY = bool(os.environ.get("RUNWIRE_EVERY_SQLSTATE"))
+
+
+def refusals_of(way: Refusals, statements: set[str]) -> Iterator[str]:
+    """Each statement in turn, refused with the next state, or EVERY one; nothing is after the last."""
+    states = itertools.cycle(random.Random(7).sample(STATES, len(STATES)))  # the same each time
+    for statement in sorted(statements):
+        for state in STATES if EVERY else [next(states)]:
+            before = way.refused
+            way.refuse = lambda sql, at=statement, state=state: state if named(sql) == at else None  # type: ignore[misc]
+            yield f"{statement} {state}"
+            way.refuse = nothing
+            if EVERY:
+                print(statement, state, way.refused - before)  # noqa: T201  # an hour is long
+
+
 @asynccontextmanager
-async def process(database: str) -> AsyncIterator[tuple[Assembly, Refusals]]:
+async def process(database: str, **more: Any) -> AsyncIterator[tuple[Assembly, Refusals]]:
     way = Refusals(database)
     async with way.open() as dsn:
-        settings = Settings(database_url=dsn, port=0, admin_port=0, worker_id="w1", **FAST)
+        settings = Settings(database_url=dsn, port=0, admin_port=0, worker_id="w1", **FAST, **more)
         async with Assembly(settings) as assembly:
             running = asyncio.create_task(assembly.run_until_stopped())
             yield assembly, way
@@ -90,19 +113,11 @@ async def test_each_statement_in_turn_is_refused_and_the_process_goes_on(databas
     async with process(database) as (assembly, way):
         await works_again(assembly)
         await eventually(lambda: len(way.seen) > 20)
-        states = itertools.cycle(random.Random(7).sample(STATES, len(STATES)))  # the same each time
-        every = bool(os.environ.get("RUNWIRE_EVERY_SQLSTATE"))
         async with httpx.AsyncClient(base_url=assembly.url, timeout=10) as api:
-            for statement in sorted(way.seen):
-                for state in STATES if every else [next(states)]:
-                    before = way.refused
-                    way.refuse = lambda sql, at=statement, state=state: state if named(sql) == at else None  # type: ignore[misc]
-                    for _ in range(4):
-                        await started(api)
-                        await asyncio.sleep(0.05)
-                    way.refuse = nothing
-                    if every:
-                        print(statement, state, way.refused - before)  # noqa: T201  # an hour is long
+            for _ in refusals_of(way, set(way.seen)):
+                for _ in range(4):
+                    await started(api)
+                    await asyncio.sleep(0.05)
         await works_again(assembly)
 
 
@@ -139,6 +154,79 @@ async def test_everything_is_refused_at_once_and_the_process_says_so_and_recover
                 return all(line.endswith(" 0.0") for line in unwell)
 
             await eventually(well, within_s=10)
+
+
+async def test_each_statement_of_the_archiver_in_turn_is_refused_and_it_goes_on(database: str, tmp_path: Path) -> None:
+    way = Refusals(database)
+    async with way.open() as dsn, archive(dsn, tmp_path) as here, Database(database) as direct:
+        worker = worker_of(here)
+
+        async def due(run_id: str) -> None:
+            await run_of(direct, run_id)
+            # As if days had gone by: nobody finishes in the past.
+            await direct.execute("UPDATE archive_progress SET archived_all = '-infinity'")
+
+        async def done() -> bool:
+            return await worker.work() == 1000.0
+
+        await due("undisturbed")
+        assert await done()
+        names = ("lock", "begin", "events", "record_batch", "record_runs", "mark_verified", "kept", "mark_dropped")
+        assert {f"runwire.archive.{name}" for name in names} <= way.seen
+        for number, refused in enumerate(refusals_of(way, set(way.seen))):
+            await due(f"run-{number}")
+            await worker.work()  # raises nothing
+            way.refuse = nothing
+            await eventually(done, within_s=20)
+            assert await hot(direct, f"run-{number}") == [], refused
+        assert await direct.fetchval("SELECT count(*) FROM archived_runs") == number + 2
+        await worker.aclose()
+
+
+async def test_each_statement_of_a_tenant_in_turn_is_refused_and_shows_nobody_elses_runs(database: str) -> None:
+    keys = {tenant: new_key(tenant=tenant, scopes=list(Scope)) for tenant in ("acme", "other")}
+    lines = tuple(record.line for _, record in keys.values())
+    async with (
+        process(database, keys=lines) as (assembly, way),
+        httpx.AsyncClient(base_url=assembly.url, headers=bearer(keys["acme"][0]), timeout=30) as acme,
+        httpx.AsyncClient(base_url=assembly.url, headers=bearer(keys["other"][0]), timeout=30) as other,
+    ):
+        run_id = (await acme.post(RUNS, json={"agent": "golden"})).json()["runId"]
+        run = f"{RUNS}/{run_id}"
+        calls = [
+            ("GET", f"{RUNS}?state=finished&agent=golden", None),
+            ("GET", run, None),
+            ("GET", f"{run}/events", None),
+            ("GET", f"{run}/diagnosis", None),
+            ("POST", f"{run}/cancel", {}),
+            ("POST", RUNS, {"external": True}),
+        ]
+
+        async def ended() -> bool:
+            return bool((await acme.get(run)).json()["state"] == "finished")
+
+        await eventually(ended, within_s=20)
+        way.seen.clear()
+        for method, path, body in calls:
+            assert (await acme.request(method, path, json=body)).status_code in (200, 202)
+        assert any(statement.startswith("SELECT set_config('search_path'") for statement in way.seen)
+        background = ("runwire.publish", "runwire.append", "runwire.observe.backlog", "runwire.observe.audit")
+        for refused in refusals_of(way, {one for one in way.seen if not one.startswith(background)}):
+            *answers, theirs, hidden = await asyncio.gather(
+                *(acme.request(method, path, json=body) for method, path, body in calls),
+                other.get(RUNS),
+                other.get(run),
+            )
+            assert {answer.status_code for answer in answers} <= {200, 202, 422, 503}, refused
+            assert theirs.status_code in (200, 503), refused
+            assert "acme:" not in theirs.text, refused
+            assert hidden.status_code in (404, 503), refused
+
+        async def well() -> bool:
+            answers = [await acme.request(method, path, json=body) for method, path, body in calls]
+            return {answer.status_code for answer in answers} <= {200, 202}
+
+        await eventually(well, within_s=20)
 
 
 async def test_with_a_dozen_connections_a_process_serves_and_is_ready(database: str) -> None:
