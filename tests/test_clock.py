@@ -6,16 +6,16 @@ import asyncio
 
 import pytest
 
-from runwire.clock import longest_pause_s, pause_s, set_within
+from runwire.clock import longest_pause_s, pause_s, wait_until_set
 
 
 async def test_it_says_whether_the_event_is_set() -> None:
     event = asyncio.Event()
-    assert not await set_within(event, 0.01)
-    assert not await set_within(event, -1)
+    assert not await wait_until_set(event, within_s=0.01)
+    assert not await wait_until_set(event, within_s=-1)
     asyncio.get_running_loop().call_later(0.01, event.set)
-    assert await set_within(event, 30)
-    assert await set_within(event, 0)
+    assert await wait_until_set(event, within_s=30)
+    assert await wait_until_set(event, within_s=0)
 
 
 async def test_a_loop_that_waits_by_it_can_always_be_ended() -> None:
@@ -26,7 +26,7 @@ async def test_a_loop_that_waits_by_it_can_always_be_ended() -> None:
         async def forever(event: asyncio.Event) -> None:
             while True:
                 event.clear()
-                await set_within(event, 30)
+                await wait_until_set(event, within_s=30)
 
         looping = asyncio.create_task(forever(event))
         for _ in range(3):

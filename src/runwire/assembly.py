@@ -9,7 +9,7 @@ import runwire
 from runwire.agents.discovery import find_agents
 from runwire.append import role as append_role
 from runwire.archive import role as archive_role
-from runwire.archive.audit import ArchiveAudit
+from runwire.archive.audit import ColdAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.settings import ArchiveSettings
 from runwire.bus import kinds
@@ -36,7 +36,7 @@ _log = get_logger()
 async def _lend_archive(context: Context) -> None:
     """Offers the archive's parts as the observer and the streams know them, because stages know no neighbours."""
     archives = context.group(ArchiveSettings).archives
-    context.offer(WatchedArchive, WatchedArchive(context.part(ArchiveAudit), archives=archives))
+    context.offer(WatchedArchive, WatchedArchive(context.part(ColdAudit), archives=archives))
     context.offer(ArchivedLog, context.part(ColdLog))
 
 

@@ -35,14 +35,14 @@ def wall_us() -> int:
     return time.time_ns() // 1000
 
 
-async def set_within(event: asyncio.Event, seconds: float) -> bool:
+async def wait_until_set(event: asyncio.Event, *, within_s: float) -> bool:
     """Waits for the event for a limited time, and returns whether it is set.
 
     Cancellation ends the wait whatever else happens. Until Python 3.12 `asyncio.wait_for` forgets it when the event is
     set in the same tick of the loop, and a loop that was to end goes on for ever.
     """
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(within_s):
             return await event.wait()
     except TimeoutError:
         return event.is_set()

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from runwire.archive import ArchiveMetrics, ColdStore, open_store
-from runwire.archive.retention import Archiver, Did, Step
+from runwire.archive.retention import Archiver, Did, StepResult
 from runwire.db import Database
 from runwire.model.event import StoredEvent
 from runwire.stream import LogReader
@@ -101,7 +101,7 @@ class Archive:
     def archiver(self, **settings: Any) -> Archiver:
         return Archiver(self.database, self.store, metrics=self.metrics, writer="runwire tests", **settings)
 
-    async def run(self, **settings: Any) -> list[Step]:
+    async def run(self, **settings: Any) -> list[StepResult]:
         """All there is to do."""
         archiver = self.archiver(**settings)
         try:
@@ -122,8 +122,8 @@ class Archive:
         return [row["relname"] for row in rows]
 
 
-async def all_steps(archiver: Archiver) -> list[Step]:
-    steps: list[Step] = []
+async def all_steps(archiver: Archiver) -> list[StepResult]:
+    steps: list[StepResult] = []
     while (step := await archiver.step()).did is not Did.NOTHING:
         steps.append(step)
     return steps

@@ -11,7 +11,7 @@ from obstore.store import LocalStore
 from archive.history import Archive, all_steps, archive, hot, read, run_of
 from counting import count
 from runwire.archive import ColdStore, audit
-from runwire.archive.audit import ArchiveAudit
+from runwire.archive.audit import ColdAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.ledger import Batch
 from runwire.archive.metrics import Failure
@@ -147,7 +147,7 @@ async def test_a_table_that_somebody_detached_is_part_of_the_log_again(database:
 
 def observer_of(here: Archive) -> tuple[Observer, ObserverMetrics]:
     metrics = ObserverMetrics(Exposition())
-    audit = ArchiveAudit(here.database, lambda: here.store, metrics=here.metrics)
+    audit = ColdAudit(here.database, lambda: here.store, metrics=here.metrics)
     return Observer(here.database, metrics, archives=True, archive_audit=audit), metrics
 
 
@@ -225,7 +225,7 @@ async def test_an_archive_that_hangs_does_not_hold_up_the_observer(
         await here.run()
         hanging = Hanging(LocalStore(here.folder), folder=here.folder)
         metrics = ObserverMetrics(Exposition())
-        looking = audit.ArchiveAudit(here.database, lambda: hanging, metrics=here.metrics)
+        looking = audit.ColdAudit(here.database, lambda: hanging, metrics=here.metrics)
         observer = Observer(here.database, metrics, archives=True, archive_audit=looking)
         async with asyncio.timeout(30):
             await observer.observe()

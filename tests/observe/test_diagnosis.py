@@ -24,19 +24,19 @@ from runwire.bus.nats import NatsBusWriter, NatsOptions
 from runwire.errors import RunNotFound
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
 from runwire.model.run import RunState
-from runwire.observe import Diagnosis, Diagnostician, Limits, Stage
+from runwire.observe import Diagnosis, DiagnosisThresholds, Diagnostician, Stage
 from runwire.observe.closed_runs import why_failed
 from runwire.orchestrate import StartRequest
 from runwire.orchestrate.sessions import WorkerFacts, WorkerSession
 from runwire.publish import PublishWorker
 from waiting import eventually
 
-SOON: Final = Limits(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
+SOON: Final = DiagnosisThresholds(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
 """Times in seconds beyond which a run counts as stuck. How long a publisher and a lock are given stays as it is."""
 
 
-async def diagnose(s: Stages, run_id: str, *, limits: Limits | None = None) -> Diagnosis:
-    found = await Diagnostician(s.database, s.agents, limits=limits or Limits()).diagnose(run_id)
+async def diagnose(s: Stages, run_id: str, *, limits: DiagnosisThresholds | None = None) -> Diagnosis:
+    found = await Diagnostician(s.database, s.agents, limits=limits or DiagnosisThresholds()).diagnose(run_id)
     assert found.next_step.text
     assert found.healthy == (found.stage in (Stage.CLIENT_SIDE, Stage.FAILED, Stage.WAITING))
     return found
@@ -50,7 +50,9 @@ async def publish_all(s: Stages, run_id: str, bus: Any = None) -> None:
     await worker.run()
 
 
-async def diagnosed(s: Stages, run_id: str, stage: Stage, words: str = "", *, limits: Limits = SOON) -> Diagnosis:
+async def diagnosed(
+    s: Stages, run_id: str, stage: Stage, words: str = "", *, limits: DiagnosisThresholds = SOON
+) -> Diagnosis:
     """The first diagnosis that finds the stage, with those words in its summary or its next step."""
 
     async def found() -> Diagnosis | None:
@@ -117,8 +119,10 @@ async def test_a_node_that_hangs(database: str) -> None:
         worker = s.worker()
         await worker.claim()
         await eventually(lambda: gate.cancelled, within_s=30)
-        assert (await diagnose(s, run_id, limits=Limits(unpublished_s=60, grace_s=60))).stage is Stage.CLIENT_SIDE
-        found = await diagnosed(s, run_id, Stage.NODE_HUNG, limits=Limits(unpublished_s=60, grace_s=0.05))
+        assert (
+            await diagnose(s, run_id, limits=DiagnosisThresholds(unpublished_s=60, grace_s=60))
+        ).stage is Stage.CLIENT_SIDE
+        found = await diagnosed(s, run_id, Stage.NODE_HUNG, limits=DiagnosisThresholds(unpublished_s=60, grace_s=0.05))
         assert found.evidence["nodeInFlight"]["name"] == "Work"
         assert found.next_step.command == f"runwire run cancel {run_id}"
         gate.open.set()

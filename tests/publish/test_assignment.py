@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline import raw
-from runwire.publish.assignment import SHARDS, next_step, shard_of
+from runwire.publish.assignment import SHARDS, next_change, shard_of
 
 NAMES = st.sampled_from([f"p{n}" for n in range(12)])
 OWNERS = st.lists(st.none() | NAMES, min_size=SHARDS, max_size=SHARDS)
@@ -17,7 +17,7 @@ ALIVE = st.sets(NAMES, min_size=1, max_size=12)
 
 def stepped(me: str, alive: set[str], owners: list[str | None]) -> bool:
     """Steps as the database lets it, and says whether anything moved."""
-    step = next_step(me, alive=alive, owners=owners)
+    step = next_change(me, alive=alive, owners=owners)
     for shard in step.take:
         assert owners[shard] not in alive, "nobody takes from the living"
         owners[shard] = me

@@ -266,7 +266,7 @@ class _Lane:
         now = monotonic()
         requests = [request for group in stored for request in group.requests]
         types = [event.type for request in requests for event in request.events]
-        while types:  # a turn for each type there is; hashing a member of an enumeration is slower than all of this
+        while types:  # one pass for each type there is; hashing a member of an enumeration is slower than all of this
             type_ = types[0]
             count = types.count(type_)
             self._metrics.events_appended[type_].inc(count)

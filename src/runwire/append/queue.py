@@ -16,7 +16,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._waiting: dict[str, list[Request]] = {}
-        self._turns: deque[str] = deque()
+        self._order: deque[str] = deque()
         """The runs with waiting appends of which none is being written, each once."""
         self._under_way: set[str] = set()
         self._count = 0
@@ -30,7 +30,7 @@ class Queue:
     @property
     def asked_at(self) -> float | None:
         """The time (monotonic) at which the next append was submitted."""
-        return self._waiting[self._turns[0]][0].asked_at if self._turns else None
+        return self._waiting[self._order[0]][0].asked_at if self._order else None
 
     def put(self, request: Request) -> None:
         run_id = request.run_id
@@ -41,15 +41,15 @@ class Queue:
         else:
             self._waiting[run_id] = [request]
             if free:
-                self._turns.append(run_id)
+                self._order.append(run_id)
         self._count += 1
         self.ready += free
 
     def take(self, most: int) -> list[Group]:
         """The next appends, `most` of them, as a group for each run. The runs are under way until `done`."""
         groups: list[Group] = []
-        while self._turns and most > 0:
-            run_id = self._turns.popleft()
+        while self._order and most > 0:
+            run_id = self._order.popleft()
             waiting = self._waiting.pop(run_id)
             group = Group(waiting[0])
             taken, last = 1, min(most, len(waiting))
@@ -70,5 +70,5 @@ class Queue:
             run_id = group.head.run_id
             self._under_way.remove(run_id)
             if run_id in self._waiting:
-                self._turns.appendleft(run_id)
+                self._order.appendleft(run_id)
                 self.ready += len(self._waiting[run_id])

@@ -24,7 +24,7 @@ REST_S: Final = 60.0
 """Pause in seconds after an archive did not answer."""
 
 
-class ArchiveAudit:
+class ColdAudit:
     """Reads three runs a step: 50 000 a day. A file that cannot be read is a failure, not a finding."""
 
     def __init__(self, database: Database, open_store: Callable[[], ColdStore], *, metrics: ArchiveMetrics) -> None:

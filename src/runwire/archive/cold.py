@@ -34,7 +34,7 @@ class ColdLog:
         self._open_store = open_store
         self._metrics = metrics
         self._store: ColdStore | None = None
-        self._turns = asyncio.Semaphore(READS_AT_ONCE)
+        self._permits = asyncio.Semaphore(READS_AT_ONCE)
         self._reading: dict[tuple[str, int], asyncio.Task[list[StoredEvent]]] = {}
         self._kept: OrderedDict[tuple[str, int], list[StoredEvent]] = OrderedDict()
         self._kept_events = 0
@@ -81,7 +81,7 @@ class ColdLog:
         return await asyncio.shield(read)
 
     async def _read(self, place: Place, number: int, *, start: int) -> list[StoredEvent]:
-        async with asyncio.timeout(WAIT_S), self._turns:
+        async with asyncio.timeout(WAIT_S), self._permits:
             if self._store is None:
                 self._store = await asyncio.to_thread(self._open_store)
             data = await self._store.read(place.path, start=start, length=place.frames[number])

@@ -42,7 +42,7 @@ class Did(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class StepResult:
     """One step, over. `runs` and `events` are those of the batch, or of the day that was dropped."""
 
     did: Did
@@ -84,7 +84,7 @@ class Archiver:
         self._refused: set[str] = set()
         self._marked = False
 
-    async def step(self) -> Step:
+    async def step(self) -> StepResult:
         """Raises ArchiverBusy, ArchiveUnavailable, ArchiveCorrupt and DatabaseUnavailable: after each of them the next
         step can go on, and nothing unproven is ever dropped.
         """
@@ -108,7 +108,7 @@ class Archiver:
     async def _pending(self) -> list[PendingRun]:
         return await self.ledger.pending(after_days=self._after_days, at_most=1, skip=sorted(self._refused))
 
-    async def _finish(self, batch: Batch) -> Step:
+    async def _finish(self, batch: Batch) -> StepResult:
         if batch.state is BatchState.WRITING:
             return await self._write(batch)
         try:
@@ -131,9 +131,9 @@ class Archiver:
             bytes=batch.size,
         )
         await self.ledger.advance(after_days=self._after_days)
-        return Step(Did.VERIFIED, batch.batch_id, verified.runs, verified.events)
+        return StepResult(Did.VERIFIED, batch.batch_id, verified.runs, verified.events)
 
-    async def _write(self, batch: Batch) -> Step:
+    async def _write(self, batch: Batch) -> StepResult:
         runs = await self.ledger.pending(
             after_days=self._after_days, at_most=self._batch_runs, day=batch.run_day, skip=sorted(self._refused)
         )
@@ -143,9 +143,9 @@ class Archiver:
             self._metrics.runs[Outcome.REFUSED].inc(len(written.refused))
             self._metrics.failures[Failure.BROKEN_LOG].inc()
             _log.error(LogEvent.ARCHIVE_FAILED, code="broken_log", runs=len(written.refused), first=written.refused[0])
-        return Step(Did.WROTE, batch.batch_id, written.runs, written.events)
+        return StepResult(Did.WROTE, batch.batch_id, written.runs, written.events)
 
-    async def _drop(self) -> Step:
+    async def _drop(self) -> StepResult:
         busy: PartitionBusy | None = None
         today = await self.ledger.today()
         for day in await self._dropper.due():
@@ -160,11 +160,11 @@ class Archiver:
             runs, events = sum(b.runs for b in going), sum(b.events for b in going)
             self._metrics.runs[Outcome.DROPPED].inc(runs)
             _log.info(LogEvent.DAY_DROPPED, run_day=f"{day}", runs=runs, events=events, how=left.value)
-            return Step(Did.DROPPED, f"{day}", runs, events)
+            return StepResult(Did.DROPPED, f"{day}", runs, events)
         if busy is not None:
             raise busy
         self._refused.clear()  # they are tried again the next time round: a log may have been mended
-        return Step(Did.NOTHING)
+        return StepResult(Did.NOTHING)
 
 
 class ArchiverLock:

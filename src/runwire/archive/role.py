@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import runwire
-from runwire.archive.audit import ArchiveAudit
+from runwire.archive.audit import ColdAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.metrics import ArchiveMetrics
 from runwire.archive.retention import Archiver
@@ -34,7 +34,7 @@ class Archive:
 
 
 async def offer_archive(context: Context) -> None:
-    """Offers the Archive and what reads it: ColdLog and ArchiveAudit.
+    """Offers the Archive and what reads it: ColdLog and ColdAudit.
 
     Raises ConfigurationError for an invalid URL at once. An archive that is away may come back.
     """
@@ -42,7 +42,7 @@ async def offer_archive(context: Context) -> None:
     url = settings.archive
     archive = context.find(Archive) or Archive(lambda: _opened(url), ArchiveMetrics(context.metrics.out))
     context.offer(Archive, archive)
-    context.offer(ArchiveAudit, ArchiveAudit(context.database, archive.open, metrics=archive.metrics))
+    context.offer(ColdAudit, ColdAudit(context.database, archive.open, metrics=archive.metrics))
     cold = context.offer(ColdLog, ColdLog(context.database, archive.open, metrics=archive.metrics))
     context.phases.front.push_async_callback(cold.aclose)
     if settings.archive_url is not None and folder_of(settings.archive_url) is None:

@@ -32,7 +32,7 @@ from runwire.model.event import EventType
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
+class WrittenBatch:
     """`refused` runs have gaps in their logs. They stay in PostgreSQL, and the audit reports them."""
 
     runs: int
@@ -49,7 +49,7 @@ class BatchWriter:
         self._watcher = watcher
         self._writer = writer
 
-    async def write(self, batch: Batch, runs: Sequence[PendingRun]) -> Written:
+    async def write(self, batch: Batch, runs: Sequence[PendingRun]) -> WrittenBatch:
         """Leaves the batch `written`, or gives it up when none of the runs can be archived. May be called again for a
         batch that was left behind: it writes over what is there.
         """
@@ -60,7 +60,7 @@ class BatchWriter:
                 await self._pack(packing, batch, runs)
             if not packing.places:
                 await self._ledger.give_up(batch)
-                return Written(0, 0, 0, tuple(packing.refused))
+                return WrittenBatch(0, 0, 0, tuple(packing.refused))
             return await self._store_and_record(batch, data, packing)
 
     async def _pack(self, packing: _Packing, batch: Batch, runs: Sequence[PendingRun]) -> None:
@@ -75,7 +75,7 @@ class BatchWriter:
             await self._watcher.breathe(monotonic() - began)
         await asyncio.to_thread(packing.finish)
 
-    async def _store_and_record(self, batch: Batch, data: Path, packing: _Packing) -> Written:
+    async def _store_and_record(self, batch: Batch, data: Path, packing: _Packing) -> WrittenBatch:
         size, sha256 = await asyncio.to_thread(_measured, data)
         places = packing.places
         await self._store.put(batch.path, data)
@@ -99,7 +99,7 @@ class BatchWriter:
         self._watcher.reached(Milestone.MANIFEST_STORED, batch.batch_id)
         await self._ledger.record(batch, places, size=size, sha256=sha256)
         self._watcher.reached(Milestone.WRITTEN, batch.batch_id)
-        return Written(len(places), sum(place.events for place in places), size, tuple(packing.refused))
+        return WrittenBatch(len(places), sum(place.events for place in places), size, tuple(packing.refused))
 
 
 def entry_of(place: Place) -> RunEntry:

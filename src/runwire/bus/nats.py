@@ -25,7 +25,7 @@ from runwire.bus import Bus, Deliver, Published
 from runwire.bus.nats_wire import PREFIX, decoded, encoded, subject_of
 from runwire.bus.settings import BusSettings, nats_servers
 from runwire.bus.subscribers import Subscribers, tell
-from runwire.clock import pause_s, set_within
+from runwire.clock import pause_s, wait_until_set
 from runwire.duties import Duty
 from runwire.errors import BusUnavailable
 from runwire.process import Context, Role
@@ -330,5 +330,5 @@ async def open_bus(context: Context) -> Bus:
     for role, link in ((Role.PUBLISHER, writer.link), (Role.API, reader.link)):
         if role in context.roles:
             context.keep(context.phases.ground, Duty.BUS, f"bus of {role.value}", link.run)
-            await set_within(link.connected, options.timeout_s)
+            await wait_until_set(link.connected, within_s=options.timeout_s)
     return Bus(writer, reader)

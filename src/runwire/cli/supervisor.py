@@ -14,7 +14,7 @@ from typing import Final
 
 from runwire.cli.database import database_of
 from runwire.cli.heartbeat import BEAT_S, Ear
-from runwire.clock import longest_pause_s, monotonic, set_within
+from runwire.clock import longest_pause_s, monotonic, wait_until_set
 from runwire.errors import ConfigurationError, ExitCode
 from runwire.settings import Settings
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -89,7 +89,7 @@ class Supervisor:
             failures = 0 if monotonic() - began >= STEADY_S else failures + 1
             again_in_s = longest_pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S)
             _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=again_in_s)
-            await set_within(self._stopping, again_in_s)
+            await wait_until_set(self._stopping, within_s=again_in_s)
 
     async def _lived(self, place: int) -> int:
         """Runs one process to its end and returns its exit code, negative for a signal."""

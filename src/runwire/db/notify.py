@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
 
-from runwire.clock import set_within
+from runwire.clock import wait_until_set
 from runwire.db.connection import Connection, cut
 from runwire.db.database import Database
 from runwire.db.translation import translated
@@ -95,7 +95,7 @@ class Listener:
         loss.
         """
         while not connection.is_closed() and not lost.is_set():
-            if await set_within(lost, self._check_s):
+            if await wait_until_set(lost, within_s=self._check_s):
                 return
             try:
                 with translated:

@@ -16,7 +16,7 @@ import contextlib
 from collections import deque
 from typing import Final
 
-from runwire.clock import monotonic, pause_s, set_within
+from runwire.clock import monotonic, pause_s, wait_until_set
 from runwire.db.connection import Connection, Door, cut
 from runwire.errors import DatabaseUnavailable
 
@@ -126,7 +126,7 @@ class Pool:
         if tasks := self._opening | self._closing:
             await asyncio.wait(tasks, timeout=within_s)
         self._none_lent.clear()
-        if self._lent and not await set_within(self._none_lent, until - monotonic()):
+        if self._lent and not await wait_until_set(self._none_lent, within_s=until - monotonic()):
             for connection in tuple(self._lent):
                 cut(connection)
 

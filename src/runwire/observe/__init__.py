@@ -1,8 +1,8 @@
 """Observe: watches the pipeline from outside, so that it outlives the parts that it watches."""
 
 from runwire.observe.audit import ArchiveAudit
-from runwire.observe.diagnosis import Diagnosis, Diagnostician, Limits, Stage
+from runwire.observe.diagnosis import Diagnosis, DiagnosisThresholds, Diagnostician, Stage
 from runwire.observe.metrics import ObserverMetrics
 from runwire.observe.observer import Observer
 
-__all__ = ["ArchiveAudit", "Diagnosis", "Diagnostician", "Limits", "Observer", "ObserverMetrics", "Stage"]
+__all__ = ["ArchiveAudit", "Diagnosis", "DiagnosisThresholds", "Diagnostician", "Observer", "ObserverMetrics", "Stage"]

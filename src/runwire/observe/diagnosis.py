@@ -20,7 +20,7 @@ _SQL: Final = load_sql("runwire.observe", "observe.sql")
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class DiagnosisThresholds:
     """Seconds beyond which something is wrong, as in alerts/thresholds.yaml; whatever ends by itself ends sooner."""
 
     unclaimed_s: float = UNCLAIMED_S
@@ -30,7 +30,7 @@ class Limits:
     lock_s: float = LOCK_WAIT_S
 
 
-LIMITS: Final = Limits()
+DEFAULT_THRESHOLDS: Final = DiagnosisThresholds()
 
 
 class Stage(StrEnum):
@@ -73,7 +73,7 @@ class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
 class Diagnostician:
     """`diagnose` costs a handful of look-ups by key; it may be asked at any time, and changes nothing."""
 
-    def __init__(self, database: Database, agents: Agents, *, limits: Limits = LIMITS) -> None:
+    def __init__(self, database: Database, agents: Agents, *, limits: DiagnosisThresholds = DEFAULT_THRESHOLDS) -> None:
         self._database = database
         self._agents = agents
         self._limits = limits
@@ -231,7 +231,7 @@ def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | 
 
 
 def _publishing_problem(
-    run: Row, publishers: list[Row], locks: list[Row], *, cursor_is_free: bool, limits: Limits
+    run: Row, publishers: list[Row], locks: list[Row], *, cursor_is_free: bool, limits: DiagnosisThresholds
 ) -> _Finding | None:
     waited = run["unpublished_age_s"]
     if waited is None or waited < limits.unpublished_s:

@@ -60,7 +60,7 @@ class Strict(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A part of the file. An unused key is an error, because an unused number misleads."""
 
 
-class Links(Strict, frozen=True):
+class AlertLinks(Strict, frozen=True):
     runbook: Link
     webhook: Link
 
@@ -159,7 +159,7 @@ class Rhythm(Strict, frozen=True):
 class Thresholds(Strict, frozen=True):
     """Everything in the file, at a time scale: 1.0 as written, 60.0 a minute of it in a second."""
 
-    links: Links
+    links: AlertLinks
     thresholds: Annotated[dict[str, Threshold], Meta(min_length=1)]
     watching: dict[str, Threshold]
     shown: dict[str, Threshold]

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from runwire.append import Change, Checkpoint, EventLog
-from runwire.clock import monotonic, pause_s, set_within
+from runwire.clock import monotonic, pause_s, wait_until_set
 from runwire.content import Artifacts, NewArtifact
 from runwire.errors import IllegalAppend, StorageUnavailable
 from runwire.model.event import (
@@ -277,7 +277,9 @@ class Walk:
         return self._agent.state_type.restore(self._kept)
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:
-        await set_within(self._tries.cancelled, pause_s(attempt, first_s=node.backoff_s, longest_s=BACKOFF_MAX_S))
+        await wait_until_set(
+            self._tries.cancelled, within_s=pause_s(attempt, first_s=node.backoff_s, longest_s=BACKOFF_MAX_S)
+        )
 
     async def _finish(self, state: RunState, code: str | None, *last_words: NewEvent) -> RunState:
         await self._log.append(*last_words, RUN_FINISHED, change=Change(state, error_code=code))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from runwire.append import Appended, Change, Checkpoint, Companion, EventLog
-from runwire.clock import monotonic, pause_s, set_within
+from runwire.clock import monotonic, pause_s, wait_until_set
 from runwire.errors import IllegalAppend, NodeFailed, PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -234,7 +234,9 @@ class RunLog:
         answered = 0
         until = monotonic() + self._patience_s
         while True:
-            await set_within(self.interrupted, pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S))
+            await wait_until_set(
+                self.interrupted, within_s=pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S)
+            )
             try:
                 appended = await self._try_to_store(batch)
             except StorageUnavailable as error:

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 from prometheus_client import Counter
 
-from runwire.clock import monotonic, set_within
+from runwire.clock import monotonic, wait_until_set
 from runwire.db import Attempts, Troubles
 from runwire.duties import Duty
 from runwire.errors import DatabaseFailed
@@ -114,7 +114,7 @@ class Watch:
 
         A claim before that takes the run of a dead worker by its expired lease, and its loss would count for nothing.
         """
-        return await set_within(self._clear, within_s)
+        return await wait_until_set(self._clear, within_s=within_s)
 
     # ------------------------------------------------------------------ in the thread
 
@@ -152,11 +152,11 @@ class Watch:
                     if self._standing is not None:
                         await self._stand_in(self._standing)
                 if self._attempts.failures:
-                    await set_within(self._stop, _FAILED_S)
+                    await wait_until_set(self._stop, within_s=_FAILED_S)
             except Exception as error:  # noqa: BLE001  # without it, deaths would be noticed by nobody
                 _log.error(LogEvent.TASK_FAILED, task="watch", error_type=type(error).__name__)
-                await set_within(self._stop, _FAILED_S)
-            await set_within(self._stop, _TICK_S)
+                await wait_until_set(self._stop, within_s=_FAILED_S)
+            await wait_until_set(self._stop, within_s=_TICK_S)
 
     def _tell(self, taken: Taken) -> None:
         if taken is not NOTHING and self._worker_loop is not None:
@@ -168,7 +168,7 @@ class Watch:
         """Runs beside the database's steps, so that it never waits for the database."""
         while not self._stop.is_set():
             self._observe(self._stall.look() if self._stall is not None else None)
-            await set_within(self._stop, _TICK_S)
+            await wait_until_set(self._stop, within_s=_TICK_S)
 
     def _observe(self, standing: Standing | None) -> None:
         before, self._standing = self._standing, standing

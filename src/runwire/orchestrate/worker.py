@@ -8,7 +8,7 @@ import contextvars
 from collections.abc import Callable
 
 from runwire.append import EventLog
-from runwire.clock import set_within
+from runwire.clock import wait_until_set
 from runwire.content import Artifacts
 from runwire.db import Database, load_sql
 from runwire.duties import Duty
@@ -129,7 +129,7 @@ class Worker:
                 if claims.failures:
                     await asyncio.sleep(claims.pause_s)
                 elif claimed < _CLAIM_MAX:
-                    await set_within(self._wake, rest_s)
+                    await wait_until_set(self._wake, within_s=rest_s)
             await self._drained.wait()
         finally:
             try:

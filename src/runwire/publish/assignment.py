@@ -16,7 +16,7 @@ def shard_of(run_id: str) -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class ShardChange:
     """The next change of one publisher: it takes shards of no live publisher and releases those beyond its share."""
 
     part: int
@@ -24,7 +24,7 @@ class Step:
     release: tuple[int, ...]
 
 
-def next_step(me: str, *, alive: Collection[str], owners: Sequence[str | None]) -> Step:
+def next_change(me: str, *, alive: Collection[str], owners: Sequence[str | None]) -> ShardChange:
     """The step of `me`, who is alive in any case; `owners` has one entry per shard.
 
     Shares differ by at most one shard. A publisher never takes a shard of a live one, so a shard is released before it
@@ -39,4 +39,4 @@ def next_step(me: str, *, alive: Collection[str], owners: Sequence[str | None]) 
     # Each looks at another place first, so that those who step at once seldom reach for the same.
     first = place * len(free) // len(members)
     wanted = max(part - len(mine), 0)
-    return Step(part, take=tuple((free[first:] + free[:first])[:wanted]), release=tuple(mine[part:]))
+    return ShardChange(part, take=tuple((free[first:] + free[:first])[:wanted]), release=tuple(mine[part:]))

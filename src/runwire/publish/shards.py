@@ -7,10 +7,10 @@ import secrets
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
-from runwire.clock import set_within
+from runwire.clock import wait_until_set
 from runwire.db import Database, load_sql
 from runwire.duties import Duty
-from runwire.publish.assignment import SHARDS, next_step, shard_of
+from runwire.publish.assignment import SHARDS, next_change, shard_of
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -76,7 +76,7 @@ class Shards:
         members = await self._session.fetch(_SQL["members"], self.publisher_id, _LOCKS)
         owners: list[str | None] = [row["publisher_id"] for row in await self._session.fetch(_SQL["owners"])]
         alive = [row["publisher_id"] for row in members if row["alive"]]
-        plan = next_step(self.publisher_id, alive=alive, owners=owners)
+        plan = next_change(self.publisher_id, alive=alive, owners=owners)
         owned = {shard for shard, owner in enumerate(owners) if owner == self.publisher_id}
         if plan.take:
             expected = [owners[shard] for shard in plan.take]
@@ -108,7 +108,7 @@ class Shards:
                 if self._attempts.failures:
                     await asyncio.sleep(min(self._attempts.pause_s, self._lease_s / 8))
                 else:
-                    await set_within(self._wake, _RESTLESS_S if self._restless else self._lease_s / 8)
+                    await wait_until_set(self._wake, within_s=_RESTLESS_S if self._restless else self._lease_s / 8)
                 self._wake.clear()
 
     async def aclose(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Coroutine, Iterable
 from contextlib import asynccontextmanager
 from typing import Any, Final
 
-from runwire.clock import monotonic, pause_s, set_within
+from runwire.clock import monotonic, pause_s, wait_until_set
 from runwire.db import Attempts
 from runwire.duties import Duty
 from runwire.errors import BusUnavailable, DatabaseFailed, DatabaseUnavailable
@@ -73,7 +73,7 @@ class PublishWorker:
         """
         until = monotonic() + KEEP_UP_S
         while self._publisher.behind and not (self._failures or self._too_slow) and (left := until - monotonic()) > 0:
-            self._too_slow = not await set_within(self._stepped, left)
+            self._too_slow = not await wait_until_set(self._stepped, within_s=left)
 
     def sweep_soon(self) -> None:
         """Looks for unpublished events now, because hints may have been lost."""
@@ -159,7 +159,7 @@ class PublishWorker:
                 await asyncio.sleep(attempts.pause_s)
                 continue
             due = min(self._sweep_due, self._heartbeat_due)
-            await set_within(self._look, due - monotonic())
+            await wait_until_set(self._look, within_s=due - monotonic())
 
     def _did_its_best(self) -> bool:
         """Whether it may stop: nothing is left, or the rest cannot be published now and is left to another
@@ -178,11 +178,11 @@ class PublishWorker:
             return
         self._wake.clear()
         if self._publisher.backlog_runs == 0:
-            if await set_within(self._wake, LINGER_S):
+            if await wait_until_set(self._wake, within_s=LINGER_S):
                 return
             with contextlib.suppress(DatabaseUnavailable):
                 await self._publisher.rest()
-            await set_within(self._wake, min(self._sweep_s, self._heartbeat_s))
+            await wait_until_set(self._wake, within_s=min(self._sweep_s, self._heartbeat_s))
 
 
 @asynccontextmanager

@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from runwire.clock import set_within
+from runwire.clock import wait_until_set
 from runwire.db import Database, load_sql
 from runwire.duties import Duty
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -54,4 +54,4 @@ class LogEpoch:
             self._wake.clear()
             with attempts:
                 await self.look()
-            await set_within(self._wake, attempts.pause_s or self._period_s)
+            await wait_until_set(self._wake, within_s=attempts.pause_s or self._period_s)

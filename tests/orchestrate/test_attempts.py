@@ -1,4 +1,4 @@
-"""A worker's turn at a run: what a claim brings, and which span tells of it."""
+"""A worker's attempt at a run: what a claim brings, and which span tells of it."""
 
 from __future__ import annotations
 
