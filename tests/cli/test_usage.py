@@ -26,7 +26,7 @@ COMMANDS = [
     "run signal",
     "run tail",
 ]
-HEAVY = ("aiohttp", "asyncpg", "pydantic", "opentelemetry", "structlog", "tenacity")
+HEAVY = ("aiohttp", "asyncpg", "pydantic", "opentelemetry", "structlog")
 
 
 @pytest.fixture(autouse=True)

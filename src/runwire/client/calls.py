@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import email.utils
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, TypeVar
 
 import aiohttp
 import msgspec
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, stop_after_delay
 
 from runwire.client.address import bearer, redirect_of
 from runwire.client.problems import ServerUnreachable, UnexpectedAnswer, error_of, read_problem
-from runwire.clock import pause_s
+from runwire.clock import monotonic, pause_s
 from runwire.errors import InvalidRequest, RunwireError
 
 T = TypeVar("T")
@@ -64,12 +64,33 @@ _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
 
 
-def wait_as_told(state: RetryCallState) -> float:
+def wait_as_told(again: Again, failures: int) -> float:
     """Seconds: what the server asked for, else a random exponential backoff."""
-    failure = state.outcome.exception() if state.outcome is not None else None
-    if isinstance(failure, Again) and failure.wait_s is not None:
-        return failure.wait_s
-    return pause_s(state.attempt_number, first_s=_BACKOFF_FIRST_S, longest_s=_BACKOFF_MAX_S)
+    if again.wait_s is not None:
+        return again.wait_s
+    return pause_s(failures, first_s=_BACKOFF_FIRST_S, longest_s=_BACKOFF_MAX_S)
+
+
+async def patiently(
+    attempt: Callable[[], Awaitable[T]],
+    *,
+    wait_s: Callable[[Again, int], float],
+    patience_s: Callable[[], float | None],
+) -> T:
+    """The result of `attempt`, which is made again while it raises Again and `patience_s` have not passed; None is no
+    limit. `wait_s` gives the pause after so many failures in a row. Raises the error of the last Again.
+    """
+    began, failures = monotonic(), 0
+    while True:
+        try:
+            return await attempt()
+        except Again as again:
+            failures += 1
+            limit_s = patience_s()
+            if limit_s is not None and monotonic() - began >= limit_s:
+                raise again.error from again.__cause__
+            pause = wait_s(again, failures)
+        await asyncio.sleep(pause)
 
 
 class Caller:
@@ -97,26 +118,20 @@ class Caller:
         it gives the answer to return instead, or None.
         """
         maybe_done = False
-        try:
-            async for attempt in AsyncRetrying(
-                wait=wait_as_told,
-                stop=stop_after_delay(self.retry_s),
-                retry=retry_if_exception_type(Again),
-                reraise=True,
-            ):
-                with attempt:
-                    try:
-                        return await self._try(call, answer)
-                    except Again as again:
-                        maybe_done = maybe_done or again.maybe_done
-                        raise
-                    except RunwireError as error:
-                        if maybe_done and (settled := settle(error)) is not None:
-                            return settled
-                        raise
-        except Again as again:
-            raise again.error from again.__cause__
-        raise AssertionError("the loop returns or raises")
+
+        async def attempt() -> T:
+            nonlocal maybe_done
+            try:
+                return await self._try(call, answer)
+            except Again as again:
+                maybe_done = maybe_done or again.maybe_done
+                raise
+            except RunwireError as error:
+                if maybe_done and (settled := settle(error)) is not None:
+                    return settled
+                raise
+
+        return await patiently(attempt, wait_s=wait_as_told, patience_s=lambda: self.retry_s)
 
     async def _try(self, call: Call, answer: type[T]) -> T:
         try:

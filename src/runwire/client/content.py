@@ -8,10 +8,9 @@ from http import HTTPStatus
 from typing import Final
 
 import aiohttp
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_delay
 
 from runwire.client.address import redirect_of
-from runwire.client.calls import CONNECT_TIMEOUT_S, FAILED, Again, Call, Caller, refusal, wait_as_told
+from runwire.client.calls import CONNECT_TIMEOUT_S, FAILED, Again, Call, Caller, patiently, refusal, wait_as_told
 from runwire.client.problems import UnexpectedAnswer
 
 _PIECE_BYTES: Final = 1 << 18
@@ -60,18 +59,8 @@ class Download:
 
     async def _opened(self) -> aiohttp.ClientResponse:
         """A response that begins with the next byte. Raises what one call raises, after the retries of one call."""
-        try:
-            async for attempt in AsyncRetrying(
-                wait=wait_as_told,
-                stop=stop_after_delay(self._caller.retry_s),
-                retry=retry_if_exception_type(Again),
-                reraise=True,
-            ):
-                with attempt:
-                    return await self._try()
-        except Again as again:
-            raise again.error from again.__cause__
-        raise AssertionError("the loop returns or raises")
+        retry_s = self._caller.retry_s
+        return await patiently(self._try, wait_s=wait_as_told, patience_s=lambda: retry_s)
 
     async def _try(self) -> aiohttp.ClientResponse:
         caller, call = self._caller, self._call

@@ -8,15 +8,10 @@ from collections import deque
 from typing import Final, Self
 
 import aiohttp
-from tenacity import (
-    AsyncRetrying,
-    RetryCallState,
-    retry_if_exception_type,
-)
 
 from runwire import clock
 from runwire.client.address import redirect_of
-from runwire.client.calls import FAILED, Again, Call, Caller, decoded, refusal
+from runwire.client.calls import FAILED, Again, Call, Caller, decoded, patiently, refusal
 from runwire.client.problems import UnexpectedAnswer
 from runwire.client.results import RunView, StreamEnd
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
@@ -108,30 +103,21 @@ class RunStream:
         return bool(self._events) or self.end is not None or self._closed
 
     async def _more_through_failures(self) -> None:
-        try:
-            async for attempt in AsyncRetrying(
-                wait=self._wait_s, stop=self._gives_up, retry=retry_if_exception_type(Again), reraise=True
-            ):
-                with attempt:
-                    await self._more()
-        except Again as again:
-            raise again.error from again.__cause__
+        await patiently(self._more, wait_s=self._pause_s, patience_s=self._patience)
 
-    def _gives_up(self, state: RetryCallState) -> bool:
-        patience_s = self._caller.retry_s if self.connections == 0 else self._patience_s
-        return patience_s is not None and (state.seconds_since_start or 0) >= patience_s
+    def _patience(self) -> float | None:
+        return self._caller.retry_s if self.connections == 0 else self._patience_s
 
-    def _wait_s(self, state: RetryCallState) -> float:
+    def _pause_s(self, again: Again, failures: int) -> float:
         """The pause in seconds that the answer asked for, else the reconnection time, doubled with each failure in a
         row.
         """
-        failure = state.outcome.exception() if state.outcome is not None else None
-        if isinstance(failure, Again) and failure.wait_s is not None:
-            return failure.wait_s
+        if again.wait_s is not None:
+            return again.wait_s
         base_s = self._retry_ms / 1000
         longest_s = max(base_s, BACKOFF_MAX_S)
         jitter_s = random.uniform(0, base_s / 2)  # noqa: S311  # needs no secrecy
-        return clock.longest_pause_s(state.attempt_number, first_s=base_s, longest_s=longest_s) + jitter_s
+        return clock.longest_pause_s(failures, first_s=base_s, longest_s=longest_s) + jitter_s
 
     async def _more(self) -> None:
         """Returns with an event or the end, or with neither when a connection ends that had been good for long, which

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Self
 
-from runwire.clock import monotonic, set_within
+from runwire.clock import monotonic, wait_until_set
 from runwire.content.part import Part, PartState
 from runwire.content.part_metrics import PartMetrics
 from runwire.db import Database, Row, load_sql
@@ -295,7 +295,7 @@ class PartWriter:
                 await self._wake.wait()
                 left_s = ticked_at + self._linger_s - monotonic()
                 if left_s > 0 and not self._at_once.is_set():
-                    await set_within(self._at_once, left_s)
+                    await wait_until_set(self._at_once, within_s=left_s)
                 self._wake.clear()
                 self._at_once.clear()
                 ticked_at = monotonic()

@@ -14,7 +14,7 @@ from typing import Final
 import msgspec
 from aiohttp import HttpVersion11, web
 
-from runwire.clock import JITTER, monotonic, set_within, wall_us
+from runwire.clock import JITTER, monotonic, wait_until_set, wall_us
 from runwire.content.part import Part
 from runwire.content.part_feed import PartFeed
 from runwire.content.parts import PartReader, Read
@@ -94,7 +94,7 @@ async def next_read(
             left_s = until - monotonic()
             if read.data or read.closed or left_s <= 0 or feed.draining:
                 return read
-            await set_within(news, min(left_s, LOOK_S))
+            await wait_until_set(news, within_s=min(left_s, LOOK_S))
 
 
 async def serve_sse(

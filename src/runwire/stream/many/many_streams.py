@@ -11,7 +11,7 @@ from typing import Final, Self
 
 import msgspec
 
-from runwire.clock import set_within
+from runwire.clock import wait_until_set
 from runwire.db import Database, Row, seen_by
 from runwire.duties import Duty
 from runwire.errors import CursorPastTail, DatabaseFailed, RunNotFound
@@ -223,7 +223,7 @@ class ManyStreams:
     async def _looking(self) -> None:
         while True:
             # Nothing is looked for while no stream asks.
-            await set_within(self._wake, LOOK_S if self._sessions else 3600.0)
+            await wait_until_set(self._wake, within_s=LOOK_S if self._sessions else 3600.0)
             self._wake.clear()
             await self._tried(self.look)
 
