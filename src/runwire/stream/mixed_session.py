@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import TypeAlias
 
-from runwire.clock import JITTER, monotonic, set_within, wall_us
+from runwire.clock import JITTER, monotonic, wait_until_set, wall_us
 from runwire.content.part_metrics import PartMetrics
 from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseFailed
 from runwire.stream.limits import StreamLimits
@@ -162,7 +162,10 @@ class MixedSession:
     async def _wait(self, write: Write) -> None:
         due = self._wrote_at + self._limits.heartbeat_s
         now = monotonic()
-        if not await set_within(self._news, max(min(due, self._rotate_at) - now, 0)) and monotonic() >= due:
+        if (
+            not await wait_until_set(self._news, within_s=max(min(due, self._rotate_at) - now, 0))
+            and monotonic() >= due
+        ):
             await self._send(write, HEARTBEAT)
 
     async def _send(self, write: Write, data: bytes) -> None:
