@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.calls import RUNS, Api
+from pipeline import raw
+from server.calls import RUNS, Api, streaming
 from waiting import eventually
 
 PART = f"{RUNS}/r/parts/1"
@@ -48,7 +49,11 @@ async def test_a_part_is_opened_written_and_closed_and_read_at_any_time(api: Api
     await api.finish("r", fence=fence)
     assert (await api.http.get(PART)).text == "one two"
     events = (await api.http.get(f"{RUNS}/r/events")).json()["events"]
-    assert [event.get("fn") for event in events][1:3] == ["part:answer:1:opened", "part:answer:1:sealed"]
+    assert [event.get("fn") for event in events][1:4] == [
+        "part:answer:1:opened", "part:answer:1:sealed", "artifact:answer:1",
+    ]  # fmt: skip
+    artifact = await api.http.get(f"{RUNS}/r/artifacts/1")
+    assert (artifact.text, artifact.headers["Content-Type"]) == ("one two", "text/markdown")
     listed = (await api.http.get(f"{RUNS}/r/parts")).json()["parts"]
     assert [(part["part"], part["state"], part["size"]) for part in listed] == [(1, "sealed", 7)]
 
@@ -165,3 +170,21 @@ async def test_nobody_writes_an_event_of_a_part_by_hand(api: Api) -> None:
     for fn in ("part:answer:1:sealed", "artifact:report:1"):
         answer = await api.append("r", [{"type": "DebugTrace", "fn": fn}], fence=fence)
         assert code_of(answer) == (422, "reserved_fn")
+
+
+async def test_a_sealed_part_is_an_artifact_and_its_rows_are_gone(api: Api, database: str) -> None:
+    fence = await api.external("r")
+    for n, text in ((1, "same"), (2, "same")):  # a second part of the same bytes is the same artifact
+        await api.open_part("r", fence=fence)
+        await api.write_part("r", text, fence=fence, n=n, close=True)
+    connection = await raw(database)
+    assert await connection.fetchval("SELECT count(*) FROM part_chunks") == 0
+    assert [row["artifact"] for row in await connection.fetch("SELECT artifact FROM parts ORDER BY n")] == [1, 1]
+    await connection.close()
+    await api.finish("r", fence=fence)
+    assert (await api.http.get(f"{RUNS}/r/parts/2")).text == "same"
+    assert (await api.http.delete(f"{RUNS}/r/artifacts/1")).status_code == 204
+    assert code_of(await api.http.get(PART)) == (410, "artifact_erased")
+    async with streaming(api, "r", query="?parts=*") as stream:  # events go on without the bytes
+        frames = await stream.rest()
+    assert [frame.fields.get("event") for frame in frames if "event" in frame.fields] == ["end"]

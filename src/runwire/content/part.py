@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Final
 
 from runwire.errors import InvalidRequest
+from runwire.model.content import RESULT
 
 NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 """Names of parts: they are words of an event's `fn`."""
@@ -43,6 +44,10 @@ class Part:
     opened_seq: int
     ended_seq: int | None
     written_us: int | None
+    artifact: int | None = None
+    """The artifact that a sealed part became."""
+    erased: bool = False
+    """That artifact was erased: the bytes are gone."""
 
     @property
     def is_text(self) -> bool:
@@ -57,10 +62,10 @@ def is_text(media_type: str) -> bool:
 
 
 def checked_name(name: object) -> str:
-    """The name itself. Raises InvalidRequest (`invalid_part_name`)."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name):
+    """The name itself. Raises InvalidRequest (`invalid_part_name`). `result` is the name of another artifact."""
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or name == RESULT:
         raise InvalidRequest(
-            "A part's name must be a letter or underscore, then up to 63 letters, digits or underscores.",
+            "A part's name must be a letter or underscore, then up to 63 of A-Za-z0-9_, and not `result`.",
             code="invalid_part_name",
         )
     return name

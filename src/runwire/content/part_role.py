@@ -8,6 +8,7 @@ from runwire.content.part_feed import PartFeed
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.part_writer import PartWriter, Written
 from runwire.content.parts import PartReader, Parts
+from runwire.content.reading import ArtifactReader
 from runwire.content.settings import ContentSettings
 from runwire.db.notify import PARTS_WRITTEN
 from runwire.process import Context
@@ -16,12 +17,12 @@ from runwire.process.settings import Role
 
 
 async def start(context: Context) -> None:
-    """Offers PartMetrics, Parts, the PartWriter, and with an API the PartReader and the PartFeed."""
+    """Offers PartMetrics, Parts, PartReader, PartWriter, and with an API the PartFeed."""
     settings, hints = context.group(ContentSettings), context.hints
     feed = PartFeed()
     metrics = context.offer(PartMetrics, PartMetrics(context.metrics.out))
+    context.offer(PartReader, PartReader(context.database, artifacts=context.part(ArtifactReader)))
     if Role.API in context.roles:
-        context.offer(PartReader, PartReader(context.database))
         context.offer(PartFeed, feed)
         _take_hints(context, feed)
 

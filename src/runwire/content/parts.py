@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from runwire.content.part import Part, PartState
+from runwire.content.artifacts import Appending, NewArtifact
+from runwire.content.part import Part, PartState, ended
+from runwire.content.reading import ArtifactReader
 from runwire.db import Database, Row, Statements, Transaction, load_sql, seen_by
-from runwire.errors import PartNotFound, PartRefused, RunNotFound
+from runwire.errors import ContentUnavailable, PartNotFound, PartRefused, RunNotFound
+from runwire.model.content import Artifact
+from runwire.model.event import NewEvent, debug_trace
 
 _SQL: Final = load_sql("runwire.content", "parts.sql")
+PIECE_BYTES: Final = 262_144
 ROWS_PER_READ: Final = 256
 """Rows of chunks that one read takes: about 256 KiB, or more where writes were large."""
 
@@ -32,6 +37,8 @@ class Ending:
     name: str
     state: PartState
     size: int | None = None
+    artifact: NewArtifact | Artifact | None = None
+    """What a sealed part becomes, or the artifact that is the same already."""
 
 
 class Parts:
@@ -72,19 +79,49 @@ async def open_within(
     return part_id
 
 
-async def end_within(transaction: Transaction, run_id: str, endings: Sequence[tuple[Ending, int]]) -> None:
-    """Ends attempts in the transaction of their events, each with its seq. Raises PartRefused unless all could be."""
+async def end_within(transaction: Transaction, run_id: str, endings: Sequence[tuple[Ending, int, int | None]]) -> None:
+    """Ends attempts in the transaction of their events, each with its seq and the number of its artifact. Raises
+    PartRefused unless all could be.
+    """
     rows = await transaction.fetch(
         _SQL["end"],
-        [ending.part_id for ending, _ in endings],
-        [ending.state.value for ending, _ in endings],
-        [seq for _, seq in endings],
-        [ending.size for ending, _ in endings],
+        [ending.part_id for ending, _, _ in endings],
+        [ending.state.value for ending, _, _ in endings],
+        [seq for _, seq, _ in endings],
+        [ending.size for ending, _, _ in endings],
+        [artifact for _, _, artifact in endings],
     )
     if len(rows) < len(endings):
         ended = {row["part_id"] for row in rows}
-        missing = next(ending for ending, _ in endings if ending.part_id not in ended)
+        missing = next(ending for ending, _, _ in endings if ending.part_id not in ended)
         raise PartRefused(run_id, n=missing.n)
+    if sealed := [ending.part_id for ending, _, artifact in endings if artifact is not None]:
+        await transaction.execute(_SQL["forget_sealed"], sealed)
+
+
+def events_of(endings: Sequence[Ending]) -> tuple[NewEvent, ...]:
+    """The events that end attempts, each followed by that of its artifact."""
+    events: list[NewEvent] = []
+    for ending in endings:
+        events.append(debug_trace(ended(ending.name, ending.n, ending.state)))
+        if isinstance(ending.artifact, NewArtifact):
+            events.append(ending.artifact.event)
+    return tuple(events)
+
+
+async def store_endings(transaction: Transaction, appending: Appending, endings: Sequence[Ending]) -> None:
+    """Ends attempts in the transaction that appends `events_of` them. Raises PartRefused and ContentLost."""
+    rows: list[tuple[Ending, int, int | None]] = []
+    for ending in endings:
+        seq = appending.seq_of(debug_trace(ended(ending.name, ending.n, ending.state)))
+        number: int | None = None
+        if isinstance(ending.artifact, NewArtifact):
+            await ending.artifact.store(transaction, appending)
+            number = appending.number_of(ending.artifact.event)
+        elif ending.artifact is not None:
+            number = ending.artifact.n
+        rows.append((ending, seq, number))
+    await end_within(transaction, appending.run_id, rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +146,17 @@ class Read:
 class PartReader:
     """Reads of parts. With a `tenant`, the runs of other tenants do not exist. Raises DatabaseUnavailable."""
 
-    def __init__(self, database: Database, *, tenant: str | None = None) -> None:
+    def __init__(
+        self, database: Database, *, artifacts: ArtifactReader | None = None, tenant: str | None = None
+    ) -> None:
+        """`artifacts` reads the bytes of sealed parts."""
         self._whole_database = database
+        self._artifacts = artifacts
         self._database: Statements = seen_by(database, tenant)
 
     def on_behalf_of(self, tenant: str | None) -> PartReader:
         """The same for one tenant; for None, this one."""
-        return self if tenant is None else PartReader(self._whole_database, tenant=tenant)
+        return self if tenant is None else PartReader(self._whole_database, artifacts=self._artifacts, tenant=tenant)
 
     async def of_run(self, run_id: str) -> list[Part]:
         """The run's parts by number. Raises RunNotFound."""
@@ -141,8 +182,24 @@ class PartReader:
         if chunks:
             first = chunks[0][0]
             data = b"".join([piece for _, piece in chunks])[offset - first : offset - first + limit]
+        elif part.artifact is not None and not part.erased and offset < part.size and limit:
+            data = await self._sealed(part, offset, limit)
         closed = part.state is not PartState.OPEN or rows[0]["run_state"] in _OVER
         return Read(part, offset, data, closed)
+
+    async def pieces(self, run_id: str, n: int) -> AsyncIterator[bytes]:
+        """All bytes that the part has now."""
+        at = 0
+        while (read := await self.read(run_id, n, offset=at, limit=PIECE_BYTES)).data:
+            yield read.data
+            at = read.next_offset
+
+    async def _sealed(self, part: Part, offset: int, limit: int) -> bytes:
+        if self._artifacts is None or part.artifact is None:
+            raise ContentUnavailable("this process does not read artifacts")
+        located = await self._artifacts.locate(part.run_id, part.artifact)
+        stop = min(offset + limit, part.size)
+        return b"".join([block async for block in self._artifacts.read(located, start=offset, stop=stop)])
 
 
 _OVER: Final = ("finished", "failed", "cancelled")
@@ -168,4 +225,6 @@ _COLUMNS: Final = (
     "opened_seq",
     "ended_seq",
     "written_us",
+    "artifact",
+    "erased",
 )

@@ -61,10 +61,14 @@ FROM parts AS p JOIN runs AS r USING (run_id) WHERE p.part_id = ANY ($1::bigint[
 -- name: end
 -- Seals or abandons attempts, in the transaction of the events that say so. Fewer rows than asked for: another owner of
 -- the run was faster, or bytes are missing.
-UPDATE parts AS p SET state = e.state::part_state, ended_seq = e.seq
-FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[]) AS e (part_id, state, seq, size)
+UPDATE parts AS p SET state = e.state::part_state, ended_seq = e.seq, artifact = e.artifact
+FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::int[]) AS e (part_id, state, seq, size, artifact)
 WHERE p.part_id = e.part_id AND p.state = 'open' AND (e.size IS NULL OR p.size = e.size)
 RETURNING p.part_id
+
+-- name: forget_sealed
+-- The rows of parts that have become artifacts.
+DELETE FROM part_chunks WHERE part_id = ANY ($1::bigint[])
 
 -- name: left_open
 -- The parts that an earlier owner of the run has left open.
@@ -72,14 +76,18 @@ SELECT n, part_id, name FROM parts WHERE run_id = $1 AND state = 'open' ORDER BY
 
 -- name: of_run
 SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text AS state, p.size, p.opened_seq,
-       p.ended_seq, p.written_us, r.state::text AS run_state, r.external
+       p.ended_seq, p.written_us, p.artifact,
+       EXISTS (SELECT FROM artifacts AS a WHERE a.run_id = p.run_id AND a.n = p.artifact AND a.erased_at IS NOT NULL) AS erased,
+       r.state::text AS run_state, r.external
 FROM parts AS p JOIN runs AS r USING (run_id)
 WHERE p.run_id = $1 AND ($2::int IS NULL OR p.n = $2) ORDER BY p.n
 
 -- name: read
 -- One part and its rows from an offset on, from one snapshot; the first row may begin before the offset.
 SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text AS state, p.size, p.opened_seq,
-       p.ended_seq, p.written_us, r.state::text AS run_state, r.external, c.at, c.bytes
+       p.ended_seq, p.written_us, p.artifact,
+       EXISTS (SELECT FROM artifacts AS a WHERE a.run_id = p.run_id AND a.n = p.artifact AND a.erased_at IS NOT NULL) AS erased,
+       r.state::text AS run_state, r.external, c.at, c.bytes
 FROM parts AS p JOIN runs AS r USING (run_id)
 LEFT JOIN LATERAL (
     SELECT c.at, c.bytes FROM part_chunks AS c

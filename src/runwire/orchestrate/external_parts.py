@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from runwire.append import EventLog, Stored
 from runwire.clock import monotonic
-from runwire.content.part import Part, PartState, checked_media_type, checked_name, ended, opened
-from runwire.content.parts import Ending, end_within, open_within
+from runwire.content.artifacts import NewArtifact
+from runwire.content.part import Part, PartState, checked_media_type, checked_name, opened
+from runwire.content.parts import Ending, events_of, open_within, store_endings
 from runwire.db import Transaction
 from runwire.errors import PartRefused
 from runwire.model.event import Source, debug_trace
@@ -56,13 +57,15 @@ class ExternalParts:
 
     async def seal(self, part: Part, *, fence: int) -> Part:
         """The part, sealed: no byte follows."""
-        event = debug_trace(ended(part.name, part.n, PartState.SEALED))
-        ending = Ending(part.part_id, part.n, part.name, PartState.SEALED)
+        artifact = await self._desk.sealed(part.run_id, part.n, part.name, part.media_type)
+        endings = [Ending(part.part_id, part.n, part.name, PartState.SEALED, size=part.size, artifact=artifact)]
 
         async def store(transaction: Transaction, stored: Stored) -> None:
-            await end_within(transaction, part.run_id, [(ending, stored.seq_of(event))])
+            await store_endings(transaction, stored, endings)
 
-        await self._log.append(part.run_id, [event], fence=fence, source=Source.API, companion=store)
+        await self._log.append(part.run_id, events_of(endings), fence=fence, source=Source.API, companion=store)
+        if isinstance(artifact, NewArtifact):
+            artifact.made()
         self._paid_until.pop(part.part_id, None)
         self._desk.writer.ended(part.run_id, [PartState.SEALED])
         return replace(part, state=PartState.SEALED)

@@ -16,12 +16,13 @@ from typing import Final
 
 from runwire.append import Companion, Stored
 from runwire.clock import monotonic
-from runwire.content.artifacts import NewArtifact
-from runwire.content.part import PartState, checked_media_type, checked_name, ended, opened
+from runwire.content.artifacts import Artifacts, NewArtifact
+from runwire.content.part import PartState, checked_media_type, checked_name, opened
 from runwire.content.part_writer import OpenPart, PartWriter
-from runwire.content.parts import Ending, Parts, end_within, open_within
+from runwire.content.parts import Ending, PartReader, Parts, events_of, open_within, store_endings
 from runwire.db import Transaction
-from runwire.errors import NodeFailed
+from runwire.errors import ContentUnavailable, NodeFailed
+from runwire.model.content import Artifact
 from runwire.model.event import NewEvent, debug_trace
 from runwire.orchestrate.run_log import RunLog
 
@@ -45,6 +46,18 @@ class PartDesk:
     parts: Parts
     writer: PartWriter
     limits: PartLimits = PartLimits()
+    artifacts: Artifacts | None = None
+    """Makes artifacts of sealed parts. Without it, or where the store is away, their bytes stay where they are."""
+    reader: PartReader | None = None
+
+    async def sealed(self, run_id: str, n: int, name: str, media_type: str) -> NewArtifact | Artifact | None:
+        """The artifact that the part becomes when it is sealed. All its bytes are stored."""
+        if self.artifacts is None or self.reader is None:
+            return None
+        try:
+            return await self.artifacts.prepare(run_id, name, self.reader.pieces(run_id, n), media_type=media_type)
+        except ContentUnavailable:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +114,7 @@ class NodeParts:
             bytes_ = desk.writer.open(
                 run_id, place.n, name=name, attempt=place.attempt, part_id=part_ids[-1], fence=self._fence
             )
-            part = NodePart(bytes_, desk.limits)
+            part = NodePart(bytes_, desk, media_type)
             self._open.append(part)
             return part
 
@@ -132,13 +145,15 @@ class NodeParts:
         if not endings or self._desk is None:
             return Sealing()
         run_id, writer = self._log.run_id, self._desk.writer
-        events = tuple([debug_trace(ended(ending.name, ending.n, ending.state)) for ending in endings])
+        events = events_of(endings)
 
         async def store(transaction: Transaction, stored: Stored) -> None:
-            seqs = [stored.seq_of(event) for event in events]
-            await end_within(transaction, run_id, list(zip(endings, seqs, strict=True)))
+            await store_endings(transaction, stored, endings)
 
         def told() -> None:
+            for ending in endings:
+                if isinstance(ending.artifact, NewArtifact):
+                    ending.artifact.made()
             writer.ended(run_id, [ending.state for ending in endings])
 
         return Sealing(events, store, told)
@@ -152,9 +167,12 @@ class NodeParts:
 class NodePart:
     """One attempt of a part, as a node writes it: `Context.part` gives it."""
 
-    def __init__(self, part: OpenPart, limits: PartLimits) -> None:
+    def __init__(self, part: OpenPart, desk: PartDesk, media_type: str) -> None:
         self.bytes = part
-        self._limits = limits
+        self._desk = desk
+        self._limits = desk.limits
+        self._media_type = media_type
+        self._artifact: NewArtifact | Artifact | None = None
         self._complete = False
         self._paid_until = monotonic() - BURST_S
 
@@ -182,7 +200,9 @@ class NodePart:
 
     async def complete(self) -> None:
         """The part has all its bytes: they are stored, and the part is sealed with the end of its node."""
-        await self.bytes.flush()
+        part = self.bytes
+        await part.flush()
+        self._artifact = await self._desk.sealed(part.run_id, part.n, part.name, self._media_type)
         self._complete = True
 
     def ending(self, *, failed: bool = False) -> Ending:
@@ -195,6 +215,7 @@ class NodePart:
             part.name,
             PartState.SEALED if sealed else PartState.ABANDONED,
             size=part.stored if sealed else None,
+            artifact=self._artifact if sealed else None,
         )
 
 

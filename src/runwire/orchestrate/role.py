@@ -15,7 +15,7 @@ from runwire.agents.settings import AgentSettings
 from runwire.append import AtRest, EventLog
 from runwire.content import Artifacts
 from runwire.content.part_writer import PartWriter
-from runwire.content.parts import Parts
+from runwire.content.parts import PartReader, Parts
 from runwire.content.settings import ContentSettings
 from runwire.db.notify import RUN_CANCELLED, RUNS_CLAIMABLE
 from runwire.db.settings import DatabaseSettings
@@ -122,7 +122,13 @@ async def offer_control(context: Context) -> None:
 def _desk(context: Context) -> PartDesk:
     settings = context.group(ContentSettings)
     limits = PartLimits(settings.parts_per_run_max, settings.part_bytes_max, settings.part_bytes_per_s)
-    return PartDesk(context.part(Parts), context.part(PartWriter), limits)
+    return PartDesk(
+        context.part(Parts),
+        context.part(PartWriter),
+        limits,
+        artifacts=context.part(Artifacts),
+        reader=context.part(PartReader),
+    )
 
 
 def _cancelling(context: Context) -> Cancelling:

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from runwire.content.part import Part, PartState
 from runwire.content.parts import Read
-from runwire.errors import InvalidRequest
+from runwire.errors import ArtifactErased, InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.auth import Access, Scope, caller_of
 from runwire.server.bodies import OpenPart, PartDocument, PartList
@@ -87,6 +87,8 @@ class PartRoutes:
         if live not in (None, "long-poll", "sse"):
             raise InvalidRequest("live must be long-poll or sse.", code="invalid_offset")
         part = await reader.part(run_id, n)
+        if part.erased and part.artifact is not None:
+            raise ArtifactErased(run_id, part.artifact)
         if request.method == "HEAD":
             return _head(part)
         if live is None:
@@ -180,7 +182,7 @@ def _document(part: Part) -> PartDocument:
 
 _FENCED: Final = (
     *("missing_fence", "not_external", "run_closed", "fence_stale", "illegal_append", "part_ended"),
-    *("storage_unavailable", "partition_missing"),
+    *("storage_unavailable", "partition_missing", "content_lost", "content_quota_exceeded", "too_many_artifacts"),
 )
 PARTS: Final = Group(
     PartRoutes,
@@ -211,6 +213,8 @@ PARTS: Final = Group(
                 "invalid_offset",
                 "part_not_found",
                 "part_reset",
+                "artifact_erased",
+                "content_unavailable",
                 "too_many_streams",
                 "too_many_own_streams",
             ),

@@ -99,6 +99,8 @@ class MixedReader:
 
     async def _read_part(self, part: Part, frames: _Frames) -> bool:
         """Adds bytes of an attempt whose beginning the client knows. Returns whether the client has all of it then."""
+        if part.erased:
+            return True
         begun = part.n in frames.cursor.places
         attempt, at = frames.cursor.places.get(part.n, (part.attempt, 0))
         if attempt > part.attempt or (attempt == part.attempt and at > part.size):
