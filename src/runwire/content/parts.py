@@ -38,7 +38,7 @@ class Ending:
     state: PartState
     size: int | None = None
     artifact: NewArtifact | Artifact | None = None
-    """What a sealed part becomes, or the artifact that is the same already."""
+    """The artifact of a sealed part: one to be made, or one that is the same already."""
 
 
 class Parts:
