@@ -15,6 +15,7 @@ from pydantic import BaseModel
 from runwire import END, Agent, Context, NodeFailed, Sleep, Wait
 from runwire.errors import GraphError, InvalidRequest
 from runwire.model.state import StateType
+from runwire.model.written_waits import written_signals
 
 
 @dataclass
@@ -128,15 +129,65 @@ def test_where_a_wait_leads_need_not_be_said_twice() -> None:
     assert (node.to, node.waits_by_default) == (("END", "GoOn"), False)
 
 
-def test_a_signal_can_be_awaited_where_a_node_declares_it_or_does_not_say() -> None:
+def test_a_signal_can_be_awaited_where_a_node_says_so_or_does_not_say() -> None:
     declared = agent(Wait(any_of=("a", "b"), then="GoOn"))
     assert [declared.may_wait_for(name) for name in "abc"] == [True, True, False]
 
     @declared.node(name="Other")
-    async def other(_ctx: Context, _state: Nothing) -> Wait:
-        return Wait("c", then=END)
+    async def other(ctx: Context, _state: Nothing) -> Wait:
+        return Wait(ctx.agent, then=END)
 
     assert declared.may_wait_for("c")
+
+
+async def returns_nothing(_ctx: Context, _state: Nothing) -> None: ...
+
+
+async def written_out(ctx: Context, _state: Nothing) -> str | Wait | Sleep:
+    if ctx.attempt > 1:
+        return "GoOn"
+    if ctx.attempt > 2:
+        return Sleep("GoOn", for_s=ctx.attempt)
+    return Wait(any_of=("a", "b"), then=ctx.agent, within_s=5, on_timeout="Late", schema=Verdict | None)
+
+
+GO = Wait("go", then="GoOn")
+
+
+def by_name(_ctx: Context, _state: Nothing) -> Wait | str:
+    return GO if _ctx.attempt else "GoOn"
+
+
+async def by_call(ctx: Context, _state: Nothing) -> Wait:
+    return Wait(ctx.agent, then="GoOn")
+
+
+async def by_variable(_ctx: Context, _state: Nothing) -> Wait:
+    wait = Wait("go", then="GoOn")
+    if _ctx.attempt > 1:
+        wait = Wait("again", then="GoOn")
+    return wait
+
+
+async def by_annotation(ctx: Context, _state: Nothing) -> str:
+    return ctx.agent
+
+
+@pytest.mark.parametrize(
+    ("fn", "signals"),
+    [
+        (returns_nothing, {}),
+        (written_out, dict.fromkeys("ab", Verdict | None)),
+        (by_name, {"go": None}),
+        (by_call, None),
+        (by_variable, None),
+        (by_annotation, {}),
+        (lambda _ctx, _state: GO, None),
+        (Strict, None),
+    ],
+)
+def test_a_wait_that_is_returned_as_it_is_written_declares_itself(fn: Any, signals: dict[str, Any] | None) -> None:
+    assert written_signals(fn) == signals
 
 
 @pytest.mark.parametrize(

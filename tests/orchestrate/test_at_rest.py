@@ -196,7 +196,9 @@ async def signals(s: Stages) -> list[tuple[str, str]]:
 async def test_signals_nobody_took_end_with_their_run(database: str) -> None:
     async with stages(database, asking()) as s:
         await waits(s, "r")
-        await s.control.signal("r", "unheard")
+        await s.database.execute(
+            "INSERT INTO run_signals (run_id, name) VALUES ('r', 'unheard')"
+        )  # of an older process
         assert await signals(s) == [("r", "unheard")]
         await s.control.signal("r", "approved")
         worker = s.worker()
@@ -205,17 +207,17 @@ async def test_signals_nobody_took_end_with_their_run(database: str) -> None:
         assert (await s.control.view("r")).state == "finished"
         assert await signals(s) == []
         with pytest.raises(RunClosed):
-            await s.control.signal("r", "unheard")
+            await s.control.signal("r", "approved")
 
 
 async def test_a_run_has_at_most_a_hundred_signals_that_it_has_not_taken(database: str) -> None:
     async with stages(database, asking()) as s:
         await waits(s, "r")
         for n in range(100):
-            await s.control.signal("r", f"s{n}")
+            await s.control.signal("r", "approved", signal_id=f"s{n}")
         with pytest.raises(TooManySignals):
             await s.control.signal("r", "approved")
-        await s.control.signal("r", "s7")  # it is there already
+        await s.control.signal("r", "approved", signal_id="s7")  # it is there already
         assert len(await signals(s)) == 100
 
 

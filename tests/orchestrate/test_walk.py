@@ -14,6 +14,7 @@ from orchestrate.agents_for_tests import Count, Gate, asking, fail, looping, one
 from pipeline import Stages, stages
 from runwire import END, Agent, Context, RunState
 from runwire.agents.golden import golden
+from runwire.errors import SignalNotAwaited
 from runwire.orchestrate import StartRequest, Worker
 from waiting import eventually
 
@@ -248,7 +249,8 @@ async def test_a_waiting_run_goes_on_when_it_is_signalled(database: str) -> None
         run_id = await walk(s, "asking")
         assert (await s.control.view(run_id)).waiting_for == "approved"
         worker = s.worker()
-        await s.control.signal(run_id, "something_else")
+        with pytest.raises(SignalNotAwaited):
+            await s.control.signal(run_id, "something_else")
         assert await worker.claim() == 0
         await s.control.signal(run_id, "approved")
         assert await worker.claim() == 1

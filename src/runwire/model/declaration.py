@@ -49,15 +49,12 @@ def _problems_of_schemas(nodes: Mapping[str, Any]) -> Iterator[str]:
     schemas: dict[str, Any] = {}
     looked_at: list[Any] = []
     for node in nodes.values():
-        for wait in node.waits:
-            if not isinstance(wait, Wait):
-                continue
-            for name in wait.names:
-                if schemas.setdefault(name, wait.schema) is not wait.schema and schemas[name] != wait.schema:
-                    yield f"signal {name!r} has two schemas, the second at node {_shown(node.name)}"
-            if wait.schema is not None and not any(wait.schema is one for one in looked_at):
-                looked_at.append(wait.schema)
-                yield from (f"node {_shown(node.name)}: {problem}" for problem in schema_problems(wait.schema))
+        for name, schema in (node.signals or {}).items():
+            if schemas.setdefault(name, schema) is not schema and schemas[name] != schema:
+                yield f"signal {name!r} has two schemas, the second at node {_shown(node.name)}"
+            if schema is not None and not any(schema is one for one in looked_at):
+                looked_at.append(schema)
+                yield from (f"node {_shown(node.name)}: {problem}" for problem in schema_problems(schema))
 
 
 def problems_of_graph(start: str, nodes: Mapping[str, Any]) -> Iterator[str]:

@@ -15,6 +15,7 @@ from runwire.model.declaration import END, is_async, problems_of, problems_of_gr
 from runwire.model.names import class_name
 from runwire.model.state import StateType
 from runwire.model.waits import Signal, Sleep, Wait
+from runwire.model.written_waits import written_signals
 
 __all__ = ["DEFAULT_TIMEOUT_S", "END", "Agent", "Agents", "Context", "Node", "NodeFn", "Signal", "Sleep", "Wait"]
 
@@ -134,17 +135,18 @@ class Node(Generic[S]):
     on_error: str | None
     in_thread: bool = False
     waits: tuple[Wait | Sleep, ...] = ()
-    """The waits that it declares. It returns only those, with any times and targets; without any it may wait for
-    every signal that needs no schema.
+    """The waits that it declares. It returns only those, with any times and targets. Without any it may wait for every
+    signal, with the schema of a Wait that its function returns as it is written.
     """
     waits_by_default: bool = False
     """None as its result is the one wait that it declares."""
 
     @property
-    def waits_undeclared(self) -> bool:
-        """Whether it may return a Wait that it does not declare: its function does not say that it returns none."""
-        returns = getattr(self.run, "__annotations__", {}).get("return", ...)
-        return not self.waits and returns not in (None, str, "None", "str", "str | None")
+    def signals(self) -> Mapping[str, Any] | None:
+        """The schema, or None, of each signal for which it may wait; None where nobody can tell for which."""
+        if self.waits:
+            return {name: wait.schema for wait in self.waits if isinstance(wait, Wait) for name in wait.names}
+        return written_signals(self.run)
 
     @property
     def fn_name(self) -> str:
@@ -246,8 +248,8 @@ class Agent(Generic[S]):
         return declare
 
     def may_wait_for(self, signal: str) -> bool:
-        """Whether a node of it can ever wait for a signal of that name, as far as its nodes declare their waits."""
-        return signal in self._schemas or any(node.waits_undeclared for node in self._nodes.values())
+        """Whether a node of it can ever wait for a signal of that name, as far as that shows in its nodes."""
+        return signal in self._schemas or any(node.signals is None for node in self._nodes.values())
 
     def schema_of(self, signal: str) -> StateType[Any] | None:
         """Converts the data of that signal; None when no node declares a schema for it."""
@@ -255,9 +257,9 @@ class Agent(Generic[S]):
 
     @cached_property
     def _schemas(self) -> Mapping[str, StateType[Any] | None]:
-        """Of each signal that a node declares."""
-        waits = [wait for node in self._nodes.values() for wait in node.waits if isinstance(wait, Wait)]
-        return {name: None if wait.schema is None else StateType(wait.schema) for wait in waits for name in wait.names}
+        """Of each signal for which a node says that it may wait."""
+        signals = [item for node in self._nodes.values() for item in (node.signals or {}).items()]
+        return {name: None if schema is None else StateType(schema) for name, schema in signals}
 
     def check(self) -> None:
         """Raises GraphError naming every problem of the declaration: names, state, nodes, and the graph they make."""

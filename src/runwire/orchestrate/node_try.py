@@ -277,10 +277,10 @@ def _wait_of(node: Node[Any], returned: Any) -> Wait:
     )
     for target in wait.targets:
         _check_target(node, target)
-    declared = {name: one.schema for one in node.waits if isinstance(one, Wait) for name in one.names}
-    if node.waits and not declared.keys() >= set(wait.names):
+    signals = node.signals or {}
+    if node.waits and not signals.keys() >= set(wait.names):
         raise GraphError(node.name, ("returned a Wait for a signal that it did not declare",))
-    schemas = [declared.get(name) for name in wait.names]
+    schemas = [signals.get(name) for name in wait.names]
     if not all(schema is wait.schema or schema == wait.schema for schema in schemas):
         raise NodeFailed("bad_wait", "a Wait with a schema must be declared with `waits`", retry=False)
     return wait
