@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts rendered language format docs bench archive-bench clean bench-report bench-walk bench-scaling audit bench-telemetry \
+.PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-scaling audit bench-telemetry \
 	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture
 
 help: ## What there is to make
@@ -42,7 +42,7 @@ drills-mutation: $(DEV) ## Leave the rules out: the drills must fail, alert by a
 drill-full: $(DEV) ## One drill as in production: a killed publisher, the pages, and nothing lost (7 minutes)
 	$(BIN)/python -m pytest -q tests/drills/full_scale.py
 
-check: lint types contracts rendered language
+check: lint types contracts shape rendered language
 
 rendered: $(DEV) ## What is rendered from alerts/thresholds.yaml and the code is as it would be rendered now
 	$(BIN)/runwire ops render --check
@@ -58,6 +58,9 @@ types: $(DEV) ## Types of the source and the tests
 
 language: $(DEV) ## Prose that a reader would stumble over
 	$(BIN)/python scripts/check_language.py
+
+shape: $(DEV) ## No module over 400 lines, no class over 250; REPORT=1 prints the counts
+	$(BIN)/python scripts/check_shape.py $(if $(REPORT),--report)
 
 contracts: $(DEV) ## Who may import whom
 	$(BIN)/lint-imports

@@ -14,8 +14,8 @@ from runwire.clock import monotonic
 from runwire.db import Database
 from runwire.errors import CheckpointGone, CursorPastTail, InvalidRequest, RunNotFound
 from runwire.stream.many import Selector
-from runwire.stream.many.merged import STEPS_MAX
 from runwire.stream.many.positions import RUNS_MAX, Positions, packed, parsed_id, stepped, unpacked
+from runwire.stream.many.saving import STEPS_MAX
 from runwire.telemetry.metrics import DisconnectReason
 from stream.feed import Feed, count
 from stream.many_client import ManyClient, replica

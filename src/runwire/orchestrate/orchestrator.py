@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from runwire.append import Change, Checkpoint, EventLog
+from runwire.append import Change, EventLog
 from runwire.clock import monotonic, pause_s, wait_until_set
 from runwire.content import Artifacts, NewArtifact
 from runwire.errors import IllegalAppend, StorageUnavailable
@@ -32,6 +32,7 @@ from runwire.orchestrate.run_log import RunLog
 from runwire.orchestrate.tries import NodeTries
 from runwire.orchestrate.waiting import waiting_of
 from runwire.orchestrate.walk_report import WalkReport
+from runwire.orchestrate.walk_state import WalkState
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.span import Span
 from runwire.telemetry.spans import Spans
@@ -82,7 +83,7 @@ class Walk:
             artifacts=artifacts,
             state_max_bytes=state_max_bytes,
         )
-        self._saved: bytes | None = claim.state
+        self._state = WalkState(claim, agent)
         self._draining = False
         self.lost = False
         """Whether another worker has taken the run over."""
@@ -168,7 +169,7 @@ class Walk:
         elif self.claim.resumed:
             self._log.hold(debug_trace("orchestrator.resumed"), stored=self._report.resumed)
             await self._parts.abandon_left()
-        state = None if self.claim.parked else self._restored()
+        state = None if self.claim.parked else self._state.restored()
         if state is None:
             code = "worker_lost" if self.claim.parked else "invalid_input"
             return await self._finish(RunState.FAILED, code, error_trace(code, "orchestrator"))
@@ -213,7 +214,7 @@ class Walk:
             code = tried.code or "exception"
             self._report.node_failed(node, attempt, monotonic() - started, code=code, facts=tried.facts)
             trace = error_trace(code, node.fn_name)
-            state = self._restored()  # what a failed try left half done is not carried on
+            state = self._state.restored()  # what a failed try left half done is not carried on
             if state is None:
                 return await self._finish(RunState.FAILED, "invalid_input", trace)
             if tried.retry and attempt <= node.retries:
@@ -222,7 +223,7 @@ class Walk:
                 if self._log.cancel_requested:
                     return await self._cancelled_run()
             elif node.on_error is not None:
-                self._log.hold(trace, checkpoint=self._checkpoint(None, node.on_error, self._kept))
+                self._log.hold(trace, checkpoint=self._state.checkpoint(None, node.on_error, self._state.kept))
                 return node.on_error, state
             else:
                 return await self._finish(RunState.FAILED, code, trace)
@@ -251,30 +252,16 @@ class Walk:
             told()
 
         if isinstance(exit_, str):
-            checkpoint = self._checkpoint(node.name, exit_, self._tries.left)
+            checkpoint = self._state.checkpoint(node.name, exit_, self._tries.left)
             self._log.hold(*events, checkpoint=checkpoint, companion=sealing.companion, stored=stored)
             return exit_, self._tries.next_state
         waiting, on_timeout = waiting_of(exit_)
-        checkpoint = replace(self._checkpoint(node.name, exit_.then, self._tries.left), on_timeout=on_timeout)
+        checkpoint = replace(self._state.checkpoint(node.name, exit_.then, self._tries.left), on_timeout=on_timeout)
         await self._log.append(*events, change=waiting, checkpoint=checkpoint, companion=sealing.companion)
         stored()
         self.timed = waiting.due is not None
         self._report.waiting(waiting)
         return RunState.WAITING
-
-    def _checkpoint(self, node: str | None, next_node: str, encoded: bytes) -> Checkpoint:
-        unchanged = encoded == self._saved
-        self._saved = encoded
-        return Checkpoint(node, next_node, None if unchanged else encoded)
-
-    @property
-    def _kept(self) -> bytes:
-        """The state as of the last checkpoint; before the first, what the run began with."""
-        return self._saved or self.claim.input
-
-    def _restored(self) -> Any:
-        """The decoded state; None when it no longer fits its class."""
-        return self._agent.state_type.restore(self._kept)
 
     async def _pause(self, node: Node[Any], attempt: int) -> None:
         await wait_until_set(

@@ -19,6 +19,7 @@ from runwire.model.run import DEFAULT_TENANT, TERMINAL
 from runwire.stream.many.checkpoints import SQL, Checkpoints
 from runwire.stream.many.merged import MergedSession
 from runwire.stream.many.positions import ZERO, Positions, parsed_id, stepped
+from runwire.stream.many.saving import SavedPositions
 from runwire.stream.many.selector import Selector
 from runwire.stream.streams import NothingLeft, Streams
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -39,7 +40,6 @@ class _Arrival:
     positions: Positions
     since_us: int
     over: Mapping[str, bool]
-    created_us: Mapping[str, int]
     resumed: bool
     stored: bool
     """Its positions are in a checkpoint, or need none."""
@@ -85,22 +85,22 @@ class ManyStreams:
         all before anything needs to be sent.
         """
         arrival = await self._arrival(selector, last_event_id or None, tenant)
-        session = MergedSession(
-            selector,
+        shared = self._streams.shared
+        saved = SavedPositions(
             arrival.positions,
-            self._streams.shared,
             self.checkpoints,
             tenant=tenant or "",
-            over=arrival.over,
-            created_us=arrival.created_us,
+            digest=selector.digest,
             since_us=arrival.since_us,
+            stored=shared.metrics.stream_checkpoints,
         )
+        session = MergedSession(selector, saved, shared, tenant=tenant or "", over=arrival.over)
         if session.open_runs == 0 and not selector.open_ended:
             yield NothingLeft(session.run_id, "", 0)
             return
         try:
             if not arrival.stored:
-                await session.checkpoint()
+                await session.saved.checkpoint()
             if arrival.resumed:
                 self._streams.note_reconnect(selector.subject, client)
             self._streams.opened(session, resumed=arrival.resumed)
@@ -127,7 +127,7 @@ class ManyStreams:
             by_asked.setdefault((session.tenant, session.selector.subject), []).append(session)
         joined = 0
         for (tenant, _), sessions in by_asked.items():
-            since_us = min(session.since_us for session in sessions)
+            since_us = min(session.saved.since_us for session in sessions)
             found = await self._found(sessions[0].selector, tenant or None, since_us=since_us)
             for session in sessions:
                 for row in reversed(found):  # the oldest first
@@ -163,7 +163,7 @@ class ManyStreams:
         if selector.open_ended:
             positions, since_us = self._with_joined(positions, found, since_us, over=over, created_us=created_us)
         stored = not selector.open_ended and positions.key == ZERO
-        return _Arrival(positions, since_us, over, created_us, last_event_id is not None, stored)
+        return _Arrival(positions, since_us, over, last_event_id is not None, stored)
 
     async def _resumed(self, selector: Selector, text: str, tenant: str | None) -> tuple[Positions, int]:
         key, steps = parsed_id(text)
