@@ -21,6 +21,7 @@ HERE = Path(__file__).parent
 WIDE, PHONE = (1440, 900), (390, 844)
 # One page of each kind: cards, code, long tables, the longest page, generated tables, headings alone.
 PAGES = ("", "agents", "telemetry", "runbooks/run-diagnostics", "operations", "problems")
+COLOURFUL = ("", "agents")
 
 
 @pytest.fixture
@@ -65,14 +66,21 @@ async def hits(page: Page) -> Any:
     return await page.evaluate("[...document.querySelectorAll('.hits a')].map(link => link.getAttribute('href'))")
 
 
-@pytest.mark.parametrize("theme", ["light", "dark"])
-@pytest.mark.parametrize("size", [WIDE, PHONE], ids=["wide", "phone"])
+@pytest.mark.parametrize(
+    ("size", "theme", "pages"),
+    [
+        pytest.param(WIDE, "light", PAGES, id="wide-light"),
+        pytest.param(PHONE, "dark", PAGES, id="phone-dark"),
+        pytest.param(WIDE, "dark", COLOURFUL, id="wide-dark"),
+        pytest.param(PHONE, "light", COLOURFUL, id="phone-light"),
+    ],
+)
 async def test_axe_finds_no_fault_and_no_page_is_wider_than_its_screen(
-    size: tuple[int, int], theme: str, site: str, page: Page
+    size: tuple[int, int], theme: str, pages: tuple[str, ...], site: str, page: Page
 ) -> None:
     axe = (installed(HERE / "axe" / "package.json", into="axe") / "node_modules/axe-core/axe.min.js").read_text()
     await sized(page, size, theme=theme)
-    for path in PAGES:
+    for path in pages:
         await page.open(site + path)
         await page.evaluate(axe + "; 0")
         faults = await page.evaluate(
