@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 
 from pipeline import raw
+from runwire.assembly import Assembly
+from runwire.client import Client, PartPiece
 from server.calls import Api, Frame, streaming
 from waiting import eventually
 
@@ -190,3 +192,22 @@ async def test_clients_that_drop_at_random_see_every_byte_once(api: Api) -> None
     await writing
     for seen in transcripts:
         assert seen.content == texts
+
+
+async def test_the_client_gives_events_and_bytes_in_order(api: Api, service: Assembly) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    for piece in ("Hällo ", "world"):
+        await api.write_part("r", piece, fence=fence)
+    async with Client(service.url) as client, client.stream_with_parts("r") as stream:
+        seen: list[str | bytes] = []
+        async for item in stream:
+            seen.append(item.data if isinstance(item, PartPiece) else item.fn or item.type)
+            if seen[-1] == "Hällo world".encode():
+                await api.write_part("r", "!", fence=fence, close=True)
+                await api.finish("r", fence=fence)
+        assert stream.end is not None
+    assert seen == [
+        "RunStarted", "part:answer:1:opened", "Hällo world".encode(), b"!", "part:answer:1:sealed", "artifact:answer:1",
+        "RunFinished",
+    ]  # fmt: skip

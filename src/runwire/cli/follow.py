@@ -9,7 +9,7 @@ from rich.console import Console
 
 from runwire.cli.output import console, print_json
 from runwire.cli.timeline import Timeline
-from runwire.client import RunStream
+from runwire.client import MixedStream, PartPiece, RunStream
 from runwire.errors import ExitCode
 from runwire.model.event import Event
 from runwire.model.run import RunState
@@ -42,6 +42,37 @@ async def follow(
     if not as_json:
         print_end(out, state=end.state, run_id=end.run_id, events=end.last_seq)
     return ExitCode.OK if end.state is RunState.FINISHED else ExitCode.FAILED
+
+
+async def follow_parts(stream: MixedStream, *, as_json: bool, started_ms: int | None = None) -> ExitCode:
+    """As `follow`, with the content of parts between the events, as text."""
+    out = console()
+    timeline = Timeline(started_ms=started_ms)
+    amid_line = False
+    async for item in stream:
+        if isinstance(item, PartPiece):
+            text = item.data.decode(errors="replace")
+            if as_json:
+                print_json({"part": item.part, "attempt": item.attempt, "offset": item.offset, "text": text})
+            elif item.reset:
+                out.print(f"\n[yellow]part {item.part} begins again[/]")
+            else:
+                out.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+                amid_line = not text.endswith("\n")
+            continue
+        if as_json:
+            print_json(item)
+            continue
+        if amid_line:
+            out.print()
+            amid_line = False
+        for line in timeline.take(item):
+            out.print(line, soft_wrap=True)
+    if stream.end is None:
+        return ExitCode.FAILED
+    if not as_json:
+        print_end(out, state=stream.end.state, run_id=stream.end.run_id, events=stream.end.last_seq)
+    return ExitCode.OK if stream.end.state is RunState.FINISHED else ExitCode.FAILED
 
 
 def print_end(out: Console, *, state: RunState, run_id: str, events: int) -> None:

@@ -229,22 +229,29 @@ def signal(
     epilog=examples(
         "runwire run tail 0197a5c2-...",
         "runwire run tail 0197a5c2-... --from-seq 13 --json | jq .type",
+        "runwire run tail 0197a5c2-... --parts",
     )
 )
 def tail(
     *,
     run_id: RunId,
     from_seq: Annotated[int, typer.Option(min=0, metavar="N", help="Only events after this seq.")] = 0,
+    parts: Annotated[bool, typer.Option("--parts", help="Show the content of parts as it is made, too.")] = False,
     as_json: Json = False,
     url: Url = DEFAULT_URL,
     token: Token = None,
 ) -> int:
     """Follow a run to its end, from its beginning. Reconnects by itself, repeats and skips nothing."""
+    if parts and from_seq:
+        raise InvalidRequest("--parts shows a run from its beginning: leave --from-seq out")
 
     async def work(client: Client) -> int:
-        from runwire.cli.follow import follow
+        from runwire.cli.follow import follow, follow_parts
 
         view = await client.run(run_id)
+        if parts:
+            mixed = client.stream_with_parts(run_id)
+            return await follow_parts(mixed, as_json=as_json, started_ms=view.started_at)
         stream = client.stream(run_id, after=from_seq)
         return await follow(stream, as_json=as_json, started_ms=view.started_at)
 

@@ -17,7 +17,7 @@ from runwire.client.results import (
     StreamTicket,
 )
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
-from runwire.client.stream import RunStream, StreamBroken
+from runwire.client.stream import MixedStream, PartPiece, RunStream, StreamBroken
 from runwire.model.content import Artifact
 
 __all__ = [
@@ -28,7 +28,9 @@ __all__ = [
     "Download",
     "EventPage",
     "EventTooLong",
+    "MixedStream",
     "NextStep",
+    "PartPiece",
     "ReceivedSignal",
     "RunPage",
     "RunStream",

@@ -21,7 +21,7 @@ from runwire.client.results import (
     StoredState,
     StreamTicket,
 )
-from runwire.client.stream import IDLE_S, RunStream
+from runwire.client.stream import IDLE_S, MixedStream, RunStream
 from runwire.errors import RunClosed, RunwireError, SeqConflict
 from runwire.model.event import NewEvent
 from runwire.model.run import RunState, checked_run_id, new_run_id
@@ -136,6 +136,20 @@ class Client(ArtifactCalls):
         run_id = id_of(run)
         view = Call("GET", path_of(run_id), run_id=run_id)
         stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s)
+        self._streams.add(stream)
+        return stream
+
+    def stream_with_parts(
+        self, run: Run, *, parts: Sequence[str] | None = None, idle_s: float = IDLE_S, patience_s: float | None = None
+    ) -> MixedStream:
+        """The run's events from the beginning, with the bytes of its parts between them: of all, or of those named.
+
+        Bytes come as PartPiece, each once and in order, through any number of reconnects. Needs `content:read`.
+        """
+        run_id = id_of(run)
+        view = Call("GET", path_of(run_id), run_id=run_id)
+        asked = "*" if parts is None else ",".join(parts)
+        stream = MixedStream(self._caller, view, after=0, idle_s=idle_s, patience_s=patience_s, parts=asked)
         self._streams.add(stream)
         return stream
 

@@ -15,7 +15,7 @@ from runwire.client.address import bearer, service_url
 from runwire.client.calls import CONNECT_TIMEOUT_S, Call, Caller
 from runwire.client.content import Download
 from runwire.client.results import StartedRun
-from runwire.client.stream import RunStream
+from runwire.client.stream import FollowedStream
 from runwire.errors import InvalidRequest
 from runwire.model.run import checked_run_id
 
@@ -45,7 +45,7 @@ class ClientConnection:
         self._timeout_s = timeout_s
         self._retry_s = retry_s
         self._opened: Caller | None = None
-        self._streams: weakref.WeakSet[RunStream] = weakref.WeakSet()
+        self._streams: weakref.WeakSet[FollowedStream[Any]] = weakref.WeakSet()
 
     async def __aenter__(self) -> Self:
         session = aiohttp.ClientSession(

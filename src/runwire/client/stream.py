@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import random
 from collections import deque
-from typing import Final, Self
+from dataclasses import dataclass
+from typing import Final, Generic, Self, TypeVar
 
 import aiohttp
+import msgspec
 
 from runwire import clock
 from runwire.client.address import redirect_of
@@ -17,6 +20,8 @@ from runwire.client.results import RunView, StreamEnd
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import RunwireError
 from runwire.model.event import Event
+
+T = TypeVar("T")
 
 DEFAULT_RETRY_MS: Final = 1000
 BACKOFF_MAX_S: Final = 30.0
@@ -34,10 +39,10 @@ class StreamBroken(RunwireError):
     code = "stream_broken"
 
 
-class RunStream:
-    """An async iterator over a run's events. It ends after the terminal event; `end` then has the final state.
+class FollowedStream(Generic[T]):
+    """An async iterator over what a run's stream has. It ends after the terminal event; `end` then has the final state.
 
-    `cursor` is the seq of the last event returned; another stream `after` it continues there. `connections` counts the
+    `cursor` is the seq of the last event returned. `connections` counts the
     connections so far. Closing the stream early (`async with`, or `aclose`) frees its connection at once.
     """
 
@@ -50,19 +55,25 @@ class RunStream:
         idle_s: float,
         patience_s: float | None,
         speed: str | None = None,
+        parts: str | None = None,
     ) -> None:
-        """`view` is the call that reads the run; the stream's path lies below it. `speed` is that of a replay."""
+        """`view` is the call that reads the run; the stream's path lies below it. `speed` is that of a replay, `parts`
+        names the parts that are mixed in.
+        """
         self.run_id = view.run_id
         self.cursor = after
         self.end: StreamEnd | None = None
         self.connections = 0
         self._query = {} if speed is None else {"replay": "1", "speed": speed}
+        if parts is not None:
+            self._query["parts"] = parts
         self._caller = caller
         self._view = view
         self._idle_s = idle_s
         self._patience_s = patience_s
         self._heard = after
-        self._events: deque[Event] = deque()
+        self._heard_id = str(after)
+        self._events: deque[T] = deque()
         self._response: aiohttp.ClientResponse | None = None
         self._parser = SseParser()
         self._retry_ms = DEFAULT_RETRY_MS
@@ -72,7 +83,7 @@ class RunStream:
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Event:
+    async def __anext__(self) -> T:
         """Raises RunNotFound, CursorPastTail, CursorExpired and their like at once. The client's `retry_s` limits the
         first connection, the stream's patience every later one.
         """
@@ -82,7 +93,8 @@ class RunStream:
             await self.aclose()
             raise StopAsyncIteration
         event = self._events.popleft()
-        self.cursor = event.seq
+        if isinstance(event, Event):
+            self.cursor = event.seq
         return event
 
     async def __aenter__(self) -> Self:
@@ -160,7 +172,7 @@ class RunStream:
         """A stream from the cursor on, or None when the run is closed and all its events were sent."""
         headers = {"Accept": "text/event-stream"}
         if self._heard or self.connections:
-            headers["Last-Event-ID"] = str(self._heard)  # a cursor says that it is a reconnect: alerts count those
+            headers["Last-Event-ID"] = self._heard_id  # a cursor says that it is a reconnect: alerts count those
         async with asyncio.timeout(self._idle_s):
             response = await self._caller.session.get(
                 f"{self._caller.base_url}{self._view.path}/stream",
@@ -172,7 +184,7 @@ class RunStream:
         if response.status == 200 and response.content_type == "text/event-stream":
             self._response = response
             self._connected_at = clock.monotonic()
-            self._parser = SseParser(last_event_id=str(self._heard))
+            self._parser = SseParser(last_event_id=self._heard_id)
             self.connections += 1
             return response
         async with response:
@@ -194,7 +206,9 @@ class RunStream:
             self._retry_ms = self._parser.retry_ms
         for frame in frames:
             if frame.event == "message":
-                self._hear(decoded(frame.data, Event))
+                self._hear(decoded(frame.data, Event), frame.last_event_id)
+            elif frame.event == "part":
+                self._hear_part(frame)
             elif frame.event == "end":
                 end = decoded(frame.data, StreamEnd)
                 if end.last_seq > self._heard:
@@ -202,14 +216,21 @@ class RunStream:
                 self.end = end
                 return
 
-    def _hear(self, event: Event) -> None:
+    def _hear(self, event: Event, event_id: str) -> None:
         if event.run_id != self.run_id:
             raise UnexpectedAnswer(f"the stream of run {self.run_id!r} has an event of run {event.run_id!r}")
         if event.seq > self._heard + 1:
             self._skipped(event.seq)
         if event.seq == self._heard + 1:  # lower: sent twice, given once
             self._heard = event.seq
-            self._events.append(event)
+            self._heard_id = event_id
+            self._keep(event)
+
+    def _keep(self, event: Event) -> None:
+        raise NotImplementedError
+
+    def _hear_part(self, frame: ServerEvent) -> None:
+        """A stream that did not ask for parts takes no frames of them."""
 
     def _skipped(self, seq: int) -> None:
         raise Again(StreamBroken(f"the stream went from event {self._heard} to {seq}"))
@@ -218,3 +239,46 @@ class RunStream:
         response, self._response = self._response, None
         if response is not None:
             response.close()
+
+
+class RunStream(FollowedStream[Event]):
+    """An async iterator over a run's events. Another stream `after` its `cursor` continues there."""
+
+    def _keep(self, event: Event) -> None:
+        self._heard_id = str(event.seq)
+        self._events.append(event)
+
+
+@dataclass(frozen=True, slots=True)
+class PartPiece:
+    """Bytes of a part of the run, from `offset` of an attempt on. With `reset` the part was begun again: drop the bytes
+    of earlier attempts.
+    """
+
+    part: int
+    attempt: int
+    offset: int
+    data: bytes
+    reset: bool = False
+
+
+class MixedStream(FollowedStream[Event | PartPiece]):
+    """An async iterator over a run's events with the bytes of its parts between them, each once and in order."""
+
+    def _keep(self, event: Event) -> None:
+        self._events.append(event)
+
+    def _hear_part(self, frame: ServerEvent) -> None:
+        piece = decoded(frame.data, _PartFrame)
+        data = piece.text.encode() if piece.text is not None else base64.b64decode(piece.base64 or "")
+        self._heard_id = frame.last_event_id
+        self._events.append(PartPiece(piece.part, piece.attempt, piece.offset, data, piece.reset))
+
+
+class _PartFrame(msgspec.Struct, frozen=True):
+    part: int
+    attempt: int
+    offset: int
+    text: str | None = None
+    base64: str | None = None
+    reset: bool = False
