@@ -15,7 +15,8 @@ FROM python:3.13.15-slim-bookworm
 RUN groupadd --system --gid 10001 runwire \
     && useradd --system --uid 10001 --gid 10001 --no-create-home --shell /usr/sbin/nologin runwire \
     # A volume that is new when it is mounted here becomes the user's, as this folder is.
-    && install --directory --owner=10001 --group=10001 /var/lib/runwire/archive
+    && install --directory --owner=10001 --group=10001 /var/lib/runwire/archive \
+    && install --directory --owner=10001 --group=10001 /var/lib/runwire/content
 COPY --from=build /opt/runwire /opt/runwire
 ENV PATH=/opt/runwire/bin:$PATH \
     PYTHONUNBUFFERED=1 \

@@ -29,7 +29,7 @@ def faults(stack: Stack) -> list[str]:
     """A sentence for each; none when the stack holds together."""
     found: list[str] = []
     for check in (
-        _images, _confinement, _published, _mounted, _healthy, _settings, _archived, _reachable,
+        _images, _confinement, _published, _mounted, _healthy, _settings, _shared, _reachable,
         _scraped, _paged, _traced, _grafana, _dashboards, _collector,
     ):  # fmt: skip
         found += check(stack)
@@ -129,25 +129,37 @@ def _settings(stack: Stack) -> Iterator[str]:
                 yield f"{name}: {variable} is no setting"
 
 
-def _archived(stack: Stack) -> Iterator[str]:
-    """Of the roles, who writes the archive and who reads it has the same volume, and its user may write to it."""
+SHARED: Final = {
+    "archive": {"archiver": ["rw"], "api": ["ro"], "observer": ["ro"]},
+    "content": {"api": ["rw"], "worker": ["rw"], "collector": ["rw"]},
+}
+"""Roles that share a volume, by what is there."""
+
+
+def _shared(stack: Stack) -> Iterator[str]:
+    """Of the roles, who writes the archive or content and who reads it has the same volume, and may write to it."""
     missing = {str(role) for role in Role} - set(stack.roles.values())
     if missing:
         yield f"services: nobody has the role {', '.join(sorted(missing))}"
+    for what, modes in SHARED.items():
+        yield from _on_one_volume(stack, what, modes)
+
+
+def _on_one_volume(stack: Stack, what: str, modes: dict[str, list[str]]) -> Iterator[str]:
     dockerfile = (stack.root / "Dockerfile").read_text()
     user = re.findall(r"^USER (\d+):", dockerfile, flags=re.MULTILINE)
     volumes = set()
     for name, role in stack.roles.items():
-        folder = stack.services[name]["environment"].get("RUNWIRE_ARCHIVE_URL", "nowhere")
+        folder = stack.services[name]["environment"].get(f"RUNWIRE_{what.upper()}_URL", "nowhere")
         kept = [mount for mount in stack.mounts(name) if mount.named and mount.target == folder]
-        wanted = {"archiver": ["rw"], "api": ["ro"], "observer": ["ro"]}.get(role, [])
+        wanted = modes.get(role, [])
         if [mount.mode for mount in kept] != wanted:
-            yield f"{name}: the archive, {folder}, is mounted as {kept}, not as {wanted}"
+            yield f"{name}: the {what}, {folder}, is mounted as {kept}, not as {wanted}"
         volumes |= {mount.source for mount in kept}
-        if f"install --directory --owner={user[0]} --group={user[0]} {folder}\n" not in dockerfile:
+        if not re.search(f"install --directory --owner={user[0]} --group={user[0]} {folder}( |\n)", dockerfile):
             yield f"Dockerfile: {folder} is not the user's"
     if len(volumes) != 1:
-        yield f"services: the archive is on {sorted(volumes)}, not on one volume"
+        yield f"services: the {what} is on {sorted(volumes)}, not on one volume"
 
 
 def _reachable(stack: Stack) -> Iterator[str]:

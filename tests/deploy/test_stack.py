@@ -53,6 +53,7 @@ def test_everything_in_the_stack_agrees_with_everything_else() -> None:
         (COMPOSE, "runwire/archive:ro", "runwire/archive", "api: the archive, .* not as \\['ro'\\]"),
         (COMPOSE, "RUNWIRE_ARCHIVE_URL: /var", "RUNWIRE_ARCHIVE_URL: /srv", "observer: the archive, /srv"),
         (COMPOSE, '["archive:/var/lib/runwire/archive"]', '["tempo:/var/lib/runwire/archive"]', "not on one volume"),
+        (COMPOSE, "content:/var/lib/runwire/content", "content:/srv/content", "worker: the content, .*, is mounted as"),
         (COMPOSE, "  archive: {}\n", "", "archiver: no volume archive"),
         (COMPOSE, "time=35d", "time=15d", "prometheus: forgets after 15 days"),
         (COMPOSE, "network_mode: service:alertmanager", "network_mode: service:api", "is not the pager's"),
