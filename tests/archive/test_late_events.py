@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -15,7 +16,8 @@ from pipeline import Stages, raw, stages
 from runwire.agents.golden import golden
 from runwire.archive.cold import ColdLog
 from runwire.archive.dropping import CARRY_AFTER_DAYS
-from runwire.archive.retention import Did
+from runwire.archive.retention import ArchiverBusy, Did
+from runwire.archive.store import ColdStore
 from runwire.archive.watching import Milestone, Watcher
 from runwire.db.partitions import EventPartitions, PartitionBusy, PartitionStatus, partition_of
 from runwire.model.event import EventType
@@ -220,6 +222,41 @@ async def test_a_batch_that_was_written_anew_is_not_taken_for_the_one_that_was_r
         assert await archiver.ledger.verified(read_back) is False
         assert [batch.state.value for batch in await archiver.ledger.batches()] == ["written"]
         await archiver.aclose()
+
+
+async def test_an_archiver_that_lost_its_lock_writes_over_nothing(
+    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with archive(database, tmp_path) as here:
+        logs = {"old": await run_of(here.database, "old")}
+        stands, goes_on = asyncio.Event(), asyncio.Event()
+        put = ColdStore.put
+
+        async def late(store: ColdStore, path: str, data: bytes | Path) -> None:
+            if path.endswith(".jsonl.zst") and not stands.is_set():
+                stands.set()
+                await goes_on.wait()
+            await put(store, path, data)
+
+        monkeypatch.setattr(ColdStore, "put", late)
+        first = here.archiver()
+        step = asyncio.create_task(first.step())
+        await asyncio.wait_for(stands.wait(), 20)
+        assert await here.database.fetchval(
+            "SELECT count(pg_terminate_backend(pid, 10000)) FROM pg_locks WHERE locktype = 'advisory'"
+            " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        )
+        logs["older"] = await run_of(here.database, "older")  # so the second file is another one than the first
+        await here.run()
+        goes_on.set()
+        with pytest.raises(ArchiverBusy):
+            await step
+        await first.aclose()
+        recorded = await here.database.fetch("SELECT path, sha256 FROM archive_batches")
+        assert [here.folder / row["path"] for row in recorded] == [here.data_file()]
+        assert hashlib.sha256(here.data_file().read_bytes()).digest() == recorded[0]["sha256"]
+        assert len(list(here.folder.rglob("*.manifest.json"))) == 1
+        assert {run_id: await read(reader_of(here), run_id) for run_id in logs} == logs
 
 
 def reader_of(here: Archive) -> LogReader:

@@ -55,9 +55,13 @@ ORDER BY run_day, batch_id
 -- name: begin
 INSERT INTO archive_batches (batch_id, run_day, path, format) VALUES ($1, $2, $3, $4)
 
+-- name: attempt
+-- From here on the batch is this attempt's: an earlier one, whose archiver lost its lock, can record nothing any more.
+UPDATE archive_batches SET path = $2 WHERE batch_id = $1 AND state = 'writing' RETURNING batch_id
+
 -- name: give_up
 -- A batch nothing was recorded of.
-DELETE FROM archive_batches WHERE batch_id = $1 AND state = 'writing'
+DELETE FROM archive_batches WHERE batch_id = $1 AND state = 'writing' AND path = $2
 
 -- name: events
 -- The logs of some runs of one day, each in order.
@@ -69,7 +73,7 @@ LIMIT $4
 
 -- name: record_batch
 UPDATE archive_batches SET state = 'written', runs = $2, events = $3, bytes = $4, sha256 = $5
-WHERE batch_id = $1 AND state = 'writing'
+WHERE batch_id = $1 AND state = 'writing' AND path = $6
 RETURNING batch_id
 
 -- name: record_runs

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
+import secrets
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Final
 
@@ -114,21 +115,28 @@ class Ledger:
         return [PendingRun(*row) for row in await self.database.fetch(SQL[name], *args)]
 
     async def begin(self, day: dt.date) -> Batch:
-        """A new batch in state `writing`, with its id and path."""
+        """A new batch in state `writing`, with its id. Each `attempt` to write it has a path of its own."""
         batch_id = new_run_id()
-        path = f"events/{day:%Y/%m/%d}/{batch_id}.jsonl.zst"
-        await self.database.execute(SQL["begin"], batch_id, day, path, FORMAT)
+        await self.database.execute(SQL["begin"], batch_id, day, _path(batch_id, day), FORMAT)
         [batch] = await self.batches(batch_id=batch_id)
         return batch
 
+    async def attempt(self, batch: Batch) -> Batch | None:
+        """The batch with a path where nobody else writes; None when it is no longer being written."""
+        path = _path(batch.batch_id, batch.run_day)
+        mine = await self.database.fetch(SQL["attempt"], batch.batch_id, path)
+        return replace(batch, path=path) if mine else None
+
     async def give_up(self, batch: Batch) -> None:
-        await self.database.execute(SQL["give_up"], batch.batch_id)
+        await self.database.execute(SQL["give_up"], batch.batch_id, batch.path)
 
     async def record(self, batch: Batch, places: Sequence[Place], *, size: int, sha256: bytes) -> bool:
-        """Makes the batch `written`, with all its runs, at once; False when it was no longer being written."""
+        """Makes the batch `written`, with all its runs, at once; False when another attempt has begun."""
         events = sum(place.events for place in places)
         async with self.database.transaction() as transaction:
-            row = await transaction.fetchrow(SQL["record_batch"], batch.batch_id, len(places), events, size, sha256)
+            row = await transaction.fetchrow(
+                SQL["record_batch"], batch.batch_id, len(places), events, size, sha256, batch.path
+            )
             if row is None:
                 return False
             await transaction.execute(
@@ -247,6 +255,10 @@ class Ledger:
 
 
 _Part = tuple[str, list[LoggedEvent]]
+
+
+def _path(batch_id: str, day: dt.date) -> str:
+    return f"events/{day:%Y/%m/%d}/{batch_id}.{secrets.token_hex(4)}.jsonl.zst"
 
 
 def _batch(row: Row) -> Batch:

@@ -138,6 +138,8 @@ class Archiver:
             after_days=self._after_days, at_most=self._batch_runs, day=batch.run_day, skip=sorted(self._refused)
         )
         written = await self._writer.write(batch, _first_worth(runs, self._batch_events))
+        if written is None:  # another archiver, which took the lock that this one lost
+            raise ArchiverBusy
         if written.refused:
             self._refused |= set(written.refused)
             self._metrics.runs[Outcome.REFUSED].inc(len(written.refused))

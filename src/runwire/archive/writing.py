@@ -49,10 +49,15 @@ class BatchWriter:
         self._watcher = watcher
         self._writer = writer
 
-    async def write(self, batch: Batch, runs: Sequence[PendingRun]) -> WrittenBatch:
+    async def write(self, begun: Batch, runs: Sequence[PendingRun]) -> WrittenBatch | None:
         """Leaves the batch `written`, or gives it up when none of the runs can be archived. May be called again for a
-        batch that was left behind: it writes over what is there.
+        batch that was left behind: it deletes the files of the attempt before.
+
+        None when another archiver took the batch over. The files of that one stay as they are.
         """
+        batch = await self._ledger.attempt(begun)
+        if batch is None:
+            return None
         with tempfile.TemporaryDirectory(prefix="runwire-archive-") as folder:
             data = Path(folder) / "batch"
             with data.open("wb") as file:
@@ -61,7 +66,11 @@ class BatchWriter:
             if not packing.places:
                 await self._ledger.give_up(batch)
                 return WrittenBatch(0, 0, 0, tuple(packing.refused))
-            return await self._store_and_record(batch, data, packing)
+            written = await self._store_and_record(batch, data, packing)
+        left_over = begun if written is not None else batch
+        for path in (left_over.path, left_over.manifest_path):
+            await self._store.delete(path)
+        return written
 
     async def _pack(self, packing: _Packing, batch: Batch, runs: Sequence[PendingRun]) -> None:
         total = sum(run.last_seq for run in runs)
@@ -75,7 +84,7 @@ class BatchWriter:
             await self._watcher.breathe(monotonic() - began)
         await asyncio.to_thread(packing.finish)
 
-    async def _store_and_record(self, batch: Batch, data: Path, packing: _Packing) -> WrittenBatch:
+    async def _store_and_record(self, batch: Batch, data: Path, packing: _Packing) -> WrittenBatch | None:
         size, sha256 = await asyncio.to_thread(_measured, data)
         places = packing.places
         await self._store.put(batch.path, data)
@@ -97,7 +106,8 @@ class BatchWriter:
         )
         await self._store.put(batch.manifest_path, manifest)
         self._watcher.reached(Milestone.MANIFEST_STORED, batch.batch_id)
-        await self._ledger.record(batch, places, size=size, sha256=sha256)
+        if not await self._ledger.record(batch, places, size=size, sha256=sha256):
+            return None
         self._watcher.reached(Milestone.WRITTEN, batch.batch_id)
         return WrittenBatch(len(places), sum(place.events for place in places), size, tuple(packing.refused))
 
