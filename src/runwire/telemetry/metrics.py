@@ -33,7 +33,7 @@ EXTERNAL: Final = "external"
 """The label of undeclared agents and nodes: those of external orchestrators."""
 OTHER: Final = "other"
 """The label that declared agents and nodes past `LABEL_LIMIT` share."""
-LABEL_LIMIT: Final = 19
+LABEL_LIMIT: Final = 17
 
 T = TypeVar("T")
 
@@ -345,7 +345,7 @@ class Metrics(PipelineMetrics, StreamMetrics, ProcessMetrics):
     def __init__(self, agents: Mapping[str, Sequence[str]] = MappingProxyType({}), *, version: str = "dev") -> None:
         """`agents`: the names of the nodes of each registered agent, the values of the labels agent and node.
 
-        Names that are not among them count as `external`, those past the first 19 as `other`.
+        Names that are not among them count as `external`, those past the first 17 as `other`.
         """
         self.out = Exposition()
         PipelineMetrics.__init__(self, self.out, agents)
