@@ -17,6 +17,7 @@ from runwire.append import EventLog
 from runwire.db import Database
 from runwire.model.graph import Agents
 from runwire.orchestrate import Worker
+from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS
 
@@ -99,7 +100,15 @@ async def _workers(dsn: str) -> AsyncIterator[Database]:
         database = await stack.enter_async_context(Database(dsn))
         log = await stack.enter_async_context(EventLog(database, metrics=metrics, on_committed=lambda _runs: None))
         workers = [
-            Worker(database, log, Agents([sleeper()]), metrics=metrics, spans=NO_SPANS, worker_id=f"w{n}")
+            Worker(
+                database,
+                log,
+                Agents([sleeper()]),
+                metrics=metrics,
+                spans=NO_SPANS,
+                worker_id=f"w{n}",
+                settings=OrchestrateSettings(),
+            )
             for n in range(2)
         ]
         tasks = [asyncio.create_task(worker.run()) for worker in workers]

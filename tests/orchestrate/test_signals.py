@@ -317,6 +317,32 @@ async def test_a_worker_rests_until_the_next_timer_is_due_and_no_longer(database
         assert s.metrics.timer_lateness.count == 1
 
 
+async def test_many_timers_of_two_workers_each_fire_once_and_none_before_its_time(database: str) -> None:
+    lengths = iter(range(10_000))
+    async with stages(database, sleeping(lambda: Sleep("Wake", for_s=1 + next(lengths) % 10 / 10))) as s:
+        for _ in range(120):
+            await s.control.start(StartRequest(agent="sleeping"))
+        workers = [s.worker(worker_id=f"w{n}", worker_poll_s=60) for n in range(2)]
+        loops = [asyncio.create_task(worker.run()) for worker in workers]
+        try:
+
+            async def all_over() -> bool:
+                return not await s.database.fetchval("SELECT EXISTS (SELECT FROM runs WHERE finished_at IS NULL)")
+
+            await eventually(all_over, within_s=40)
+        finally:
+            for worker in workers:
+                await worker.drain(within_s=5)
+            await asyncio.gather(*loops)
+        assert s.metrics.timer_lateness.count == 120
+        slept = await s.database.fetch(
+            "SELECT count(*) AS woken, (max(ts_us) - min(ts_us)) / 1e6 AS slept_s FROM run_events "
+            "WHERE type = 'NodeFinished' GROUP BY run_id"
+        )
+        assert {row["woken"] for row in slept} == {2}
+        assert min(row["slept_s"] for row in slept) >= 1.0
+
+
 async def test_a_sleeping_run_is_over_when_its_cancellation_is_answered(database: str) -> None:
     async with stages(database, sleeping(lambda: Sleep("Wake", for_s=3600)), reviewing()) as s:
         for agent in ("sleeping", "reviewing"):
