@@ -14,7 +14,7 @@ from runwire.observe.diagnosis import Stage
 from runwire.observe.metrics import Invariant
 from runwire.server.docs import DocsSite
 from runwire.server.table import API_ROUTES
-from runwire.settings import Settings
+from runwire.settings import Role, Settings
 from scripts import script
 from telemetry.tables import code, table
 
@@ -108,6 +108,13 @@ def test_every_threshold_leads_to_a_heading_of_the_runbook() -> None:
     for row in rows:
         (anchor,) = re.findall(r"\]\(#([\w-]+)\)", row)
         assert anchor in anchors
+
+
+def test_every_role_is_in_the_tables_of_roles() -> None:
+    for page, written in (("operations.md", "| `{}` |"), ("deploying.md", "`runwire serve --role {}")):
+        text = (DOCS / page).read_text()
+        for role in Role:
+            assert written.format(role.value) in text, (page, role)
 
 
 def test_the_runbook_has_the_chapters_on_call_looks_for() -> None:

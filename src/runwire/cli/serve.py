@@ -49,7 +49,7 @@ def serve(
     data_dir: Annotated[Path | None, typer.Option(help="Data directory of the embedded PostgreSQL.")] = None,
     role: Annotated[
         list[str] | None,
-        typer.Option(help=r"api, worker, publisher, observer, archiver; repeatable. \[default: all]"),
+        typer.Option(help=r"api, worker, publisher, observer, archiver, collector; repeatable. \[default: all]"),
     ] = None,
     processes: Annotated[
         int | None, typer.Option(help=r"Processes that share the API port; one per core. \[default: 1]")
