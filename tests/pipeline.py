@@ -11,6 +11,7 @@ from typing import Any, cast
 import asyncpg
 
 from runwire.append import AtRest, Change, EventLog
+from runwire.append.settings import AppendSettings
 from runwire.bus import Published
 from runwire.db import Database, Session
 from runwire.errors import BusUnavailable
@@ -20,6 +21,7 @@ from runwire.model.run import RunState
 from runwire.orchestrate import Cancelling, RunControl, StartRequest, Worker
 from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.publish import Publisher, PublishWorker
+from runwire.publish.settings import PublishSettings
 from runwire.telemetry.metrics import Metrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
@@ -97,7 +99,9 @@ class Stages:
     def publisher(self, bus: Any, **settings: Any) -> Publisher:
         kind = settings.pop("kind", Publisher)
         database = settings.pop("database", self.database)
-        made: Publisher = kind(database, bus, metrics=self.metrics, spans=NO_SPANS, **settings)
+        own = {name: settings.pop(name) for name in PublishSettings.model_fields if name in settings}
+        chosen = PublishSettings(**own)
+        made: Publisher = kind(database, bus, metrics=self.metrics, spans=NO_SPANS, settings=chosen, **settings)
         return made
 
     async def events(self, run_id: str) -> list[tuple[int, str, str | None]]:
@@ -118,12 +122,14 @@ async def stages(
     claimable: list[str] = []
     cancelled: list[str] = []
     known = Agents(agents)
+    own = {name: log_settings.pop(name) for name in AppendSettings.model_fields if name in log_settings}
     async with (
         Database(dsn) as database,
         EventLog(
             cast("Database", Through(database, sessions)),
             metrics=metrics,
             on_committed=committed.extend,
+            settings=AppendSettings(**own),
             **log_settings,
         ) as log,
     ):

@@ -94,7 +94,7 @@ async def test_callers_that_come_back_share_a_commit_with_those_that_waited_mean
         flushes += 1
         flushing.set()
 
-    async with stages(database, give_way=count, connections=1) as s:
+    async with stages(database, give_way=count, append_connections=1) as s:
         fences = {f"r{n}": await s.started_run(f"r{n}") for n in range(8)}
 
         async def caller(run_id: str) -> None:
@@ -112,7 +112,7 @@ async def test_callers_that_come_back_share_a_commit_with_those_that_waited_mean
 async def test_appends_give_way_and_their_time_counts_from_the_call(database: str) -> None:
     may_go = asyncio.Event()
     may_go.set()
-    async with stages(database, give_way=may_go.wait, connections=1) as s:
+    async with stages(database, give_way=may_go.wait, append_connections=1) as s:
         fence = await s.started_run("r")
         counted = s.metrics.append_duration.count
         may_go.clear()
@@ -229,7 +229,7 @@ async def test_a_checkpoint_is_stored_with_its_events_or_not_at_all(database: st
 
 
 async def test_when_the_database_goes_away_callers_know_and_nothing_is_told(database: str) -> None:
-    async with stages(database, connections=1) as s:
+    async with stages(database, append_connections=1) as s:
         fence = await s.started_run("r")
         s.committed.clear()
         blocker = await raw(database)
@@ -253,7 +253,7 @@ async def test_when_the_database_goes_away_callers_know_and_nothing_is_told(data
 
 
 async def test_a_full_queue_refuses_instead_of_growing(database: str) -> None:
-    async with stages(database, connections=1, queue_max=2) as s:
+    async with stages(database, append_connections=1, append_queue_max=2) as s:
         fence = await s.started_run("r")
         waiters = [s.log.submit("r", [debug_trace("x")], fence=fence, source=Source.API) for _ in range(2)]
         with pytest.raises(StorageUnavailable):
@@ -288,7 +288,7 @@ async def test_no_statement_can_break_what_the_database_holds(database: str) -> 
 
 
 async def test_a_missing_partition_fails_the_appends_of_its_day_alone_and_is_the_storage_s_fault(database: str) -> None:
-    async with stages(database, connections=1) as s:
+    async with stages(database, append_connections=1) as s:
         fences = {run_id: await s.started_run(run_id) for run_id in ("today", "old")}
         await s.database.execute("UPDATE runs SET run_day = '2020-02-02' WHERE run_id = 'old'")
         appends = [

@@ -129,7 +129,7 @@ async def test_a_second_writer_is_called_when_it_is_worth_a_commit() -> None:
 
 
 async def test_a_commit_that_takes_its_time_holds_up_nobody_else(database: str) -> None:
-    async with stages(database, connections=2) as s:
+    async with stages(database, append_connections=2) as s:
         fences = {run_id: await s.started_run(run_id) for run_id in ("held", "free")}
         blocker = await raw(database)
         await blocker.execute("BEGIN")

@@ -37,7 +37,7 @@ class DyingBus(RecordingBus):
 
 async def _publish_all(made: Stages, bus: RecordingBus) -> int:
     """Publishes in small steps until every run is published to its end. How many steps found something."""
-    publisher = made.publisher(bus, batch_events=16, batch_runs=3)
+    publisher = made.publisher(bus, publish_batch_events=16, publish_batch_runs=3)
     steps = 0
     async with asyncio.timeout(30):
         while await made.database.fetchval("SELECT count(*) FROM run_outbox"):
@@ -77,7 +77,7 @@ async def test_a_publisher_that_dies_before_its_commit_is_followed_by_one_that_r
         await made.control.start(StartRequest(agent="elsewhere", run_id="r", external=True))
         await _append_all(made, "r")
         dying = DyingBus()
-        publisher = made.publisher(dying, batch_events=10)
+        publisher = made.publisher(dying, publish_batch_events=10)
         await publisher.sweep()
         with pytest.raises(asyncio.CancelledError):
             await publisher.publish_pending()

@@ -20,6 +20,7 @@ from runwire.model.graph import Agent, Context, Wait
 from runwire.model.run import RunState
 from runwire.orchestrate import StartRequest
 from runwire.publish import PublishWorker
+from runwire.publish.settings import PublishSettings
 from waiting import eventually
 
 QUERIES = [block for page in pages() for block in blocks(page, "sql")]
@@ -28,6 +29,8 @@ STEPS = {block.title: block.text for block in blocks(RUNBOOK, "sql")}
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
 asking = Agent("asking", start="Ask", state=dict)
+
+QUICK = PublishSettings(publish_sweep_s=0.05)
 
 
 @asking.node(to="Act")
@@ -228,7 +231,7 @@ async def test_an_unpublished_backlog_is_found_with_its_age(pipeline: Stages, sh
 
 async def test_a_publisher_shows_that_it_lives(pipeline: Stages, shell: Connection) -> None:
     assert await shell.fetch(step("publishers")) == []
-    async with running(PublishWorker(pipeline.publisher(RecordingBus()), sweep_s=0.05)):
+    async with running(PublishWorker(pipeline.publisher(RecordingBus()), settings=QUICK)):
         (row,) = await eventually(lambda: shell.fetch(step("publishers")))
         assert row["quiet_for"].total_seconds() < 5
     assert await shell.fetch(step("publishers")) == []
@@ -243,7 +246,7 @@ async def test_a_publisher_that_cannot_publish_says_so(pipeline: Stages, shell: 
         return rows[0]["failing_code"] if rows else None
 
     refusing = RecordingBus(refuse=lambda _message: True)
-    async with running(PublishWorker(pipeline.publisher(refusing), sweep_s=0.05)):
+    async with running(PublishWorker(pipeline.publisher(refusing), settings=QUICK)):
         assert await eventually(failing) == "bus_unavailable"
         assert await found(shell, "unpublished backlog") == ["open"]
 

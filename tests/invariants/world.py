@@ -22,6 +22,7 @@ from runwire.orchestrate import RunControl, Worker
 from runwire.orchestrate.external import LeaseReaper
 from runwire.orchestrate.settings import OrchestrateSettings
 from runwire.publish import Publisher
+from runwire.publish.settings import PublishSettings
 from runwire.settings import Settings
 from runwire.stream import Cursor, LogReader, NothingLeft, Session, Streams
 from runwire.telemetry.metrics import DisconnectReason, Metrics
@@ -216,8 +217,7 @@ class World:
             self.bus,
             metrics=self.metrics,
             spans=NO_SPANS,
-            batch_events=40,
-            rest_max_s=0.0,
+            settings=PublishSettings(publish_batch_events=40, publish_backoff_max_s=1e-9),
             park_after_s=0.0,
         )
 

@@ -29,6 +29,7 @@ from runwire.observe.closed_runs import why_failed
 from runwire.orchestrate import StartRequest
 from runwire.orchestrate.sessions import WorkerFacts, WorkerSession
 from runwire.publish import PublishWorker
+from runwire.publish.settings import PublishSettings
 from waiting import eventually
 
 SOON: Final = DiagnosisThresholds(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
@@ -68,7 +69,7 @@ async def diagnosed(
 @asynccontextmanager
 async def publishing(s: Stages, bus: Any, **settings: Any) -> AsyncIterator[PublishWorker]:
     """Inside, a publisher runs, and has looked for what is unpublished; nobody hints at what comes later."""
-    worker = PublishWorker(s.publisher(bus, publisher_id="p1"), **settings)
+    worker = PublishWorker(s.publisher(bus, publisher_id="p1"), settings=PublishSettings(**settings))
     await worker.look()
     async with running(worker, ends_within_s=30):
         yield worker
@@ -227,7 +228,7 @@ async def test_an_outbox_nobody_publishes(database: str, publisher: str) -> None
 
 
 async def test_an_outbox_row_that_somebody_holds(database: str) -> None:
-    async with stages(database) as s, publishing(s, RecordingBus(), sweep_s=0.05):
+    async with stages(database) as s, publishing(s, RecordingBus(), publish_sweep_s=0.05):
         fence = await s.started_run("r")
         await diagnosed(s, "r", Stage.CLIENT_SIDE)
         holder = await raw(database)
@@ -242,7 +243,7 @@ async def test_an_outbox_row_that_somebody_holds(database: str) -> None:
 
 
 async def test_a_publisher_that_no_hint_reached(database: str) -> None:
-    async with stages(database) as s, publishing(s, RecordingBus(), sweep_s=3600.0) as worker:
+    async with stages(database) as s, publishing(s, RecordingBus(), publish_sweep_s=60.0) as worker:
         await s.started_run("r")  # committed, and nobody told the publisher, which does not look by itself
         await diagnosed(s, "r", Stage.OUTBOX_STUCK, "Nudge")
         worker.mark_dirty(["r"])
@@ -254,7 +255,7 @@ async def test_a_bus_that_is_down(database: str) -> None:
         bus = NatsBusWriter(NatsOptions((server.url,)))
         link = asyncio.create_task(bus.link.run())
         await asyncio.wait_for(bus.link.connected.wait(), 30)
-        async with publishing(s, bus, sweep_s=0.05, heartbeat_s=0.05, backoff_max_s=0.2):
+        async with publishing(s, bus, publish_sweep_s=0.05, publish_heartbeat_s=0.05, publish_backoff_max_s=0.2):
             fence = await s.started_run("r")
             await diagnosed(s, "r", Stage.CLIENT_SIDE)
             server.stop()

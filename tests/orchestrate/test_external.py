@@ -344,7 +344,7 @@ async def test_a_run_that_its_reaper_began_is_not_kept_for_its_orchestrators_lon
 
 
 async def test_a_run_deleted_while_it_was_reaped_does_not_stop_the_reaper(database: str) -> None:
-    async with stages(database, connections=1) as s:
+    async with stages(database, append_connections=1) as s:
         await begun(s)
         await begun(s, "other")
         await s.database.execute("UPDATE runs SET lease_until = now() - interval '1 s'")

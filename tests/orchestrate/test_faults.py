@@ -186,7 +186,7 @@ class BreaksAfterCommit(Session):
 @pytest.mark.parametrize("nth", [1, 2, 3, 5])
 async def test_a_run_has_each_event_once_though_commits_are_of_unknown_outcome(database: str, nth: int) -> None:
     breaks = Breaks()
-    async with stages(database, looping(4), connections=1, sessions=breaks.wrap) as s:
+    async with stages(database, looping(4), append_connections=1, sessions=breaks.wrap) as s:
         run_id = await start(s, "looping")
         breaks.nth = nth
         worker = s.worker()
@@ -208,7 +208,7 @@ async def owned(s: Stages, *, last_seq: int = 1) -> RunLog:
 @pytest.mark.parametrize("state", [RunState.FINISHED, RunState.FAILED, RunState.CANCELLED])
 async def test_a_terminal_append_of_unknown_outcome_happened_once(database: str, state: RunState) -> None:
     breaks = Breaks()
-    async with stages(database, connections=1, sessions=breaks.wrap) as s:
+    async with stages(database, append_connections=1, sessions=breaks.wrap) as s:
         log = await owned(s)
         breaks.nth = 1
         await log.append(debug_trace("bye"), RUN_FINISHED, change=Change(state))
@@ -220,7 +220,7 @@ async def test_a_terminal_append_of_unknown_outcome_happened_once(database: str,
 
 async def test_waiting_of_unknown_outcome_happened_once(database: str) -> None:
     breaks = Breaks()
-    async with stages(database, asking(), connections=1, sessions=breaks.wrap) as s:
+    async with stages(database, asking(), append_connections=1, sessions=breaks.wrap) as s:
         run_id = await start(s, "asking")
         breaks.nth = 2
         worker = s.worker()
@@ -238,7 +238,7 @@ async def test_waiting_of_unknown_outcome_happened_once(database: str) -> None:
 
 
 async def test_a_caller_that_gives_up_waiting_harms_nobody_and_its_events_keep_their_place(database: str) -> None:
-    async with stages(database, connections=1) as s:
+    async with stages(database, append_connections=1) as s:
         fence = await s.started_run("r")
         blocker = await raw(database)
         await blocker.execute("BEGIN")
@@ -258,7 +258,7 @@ async def test_a_caller_that_gives_up_waiting_harms_nobody_and_its_events_keep_t
 
 
 async def test_an_append_the_driver_cannot_send_fails_alone(database: str) -> None:
-    async with stages(database, connections=1) as s:
+    async with stages(database, append_connections=1) as s:
         fences = {f"r{n}": await s.started_run(f"r{n}") for n in range(3)}
         fences["r1"] = 2**70
         answers = await asyncio.gather(

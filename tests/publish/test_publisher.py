@@ -75,7 +75,7 @@ async def test_a_step_takes_its_share_and_leaves_the_rest_dirty(database: str) -
         await written(s, "long", events=25)
         await written(s, "short", events=2)
         bus = RecordingBus()
-        publisher = s.publisher(bus, batch_events=20)
+        publisher = s.publisher(bus, publish_batch_events=20)
         publisher.mark_dirty(["long", "short"], by="local")
         assert await publisher.publish_pending() == 12  # ten of each at most: the long one starves nobody
         assert bus.seqs("short") == [1, 2]

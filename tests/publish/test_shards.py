@@ -17,6 +17,7 @@ from runwire.model.event import Source, debug_trace
 from runwire.observe import Observer, ObserverMetrics
 from runwire.publish import Publisher, PublishWorker, Shards
 from runwire.publish.assignment import SHARDS, shard_of
+from runwire.publish.settings import PublishSettings
 from waiting import eventually
 
 ALL = frozenset(range(SHARDS))
@@ -232,7 +233,7 @@ async def test_under_load_one_of_three_dies_and_every_run_goes_on_in_order_withi
             shards = Shards(s.database, publisher_id=name, lease_s=4.0, tell_others=tell_all)
             publisher = s.publisher(bus, publisher_id=name, shards=shards)
             parts.append(shards)
-            workers.append(PublishWorker(publisher, shards=shards, sweep_s=0.5))
+            workers.append(PublishWorker(publisher, shards=shards, settings=PublishSettings(publish_sweep_s=0.5)))
             running.append(asyncio.create_task(workers[-1].run()))
         await eventually(lambda: sorted(len(shards.owned) for shards in parts) == [42, 43, 43])
         fences = await written(s, *(f"r{n}" for n in range(60)))
@@ -273,7 +274,7 @@ async def test_under_load_one_of_three_dies_and_every_run_goes_on_in_order_withi
 async def test_runs_are_divided_in_the_order_they_came_in(database: str) -> None:
     """The order is who waits longest: a publisher that forgot it would let runs starve."""
     async with stages(database) as s:
-        shards = Shards(s.database, publisher_id="a")
+        shards = Shards(s.database, publisher_id="a", lease_s=4.0)
         shards.owned = frozenset(range(64))
         run_ids = [f"r{n}" for n in range(200)]
         ours, others = shards.divide(run_ids)

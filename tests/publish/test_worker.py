@@ -14,8 +14,13 @@ from pipeline import RecordingBus, running, stages
 from runwire.clock import monotonic
 from runwire.model.event import Source, debug_trace
 from runwire.publish import Publisher, PublishWorker
+from runwire.publish.settings import PublishSettings
 from runwire.publish.worker import KEEP_UP_S
 from waiting import eventually
+
+
+def looping(publisher: Publisher, **settings: Any) -> PublishWorker:
+    return PublishWorker(publisher, settings=PublishSettings(**settings))
 
 
 class NotingPublisher(Publisher):
@@ -53,7 +58,12 @@ async def test_a_publisher_that_sweeps_rarely_says_that_it_lives_all_the_same(da
             beats.update(await pipeline.database.fetch("SELECT heartbeat_at FROM publishers"))
             return len(beats) >= 3
 
-        async with running(PublishWorker(pipeline.publisher(RecordingBus()), sweep_s=60, heartbeat_s=0.05)):
+        async with running(
+            PublishWorker(
+                pipeline.publisher(RecordingBus()),
+                settings=PublishSettings(publish_sweep_s=60, publish_heartbeat_s=0.05),
+            )
+        ):
             await eventually(three_beats)
 
 
@@ -62,7 +72,7 @@ async def test_what_is_marked_dirty_goes_out_without_waiting_for_a_sweep(databas
         bus = RecordingBus()
         publisher = s.publisher(bus, kind=NotingPublisher)
         assert isinstance(publisher, NotingPublisher)
-        worker = PublishWorker(publisher, sweep_s=60)
+        worker = looping(publisher, publish_sweep_s=60)
         async with running(worker):
             await asyncio.wait_for(publisher.swept.wait(), 10)
             await s.started_run("r")
@@ -73,7 +83,7 @@ async def test_what_is_marked_dirty_goes_out_without_waiting_for_a_sweep(databas
 async def test_what_no_hint_told_of_goes_out_by_the_sweep(database: str) -> None:
     async with stages(database) as s:
         bus = RecordingBus()
-        async with running(PublishWorker(s.publisher(bus), sweep_s=0.05)):
+        async with running(looping(s.publisher(bus), publish_sweep_s=0.05)):
             await s.started_run("r")
             await eventually(lambda: bus.seqs("r") == [1])
 
@@ -83,7 +93,7 @@ async def test_a_sweep_that_is_asked_for_comes_at_once(database: str) -> None:
         bus = RecordingBus()
         publisher = s.publisher(bus, kind=NotingPublisher)
         assert isinstance(publisher, NotingPublisher)
-        worker = PublishWorker(publisher, sweep_s=60)
+        worker = looping(publisher, publish_sweep_s=60)
         async with running(worker):
             await asyncio.wait_for(publisher.swept.wait(), 10)
             await s.started_run("r")
@@ -98,8 +108,8 @@ async def test_appends_wait_for_a_publisher_that_is_behind_until_it_has_caught_u
     async with stages(database) as s:
         fence = await s.started_run("r")
         await s.log.append("r", [debug_trace("a.b")] * 6, fence=fence, source=Source.API)
-        async with aclosing(s.publisher(RecordingBus(), batch_events=3)) as publisher:
-            worker = PublishWorker(publisher, sweep_s=60)
+        async with aclosing(s.publisher(RecordingBus(), publish_batch_events=3)) as publisher:
+            worker = looping(publisher, publish_sweep_s=60)
             await at_once(worker.keep_up())  # nothing is known to be behind
             worker.mark_dirty(["r"])
             assert await worker.step() == 3
@@ -111,8 +121,8 @@ async def test_appends_wait_for_a_publisher_that_is_behind_until_it_has_caught_u
 
 
 async def test_more_runs_than_go_out_in_two_steps_hold_appends_back_but_not_for_long(database: str) -> None:
-    async with stages(database) as s, aclosing(s.publisher(RecordingBus(), batch_runs=1)) as publisher:
-        worker = PublishWorker(publisher, sweep_s=60)
+    async with stages(database) as s, aclosing(s.publisher(RecordingBus(), publish_batch_runs=1)) as publisher:
+        worker = looping(publisher, publish_sweep_s=60)
         worker.mark_dirty(["a", "b"])
         await at_once(worker.keep_up())
         worker.mark_dirty(["c", "d"])
@@ -135,8 +145,8 @@ async def test_appends_do_not_wait_for_a_publisher_that_fails(database: str, mon
         await s.log.append("r", [debug_trace("a.b")] * 6, fence=fence, source=Source.API)
         refused: list[int] = []
         bus = RecordingBus(refuse=lambda _message: bool(refused))
-        async with aclosing(s.publisher(bus, batch_events=3)) as publisher:
-            worker = PublishWorker(publisher, sweep_s=60)
+        async with aclosing(s.publisher(bus, publish_batch_events=3)) as publisher:
+            worker = looping(publisher, publish_sweep_s=60)
             worker.mark_dirty(["r"])
             await worker.step()
             held_back = asyncio.create_task(worker.keep_up())
@@ -151,7 +161,9 @@ async def test_stopping_publishes_the_rest_though_a_step_finds_nothing(database:
     async with stages(database) as s:
         await s.started_run("r")
         bus = RecordingBus()
-        worker = PublishWorker(s.publisher(bus, batch_runs=2, kind=TrustingPublisher), sweep_s=60)
+        worker = PublishWorker(
+            s.publisher(bus, publish_batch_runs=2, kind=TrustingPublisher), settings=PublishSettings(publish_sweep_s=60)
+        )
         worker.mark_dirty(["nothing-new-1", "nothing-new-2", "nothing-new-3", "r"])
         worker.stop()
         await worker.run()
@@ -163,7 +175,7 @@ async def test_stopping_publishes_the_rest_though_one_run_is_poisoned(database: 
         for run_id in ("poisoned", "a", "b"):
             await s.started_run(run_id)
         bus = RecordingBus(refuse=lambda message: message.run_id == "poisoned")
-        worker = PublishWorker(s.publisher(bus, kind=TrustingPublisher), sweep_s=60)
+        worker = looping(s.publisher(bus, kind=TrustingPublisher), publish_sweep_s=60)
         worker.mark_dirty(["poisoned", "a", "b"])
         worker.stop()
         await worker.run()
@@ -190,7 +202,10 @@ async def test_while_the_bus_fails_tries_are_apart_but_never_further_than_the_bo
             return True
 
         bus = RecordingBus(refuse=refuse)
-        worker = PublishWorker(s.publisher(bus, rest_max_s=0.0), sweep_s=60, heartbeat_s=0.05, backoff_max_s=0.08)
+        worker = PublishWorker(
+            s.publisher(bus, publish_backoff_max_s=1e-9),
+            settings=PublishSettings(publish_sweep_s=60, publish_heartbeat_s=0.05, publish_backoff_max_s=0.08),
+        )
 
         async def healthy() -> bool:
             return await s.database.fetchval("SELECT failing_code IS NULL FROM publishers") is True
@@ -216,7 +231,10 @@ async def test_wake_ups_do_not_shorten_the_pause_after_a_failure(database: str) 
             tries.append(monotonic())
             return True
 
-        worker = PublishWorker(s.publisher(RecordingBus(refuse=refuse), rest_max_s=0.0), sweep_s=60)
+        worker = PublishWorker(
+            s.publisher(RecordingBus(refuse=refuse), publish_backoff_max_s=1e-9),
+            settings=PublishSettings(publish_sweep_s=60),
+        )
         async with running(worker):
             deadline = monotonic() + 0.4
             while monotonic() < deadline:
@@ -234,7 +252,9 @@ async def test_a_publisher_that_stops_on_purpose_is_not_missed(database: str) ->
 
 async def test_a_publisher_at_rest_has_no_transaction_open(database: str) -> None:
     async with stages(database) as s:
-        worker = PublishWorker(s.publisher(RecordingBus()), sweep_s=60, heartbeat_s=60)
+        worker = PublishWorker(
+            s.publisher(RecordingBus()), settings=PublishSettings(publish_sweep_s=60, publish_heartbeat_s=5)
+        )
         async with running(worker):
             fence = await s.started_run("r")
             for n in range(3):

@@ -11,6 +11,7 @@ from runwire.append.days import MissingDays
 from runwire.append.queue import Queue
 from runwire.append.request import Appended, Change, Checkpoint, Companion, Group, Request, check_legal
 from runwire.append.rota import Rota
+from runwire.append.settings import DEFAULTS, AppendSettings
 from runwire.clock import monotonic
 from runwire.db import Attempts, ConstraintViolated, Database, NoPartition, Row, Session, load_sql
 from runwire.duties import Duty
@@ -62,14 +63,12 @@ class EventLog:
         metrics: Metrics,
         on_committed: Callable[[Sequence[str]], None],
         give_way: Callable[[], Awaitable[object]] | None = None,
-        connections: int = 2,
-        batch_max: int = 512,
-        queue_max: int = 20_000,
+        settings: AppendSettings = DEFAULTS,
     ) -> None:
         self._queue = Queue()
-        self._rota = Rota(self._queue, writers=connections, batch_max=batch_max)
+        self._rota = Rota(self._queue, writers=settings.append_connections, batch_max=settings.append_batch_max)
         attempts = database.attempts(Duty.APPEND)
-        sessions = [database.session(f"append {n}", settings=_PLANS) for n in range(connections)]
+        sessions = [database.session(f"append {n}", settings=_PLANS) for n in range(settings.append_connections)]
         self._lanes = [
             _Lane(
                 session,
@@ -83,7 +82,7 @@ class EventLog:
             for session in sessions
         ]
         self._days = MissingDays(database)
-        self._queue_max = queue_max
+        self._queue_max = settings.append_queue_max
         self._metrics = metrics
         self._tasks: list[asyncio.Task[None]] = []
 

@@ -20,9 +20,7 @@ async def start(context: Context) -> None:
         metrics=context.metrics,
         on_committed=committed,
         give_way=context.keep_up,
-        connections=settings.append_connections,
-        batch_max=settings.append_batch_max,
-        queue_max=settings.append_queue_max,
+        settings=settings,
     )
     context.offer(EventLog, await context.phases.pipeline.enter_async_context(log))
     context.offer(AtRest, AtRest(context.database, metrics=context.metrics, on_committed=committed))

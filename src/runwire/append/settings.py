@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from runwire.settings_group import SettingsGroup
@@ -15,3 +17,6 @@ class AppendSettings(SettingsGroup):
     )
     append_batch_max: int = Field(512, ge=1, le=8192, description="Appends that may share one commit.")
     append_queue_max: int = Field(20_000, ge=1, description="Appends that may wait. The service refuses more.")
+
+
+DEFAULTS: Final = AppendSettings()

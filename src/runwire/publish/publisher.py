@@ -15,6 +15,7 @@ from runwire.db.translation import of_a_statement
 from runwire.errors import BusUnavailable, DatabaseFailed
 from runwire.model.event import StoredEvent
 from runwire.publish.backlog import Backlog
+from runwire.publish.settings import DEFAULTS, PublishSettings
 from runwire.publish.shards import Shards
 from runwire.telemetry.logs import LogEvent, get_logger
 from runwire.telemetry.metrics import Metrics
@@ -67,9 +68,7 @@ class Publisher:
         spans: Spans,
         publisher_id: str = "publisher",
         shards: Shards | None = None,
-        batch_events: int = 2000,
-        batch_runs: int = 200,
-        rest_max_s: float = 5.0,
+        settings: PublishSettings = DEFAULTS,
         park_after_s: float = 60.0,
     ) -> None:
         self._database = database
@@ -82,10 +81,10 @@ class Publisher:
         self._shards = shards
         self._holder = shards.publisher_id if shards is not None else None
         self._step = asyncio.Lock()
-        self._batch_events = batch_events
-        self._batch_runs = batch_runs
+        self._batch_events = settings.publish_batch_events
+        self._batch_runs = settings.publish_batch_runs
         self._park_after_s = park_after_s
-        self._backlog = Backlog(rest_max_s=rest_max_s)
+        self._backlog = Backlog(rest_max_s=settings.publish_backoff_max_s)
         self._in_flight: frozenset[str] = frozenset()
         self._taken_meanwhile: set[str] | None = None
         self._left_some = False

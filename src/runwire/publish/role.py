@@ -36,16 +36,12 @@ async def start(context: Context) -> None:
         spans=context.spans,
         publisher_id=publisher_id,
         shards=shards,
-        batch_events=settings.publish_batch_events,
-        batch_runs=settings.publish_batch_runs,
-        rest_max_s=settings.publish_backoff_max_s,
+        settings=settings,
     )
     worker = PublishWorker(
         publisher,
         shards=shards,
-        sweep_s=settings.publish_sweep_s,
-        backoff_max_s=settings.publish_backoff_max_s,
-        heartbeat_s=settings.publish_heartbeat_s,
+        settings=settings,
     )
 
     def shards_free(words: Sequence[str], _by: By) -> Iterable[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from runwire.settings_group import SettingsGroup
@@ -24,3 +26,6 @@ class PublishSettings(SettingsGroup):
         4.0, ge=0.5, le=60, description="Seconds for which a publisher that hangs keeps its share of the runs."
     )
     publish_backoff_max_s: float = Field(5.0, gt=0, description="Longest pause after the bus or the database failed.")
+
+
+DEFAULTS: Final = PublishSettings()

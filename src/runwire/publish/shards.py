@@ -34,7 +34,7 @@ class Shards:
         database: Database,
         *,
         publisher_id: str,
-        lease_s: float = 4.0,
+        lease_s: float,
         tell_others: Callable[[], None] = lambda: None,
     ) -> None:
         """`lease_s`: seconds that others wait for a publisher that hangs.

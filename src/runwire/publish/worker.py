@@ -13,6 +13,7 @@ from runwire.db import Attempts
 from runwire.duties import Duty
 from runwire.errors import BusUnavailable, DatabaseFailed, DatabaseUnavailable
 from runwire.publish.publisher import Publisher
+from runwire.publish.settings import DEFAULTS, PublishSettings
 from runwire.publish.shards import Shards
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -38,16 +39,14 @@ class PublishWorker:
         publisher: Publisher,
         *,
         shards: Shards | None = None,
-        sweep_s: float = 1.0,
-        backoff_max_s: float = 5.0,
-        heartbeat_s: float = 2.0,
+        settings: PublishSettings = DEFAULTS,
     ) -> None:
         """`shards` are the publisher's; they are leased while it runs."""
         self._publisher = publisher
         self._shards = shards
-        self._sweep_s = sweep_s
-        self._backoff_max_s = backoff_max_s
-        self._heartbeat_s = heartbeat_s
+        self._sweep_s = settings.publish_sweep_s
+        self._backoff_max_s = settings.publish_backoff_max_s
+        self._heartbeat_s = settings.publish_heartbeat_s
         self._wake = asyncio.Event()
         self._look = asyncio.Event()
         self._stopping = False
