@@ -45,7 +45,10 @@ async def test_a_part_is_opened_written_and_closed_and_read_at_any_time(api: Api
     assert last.headers["Stream-Closed"] == "true"
     rest = await api.http.get(PART, params={"offset": page.headers["Stream-Next-Offset"]})
     assert (rest.text, rest.headers["Stream-Closed"]) == ("two", "true")
-    assert code_of(await api.write_part("r", "three", fence=fence)) == (409, "part_ended")
+    late = await api.write_part("r", "three", fence=fence)
+    assert (*code_of(late), late.headers["Stream-Closed"]) == (409, "part_ended", "true")
+    assert late.headers["Stream-Next-Offset"] == last.headers["Stream-Next-Offset"]
+    assert (await api.write_part("r", "", fence=fence, close=True)).status_code == 204  # a repeat changes nothing
     await api.finish("r", fence=fence)
     assert (await api.http.get(PART)).text == "one two"
     events = (await api.http.get(f"{RUNS}/r/events")).json()["events"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import msgspec
@@ -9,7 +10,7 @@ from aiohttp import web
 
 from runwire.content.part import Part, PartState
 from runwire.content.parts import Read
-from runwire.errors import ArtifactErased, InvalidRequest
+from runwire.errors import ArtifactErased, InvalidRequest, PartRefused
 from runwire.server.admission import CLIENT
 from runwire.server.auth import Access, Scope, caller_of
 from runwire.server.bodies import OpenPart, PartDocument, PartList
@@ -29,6 +30,7 @@ from runwire.server.part_stream import (
     serve_sse,
     stream_cursor,
 )
+from runwire.server.problems import problem_of
 from runwire.server.requests import decoded_body, fence_in, run_id_in
 from runwire.server.responses import json_response
 from runwire.server.routes import BODY_ERRORS, RUN, RUN_ERRORS, RUNS, Group, Route
@@ -72,6 +74,8 @@ class PartRoutes:
         at = None if given is None else offset_in(given, part)
         if not data and not closing:
             raise InvalidRequest("The body is empty. Send bytes, or Stream-Closed: true.")
+        if part.state is PartState.SEALED:
+            return _at_the_end(request, part, repeated=closing and not data)
         if data:
             part = await self._external.append(part, data, fence=fence, at=at)
         if closing:
@@ -154,6 +158,15 @@ class PartRoutes:
 
 _SAFE: Final = {"Content-Disposition": "attachment", "Content-Security-Policy": "sandbox; default-src 'none'"}
 """Content is never executed on the origin of the console."""
+
+
+def _at_the_end(request: web.Request, part: Part, *, repeated: bool) -> web.Response:
+    """The answer to a write after the end: a repeated closing changes nothing, and bytes are refused."""
+    headers = {NEXT_OFFSET: offset_text(part.attempt, part.size), CLOSED: "true"}
+    if repeated:
+        return web.Response(status=204, headers={**headers, "Cache-Control": "no-store"})
+    problem = problem_of(PartRefused(part.run_id, n=part.n))
+    return replace(problem, headers=headers).response(instance=request.path, prefix=prefix_of(request))
 
 
 def _head(part: Part) -> web.Response:
