@@ -33,7 +33,7 @@ GROUPS: Final = (
 )
 """The groups, each with the places of its names. A name belongs to the longest place that it begins with."""
 LINE: Final = 88
-GIVEN: Final = ("Download", "RunStream")
+GIVEN: Final = ("Download", "MixedStream", "RunStream")
 """Classes whose objects calls return: readers never make one."""
 _PAGE: Final = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import runwire
 from docs.pages import DOCS, headings
@@ -23,8 +23,7 @@ def test_every_public_name_has_a_heading() -> None:
 def test_every_public_method_has_a_heading() -> None:
     found = {text for level, text, _ in headings(PAGE) if level == 4}
     for owner in (runwire.Agent, runwire.Client, runwire.Context, runwire.RunStream):
-        methods = {name for name, one in vars(owner).items() if callable(one) and not name.startswith("_")}
-        assert {f"{owner.__name__}.{name}" for name in methods} <= found
+        assert {f"{owner.__name__}.{name}" for name in methods_of(owner)} <= found
 
 
 def test_every_error_is_described() -> None:
@@ -45,10 +44,15 @@ def test_what_calls_return_and_raise_is_public() -> None:
 
 def test_a_value_that_a_public_method_returns_is_of_a_public_type() -> None:
     for owner in (runwire.Client, runwire.Context, runwire.RunStream):
-        for name, method in vars(owner).items():
-            if callable(method) and not name.startswith("_"):
-                for kind in classes_in(get_type_hints(method).get("return")):
-                    assert kind.__name__ in PUBLIC, f"{owner.__name__}.{name}"
+        for name, method in methods_of(owner).items():
+            for kind in classes_in(get_type_hints(method).get("return")):
+                assert kind.__name__ in PUBLIC, f"{owner.__name__}.{name}"
+
+
+def methods_of(owner: type) -> dict[str, Any]:
+    """The public methods, those of its bases, too."""
+    names = (name for name in dir(owner) if not name.startswith("_"))
+    return {name: method for name in names if callable(method := getattr(owner, name))}
 
 
 def classes_in(hint: object) -> Iterator[type]:
