@@ -162,6 +162,7 @@ def test_a_scrape_stays_under_a_thousand_samples_however_much_is_declared() -> N
     assert value(metrics, "runwire_runs_started_total", agent="other") == 1
     ObserverMetrics(metrics.out)
     ArchiveMetrics(metrics.out)
+    ContentMetrics(metrics.out)
     PartMetrics(metrics.out)
     assert sum(len(family.samples) for family in families(metrics)) <= 1000
 

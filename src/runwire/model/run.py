@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from enum import StrEnum
 from typing import Final
 
@@ -36,16 +35,6 @@ class RunState(StrEnum):
 
 TERMINAL: Final = frozenset({RunState.FINISHED, RunState.FAILED, RunState.CANCELLED})
 """States a run never leaves. A run in one of them has its RunFinished event, and it is last."""
-
-TRANSITIONS: Final[Mapping[RunState, frozenset[RunState]]] = {
-    RunState.PENDING: frozenset({RunState.STARTED}),
-    RunState.STARTED: TERMINAL | {RunState.WAITING},
-    RunState.WAITING: frozenset({RunState.STARTED}),
-    RunState.FINISHED: frozenset(),
-    RunState.FAILED: frozenset(),
-    RunState.CANCELLED: frozenset(),
-}
-"""The legal transitions; the database holds the same table in a trigger."""
 
 
 def new_run_id() -> str:
