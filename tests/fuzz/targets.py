@@ -18,6 +18,7 @@ from runwire.server.addresses import Network
 from runwire.server.bodies import AppendEvents, SendSignal, StartRun
 from runwire.server.forwarded import client_address
 from runwire.stream.cursor import CURSOR_MAX, parse_cursor
+from runwire.stream.many.positions import RUNS_MAX, packed, parsed_id, unpacked
 from runwire.telemetry.traceparent import parse_traceparent
 
 _BODIES: Final = tuple(msgspec.json.Decoder(body) for body in (StartRun, AppendEvents, SendSignal))
@@ -34,6 +35,17 @@ def cursor(data: bytes) -> None:
     assert str(read.seq) == text.lstrip("0") or read.seq == 0
     if text:
         assert parse_cursor(from_seq="no number", last_event_id=text).seq == read.seq
+
+
+def many_runs_id(data: bytes) -> None:
+    text = data.decode("utf-8", "replace")
+    try:
+        key, steps = parsed_id(text)
+    except InvalidRequest:
+        return
+    assert 0 <= key < 2**63
+    assert all(0 <= number < RUNS_MAX and further >= 1 for number, further in steps.items())
+    assert unpacked(packed(list(steps.values()))) == list(steps.values())
 
 
 def list_cursor(data: bytes) -> None:
@@ -82,13 +94,17 @@ def forwarded_for(data: bytes) -> None:
 
 
 TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
-    **{target.__name__: target for target in (cursor, list_cursor, body, event_stream, traceparent, forwarded_for)},
+    **{
+        target.__name__: target
+        for target in (cursor, list_cursor, many_runs_id, body, event_stream, traceparent, forwarded_for)
+    },
     **credentials.TARGETS,
     **cold.TARGETS,
 }
 
 SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "cursor": (b"0", b"17", b"9223372036854775807", b"-1", "٣".encode()),
+    "many_runs_id": (b"4kX9zQ2mT1a.bAe3Df", b"0.a"),
     "list_cursor": (b"1700000000000000 run-1",),
     "body": (
         b'{"agent":"golden","input":{"a":[1,{"b":null}]},"runId":"r"}',

@@ -12,7 +12,11 @@ import httpx
 import pytest
 
 from runwire.assembly import Assembly
+from runwire.client import Client, StreamEnd
+from runwire.errors import CheckpointGone, RunNotFound
+from runwire.model.event import Event
 from runwire.stream import Streams
+from runwire.telemetry.metrics import DisconnectReason
 from server.calls import RUNS, Api, EventStream
 from server.issuer import Issuer
 
@@ -109,6 +113,33 @@ async def test_open_streams_are_counted_by_kind_and_drained_resumable(service: A
         for stream in (by_session, by_run):
             assert "retry" in (await stream.rest())[-1].fields
         await draining
+
+
+async def test_the_client_follows_many_runs_through_reconnects(service: Assembly, api: Api) -> None:
+    async with Client(service.url) as client:
+        first = await client.start(session="chat", input={"delay_ms": 60})
+        told: dict[str, list[int | str]] = {}
+        async with client.stream_runs(session="chat") as stream:
+            async for what in stream:
+                told.setdefault(what.run_id, []).append(what.seq if isinstance(what, Event) else what.state)
+                if len(told[first.run_id]) == 4 and len(told) == 1:
+                    await client.start(session="chat", run_id="second", input={"delay_ms": 30})
+                    for session in service.part(Streams).sessions:
+                        session.ask_to_end(DisconnectReason.ROTATE)
+                if len(told) == 2 and all(seen[-1] == "finished" for seen in told.values()):
+                    break
+            assert stream.connections >= 2
+        golden = [*range(1, 14), "finished"]
+        assert told == {first.run_id: golden, "second": golden}
+        listed = client.stream_runs(runs=[first, "second"])
+        ends = [what.run_id async for what in listed if isinstance(what, StreamEnd)]
+        assert sorted(ends) == sorted(told)
+        nothing = client.stream_runs(runs=[first, "second"], after=listed.last_id)
+        assert [what async for what in nothing] == []
+        with pytest.raises(CheckpointGone):
+            await anext(client.stream_runs(session="chat", after="zzz."))
+        with pytest.raises(RunNotFound):
+            await anext(client.stream_runs(runs=["nobody"]))
 
 
 # ------------------------------------------------------------------ tenants

@@ -2,6 +2,7 @@
 
 from runwire.client.client import Client
 from runwire.client.content import Download
+from runwire.client.many import ManyRunsStream
 from runwire.client.problems import ServerProblem, ServerUnreachable, UnexpectedAnswer
 from runwire.client.results import (
     Appended,
@@ -28,6 +29,7 @@ __all__ = [
     "Download",
     "EventPage",
     "EventTooLong",
+    "ManyRunsStream",
     "MixedStream",
     "NextStep",
     "PartPiece",

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from runwire.client.artifacts import ArtifactCalls
 from runwire.client.calls import Call
 from runwire.client.connection import RUNS, Run, fence_of, id_of, path_of
+from runwire.client.many import ManyRunsStream
 from runwire.client.results import (
     Appended,
     Diagnosis,
@@ -150,6 +151,32 @@ class Client(ArtifactCalls):
         view = Call("GET", path_of(run_id), run_id=run_id)
         asked = "*" if parts is None else ",".join(parts)
         stream = MixedStream(self._caller, view, after=0, idle_s=idle_s, patience_s=patience_s, parts=asked)
+        self._streams.add(stream)
+        return stream
+
+    def stream_runs(
+        self,
+        *,
+        runs: Sequence[Run] = (),
+        session: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        after: str | None = None,
+        idle_s: float = IDLE_S,
+        patience_s: float | None = None,
+    ) -> ManyRunsStream:
+        """The events of many runs on one connection, and their ends: of a list, or of the runs of a session or with
+        all of `labels`, now or later. Each comes once and in the order of its run; see ManyRunsStream.
+
+        `after` is the `last_id` of an earlier stream of the same runs. The rest is as for `stream`.
+        """
+        query: dict[str, str | list[str]] = {}
+        if runs:
+            query["run"] = [id_of(run) for run in runs]
+        if session is not None:
+            query["session"] = session
+        if labels:
+            query["label"] = [f"{key}:{value}" for key, value in labels.items()]
+        stream = ManyRunsStream(self._caller, query=query, after=after, idle_s=idle_s, patience_s=patience_s)
         self._streams.add(stream)
         return stream
 

@@ -64,7 +64,7 @@ class FollowedStream(Generic[T]):
         self.cursor = after
         self.end: StreamEnd | None = None
         self.connections = 0
-        self._query = {} if speed is None else {"replay": "1", "speed": speed}
+        self._query: dict[str, str | list[str]] = {} if speed is None else {"replay": "1", "speed": speed}
         if parts is not None:
             self._query["parts"] = parts
         self._caller = caller
@@ -171,11 +171,12 @@ class FollowedStream(Generic[T]):
     async def _connect(self) -> aiohttp.ClientResponse | None:
         """A stream from the cursor on, or None when the run is closed and all its events were sent."""
         headers = {"Accept": "text/event-stream"}
-        if self._heard or self.connections:
-            headers["Last-Event-ID"] = self._heard_id  # a cursor says that it is a reconnect: alerts count those
+        last_event_id = self._last_event_id
+        if last_event_id is not None:
+            headers["Last-Event-ID"] = last_event_id
         async with asyncio.timeout(self._idle_s):
             response = await self._caller.session.get(
-                f"{self._caller.base_url}{self._view.path}/stream",
+                f"{self._caller.base_url}{self._path}",
                 params=self._query,
                 headers={**self._caller.credentials(), **headers},
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._idle_s),
@@ -190,8 +191,7 @@ class FollowedStream(Generic[T]):
         async with response:
             body = await response.read()
         if response.status == 204:
-            view = await self._caller.call(self._view, RunView)
-            self.end = StreamEnd(view.run_id, view.state, view.last_seq)
+            await self._finish()
             return None
         if elsewhere := redirect_of(response.status, response.headers.get("Location")):
             raise UnexpectedAnswer(elsewhere)
@@ -200,6 +200,20 @@ class FollowedStream(Generic[T]):
         if response.status == 500:
             raise Again(StreamBroken("the server failed (HTTP 500)"))
         raise refusal(response, body, call=self._view)
+
+    @property
+    def _path(self) -> str:
+        return f"{self._view.path}/stream"
+
+    @property
+    def _last_event_id(self) -> str | None:
+        # A cursor says that it is a reconnect: alerts count those.
+        return self._heard_id if self._heard or self.connections else None
+
+    async def _finish(self) -> None:
+        """Takes that the server has nothing left to send."""
+        view = await self._caller.call(self._view, RunView)
+        self.end = StreamEnd(view.run_id, view.state, view.last_seq)
 
     def _take(self, frames: list[ServerEvent]) -> None:
         if self._parser.retry_ms is not None:
