@@ -44,6 +44,8 @@ async def sing(ctx: Context, state: Sung) -> None:
     state.text += CANARY
     await ctx.artifact("small.txt", CANARY, media_type="text/plain")
     await ctx.artifact("large.txt", CANARY * (INLINE_MAX // len(CANARY) + 1), media_type="text/plain")
+    async with ctx.part("song", media_type="text/plain") as part:
+        await part.write(CANARY)
     ctx.result({"said": CANARY})
 
 
@@ -105,11 +107,20 @@ async def an_artifact_that_is_erased(at: Planting) -> None:
     assert (gone.status_code, CANARY in gone.text) == (410, False)
 
 
+async def a_part_from_outside(at: Planting) -> None:
+    await at.api.open_part("ext", fence=at.fence)
+    for close in (False, True):
+        assert (await at.api.write_part("ext", CANARY, fence=at.fence, close=close)).status_code == 204
+    refused = await at.api.write_part("ext", CANARY, fence=at.fence)
+    assert (refused.status_code, CANARY in refused.text) == (409, False)
+
+
 PLANTED: list[Callable[[Planting], Awaitable[None]]] = [
     an_agents_input_state_artifacts_and_result,
     an_artifact_from_outside,
     an_artifact_that_is_refused,
     an_artifact_that_is_erased,
+    a_part_from_outside,
 ]
 
 
