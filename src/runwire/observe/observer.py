@@ -11,6 +11,7 @@ from runwire.duties import Duty
 from runwire.errors import DatabaseUnavailable
 from runwire.observe.audit import ArchiveAudit, Audit
 from runwire.observe.metrics import ObserverMetrics
+from runwire.observe.settings import DEFAULTS, ObserverSettings
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import get_logger
 from runwire.thresholds import PUBLISHER_DEAD_S
@@ -27,7 +28,7 @@ class Observer:
         database: Database,
         metrics: ObserverMetrics,
         *,
-        period_s: float = 5.0,
+        settings: ObserverSettings = DEFAULTS,
         alive_s: float = PUBLISHER_DEAD_S,
         archives: bool = False,
         archive_audit: ArchiveAudit | None = None,
@@ -37,7 +38,7 @@ class Observer:
         self._metrics = metrics
         self._audit = Audit(database, metrics, archive=archive_audit)
         self._archives = archives
-        self._period_s = period_s
+        self._period_s = settings.observe_s
         self._alive_s = alive_s
         self._heard_at = monotonic()
 

@@ -28,7 +28,7 @@ async def start(context: Context) -> None:
     observer = Observer(
         context.database,
         ObserverMetrics(context.metrics.out, period_s=settings.observe_s),
-        period_s=settings.observe_s,
+        settings=settings,
         archives=archive is not None and archive.archives,
         archive_audit=archive.audit if archive is not None else None,
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from runwire.settings_group import SettingsGroup
@@ -17,3 +19,6 @@ class ObserverSettings(SettingsGroup):
         le=10,
         description=f"Period at which the observer reads the database; stale after {OBSERVER_STALE_S:g} s.",
     )
+
+
+DEFAULTS: Final = ObserverSettings()

@@ -23,7 +23,6 @@ from runwire.model.event import (
 )
 from runwire.model.graph import BACKOFF_MAX_S, END, Agent, Node, Sleep, Wait
 from runwire.model.run import RunState
-from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_parts import NodeParts, PartDesk
@@ -53,7 +52,7 @@ class Walk:
         hand_over: Callable[[Walk], Awaitable[bool]],
         threads: Threads,
         artifacts: Artifacts | None = None,
-        state_max_bytes: int = STATE_MAX_BYTES,
+        state_max_bytes: int,
         desk: PartDesk | None = None,
     ) -> None:
         """`hand_over` releases the lease and returns whether it did. `threads` runs nodes that are not `async`.
