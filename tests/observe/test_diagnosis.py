@@ -332,6 +332,7 @@ async def test_a_finished_and_published_run_leaves_only_the_client(database: str
         ("exception", "a node raised an exception"),
         ("timeout", "a node took longer than its timeout_s"),
         ("worker_lost", "worker after worker died with it"),
+        ("content_unavailable", "the content store failed"),
         ("out_of_stock", "a node gave it up with 'out_of_stock'"),
     ],
 )

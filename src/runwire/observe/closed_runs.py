@@ -52,6 +52,26 @@ _ADVICE: Final[Mapping[str, tuple[str, str]]] = {
         "a node traces faster than its traces can be stored",
         "Trace less, " + _START_AGAIN,
     ),
+    "content_unavailable": (
+        "a node stored content above 256 KiB, and the content store failed or is not set up",
+        "Mend the content store, as the runbook says under ArtifactStoreFailing, " + _START_AGAIN,
+    ),
+    "artifact_too_large": (
+        "a node stored an artifact with more bytes than RUNWIRE_ARTIFACT_MAX_BYTES",
+        "Store less in one artifact, or raise the limit, " + _START_AGAIN,
+    ),
+    "too_many_artifacts": (
+        "it has as many artifacts as RUNWIRE_ARTIFACTS_PER_RUN_MAX allows",
+        "Store fewer, or raise the limit, " + _START_AGAIN,
+    ),
+    "content_quota_exceeded": (
+        "its tenant has as many bytes of content as RUNWIRE_CONTENT_TENANT_MAX_BYTES allows",
+        "Erase content, or raise the limit, " + _START_AGAIN,
+    ),
+    "bad_result": (
+        "a node gave a result that no JSON can hold",
+        "Keep to what JSON can hold in the result, " + _START_AGAIN,
+    ),
     "storage_refused": (
         "the database refuses to store a step of it",
         "Read the log line append_failed of this run, put right what it names, " + _START_AGAIN,

@@ -218,6 +218,35 @@ def board(thresholds: Thresholds) -> Board:
                 ),
                 title="Waits",
             ),
+            Row(
+                (
+                    lines(
+                        "Artifacts stored",
+                        "Bytes of the artifacts that were stored, a second.",
+                        [Query(rate("runwire_artifact_bytes_total"), "bytes")],
+                        unit="Bps",
+                    ),
+                    lines(
+                        "Content store failures",
+                        "Operations that the content store failed, over five minutes, by operation.",
+                        [
+                            Query(
+                                f"300 * {rate('runwire_artifact_store_failures_total', by='operation')}",
+                                "{{operation}}",
+                            )
+                        ],
+                        unit="short",
+                        limit=Limit.of(thresholds, "artifact_store", runbook=f"{runbook}#content-store"),
+                    ),
+                    lines(
+                        "Orphans",
+                        "Objects that no artifact refers to, past their grace. The collector deletes them.",
+                        [Query(f"max(runwire_content_orphans{{{JOB}}})", "objects")],
+                        unit="short",
+                    ),
+                ),
+                title="Content",
+            ),
         ),
     )
 
