@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
+from content.killed_amid_part import HALF
 from orchestrate.agents_for_tests import Count, one_node
 from pipeline import Stages, stages
 from runwire import Context, NodeFailed
@@ -20,6 +25,8 @@ from runwire.errors import PartRefused
 from runwire.orchestrate import StartRequest
 from runwire.orchestrate.node_parts import PartDesk, PartLimits
 from waiting import eventually
+
+TESTS = Path(__file__).parents[1]
 
 
 @dataclass
@@ -235,3 +242,33 @@ async def test_an_answer_that_is_lost_stores_nothing_twice(database: str) -> Non
         assert await b.content(run_id="x") == b"one two three"
         with pytest.raises(PartRefused):
             await part.write(b"more")
+
+
+@pytest.mark.crash
+async def test_an_answer_whose_worker_is_killed_amid_it_is_complete_once(database: str) -> None:
+    async def write(ctx: Context, _state: Count) -> None:
+        async with ctx.part("answer") as part:
+            await part.write("the whole answer")
+
+    async with bench(database, write) as b:
+        await b.stages.control.start(StartRequest(agent="one", run_id="r"))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            str(TESTS / "content" / "killed_amid_part.py"),
+            database,
+            env={**os.environ, "PYTHONPATH": str(TESTS)},
+            stdout=asyncio.subprocess.DEVNULL,
+        )
+        assert await asyncio.wait_for(process.wait(), 60) == -signal.SIGKILL
+        assert await b.content() == HALF.encode()
+        await b.stages.database.execute("UPDATE runs SET lease_until = now() - interval '1 second'")
+        worker = b.stages.worker(desk=b.desk, worker_id="next")
+        assert await worker.claim() == 1
+        await eventually(lambda: worker.active == 0)
+        assert (await b.labels())[2:] == [
+            "part:answer:1:opened", "orchestrator.resumed", "part:answer:1:abandoned", "Work", "part:answer:1:opened",
+            "part:answer:1:sealed", "Work", "RunFinished",
+        ]  # fmt: skip
+        assert await b.content() == b"the whole answer"
+        (part,) = await b.reader.of_run("r")
+        assert (part.attempt, part.size) == (2, len("the whole answer"))
