@@ -11,7 +11,7 @@ from typing import Final
 import griffe
 
 import runwire
-from runwire import errors
+from runwire import client, errors
 from runwire.errors import RunwireError
 
 ROOT: Final = Path(__file__).parents[1]
@@ -33,8 +33,10 @@ GROUPS: Final = (
 )
 """The groups, each with the places of its names. A name belongs to the longest place that it begins with."""
 LINE: Final = 88
-GIVEN: Final = ("Download", "MixedStream", "RunStream")
+GIVEN: Final = ("Download", "ManyRunsStream", "MixedStream", "RunStream")
 """Classes whose objects calls return: readers never make one."""
+OF_THE_WIRE: Final = {"EventTooLong", "RunPage", "ServerEvent", "SseParser"}
+"""Names of `runwire.client` that its own modules share."""
 _PAGE: Final = re.compile(r"\bdocs/([\w/-]+)\.md\b")
 
 
@@ -52,7 +54,12 @@ class Public:
 
 
 def python_api() -> str:
-    """The reference of all public names, in groups, and the table of the other errors."""
+    """The reference of all public names, in groups, and the table of the other errors.
+
+    Raises ValueError when a name of the client is not public, or has no docstring.
+    """
+    if hidden := set(client.__all__) - OF_THE_WIRE - set(dir(runwire)):
+        raise ValueError(f"add to __all__ in src/runwire/__init__.py: {', '.join(sorted(hidden))}")
     public = list(public_names())
     parts: list[str] = []
     for title, _ in GROUPS:
