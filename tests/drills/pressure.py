@@ -14,10 +14,11 @@ PUBLISH_BURNS: Final = ("PublishSloFastBurn", "PublishSloSlowBurn", "DeliverySlo
 RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
 OF_A_BUSY_MACHINE: Final = frozenset(
     {*LAGS, *PUBLISH_BURNS, *RUN_BURNS}
-    | {"PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed", "TelemetryDropped"}
+    | {"PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed", "TelemetryDropped", "RoleUnwell"}
 )
-"""Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, and a late collector. Each
-has a drill; that it comes in the middle of another says nothing about that one.
+"""Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, a late collector, and
+statements past their time limit, which is short here. Each has a drill; that it comes in the middle of another says
+nothing about that one.
 """
 
 
