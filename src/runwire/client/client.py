@@ -80,11 +80,8 @@ class Client(ArtifactCalls, ExternalCalls):
         A connection silent for `idle_s` is replaced. Once connected, it goes on trying for `patience_s` after the
         last event, or for ever.
         """
-        run_id = id_of(run)
-        view = Call("GET", path_of(run_id), run_id=run_id)
-        stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s)
-        self._streams.add(stream)
-        return stream
+        view = _view_of(run)
+        return self._followed(RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s))
 
     def stream_with_parts(
         self, run: Run, *, parts: Sequence[str] | None = None, idle_s: float = IDLE_S, patience_s: float | None = None
@@ -93,12 +90,11 @@ class Client(ArtifactCalls, ExternalCalls):
 
         Bytes come as PartPiece, each once and in order, through any number of reconnects. Needs `content:read`.
         """
-        run_id = id_of(run)
-        view = Call("GET", path_of(run_id), run_id=run_id)
+        view = _view_of(run)
         asked = "*" if parts is None else ",".join(parts)
-        stream = MixedStream(self._caller, view, after=0, idle_s=idle_s, patience_s=patience_s, parts=asked)
-        self._streams.add(stream)
-        return stream
+        return self._followed(
+            MixedStream(self._caller, view, after=0, idle_s=idle_s, patience_s=patience_s, parts=asked)
+        )
 
     def stream_runs(
         self,
@@ -122,9 +118,9 @@ class Client(ArtifactCalls, ExternalCalls):
             query["session"] = session
         if labels:
             query["label"] = [f"{key}:{value}" for key, value in labels.items()]
-        stream = ManyRunsStream(self._caller, query=query, after=after, idle_s=idle_s, patience_s=patience_s)
-        self._streams.add(stream)
-        return stream
+        return self._followed(
+            ManyRunsStream(self._caller, query=query, after=after, idle_s=idle_s, patience_s=patience_s)
+        )
 
     def replay(
         self,
@@ -140,12 +136,11 @@ class Client(ArtifactCalls, ExternalCalls):
         They are those of the stream but for their `source`, `replayer`. Iterating raises RunStillOpen for a run that
         goes on; the rest is as for `stream`.
         """
-        run_id = id_of(run)
-        view = Call("GET", path_of(run_id), run_id=run_id)
+        view = _view_of(run)
         named = speed if isinstance(speed, str) else f"{speed:.6g}"
-        stream = RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s, speed=named)
-        self._streams.add(stream)
-        return stream
+        return self._followed(
+            RunStream(self._caller, view, after=after, idle_s=idle_s, patience_s=patience_s, speed=named)
+        )
 
     async def run(self, run: Run) -> RunView:
         """The run as it is now. Raises RunNotFound."""
@@ -229,3 +224,9 @@ class Client(ArtifactCalls, ExternalCalls):
         if signal_id is not None:
             body["id"] = signal_id
         return await self._on_run("POST", run, "/signal", RunView, body=body, repeatable=signal_id is not None)
+
+
+def _view_of(run: Run) -> Call:
+    """The call that reads the run as it is now."""
+    run_id = id_of(run)
+    return Call("GET", path_of(run_id), run_id=run_id)

@@ -20,6 +20,7 @@ from runwire.errors import InvalidRequest
 from runwire.model.run import checked_run_id
 
 T = TypeVar("T")
+S = TypeVar("S", bound=FollowedStream[Any])
 
 RUNS: Final = "/api/agents/runs"
 
@@ -77,6 +78,11 @@ class ClientConnection:
         run_id = id_of(run)
         call = Call("GET", path_of(run_id) + below, run_id=run_id)
         return Download(self._caller, call, silence_s=self._timeout_s)
+
+    def _followed(self, stream: S) -> S:
+        """The stream, which the client closes when it is left."""
+        self._streams.add(stream)
+        return stream
 
     async def _on_run(
         self,
