@@ -119,7 +119,11 @@ async def test_every_list_of_runs_reads_no_more_than_its_page(database: str, ten
 
             async def explained(tx: Transaction, state: str | None = state, agent: str | None = agent) -> str:
                 await tx.execute("SELECT set_config('runwire.tenant', $1, true)", tenant or "")
-                rows = await tx.fetch(f"EXPLAIN (ANALYZE, BUFFERS) {sql}", "default", state, agent, 2**53 - 1, "", 51)
+                rows = await tx.fetch(
+                    f"EXPLAIN (ANALYZE, BUFFERS) {sql}",
+                    *("default", False, None, "{}", agent, state, None),
+                    *(None, None, 2**53 - 1, "", 51, 5000),
+                )
                 return "\n".join(row[0] for row in rows)
 
             view = seen_by(s.database, tenant)

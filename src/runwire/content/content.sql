@@ -39,8 +39,8 @@ RETURNING n
 -- name: list
 -- A run's artifacts that are told of: those whose events are stored. Nothing when there is no such run.
 SELECT r.run_id, a.n, a.name, a.media_type, a.size, a.sha256, a.seq,
-       (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM a.erased_at) * 1000)::bigint AS erased_at
+       floor(extract(epoch FROM a.created_at) * 1000)::bigint AS created_at,
+       floor(extract(epoch FROM a.erased_at) * 1000)::bigint AS erased_at
 FROM runs AS r LEFT JOIN artifacts AS a USING (run_id)
 WHERE r.run_id = $1 AND ($2::text IS NULL OR a.run_id IS NULL OR a.name = $2)
 ORDER BY a.n
@@ -48,8 +48,8 @@ ORDER BY a.n
 -- name: locate
 -- An artifact, and where its bytes are; `present` tells a run without it from no run.
 SELECT r.run_id, a.n, a.name, a.media_type, a.size, a.sha256, a.seq,
-       (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM a.erased_at) * 1000)::bigint AS erased_at,
+       floor(extract(epoch FROM a.created_at) * 1000)::bigint AS created_at,
+       floor(extract(epoch FROM a.erased_at) * 1000)::bigint AS erased_at,
        b.data, b.object
 FROM runs AS r
 LEFT JOIN artifacts AS a ON a.run_id = r.run_id AND a.n = $2
@@ -59,8 +59,8 @@ WHERE r.run_id = $1
 -- name: locate_newest
 -- The same of the newest artifact of a name.
 SELECT r.run_id, a.n, a.name, a.media_type, a.size, a.sha256, a.seq,
-       (extract(epoch FROM a.created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM a.erased_at) * 1000)::bigint AS erased_at,
+       floor(extract(epoch FROM a.created_at) * 1000)::bigint AS created_at,
+       floor(extract(epoch FROM a.erased_at) * 1000)::bigint AS erased_at,
        b.data, b.object
 FROM runs AS r
 LEFT JOIN LATERAL (

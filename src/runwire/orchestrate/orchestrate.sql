@@ -42,11 +42,11 @@ WHERE run_id = $1 OR (tenant = $2 AND idempotency_key = $3)
 SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code, r.waiting_for,
        r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent,
        r.session, r.labels, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
-       (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
-       (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
-       (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
-       (extract(epoch FROM r.waiting_since) * 1000)::bigint AS waiting_since,
-       (extract(epoch FROM r.wake_at) * 1000)::bigint AS waiting_until
+       floor(extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
+       floor(extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
+       floor(extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
+       floor(extract(epoch FROM r.waiting_since) * 1000)::bigint AS waiting_since,
+       floor(extract(epoch FROM r.wake_at) * 1000)::bigint AS waiting_until
 FROM runs AS r LEFT JOIN run_outbox AS o USING (run_id)
 WHERE r.run_id = $1
 
@@ -62,11 +62,11 @@ LEFT JOIN LATERAL (
     SELECT r.run_id, r.tenant, r.agent, r.state::text AS state, r.external, r.last_seq, r.attempt, r.error_code,
            r.waiting_for, r.cancel_requested_at IS NOT NULL AS cancel_requested, r.traceparent, r.session, r.labels,
            coalesce((SELECT o.next_seq - 1 FROM run_outbox AS o WHERE o.run_id = r.run_id), r.last_seq) AS published_seq,
-           (extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
-           (extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
-           (extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
-           (extract(epoch FROM r.waiting_since) * 1000)::bigint AS waiting_since,
-           (extract(epoch FROM r.wake_at) * 1000)::bigint AS waiting_until
+           floor(extract(epoch FROM r.created_at) * 1000)::bigint AS created_at,
+           floor(extract(epoch FROM r.started_at) * 1000)::bigint AS started_at,
+           floor(extract(epoch FROM r.finished_at) * 1000)::bigint AS finished_at,
+           floor(extract(epoch FROM r.waiting_since) * 1000)::bigint AS waiting_since,
+           floor(extract(epoch FROM r.wake_at) * 1000)::bigint AS waiting_until
     FROM runs AS r
     WHERE f.matched AND r.run_id = ANY (ARRAY[f.id])
 ) AS r ON true
