@@ -22,6 +22,7 @@ from runwire.orchestrate import role as orchestrate_role
 from runwire.process import Context, Phases, Plan, Step, foundation
 from runwire.publish import role as publish_role
 from runwire.server import role as server_role
+from runwire.server.addresses import url_of
 from runwire.server.listener import Certificate
 from runwire.settings import Role, Settings
 from runwire.stream import role as stream_role
@@ -29,7 +30,6 @@ from runwire.stream.log import ArchivedLog
 from runwire.telemetry.logs import LogEvent, get_logger
 
 T = TypeVar("T")
-
 _log = get_logger()
 
 
@@ -109,11 +109,11 @@ class Assembly:
     @property
     def url(self) -> str:
         """Of the API, for a process that has the role `api`."""
-        return _url(self.settings.host, self.api_port or 0, tls=self.settings.tls_cert is not None)
+        return url_of(self.settings.host, self.api_port or 0, tls=self.settings.tls_cert is not None)
 
     @property
     def admin_url(self) -> str:
-        return _url(self.settings.admin_host, self.admin_port, tls=self.settings.admin_tls)
+        return url_of(self.settings.admin_host, self.admin_port, tls=self.settings.admin_tls)
 
     def part(self, kind: type[T]) -> T:
         """A part of the running process, by its class: Streams, EventLog, Worker... Raises LookupError without one."""
@@ -150,7 +150,7 @@ class Assembly:
             self._context.draining = True
 
     def stop(self) -> None:
-        """Lets `run_until_stopped` return, or ends the start; may be called from a signal handler of the loop."""
+        """Lets `run_until_stopped` return, or ends the start. A signal handler of the loop may call it."""
         if self._starting is not None and not self._stop.is_set():
             self._starting.cancel()
         self._stop.set()
@@ -195,11 +195,5 @@ class Assembly:
             admin_port=context.admin_port,
             bus=settings.bus_name,
             database="embedded" if settings.database_url is None else "external",
-            agents=list(context.agents.names),
+            agents=list(agents.names),
         )
-
-
-def _url(host: str, port: int, *, tls: bool) -> str:
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  # compared, not bound
-    shown = f"[{shown}]" if ":" in shown else shown
-    return f"http{'s' if tls else ''}://{shown}:{port}"
