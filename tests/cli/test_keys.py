@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -30,8 +31,8 @@ def test_a_line_is_added_to_a_file_only_its_owner_reads(capsys: pytest.CaptureFi
         for _ in range(2)
     ]
     assert file.stat().st_mode & 0o777 == 0o600
-    ring = KeyRing(file=file)
-    assert len({ring.caller(key).subject for key in keys}) == 2
+    with closing(KeyRing(file=file)) as ring:
+        assert len({ring.caller(key).subject for key in keys}) == 2
     as_json = ran(capsys, "keys", "create", "--scope", "ops", "--json").lines[0]
     assert KeyRing([as_json["line"]]).caller(as_json["key"])
 

@@ -50,6 +50,8 @@ async def start_api(context: Context) -> None:
         ticket_key = settings.ticket_secret.get_secret_value().encode()
     else:
         ticket_key = await shared_secret(context.database, "stream tickets")
+    gate = gate_of(settings, ticket_key=ticket_key, refused=metrics.access_refused)
+    context.phases.front.callback(gate.close)
     services = Services(
         control=context.part(RunControl),
         external=context.part(ExternalRuns),
@@ -59,7 +61,7 @@ async def start_api(context: Context) -> None:
         reader=context.part(LogReader),
         artifacts=context.part(Artifacts),
         content=context.part(ArtifactReader),
-        gate=gate_of(settings, ticket_key=ticket_key, refused=metrics.access_refused),
+        gate=gate,
         spans=context.spans,
         settings=settings,
         admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),

@@ -52,6 +52,11 @@ class Gate:
         self._tokens = tokens
         self._tenants = tenants
 
+    def close(self) -> None:
+        """Keys are read no more from their file."""
+        if self._keys is not None:
+            self._keys.close()
+
     @property
     def asks(self) -> bool:
         """Whether callers must authenticate."""

@@ -49,8 +49,10 @@ class KeysFile(Generic[Record]):
         )
         watch.start()
         if not looked.wait(START_S):
+            self.close()
             raise ConfigurationError((f"RUNWIRE_KEYS_FILE: {file} cannot be read: no answer in {START_S:g} s",))
         if self._problem is not None:
+            self.close()
             raise self._problem
 
     def close(self) -> None:
