@@ -61,8 +61,10 @@ async def test_streams_of_a_revoked_key_end_and_others_go_on(service: Assembly, 
         assert (again.status_code, again.json()["code"]) == (401, "credentials_invalid")
 
 
-def test_a_ticket_says_whose_it_is_and_until_when_they_may_watch() -> None:
+@pytest.mark.parametrize("carried", [{Scope.READ}, {Scope.READ, Scope.CONTENT_READ}])
+def test_a_ticket_says_whose_it_is_and_until_when_they_may_watch_what(carried: set[Scope]) -> None:
+    scopes = carried | {Scope.SIGNAL, Scope.OPS}
     until = float(clock.wall_us() // 1_000_000 + 600)
-    ticket, _ = Tickets(SECRET, lifetime_s=60).issue("r", caller=Caller("key:a", "acme", frozenset(Scope), until, "a"))
+    ticket, _ = Tickets(SECRET, lifetime_s=60).issue("r", caller=Caller("key:a", "acme", frozenset(scopes), until, "a"))
     opened = Tickets(SECRET, lifetime_s=60).caller(ticket, subject="r")
-    assert opened == Caller("ticket", "acme", frozenset({Scope.READ}), until, "a")
+    assert opened == Caller("ticket", "acme", frozenset(carried), until, "a")
