@@ -130,7 +130,7 @@ def test_a_module_that_fails_while_it_is_imported_is_a_problem_like_any_other(wr
         ("import no_such_dependency", "ModuleNotFoundError: No module named 'no_such_dependency'", 1),
         ("def f(): return f()\nf()", "RecursionError", 1),
         ("this is no python", "SyntaxError", 1),
-        ("from runwire import Wait\nWait('needs approval', then='X')", "NodeFailed: a Wait's signal must match", 2),
+        ("from runwire import Wait\nWait('needs approval', then='X')", "NodeFailed: a Wait has at most 32 signals", 2),
         ("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E", "E (", 3),
     ],
 )

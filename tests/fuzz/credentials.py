@@ -49,6 +49,7 @@ _KEY, _RECORD = new_key(tenant="acme", scopes=(Scope.READ,), name="ci")
 _RING: Final = KeyRing([_RECORD.line])
 _TICKETS: Final = Tickets(SECRET, lifetime_s=1e8)
 _TICKET, _ = _TICKETS.issue("r", caller=Caller("me", "acme", frozenset(Scope)))
+_CARRIED: Final = frozenset({Scope.READ, Scope.CONTENT_READ})
 
 
 def bearer_token(data: bytes) -> None:
@@ -89,7 +90,7 @@ def stream_ticket(data: bytes) -> None:
             caller = _TICKETS.caller(ticket, subject="r")
         except Unauthenticated:
             continue
-        assert (ticket, caller.tenant, caller.scopes) == (_TICKET, "acme", frozenset({Scope.READ}))
+        assert (ticket, caller.tenant, caller.scopes) == (_TICKET, "acme", _CARRIED)
 
 
 def jwk_set(data: bytes) -> None:

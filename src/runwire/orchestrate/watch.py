@@ -176,6 +176,7 @@ class Watch:
             if before is not None and before.seconds >= _TELL_S:
                 _log.warning(LogEvent.LOOP_FREED, blocked_s=round(before.seconds, 1), **_about(before))
             self._renew_at = self._tell_at = 0.0
+            self._given_up = False  # it was freed before its runs were handed over
             return
         node = standing.node.node if standing.node is not None else EXTERNAL
         self._blocked[node].inc(standing.seconds - (before.seconds if before is not None else 0.0))
