@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Final, Protocol, Self
+from typing import Final, Self
 
 from runwire.bus import BusReader
 from runwire.clock import monotonic
@@ -17,23 +17,21 @@ from runwire.stream.cursor import Cursor
 from runwire.stream.fanout import Deliveries, Pacing, Scheduler, Sender, open_sender
 from runwire.stream.limits import StreamLimits
 from runwire.stream.log import LogReader
-from runwire.stream.reconnects import Reconnects
+from runwire.stream.loops import every, kept_running
+from runwire.stream.open_streams import OpenStream, OpenStreams
 from runwire.stream.replay import Replay
 from runwire.stream.session import Session, Source
 from runwire.stream.settings import StreamSettings
 from runwire.stream.tail import End
 from runwire.stream.watch import Watch, WatchParts
 from runwire.stream.watches import Watches
-from runwire.telemetry.logs import LogEvent, get_logger
-from runwire.telemetry.metrics import ConnectKind, DisconnectReason, StreamKind, StreamMetrics
+from runwire.telemetry.metrics import StreamMetrics
 from runwire.telemetry.spans import NO_SPANS, Spans
 
 TEND_S: Final = 1.0
 CHECK_S: Final = 0.1
 SILENT_EVERY: Final = 10
 """Every so many checks include runs that only heard nothing: about once a second."""
-
-_log = get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,22 +51,6 @@ class Shared:
     pacing: Pacing
     metrics: StreamMetrics
     limits: StreamLimits
-
-
-class OpenStream(Protocol):
-    """A session, of one run or of many."""
-
-    reason: DisconnectReason
-
-    @property
-    def run_id(self) -> str: ...
-    @property
-    def kind(self) -> StreamKind: ...
-    @property
-    def cursor(self) -> int: ...
-    def rotate_within(self, seconds: float) -> None: ...
-    def tend(self, now: float) -> float: ...
-    def ask_to_end(self, reason: DisconnectReason, *, among: int = 1) -> None: ...
 
 
 class Streams:
@@ -110,27 +92,20 @@ class Streams:
             )
         )
         self._replays = 0
-        self._open: dict[OpenStream, None] = {}
-        self._none_open = asyncio.Event()
-        self._none_open.set()
-        self._draining = False
+        self._open = OpenStreams(metrics)
         self._checks = 0
-        self._oldest_write_s = 0.0
-        self._tended_at = monotonic()
-        self._run_reconnects = Reconnects()
-        self._client_reconnects = Reconnects()
         self._tasks: list[asyncio.Task[None]] = []
 
     async def __aenter__(self) -> Self:
-        self._metrics.sse_write_age_max.set_function(lambda: self.write_age_s(monotonic()))
+        self._metrics.sse_write_age_max.set_function(lambda: self._open.write_age_s(monotonic()))
         loops: dict[str, Callable[[], Awaitable[None]]] = {
             "catch up": self._catch_up.run,
             "pace": self._pacing.run,
-            "check": lambda: _every(CHECK_S, self.check),
-            "tend": lambda: _every(min(TEND_S, self._limits.heartbeat_s / 4), self.tend),
+            "check": lambda: every(CHECK_S, self.check),
+            "tend": lambda: every(min(TEND_S, self._limits.heartbeat_s / 4), self.tend),
         }
         self._tasks = [
-            asyncio.create_task(_kept_running(name, loop), name=f"streams: {name}") for name, loop in loops.items()
+            asyncio.create_task(kept_running(name, loop), name=f"streams: {name}") for name, loop in loops.items()
         ]
         return self
 
@@ -209,24 +184,11 @@ class Streams:
 
     def opened(self, session: OpenStream, *, resumed: bool) -> None:
         """Counts a session as open, and ends it at once while draining. For Attachment."""
-        self._open[session] = None
-        self._none_open.clear()
-        self._metrics.sse_connections.inc()
-        self._metrics.streams_open[session.kind].inc()
-        self._metrics.sse_connects[ConnectKind.RESUME if resumed else ConnectKind.NEW].inc()
-        _log.debug(LogEvent.STREAM_OPENED, run_id=session.run_id, cursor=session.cursor)
-        if self._draining:
-            session.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
+        self._open.add(session, resumed=resumed)
 
     def closed(self, session: OpenStream) -> None:
         """Counts a session as closed. For Attachment."""
-        del self._open[session]
-        if not self._open:
-            self._none_open.set()
-        self._metrics.sse_connections.dec()
-        self._metrics.streams_open[session.kind].dec()
-        self._metrics.sse_disconnects[session.reason].inc()
-        _log.debug(LogEvent.STREAM_CLOSED, run_id=session.run_id, reason=session.reason.value)
+        self._open.remove(session)
 
     @property
     def shared(self) -> Shared:
@@ -235,30 +197,21 @@ class Streams:
 
     def note_reconnect(self, run_id: str, client: str | None) -> None:
         """Counts a reconnect. For Attachment."""
-        now = monotonic()
-        self._run_reconnects.add(run_id, now=now)
-        if client is not None:
-            self._client_reconnects.add(client, now=now)
+        self._open.note_reconnect(run_id, client)
 
     async def drain(self, *, within_s: float | None = None) -> None:
         """Ends every stream, resumable elsewhere, and those still to come; returns when all have ended.
 
         Gives up after `within_s`, and logs it.
         """
-        self._draining = True
-        for session in tuple(self._open):
-            session.ask_to_end(DisconnectReason.DRAIN, among=len(self._open))
-        try:
-            await asyncio.wait_for(self._none_open.wait(), timeout=within_s)
-        except TimeoutError:
-            _log.warning(LogEvent.SERVER_DRAINING, waiting_for="streams")
+        await self._open.drain(within_s=within_s)
 
     # ------------------------------------------------------------------ what others may see
 
     @property
     def sessions(self) -> tuple[OpenStream, ...]:
         """The open ones."""
-        return tuple(self._open)
+        return self._open.sessions
 
     def watch_of(self, run_id: str) -> Watch | None:
         """The run's watch, when it is watched."""
@@ -281,7 +234,7 @@ class Streams:
 
     def write_age_s(self, now: float) -> float:
         """Seconds since the last write to the open stream that waited longest. It grows when `tend` stops running."""
-        return self._oldest_write_s + (now - self._tended_at) if self._open else 0.0
+        return self._open.write_age_s(now)
 
     async def queue_empty(self) -> None:
         """Returns when no run waits for a slot to write in; the last writes may still be under way."""
@@ -299,10 +252,7 @@ class Streams:
 
     async def tend(self, now: float) -> None:
         """One step, with `now` by the monotonic clock: heartbeats, rotation, gauges, watches without a session."""
-        self._oldest_write_s = max([session.tend(now) for session in self._open], default=0.0)
-        self._tended_at = now
-        self._metrics.sse_run_reconnects_max.set(self._run_reconnects.most(now=now))
-        self._metrics.sse_client_reconnects_max.set(self._client_reconnects.most(now=now))
+        self._open.tend(now)
         await self._watches.tend(now)
 
     def keep_within_bounds(self) -> None:
@@ -357,19 +307,3 @@ class Attachment:
         if self._counted:
             self._streams.closed(self._session)
         self._streams.leave(self._watch, self._session)
-
-
-async def _every(period_s: float, step: Callable[[float], Awaitable[None]]) -> None:
-    while True:
-        await asyncio.sleep(period_s)
-        await step(monotonic())
-
-
-async def _kept_running(name: str, loop: Callable[[], Awaitable[None]]) -> None:
-    """Restarts a shared loop a second after a defect in it: a defect must not cost every stream of the process."""
-    while True:
-        try:
-            await loop()
-        except Exception:  # noqa: BLE001  # see above
-            _log.exception(LogEvent.TASK_FAILED, task=f"streams: {name}")
-            await asyncio.sleep(1.0)
