@@ -150,6 +150,19 @@ def overrides(tmp_path: Path, request: pytest.FixtureRequest) -> dict[str, Any]:
     return ISSUER.settings(tmp_path) if "tenant" in request.node.name else {}
 
 
+class TestOnePlace:
+    @pytest.fixture
+    def overrides(self, tmp_path: Path) -> dict[str, Any]:
+        return ISSUER.settings(tmp_path, streams_per_run_max=1)
+
+    async def test_a_session_of_one_tenant_takes_no_place_of_its_namesake(self, service: Assembly) -> None:
+        async with httpx.AsyncClient(base_url=service.url, timeout=10) as http:
+            ours, theirs = ({"Authorization": f"Bearer {ISSUER.token(tenant=tenant)}"} for tenant in ("acme", "evil"))
+            async with streaming(Api(http), "session=chat", **theirs), streaming(Api(http), "session=chat", **ours):
+                answer = await http.get(f"{STREAM}?session=chat", headers=ours)
+                assert (answer.status_code, answer.json()["code"]) == (503, "too_many_streams")
+
+
 async def test_of_another_tenant_neither_runs_nor_sessions_nor_cursors_are_there(service: Assembly) -> None:
     async with httpx.AsyncClient(base_url=service.url, timeout=10) as http:
         ours, theirs = ({"Authorization": f"Bearer {ISSUER.token(tenant=tenant)}"} for tenant in ("acme", "evil"))

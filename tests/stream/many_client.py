@@ -12,6 +12,7 @@ from runwire.bus.memory import MemoryBus
 from runwire.db import Database
 from runwire.stream import NothingLeft
 from runwire.stream.many import ManyStreams, MergedSession, Selector
+from runwire.stream.many.positions import RUNS_MAX
 from stream.feed import Streaming, streaming
 from stream.screen import Screen
 from waiting import eventually
@@ -27,11 +28,11 @@ class Replica:
 
 @asynccontextmanager
 async def replica(database: Database, bus: MemoryBus, **settings: object) -> AsyncIterator[Replica]:
-    """`runs_max` as the setting; the others are of Streams."""
-    runs_max = settings.pop("runs_max", 500)
+    """`runs_max` as the setting, `known_max` of ManyStreams; the others are of Streams."""
+    runs_max, known_max = settings.pop("runs_max", 500), settings.pop("known_max", RUNS_MAX)
     async with (
         streaming(database, bus, **settings) as one,  # type: ignore[arg-type]
-        ManyStreams(one.streams, database, runs_max=runs_max, keep_s=3600) as many,  # type: ignore[arg-type]
+        ManyStreams(one.streams, database, runs_max=runs_max, keep_s=3600, known_max=known_max) as many,  # type: ignore[arg-type]
     ):
         yield Replica(one, many)
 

@@ -240,10 +240,12 @@ async def test_old_checkpoints_are_collected_and_their_ids_are_refused(db: Datab
     await feeds[0].add(1)
     client = ManyClient(Selector(session="chat"))
     async with replica(db, bus) as here:
-        await client.follow(here, whole(feeds))
+        for _ in range(2):
+            await client.follow(here, whole(feeds))
         assert await here.many.checkpoints.collect() == 0
         await db.execute("UPDATE stream_checkpoints SET key = key - ((4 * 3600 * 1000)::bigint << 22)")
-        assert await here.many.checkpoints.collect() > 0
+        stored = await db.fetchval("SELECT count(*) FROM stream_checkpoints")
+        assert await here.many.checkpoints.collect(at_once=1) == stored > 1
         assert await db.fetchval("SELECT count(*) FROM stream_checkpoints") == 0
         with pytest.raises(CheckpointGone):
             async with client.connected(here):
@@ -274,6 +276,29 @@ async def test_a_session_with_more_runs_than_a_stream_may_have_is_followed_from_
     client = ManyClient(Selector(session="chat"))
     async with replica(db, bus, runs_max=4) as here:
         await client.follow(here, whole(feeds[2:]))
+
+
+async def test_a_stream_that_knows_as_many_runs_as_ids_can_name_begins_again_without_those_long_over(
+    db: Database, bus: MemoryBus
+) -> None:
+    feeds = await runs(db, bus, 3, session="chat")
+    for feed in feeds:
+        await feed.add(2, end="finished")
+    await db.execute("UPDATE runs SET created_at = now() - interval '10 minutes'")
+    client = ManyClient(Selector(session="chat"))
+    async with replica(db, bus, known_max=3) as here:
+        async with client.connected(here) as screen:
+            await eventually(lambda: screen.text.count("event: end") == 3)
+            feeds += await runs(db, bus, 3, session="chat", prefix="late")
+            for feed in feeds[3:]:
+                await feed.add(1)
+            here.many.look_soon()
+            await eventually(lambda: screen.reason)
+            client.take(screen)
+        assert screen.reason is DisconnectReason.ROTATE
+        await client.follow(here, whole(feeds))
+    positions = Positions([str(n) for n in range(RUNS_MAX)], [0] * RUNS_MAX, key=1)
+    assert parsed_id(positions.step(RUNS_MAX - 1, count=1)[0]) == (1, {RUNS_MAX - 1: 1}), "ids can name all of these"
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(1, 300)), max_size=40), st.integers(0, 2**63 - 1))

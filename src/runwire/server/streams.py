@@ -94,7 +94,8 @@ class StreamRoutes:
         selector = selector_in(request, runs_max=self._many.runs_max)
         caller = caller_of(request)
         event_id = request.headers.get("Last-Event-ID") or request.query.get("lastEventId")
-        with self._admission.stream(selector.subject, request[CLIENT]):
+        # Two tenants may have a session of the same name, or a label: neither takes the other's places.
+        with self._admission.stream(f"{caller.tenant or ''}{selector.subject}", request[CLIENT]):
             async with self._many.attach(
                 selector, last_event_id=event_id, tenant=caller.tenant, client=_client_of(request)
             ) as session:

@@ -95,10 +95,15 @@ class Checkpoints:
         runs = tuple(row["runs"])
         return Checkpoint(tenant or "", selector, row["since_us"], runs, tuple(unpacked(row["positions"])[: len(runs)]))
 
-    async def collect(self, *, at_most: int = 10_000) -> int:
-        """One step: deletes checkpoints that are too old, and returns how many there were."""
-        now_s = clock.wall_us() / 1e6
-        done = await self._database.execute(
-            SQL["collect"], key_at(now_s - self._keep_s), key_at(now_s - self._keep_s - ROSTER_MORE_S), at_most
-        )
-        return int(done.rpartition(" ")[2])
+    async def collect(self, *, at_once: int = 10_000) -> int:
+        """One step: deletes all checkpoints that are too old, in statements of a bounded size. Returns how many there
+        were: streams store as many as they need, so a bound of their sum would let the table grow.
+        """
+        old_s = clock.wall_us() / 1e6 - self._keep_s
+        collected = 0
+        while True:
+            done = await self._database.execute(SQL["collect"], key_at(old_s), key_at(old_s - ROSTER_MORE_S), at_once)
+            deleted = int(done.rpartition(" ")[2])
+            collected += deleted
+            if deleted < at_once:
+                return collected

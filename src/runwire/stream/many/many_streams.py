@@ -16,13 +16,15 @@ from runwire.db import Database, Row, seen_by
 from runwire.duties import Duty
 from runwire.errors import CursorPastTail, DatabaseFailed, RunNotFound
 from runwire.model.run import DEFAULT_TENANT, TERMINAL
+from runwire.stream.loops import kept_running
 from runwire.stream.many.checkpoints import SQL, Checkpoints
 from runwire.stream.many.merged import MergedSession
-from runwire.stream.many.positions import ZERO, Positions, parsed_id, stepped
+from runwire.stream.many.positions import RUNS_MAX, ZERO, Positions, parsed_id, stepped
 from runwire.stream.many.saving import SavedPositions
 from runwire.stream.many.selector import Selector
 from runwire.stream.streams import NothingLeft, Streams
 from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.metrics import DisconnectReason
 
 LOOK_S: Final = 0.5
 COLLECT_S: Final = 60.0
@@ -51,10 +53,16 @@ class ManyStreams:
     The steps of its loops (`look`, `checkpoints.collect`) can be called by themselves.
     """
 
-    def __init__(self, streams: Streams, database: Database, *, runs_max: int, keep_s: float) -> None:
-        """A stream has at most `runs_max` runs of which there is something to tell. Checkpoints live for `keep_s`."""
+    def __init__(
+        self, streams: Streams, database: Database, *, runs_max: int, keep_s: float, known_max: int = RUNS_MAX
+    ) -> None:
+        """A stream has at most `runs_max` runs of which there is something to tell. Checkpoints live for `keep_s`.
+
+        A stream knows at most `known_max` runs, which tests set lower: ids have names for no more.
+        """
         self.checkpoints = Checkpoints(database, keep_s=keep_s)
         self.runs_max = runs_max
+        self._known_max = known_max
         self._streams = streams
         self._database = database
         self._sessions: dict[MergedSession, None] = {}
@@ -63,8 +71,8 @@ class ManyStreams:
 
     async def __aenter__(self) -> Self:
         self._tasks = [
-            asyncio.create_task(self._looking(), name="streams: runs that join"),
-            asyncio.create_task(self._collecting(), name="streams: old checkpoints"),
+            asyncio.create_task(kept_running("runs that join", self._looking), name="streams: runs that join"),
+            asyncio.create_task(kept_running("old checkpoints", self._collecting), name="streams: old checkpoints"),
         ]
         return self
 
@@ -130,10 +138,16 @@ class ManyStreams:
             since_us = min(session.saved.since_us for session in sessions)
             found = await self._found(sessions[0].selector, tenant or None, since_us=since_us)
             for session in sessions:
+                known = set(session.runs)
                 for row in reversed(found):  # the oldest first
-                    if row["run_id"] not in session.runs and session.open_runs < self.runs_max:
-                        session.join(row["run_id"], created_us=row["created_us"])
-                        joined += 1
+                    if row["run_id"] in known or session.open_runs >= self.runs_max:
+                        continue
+                    if len(known) >= self._known_max:
+                        session.ask_to_end(DisconnectReason.ROTATE)  # the next one knows no runs that are long over
+                        break
+                    session.join(row["run_id"], created_us=row["created_us"])
+                    known.add(row["run_id"])
+                    joined += 1
         return joined
 
     # ------------------------------------------------------------------ where a client begins
@@ -194,7 +208,8 @@ class ManyStreams:
         ]
         known = set(positions.runs)
         fresh = [row for row in found if row["run_id"] not in known]
-        room = max(self.runs_max - sum(not over[run_id] for run_id, _ in kept), 0)
+        still_open = sum(not over[run_id] for run_id, _ in kept)
+        room = max(min(self.runs_max - still_open, self._known_max - len(kept)), 0)
         for row in reversed(fresh[:room]):
             kept.append((row["run_id"], 0))
             created_us[row["run_id"]] = row["created_us"]
