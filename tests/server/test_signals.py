@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import asyncpg
 import pytest
 
 from server.calls import RUNS, Api
@@ -74,6 +75,29 @@ async def test_an_external_orchestrator_hears_of_signals_until_it_acknowledges_t
     assert (await api.append("ext", [trace], fence=fence, signalsTaken=3)).json()["signals"] == []
     assert "signals" not in (await api.append("ext", [], fence=fence)).json()
     await api.finish("ext", fence=fence)
+
+
+class TestWithoutTheSignals:
+    @pytest.fixture
+    def overrides(self) -> dict[str, Any]:
+        return {"db_timeout_s": 0.3}
+
+    async def test_an_append_that_is_stored_is_answered_so_and_the_next_answer_has_the_signals(
+        self, api: Api, database: str
+    ) -> None:
+        fence = await api.external("ext", leaseSeconds=600)
+        await api.http.post(f"{RUNS}/ext/signal", json={"name": "go"})
+        connection = await asyncpg.connect(database)
+        try:
+            async with connection.transaction():
+                await connection.execute("LOCK TABLE run_signals IN ACCESS EXCLUSIVE MODE")
+                stored = await api.append("ext", [{"type": "DebugTrace", "fn": "go.on"}], fence=fence)
+        finally:
+            await connection.close()
+        assert stored.status_code == 200, "a caller who hears of an error sends the events again"
+        assert (stored.json()["lastSeq"], "signals" in stored.json()) == (2, False)
+        answer = await api.append("ext", [], fence=fence)
+        assert [one["n"] for one in answer.json()["signals"]] == [1]
 
 
 async def test_a_refused_append_acknowledges_nothing(api: Api) -> None:

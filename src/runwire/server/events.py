@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from typing import Final, Literal
 
@@ -9,7 +10,7 @@ import msgspec
 from aiohttp import web
 from msgspec import UNSET, UnsetType
 
-from runwire.errors import InvalidRequest
+from runwire.errors import DatabaseFailed, InvalidRequest
 from runwire.model.run import RunState
 from runwire.orchestrate import ReceivedSignal
 from runwire.server.auth import Access, Scope, caller_of
@@ -51,9 +52,11 @@ class EventRoutes:
         )
         signals: list[SignalForRun] | UnsetType = UNSET
         if (appended.signals or body.signals_taken) and body.outcome is None:
-            received = await self._external.signals(run_id, taken=body.signals_taken)
             readable = Scope.CONTENT_READ in caller_of(request).scopes
-            signals = [_shown(signal, readable=readable) for signal in received]
+            # The events are stored: after an error the caller would send them again. The next answer has the signals.
+            with contextlib.suppress(DatabaseFailed):
+                received = await self._external.signals(run_id, taken=body.signals_taken)
+                signals = [_shown(signal, readable=readable) for signal in received]
         seqs = list(range(appended.first_seq, appended.last_seq + 1))
         return json_response(EventsAppended(seqs, appended.last_seq, appended.cancel_requested, signals))
 
