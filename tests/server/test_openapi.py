@@ -91,6 +91,19 @@ async def test_every_code_of_the_table_is_documented_somewhere(document: dict[st
         for response in described["responses"].values()
     )
     generic = {"not_found", "method_not_allowed", "expectation_failed"}
-    generic |= {"malformed_http", "uri_too_long", "headers_too_large", "duplicate_header", "too_many_connections"}
+    generic |= {"malformed_http", "headers_too_large", "duplicate_header", "too_many_connections"}
     generic |= {"value_refused"}  # by the database, wherever a value goes
     assert {code for code in DECLARED if f"`{code}`" not in told} == generic
+
+
+async def test_a_route_with_a_query_says_that_an_address_may_be_too_long(api: Api, document: dict[str, Any]) -> None:
+    with_query = {
+        path: described["responses"]
+        for method, path, described in operations(document)
+        if method == "GET" and any(one["in"] == "query" for one in described.get("parameters", ()))
+    }
+    assert all("`uri_too_long`" in responses["414"]["description"] for responses in with_query.values())
+    too_many = "&".join(f"run=r{n:040}" for n in range(200))
+    refused = await api.http.get(f"/api/agents/stream?{too_many}")
+    assert (refused.status_code, refused.json()["code"]) == (414, "uri_too_long")
+    assert "/api/agents/stream" in with_query

@@ -10,6 +10,7 @@ from runwire.model.labels import LABELS_MAX
 from runwire.model.names import CODE_MAX
 from runwire.model.run import RUN_ID_PATTERN, RunState
 from runwire.orchestrate import RunOrder
+from runwire.server.problems import LINE_MAX
 from runwire.server.requests import SEQ_MAX, TIME_MAX_MS
 from runwire.server.routes import Parameter
 
@@ -46,7 +47,8 @@ LABEL: Final = Parameter(
 LISTED_RUN: Final = Parameter(
     "run",
     {"type": "array", "items": {"type": "string", "pattern": RUN_ID_PATTERN}, "maxItems": 1000},
-    "A run of the stream. Repeat it for several.",
+    "A run of the stream. Repeat it for several: the setting `sse_runs_max` bounds their number, and an address has at "
+    f"most {LINE_MAX} bytes.",
 )
 SELECTOR: Final = (LISTED_RUN, SESSION, LABEL)
 """One kind of them names the runs of a stream of many."""

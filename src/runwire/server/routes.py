@@ -91,8 +91,9 @@ class Route(Generic[Owner]):
 
     @property
     def all_errors(self) -> tuple[str, ...]:
-        """Its own codes, that of the check of its query, and those of the gate."""
-        return (*self.errors, "unknown_parameter", *(() if self.access.scope is None else GATE_ERRORS))
+        """Its own codes, those of the check of its query and of its length, and those of the gate."""
+        of_query = ("unknown_parameter", *(("uri_too_long",) if self.query else ()))
+        return (*self.errors, *of_query, *(() if self.access.scope is None else GATE_ERRORS))
 
     def bound(self, owner: Owner) -> Handler:
         """The handler of one owner. Raises InvalidRequest (`unknown_parameter`) for a query that is not declared."""
