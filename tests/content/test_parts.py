@@ -272,3 +272,22 @@ async def test_an_answer_whose_worker_is_killed_amid_it_is_complete_once(databas
         assert await b.content() == b"the whole answer"
         (part,) = await b.reader.of_run("r")
         assert (part.attempt, part.size) == (2, len("the whole answer"))
+
+
+async def test_a_part_whose_opening_nobody_waited_for_ends_with_its_try(database: str) -> None:
+    async def write(ctx: Context, _state: Count) -> None:
+        if ctx.attempt == 1:
+            opening = asyncio.create_task(ctx.part("answer").__aenter__())
+            while "append r" not in {task.get_name() for task in asyncio.all_tasks()}:  # noqa: ASYNC110  # it is short
+                await asyncio.sleep(0)
+            opening.cancel()  # as by a time-out while the commit is slow
+            raise NodeFailed("unlucky")
+        async with ctx.part("answer") as part:
+            await part.write("whole")
+
+    async with bench(database, write, retries=1) as b:
+        assert await b.walk() == [
+            "RunStarted", "Work", "part:answer:1:opened", "part:answer:1:abandoned", "error:unlucky:work",
+            "retry:2:work", "part:answer:1:opened", "part:answer:1:sealed", "Work", "RunFinished",
+        ]  # fmt: skip
+        assert await b.content() == b"whole"

@@ -90,15 +90,30 @@ class NodeParts:
         self._fence = fence
         self._desk = desk
         self._open: list[NodePart] = []
+        self._opening: set[asyncio.Task[NodePart]] = set()
         self._one_at_a_time = asyncio.Lock()
 
     async def open(self, name: str, media_type: str) -> NodePart:
-        """A new part, or the next attempt of one. Raises InvalidRequest, and NodeFailed at a limit."""
+        """A new part, or the next attempt of one. Raises InvalidRequest, and NodeFailed at a limit.
+
+        The opening goes on when the node is cancelled meanwhile, so that the part is known, and ends with its try.
+        """
         desk = self._desk
         if desk is None:
             raise NodeFailed("parts_unavailable", "this worker has no store for parts", retry=False)
         checked_name(name)
         checked_media_type(media_type)
+        task = asyncio.create_task(self._opened(desk, name, media_type), name=f"open a part of {self._log.run_id}")
+        self._opening.add(task)
+        task.add_done_callback(self._settle)
+        return await asyncio.shield(task)
+
+    async def settled(self) -> None:
+        """Returns when no part is being opened any more. Call it after each try, before its parts are ended."""
+        while self._opening:
+            await asyncio.wait(self._opening)
+
+    async def _opened(self, desk: PartDesk, name: str, media_type: str) -> NodePart:
         run_id = self._log.run_id
         async with self._one_at_a_time:
             place = await desk.parts.place(run_id, name, at_most=desk.limits.per_run)
@@ -133,7 +148,14 @@ class NodeParts:
 
     def drop(self) -> None:
         """Lets go of parts without a word: another worker has the run."""
+        for task in self._opening:
+            task.cancel()
         self._taken()
+
+    def _settle(self, task: asyncio.Task[NodePart]) -> None:
+        self._opening.discard(task)
+        if not task.cancelled():
+            task.exception()  # a node that was cancelled does not ask
 
     def _taken(self) -> list[NodePart]:
         taken, self._open = self._open, []

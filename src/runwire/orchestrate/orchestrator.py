@@ -201,6 +201,7 @@ class Walk:
             started = monotonic()
             with self._report.node_span(node, attempt) as span:
                 tried = await self._tries.run(node, state, attempt)
+                await self._parts.settled()
                 if tried.code is not None and not self._log.cancel_requested:
                     span.fail(tried.code)
             if tried.exit_ is not None:
