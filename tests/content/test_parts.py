@@ -21,6 +21,7 @@ from runwire.content.part import PartState
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.part_writer import BUFFER_MAX, PartWriter, Written
 from runwire.content.parts import PartReader, Parts
+from runwire.db import load_sql
 from runwire.errors import PartRefused
 from runwire.orchestrate import StartRequest
 from runwire.orchestrate.node_parts import PartDesk, PartLimits
@@ -291,3 +292,28 @@ async def test_a_part_whose_opening_nobody_waited_for_ends_with_its_try(database
             "retry:2:work", "part:answer:1:opened", "part:answer:1:sealed", "Work", "RunFinished",
         ]  # fmt: skip
         assert await b.content() == b"whole"
+
+
+async def test_a_read_takes_little_more_from_the_database_than_it_asks_for(database: str) -> None:
+    large = bytes(range(250)) * 4000
+
+    async def write(ctx: Context, _state: Count) -> None:
+        async with ctx.part("answer") as part:
+            for n in range(0, 6000, 600):
+                await part.write(large[n : n + 600])
+                await part.complete()  # type: ignore[attr-defined]
+            await part.write(large[6000:])
+
+    async with bench(database, write) as b:
+        await b.walk()
+        read = load_sql("runwire.content", "parts.sql")["read"]
+        for offset in (0, 599, 600, 5999, 6000, 6001, 500_000, len(large) - 1):
+            rows = await b.stages.database.fetch(read, "r", 1, offset, 256, 1000)
+            assert sum(len(row["bytes"]) for row in rows) <= 2000
+            found = await b.reader.read("r", 1, offset=offset, limit=1000)
+            assert found.data[:400] == large[offset : offset + 400]
+            assert len(found.data) <= 1000
+        at, whole = 0, b""
+        while (found := await b.reader.read("r", 1, offset=at, limit=32_768)).data:
+            whole, at = whole + found.data, found.next_offset
+        assert whole == large

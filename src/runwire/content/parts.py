@@ -171,17 +171,16 @@ class PartReader:
 
     async def read(self, run_id: str, n: int, *, offset: int, limit: int) -> Read:
         """At most `limit` bytes from `offset` on; none past the end. Raises RunNotFound and PartNotFound."""
-        rows = await self._database.fetch(_SQL["read"], run_id, n, offset, ROWS_PER_READ if limit else 0)
+        rows = await self._database.fetch(_SQL["read"], run_id, n, offset, ROWS_PER_READ if limit else 0, limit)
         if not rows:
             if await self._database.fetchrow(_SQL["run"], run_id) is None:
                 raise RunNotFound(run_id)
             raise PartNotFound(run_id, n=n)
         part = part_of(rows[0])
-        chunks = [(row["at"], row["bytes"]) for row in rows if row["at"] is not None]
+        pieces = [row["bytes"] for row in rows if row["at"] is not None]
         data = b""
-        if chunks:
-            first = chunks[0][0]
-            data = b"".join([piece for _, piece in chunks])[offset - first : offset - first + limit]
+        if pieces:
+            data = b"".join(pieces)[:limit]
         elif part.artifact is not None and not part.erased and offset < part.size and limit:
             data = await self._sealed(part, offset, limit)
         closed = part.state is not PartState.OPEN or rows[0]["run_state"] in _OVER

@@ -83,15 +83,17 @@ FROM parts AS p JOIN runs AS r USING (run_id)
 WHERE p.run_id = $1 AND ($2::int IS NULL OR p.n = $2) ORDER BY p.n
 
 -- name: read
--- One part and its rows from an offset on, from one snapshot; the first row may begin before the offset.
+-- One part and the bytes of its rows from an offset on, from one snapshot: those of rows that begin within the limit,
+-- and no more of one row than the limit. A write of many bytes is one row, and most reads want few.
 SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text AS state, p.size, p.opened_seq,
        p.ended_seq, p.written_us, p.artifact,
        EXISTS (SELECT FROM artifacts AS a WHERE a.run_id = p.run_id AND a.n = p.artifact AND a.erased_at IS NOT NULL) AS erased,
        r.state::text AS run_state, r.external, c.at, c.bytes
 FROM parts AS p JOIN runs AS r USING (run_id)
 LEFT JOIN LATERAL (
-    SELECT c.at, c.bytes FROM part_chunks AS c
-    WHERE c.part_id = p.part_id AND $3::bigint < p.size
+    SELECT greatest(c.at, $3) AS at, substr(c.bytes, (greatest($3 - c.at, 0) + 1)::int, $5::int) AS bytes
+    FROM part_chunks AS c
+    WHERE c.part_id = p.part_id AND $3::bigint < p.size AND c.at < $3 + $5
       AND c.at >= coalesce((SELECT max(f.at) FROM part_chunks AS f WHERE f.part_id = p.part_id AND f.at <= $3), 0)
     ORDER BY c.at LIMIT $4
 ) AS c ON true
