@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import ExitStack
+from typing import Final
 
 from rich.console import Console
 
@@ -13,6 +15,9 @@ from runwire.client import MixedStream, PartPiece, RunStream
 from runwire.errors import ExitCode
 from runwire.model.event import Event
 from runwire.model.run import RunState
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters with which text could command a terminal: all controls but tabs and ends of lines."""
 
 
 async def follow(
@@ -57,7 +62,8 @@ async def follow_parts(stream: MixedStream, *, as_json: bool, started_ms: int | 
             elif item.reset:
                 out.print(f"\n[yellow]part {item.part} begins again[/]")
             else:
-                out.print(text, end="", markup=False, highlight=False, soft_wrap=True)
+                shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if out.is_terminal else text
+                out.print(shown, end="", markup=False, highlight=False, soft_wrap=True)
                 amid_line = not text.endswith("\n")
             continue
         if as_json:
