@@ -121,3 +121,16 @@ async def test_a_schema_named_after_its_user_has_everything_tenants_too(database
                 assert [run.run_id for run in (await control.page()).runs] == [f"{tenant}:r"]
                 await control.cancel(f"{tenant}:r")
         await admin.close()
+
+
+async def test_one_whose_tenants_may_not_read_content_says_what_the_owner_runs(database: str) -> None:
+    async with role(database) as (name, dsn):
+        await let_serve(database, role=name)
+        owner = await raw(database)
+        await owner.execute(f"REVOKE SELECT ON parts FROM {TENANT_ROLE}")  # noqa: S608  # a constant
+        await owner.close()
+        async with stages(dsn) as line:
+            with pytest.raises(ConfigurationError, match=r"runwire_isolate_parts\(\)"):
+                await check_isolation(line.database)
+        async with stages(database) as line:
+            await check_isolation(line.database)

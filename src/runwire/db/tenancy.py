@@ -27,6 +27,15 @@ SELECT set_config('search_path', (SELECT string_agg(quote_ident(s), ', ') FROM u
 The search path is spelled out first: a schema found as "$user" would be another one for the other role.
 """
 
+_ISOLATE: Final = (
+    "SELECT runwire_isolate_tenants(), runwire_isolate_content(), runwire_isolate_parts(), runwire_isolate_streams()"
+)
+_LOOK: Final = """
+SELECT count(*) AS seen,
+       (SELECT bool_and(has_table_privilege(t, 'SELECT'))
+        FROM unnest('{artifacts,content_blobs,parts,part_chunks,stream_checkpoints}'::text[]) AS t) AS granted
+FROM runs"""
+
 
 class Statements(Protocol):
     """Runs statements: the database itself, or a tenant's view of it."""
@@ -72,25 +81,26 @@ async def check_isolation(database: Database) -> None:
     Raises ConfigurationError with the statements an administrator has to run, where creating roles is refused.
     """
     try:
-        await database.execute(
-            "SELECT runwire_isolate_tenants(), runwire_isolate_content(), runwire_isolate_parts(), "
-            "runwire_isolate_streams()"
-        )
+        await database.execute(_ISOLATE)
     except DatabaseFailed as error:
         if not forbidden(error):
             raise
         # Only the owner of the tables may do it. The next statement shows whether the owner has.
     try:
         # Nobody's tenant: whatever is seen by it, tenants would see of each other.
-        row = await TenantDatabase(database, tenant="").fetchrow("SELECT count(*) AS seen FROM runs")
+        row = await TenantDatabase(database, tenant="").fetchrow(_LOOK)
     except DatabaseFailed as error:
         if isinstance(error, DatabaseUnavailable) and not forbidden(error):
             raise
         problem = (
             f"PostgreSQL does not let this user take the role {TENANT_ROLE}, which isolates tenants; an administrator "
             f"runs `CREATE ROLE {TENANT_ROLE} NOLOGIN; GRANT {TENANT_ROLE} TO <this user>;`, the owner of the tables "
-            "`SELECT runwire_isolate_tenants()`, or RUNWIRE_TENANTS=false says that there is one tenant"
+            f"`{_ISOLATE}`, or RUNWIRE_TENANTS=false says that there is one tenant"
         )
         raise ConfigurationError((problem,)) from error
     if row is None or row["seen"]:
         raise ConfigurationError((f"the role {TENANT_ROLE} sees runs of any tenant: it must not have BYPASSRLS",))
+    if not row["granted"]:
+        raise ConfigurationError(
+            (f"the role {TENANT_ROLE} may not read content: the owner of the tables runs `{_ISOLATE}`",)
+        )
