@@ -13,6 +13,9 @@ import pytest
 from pipeline import raw
 from runwire.assembly import Assembly
 from runwire.client import Client, PartPiece
+from runwire.content.parts import PartReader, Read
+from runwire.errors import ArtifactErased, ContentUnavailable, RunwireError
+from runwire.stream.mixed import PART_BYTES
 from server.calls import Api, Frame, streaming
 from waiting import eventually
 
@@ -211,3 +214,38 @@ async def test_the_client_gives_events_and_bytes_in_order(api: Api, service: Ass
         "RunStarted", "part:answer:1:opened", "Hällo world".encode(), b"!", "part:answer:1:sealed", "artifact:answer:1",
         "RunFinished",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("error", [ContentUnavailable("away"), ArtifactErased("r", 1)])
+async def test_a_part_that_cannot_be_read_now_ends_the_stream_resumably(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: RunwireError
+) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "some", fence=fence)
+    failing = False
+    read = PartReader.read
+
+    async def perhaps(self: PartReader, run_id: str, n: int, *, offset: int, limit: int) -> Read:
+        if failing and limit == PART_BYTES:
+            raise error
+        return await read(self, run_id, n, offset=offset, limit=limit)
+
+    monkeypatch.setattr(PartReader, "read", perhaps)
+    seen = Transcript()
+    async with streaming(api, "r", query="?parts=*") as stream:
+        while not seen.content.get(1):
+            frame = await stream.frame()
+            assert frame is not None
+            seen.take(frame)
+        failing = True
+        await api.write_part("r", " more", fence=fence)
+        frames = await stream.rest()
+        assert "retry" in frames[-1].fields
+    failing = False
+    await api.write_part("r", "", fence=fence, close=True)
+    await api.finish("r", fence=fence)
+    async with streaming(api, "r", query="?parts=*", headers={"Last-Event-ID": seen.last_id}) as stream:
+        for frame in await stream.rest():
+            seen.take(frame)
+    assert (seen.content, seen.ended) == ({1: b"some more"}, True)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import asyncio
 import json
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 
 from pipeline import raw
-from server.calls import RUNS, Api, streaming
+from runwire.assembly import Assembly
+from runwire.content.parts import PartReader, Read
+from runwire.errors import ContentUnavailable, DatabaseUnavailable, RunwireError
+from runwire.server import part_stream
+from runwire.server import parts as parts_routes
+from server.calls import RUNS, Api, exchanged, streaming
 from waiting import eventually
 
 PART = f"{RUNS}/r/parts/1"
@@ -191,3 +197,76 @@ async def test_a_sealed_part_is_an_artifact_and_its_rows_are_gone(api: Api, data
     async with streaming(api, "r", query="?parts=*") as stream:  # events go on without the bytes
         frames = await stream.rest()
     assert [frame.fields.get("event") for frame in frames if "event" in frame.fields] == ["end"]
+
+
+async def test_half_a_character_is_waited_for_and_not_read_again_and_again(
+    api: Api, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    text = "Grün".encode()
+    await api.write_part("r", text[:3], fence=fence)
+    reads = 0
+    read = PartReader.read
+
+    async def counted(self: PartReader, run_id: str, n: int, **where: int) -> Read:
+        nonlocal reads
+        reads += 1
+        return await read(self, run_id, n, **where)
+
+    monkeypatch.setattr(PartReader, "read", counted)
+    async with api.http.stream("GET", PART, params={"offset": "-1", "live": "sse"}) as response:
+        lines = response.aiter_lines()
+        while await anext(lines) != "data:Gr":
+            pass
+        before = reads
+        while not (await anext(lines)).startswith(":"):  # a heartbeat: a second of silence
+            pass
+        assert reads - before <= 5
+        await api.write_part("r", text[3:], fence=fence, close=True)
+        assert "data:ün" in [line async for line in lines]
+
+
+@pytest.mark.parametrize("error", [ContentUnavailable("away"), DatabaseUnavailable("away")])
+async def test_a_stream_that_cannot_be_read_further_ends_without_a_second_answer(
+    api: Api, service: Assembly, monkeypatch: pytest.MonkeyPatch, error: RunwireError
+) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "some", fence=fence)
+    reads = 0
+    read = PartReader.read
+
+    async def failing(self: PartReader, run_id: str, n: int, **where: int) -> Read:
+        nonlocal reads
+        reads += 1
+        if reads > 2:  # those that begin the stream
+            raise error
+        return await read(self, run_id, n, **where)
+
+    monkeypatch.setattr(PartReader, "read", failing)
+    port = urlsplit(service.url).port
+    assert port is not None
+    request = f"GET {PART}?offset=-1&live=sse HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n"
+    answer = await exchanged(port, request.encode())
+    assert b"data:some" in answer
+    assert answer.count(b"HTTP/1.1") == 1
+
+
+async def test_a_stream_of_a_part_that_is_erased_ends(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "some", fence=fence, close=True)
+    monkeypatch.setattr(part_stream, "READ_MAX", 2)
+    monkeypatch.setattr(parts_routes, "READ_MAX", 2)
+    read = PartReader.read
+
+    async def erased_after(self: PartReader, run_id: str, n: int, *, offset: int, limit: int) -> Read:
+        if offset:
+            assert (await api.http.delete(f"{RUNS}/r/artifacts/1")).status_code == 204
+        return await read(self, run_id, n, offset=offset, limit=limit)
+
+    monkeypatch.setattr(PartReader, "read", erased_after)
+    with pytest.raises(httpx.RemoteProtocolError):
+        await asyncio.wait_for(api.http.get(PART, params={"offset": "-1", "live": "sse"}), 2)
+    assert code_of(await api.http.get(PART)) == (410, "artifact_erased")

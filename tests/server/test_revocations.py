@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -68,3 +70,31 @@ def test_a_ticket_says_whose_it_is_and_until_when_they_may_watch_what(carried: s
     ticket, _ = Tickets(SECRET, lifetime_s=60).issue("r", caller=Caller("key:a", "acme", frozenset(scopes), until, "a"))
     opened = Tickets(SECRET, lifetime_s=60).caller(ticket, subject="r")
     assert opened == Caller("ticket", "acme", frozenset(carried), until, "a")
+
+
+async def test_content_is_shown_to_a_key_no_longer_than_it_may_read_content(
+    service: Assembly, api: Api, keys_file: Path
+) -> None:
+    async with httpx.AsyncClient(base_url=service.url, timeout=10, headers=bearer(OTHER)) as http:
+        by_other = Api(http)
+        fence = await by_other.external("acme:r", leaseSeconds=600)
+        await by_other.open_part("acme:r", fence=fence)
+        part = f"{RUNS}/acme:r/parts/1?offset=-1&live=sse"
+        async with (
+            streaming(api, "acme:r", query="?parts=*", headers=bearer(KEY)) as mixed,
+            api.http.stream("GET", part, headers=bearer(KEY)) as by_key,
+            http.stream("GET", part) as others,
+        ):
+            await attached(mixed)
+            assert (by_key.status_code, others.status_code) == (200, 200)
+            fewer = replace(RECORD, scopes=frozenset({Scope.READ}))
+            keys_file.write_text(f"{fewer.line}\n{OTHER_RECORD.line}\n")  # noqa: ASYNC240  # a small local file
+            async with asyncio.timeout(5):
+                assert "retry" in (await mixed.rest())[-1].fields
+                async for _ in by_key.aiter_lines():
+                    pass
+            await by_other.write_part("acme:r", "more", fence=fence)
+            async with asyncio.timeout(5):
+                async for line in others.aiter_lines():
+                    if line == "data:more":
+                        break

@@ -14,6 +14,9 @@ from runwire.server.auth.caller import Caller
 from runwire.server.connections import hold_open
 from runwire.server.revocations import Revocations
 from runwire.stream import LogReader, MixedSession, MixedStreams, NothingLeft, parse_mixed_cursor
+from runwire.telemetry.logs import LogEvent, get_logger
+
+_log = get_logger()
 
 
 async def serve_mixed(
@@ -78,4 +81,8 @@ async def _served(request: web.Request, session: MixedSession, headers: Mapping[
             request.transport.abort()
     except ConnectionError:  # the client has left
         return response
+    except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end
+        _log.error(LogEvent.REQUEST_FAILED, method="GET", route="stream", exc_info=error)
+        if request.transport is not None:
+            request.transport.abort()
     return response

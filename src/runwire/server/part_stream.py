@@ -18,7 +18,7 @@ from runwire.clock import JITTER, monotonic, wait_until_set, wall_us
 from runwire.content.part import Part
 from runwire.content.part_feed import PartFeed
 from runwire.content.parts import PartReader, Read
-from runwire.errors import InvalidRequest, PartReset
+from runwire.errors import ArtifactErased, InvalidRequest, PartReset, RunwireError
 from runwire.model.text import whole_characters
 
 NEXT_OFFSET: Final = "Stream-Next-Offset"
@@ -80,10 +80,34 @@ def etag_of(read: Read, *, closed: bool) -> str:
     return f"{part.part_id}-{read.offset}-{read.next_offset}{'-end' if closed and read.up_to_date else ''}"
 
 
+class Rotation:
+    """The time at which a stream of a part ends, for its client to come back."""
+
+    def __init__(self, *, in_s: float) -> None:
+        self.at = monotonic() + in_s
+
+    def rotate_within(self, seconds: float) -> None:
+        """Rotates the stream no later: the client's permission does not hold for longer."""
+        self.at = min(self.at, monotonic() + seconds)
+
+
 async def next_read(
-    reader: PartReader, feed: PartFeed, run_id: str, n: int, *, attempt: int, at: int, within_s: float
+    reader: PartReader,
+    feed: PartFeed,
+    run_id: str,
+    n: int,
+    *,
+    attempt: int,
+    at: int,
+    within_s: float,
+    known: int = 0,
+    rotation: Rotation | None = None,
 ) -> Read:
-    """The bytes after `at`, or the end of the part; nothing when neither came in time. Raises PartReset."""
+    """The bytes after `at`, or the end of the part; nothing new when neither came in time. Raises PartReset and
+    ArtifactErased.
+
+    The first `known` of the bytes are no news. A rotation ends the wait.
+    """
     until = monotonic() + within_s
     with feed.waiting(run_id) as news:
         while True:
@@ -91,8 +115,10 @@ async def next_read(
             read = await reader.read(run_id, n, offset=at, limit=READ_MAX)
             if read.part.attempt != attempt:
                 raise PartReset(run_id, n=n, attempt=read.part.attempt)
-            left_s = until - monotonic()
-            if read.data or read.closed or left_s <= 0 or feed.draining:
+            if read.part.erased and read.part.artifact is not None:
+                raise ArtifactErased(run_id, read.part.artifact)
+            left_s = (until if rotation is None else min(until, rotation.at)) - monotonic()
+            if len(read.data) > known or read.closed or left_s <= 0 or feed.draining:
                 return read
             await wait_until_set(news, within_s=min(left_s, LOOK_S))
 
@@ -103,7 +129,7 @@ async def serve_sse(
     feed: PartFeed,
     first: Read,
     *,
-    max_age_s: float,
+    rotation: Rotation,
     slow_s: float,
     heartbeat_s: float,
 ) -> web.StreamResponse:
@@ -120,7 +146,6 @@ async def serve_sse(
     if request.version >= HttpVersion11:
         response.enable_chunked_encoding()
     await response.prepare(request)
-    rotate_at = monotonic() + max_age_s
     cursor = request.query.get("cursor")
     read, told = first, False
     try:
@@ -134,14 +159,17 @@ async def serve_sse(
                 )
                 await asyncio.wait_for(response.write(frame), slow_s)
                 told = True
-            if over or monotonic() >= rotate_at or feed.draining:
+            if over or monotonic() >= rotation.at or feed.draining:
                 return response
-            read = await next_read(reader, feed, part.run_id, part.n, attempt=part.attempt, at=at, within_s=heartbeat_s)
-            if text and read.data and not whole_characters(read.data, last=read.closed):
-                await asyncio.sleep(0.01)  # half a character: the rest is on its way
-            elif not read.data and not read.closed:
+            known = len(read.data) - len(data)  # of half a character, whose rest may take its time
+            read = await next_read(
+                reader, feed, part.run_id, part.n, attempt=part.attempt, at=at, within_s=heartbeat_s, known=known,
+                rotation=rotation,
+            )  # fmt: skip
+            if len(read.data) <= known and not read.closed:
                 await asyncio.wait_for(response.write(b": heartbeat\n\n"), slow_s)
-    except (ConnectionError, TimeoutError, PartReset):  # gone, slow, or begun again: the client comes back, and is told
+    except (ConnectionError, TimeoutError, RunwireError):  # gone, slow, begun again, or not to be read now: the headers
+        # are out, so no problem can be said. The client comes back, and is told.
         if request.transport is not None:
             request.transport.abort()
         return response

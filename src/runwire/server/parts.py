@@ -8,8 +8,9 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
+from runwire import clock
 from runwire.content.part import Part, PartState
-from runwire.content.parts import Read
+from runwire.content.parts import PartReader, Read
 from runwire.errors import ArtifactErased, InvalidRequest, PartRefused
 from runwire.server.admission import CLIENT
 from runwire.server.auth import Access, Scope, caller_of
@@ -22,6 +23,7 @@ from runwire.server.part_stream import (
     CURSOR,
     NEXT_OFFSET,
     READ_MAX,
+    Rotation,
     etag_of,
     headers_of,
     next_read,
@@ -33,6 +35,7 @@ from runwire.server.part_stream import (
 from runwire.server.problems import problem_of
 from runwire.server.requests import decoded_body, fence_in, run_id_in
 from runwire.server.responses import json_response
+from runwire.server.revocations import Revocations
 from runwire.server.routes import BODY_ERRORS, RUN, RUN_ERRORS, RUNS, Group, Route
 from runwire.server.services import Services
 
@@ -49,6 +52,7 @@ class PartRoutes:
         self._external = services.external_parts
         self._admission = services.admission
         self._streams = services.streams
+        self._revocations = Revocations(services.gate.shows_content)
 
     async def list(self, request: web.Request) -> web.Response:
         parts = await self._reader.on_behalf_of(caller_of(request).tenant).of_run(run_id_in(request))
@@ -107,15 +111,7 @@ class PartRoutes:
         with self._admission.stream(run_id, request[CLIENT]):
             if live == "sse":
                 first = await reader.read(run_id, n, offset=at, limit=READ_MAX)
-                return await serve_sse(
-                    request,
-                    reader,
-                    self._feed,
-                    first,
-                    max_age_s=limits.max_age_s,
-                    slow_s=limits.slow_s,
-                    heartbeat_s=limits.heartbeat_s,
-                )
+                return await self._streamed(request, reader, first)
             read = await next_read(
                 reader,
                 self._feed,
@@ -126,6 +122,27 @@ class PartRoutes:
                 within_s=min(LONG_POLL_S, limits.heartbeat_s),
             )
         return self._polled(request, read)
+
+    async def _streamed(self, request: web.Request, reader: PartReader, first: Read) -> web.StreamResponse:
+        caller, limits = caller_of(request), self._streams.limits
+        rotation = Rotation(in_s=limits.max_age_s)
+        if caller.expires_at is not None:
+            rotation.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
+        if caller.key_id is not None:
+            self._revocations.watch(rotation, caller.key_id)
+        try:
+            return await serve_sse(
+                request,
+                reader,
+                self._feed,
+                first,
+                rotation=rotation,
+                slow_s=limits.slow_s,
+                heartbeat_s=limits.heartbeat_s,
+            )
+        finally:
+            if caller.key_id is not None:
+                self._revocations.forget(rotation, caller.key_id)
 
     def _page(self, request: web.Request, read: Read) -> web.Response:
         etag = etag_of(read, closed=read.closed)

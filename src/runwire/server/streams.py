@@ -51,6 +51,8 @@ class StreamRoutes:
         self._admission = services.admission
         self._reader = services.reader
         self._revocations = Revocations(services.gate.stands)
+        gate = services.gate
+        self._of_content = Revocations(lambda key_id: gate.stands(key_id) and gate.shows_content(key_id))
 
     async def stream(self, request: web.Request) -> web.StreamResponse:
         run_id = run_id_in(request)
@@ -63,7 +65,7 @@ class StreamRoutes:
                     caller=caller,
                     mixed=self._mixed,
                     reader=self._reader,
-                    revocations=self._revocations,
+                    revocations=self._of_content,
                     client=_client_of(request),
                     headers=HEADERS,
                 )

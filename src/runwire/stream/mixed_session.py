@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from runwire.clock import JITTER, monotonic, wait_until_set, wall_us
 from runwire.content.part_metrics import PartMetrics
-from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseFailed
+from runwire.errors import ArchiveUnavailable, ArtifactErased, ContentUnavailable, CursorExpired, DatabaseFailed
 from runwire.stream.limits import StreamLimits
 from runwire.stream.mixed import MixedNews, MixedReader, Names, Step
 from runwire.stream.mixed_cursor import MixedCursor
@@ -126,7 +126,7 @@ class MixedSession:
         except TimeoutError:
             self.reason = DisconnectReason.SLOW
             raise
-        except (ArchiveUnavailable, CursorExpired, DatabaseFailed):
+        except (ArchiveUnavailable, ArtifactErased, ContentUnavailable, CursorExpired, DatabaseFailed):
             self.reason = DisconnectReason.ERROR
         if self.reason not in (DisconnectReason.TERMINAL, DisconnectReason.CLIENT):
             retry_ms = jittered_retry_ms(self._limits.retry_ms, streams=self._among)

@@ -91,6 +91,10 @@ class Gate:
         """Whether the gate would still admit an API key that has opened a stream."""
         return self._keys is None or self._keys.holds(key_id, Scope.READ)
 
+    def shows_content(self, key_id: str) -> bool:
+        """Whether the gate would still admit an API key that watches content."""
+        return self._keys is None or self._keys.holds(key_id, Scope.CONTENT_READ)
+
     async def _caller(self, request: web.Request, access: Access) -> Caller:
         given = request.headers.getall("Authorization", [])
         tickets = request.query.getall(_TICKET, []) if access.ticket else []
