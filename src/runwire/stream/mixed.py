@@ -15,6 +15,7 @@ import base64
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final, TypeAlias
 
 import msgspec
@@ -66,12 +67,22 @@ class MixedReader:
         Raises RunNotFound, CursorPastTail, CursorExpired, and InvalidRequest for a cursor past the end of a part.
         """
         key = (run_id, names, cursor.text)
+        under_way = self._under_way.get(key)
+        if under_way is not None:
+            step = await asyncio.shield(under_way)
+            if step.frames or step.end is not None:
+                return step
+            # It may have looked before the news that this caller follows. One that is under way now began after it.
         task = self._under_way.get(key)
-        if task is None:
+        if task is None or task is under_way:
             task = asyncio.create_task(self._step(run_id, cursor, names), name=f"mixed step of {run_id}")
             self._under_way[key] = task
-            task.add_done_callback(lambda _task: self._under_way.pop(key))
+            task.add_done_callback(partial(self._forget, key))
         return await asyncio.shield(task)
+
+    def _forget(self, key: tuple[str, Names, str], task: asyncio.Task[Step]) -> None:
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
 
     async def _step(self, run_id: str, cursor: MixedCursor, names: Names) -> Step:
         position = await self._reader.position(run_id)
