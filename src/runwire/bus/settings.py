@@ -18,7 +18,8 @@ class BusSettings(SettingsGroup):
         None,
         description="`memory` (one process), `postgres` (LISTEN/NOTIFY between processes) or the servers of a NATS "
         "cluster: `nats://[user:password@]host[:port][,host2...]`, `tls://...`. "
-        "Default: memory when the process has every role and an embedded database, else postgres.",
+        "Default: memory when the process has the roles api, worker and publisher and an embedded database, else "
+        "postgres.",
     )
     nats_credentials: Path | None = Field(None, description="NATS credentials file (`.creds`).")
     nats_tls_ca: Path | None = Field(

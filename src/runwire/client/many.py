@@ -15,8 +15,8 @@ from runwire.model.event import Event
 class ManyRunsStream(FollowedStream[Event | StreamEnd]):
     """An async iterator over the events of many runs, and their ends: an Event, or a StreamEnd after a run's last one.
 
-    It ends after the last run of a list; that of a session or of labels goes on until it is closed. `last_id` is that
-    of the last thing returned; another stream `after` it goes on there.
+    It ends after the last run of a list; that of a session or of labels goes on until it is closed. `last_id` is the
+    cursor after the last item: pass it as `after` to another stream of the same runs to resume there.
     """
 
     def __init__(

@@ -70,6 +70,8 @@ class EmbeddedPostgresError(RunwireError):
 
 
 class MigrationError(RunwireError):
+    """The schema could not be brought up to date, or does not fit this version. The text names the cause."""
+
     code = "migration"
 
 

@@ -103,7 +103,7 @@ class PartInProgress(Protocol):
     async def write(self, chunk: str | bytes) -> None:
         """Adds bytes; text is encoded as UTF-8. They are durable and on their way to readers within milliseconds.
 
-        Waits when the store is behind. Raises NodeFailed (`part_too_large`), and PartRefused when another worker has
+        Waits while PostgreSQL is behind. Raises NodeFailed (`part_too_large`), and PartRefused when another worker has
         taken the run over.
         """
 
