@@ -40,7 +40,7 @@ class Watched:
 
 @asynccontextmanager
 async def watched(stack: Stack, folder: Path, *, database: str, spans_to: str) -> AsyncIterator[Watched]:
-    """The five roles, the seed, Prometheus, Alertmanager and the pager, ready; Grafana, Tempo and the collector, which
+    """The six roles, the seed, Prometheus, Alertmanager and the pager, ready; Grafana, Tempo and the collector, which
     are not available here, are away, and so are their targets. Nothing runs on afterwards.
     """
     places = {f"{name}:9464": f"127.0.0.1:{free_port()}" for name in stack.roles}
