@@ -47,6 +47,18 @@ class Scene:
     def database_of_any(self) -> Proxy:
         return self.to_database[self.any_member().name]
 
+    async def restart(self, member: Member) -> None:
+        """Starts a process that has ended, as an init system does: repeatedly while the database is away."""
+        for starts_left in reversed(range(20)):
+            await asyncio.sleep(self.rng.uniform(0, 0.5))
+            try:
+                await member.start(within_s=60)
+            except RuntimeError:
+                if not starts_left or not member.lines()[-1]["event"].startswith(NO_DATABASE):
+                    raise
+            else:
+                return
+
     async def troubled(self, *ways: str) -> None:
         """A run for each way of going wrong, all at once; returns when each has come to its end."""
         async with asyncio.TaskGroup() as runs:
@@ -60,19 +72,11 @@ class Scene:
 
 
 async def kill(scene: Scene) -> None:
-    """SIGKILL to a process. An init system restarts it, repeatedly while the database is away."""
+    """SIGKILL to a process."""
     member = scene.any_member()
     async with scene.running:
         member.kill()
-        for starts_left in reversed(range(20)):
-            await asyncio.sleep(scene.rng.uniform(0, 0.5))
-            try:
-                await member.start(within_s=60)
-            except RuntimeError:
-                if not starts_left or not member.lines()[-1]["event"].startswith(NO_DATABASE):
-                    raise
-            else:
-                return
+        await scene.restart(member)
 
 
 async def freeze(scene: Scene) -> None:
@@ -228,7 +232,7 @@ async def poison_runs(scene: Scene) -> None:
             await asyncio.wait({runs}, timeout=0.2)
             for worker in scene.fleet.of("worker"):
                 if not worker.running:
-                    await worker.start(within_s=60)
+                    await scene.restart(worker)
         await runs
 
 
