@@ -8,12 +8,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from content.killed_amid_part import HALF
+from content.plane import LARGE, Plane
 from orchestrate.agents_for_tests import Count, one_node
 from pipeline import Stages, stages
 from runwire import Context, NodeFailed
@@ -292,6 +293,26 @@ async def test_a_part_whose_opening_nobody_waited_for_ends_with_its_try(database
             "retry:2:work", "part:answer:1:opened", "part:answer:1:sealed", "Work", "RunFinished",
         ]  # fmt: skip
         assert await b.content() == b"whole"
+
+
+async def test_a_part_whose_upload_is_collected_before_its_node_ends_fails_the_run(
+    database: str, tmp_path: Path
+) -> None:
+    planes: list[Plane] = []
+
+    async def write(ctx: Context, _state: Count) -> None:
+        async with ctx.part("answer") as part:
+            await part.write(LARGE)
+        await planes[0].collector().collect()  # as one does an hour later
+
+    async with bench(database, write) as b:
+        planes.append(Plane(b.stages.database, tmp_path))
+        b.desk = replace(b.desk, artifacts=planes[0].artifacts, reader=b.reader)
+        log = await b.walk()
+        assert log[-2:] == ["error:content_lost:orchestrator", "RunFinished"]
+        view = await b.stages.control.view("r")
+        assert (view.state, view.error_code) == ("failed", "content_lost")
+        await planes[0].check(collected=True)
 
 
 async def test_a_read_takes_little_more_from_the_database_than_it_asks_for(database: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from runwire.append import Change, EventLog
 from runwire.clock import monotonic, pause_s, wait_until_set
 from runwire.content import Artifacts, NewArtifact
-from runwire.errors import IllegalAppend, StorageUnavailable
+from runwire.errors import ContentLost, IllegalAppend, StorageUnavailable
 from runwire.model.event import (
     RUN_FINISHED,
     RUN_STARTED,
@@ -161,6 +161,9 @@ class Walk:
             self._log.forget_held()
             refused = error_trace("storage_refused", "orchestrator")
             return await self._finish(RunState.FAILED, "storage_refused", refused)
+        except ContentLost as lost:  # its node ended too long after its part: another worker would come to the same
+            self._log.forget_held()
+            return await self._finish(RunState.FAILED, lost.code, error_trace(lost.code, "orchestrator"))
 
     async def _walk(self) -> RunState | None:
         if self.claim.last_seq == 0:
