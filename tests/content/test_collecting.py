@@ -32,6 +32,24 @@ async def test_bytes_without_an_artifact_are_collected_after_the_grace(database:
         assert await plane.bytes_of("kept", 1) == b"small"
 
 
+async def test_an_object_that_is_never_deleted_holds_up_no_other(database: str, tmp_path: Path) -> None:
+    async with stages(database) as s:
+        plane = Plane(s.database, tmp_path)
+        await s.started_run("r")
+        await plane.artifacts.prepare("r", "stuck", LARGE)
+        [path] = plane.files()
+        (tmp_path / path).unlink()
+        (tmp_path / path).mkdir()
+        (tmp_path / path / "child").touch()
+        for n in range(3):
+            await plane.artifacts.prepare("r", f"late{n}", LARGE + bytes([n]))
+        for _ in range(100):
+            await plane.collector().collect()
+            if plane.files() == {f"{path}/child"}:
+                break
+        assert plane.files() == {f"{path}/child"}
+
+
 async def test_an_upload_that_was_collected_becomes_no_artifact(database: str, tmp_path: Path) -> None:
     async with stages(database) as s:
         plane = Plane(s.database, tmp_path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 import asyncio
 from typing import Final
 
+from runwire.clock import JITTER
 from runwire.content.artifacts import SQL, object_path
 from runwire.content.metrics import Collected, ContentMetrics
 from runwire.content.store import ContentStore
@@ -78,8 +79,10 @@ class Collector:
 
     async def _delete_objects(self, store: ContentStore) -> int:
         deleted: list[str] = []
+        rows = list(await self._database.fetch(SQL["condemned"], ROWS_MAX))
+        JITTER.shuffle(rows)  # an object that the store never deletes is not the first one each time
         try:
-            for row in await self._database.fetch(SQL["condemned"], ROWS_MAX):
+            for row in rows:
                 await store.delete(row["object"])
                 deleted.append(row["object"])
         except ContentUnavailable:  # counted by the store; the next step goes on
