@@ -149,7 +149,7 @@ async def test_a_session_that_was_cut_and_came_back_loses_nothing(database: str)
             await a.first.entered.wait()
             cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'runwire watch'"
             await s.database.execute(cut + " AND datname = current_database()")
-            await eventually(lambda: not a.session.held)
+            await eventually(lambda: not (a.session.held or b.session.held))
             await b.session.hold()
             await b.session.look()
             assert await a.session.hold()
