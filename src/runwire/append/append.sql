@@ -14,7 +14,7 @@ WITH request AS (
 ), minted AS (
     UPDATE runs SET
         last_seq = runs.last_seq + r.n,
-        artifacts = runs.artifacts + r.artifacts,
+        artifacts = runs.artifacts + coalesce(r.artifacts, 0),
         state = coalesce(r.state::run_state, runs.state),
         waiting_for = CASE WHEN r.state IS NULL THEN runs.waiting_for ELSE r.waiting_for END,
         wake_at = CASE WHEN r.due IS NULL THEN runs.wake_at
@@ -39,7 +39,7 @@ WITH request AS (
     RETURNING r.i, runs.run_id, runs.run_day, runs.last_seq - r.n AS base, runs.cancel_requested_at IS NOT NULL AS cancel,
               runs.woken AS signals,
               r.n, r.events, r.source, r.checkpoint_node, r.checkpoint_next, r.checkpoint_state, r.followed_by, r.on_timeout,
-              runs.artifacts - r.artifacts AS number
+              runs.artifacts - coalesce(r.artifacts, 0) AS number
 ), written AS (
     INSERT INTO run_events (run_day, run_id, seq, ts_us, type, source, name, fn)
     SELECT m.run_day, m.run_id, m.base + e.k, clock.us, e.type::event_type, m.source::event_source,

@@ -207,10 +207,10 @@ class _Lane:
         groups = self._queue.take(self._rota.share)
         if not groups:
             return
-        accompanied = [group for group in groups if group.last.companion]
+        accompanied = [group for group in groups if group.requests[-1].companion]
         try:
             if accompanied:
-                await self._flush([group for group in groups if not group.last.companion])
+                await self._flush([group for group in groups if not group.requests[-1].companion])
                 for group in accompanied:  # a transaction each: what one stores beside its events costs no other
                     await self._flush([group])
             else:
@@ -378,14 +378,19 @@ def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
     changes = [group.last.change for group in groups]
     checkpoints = [group.last.checkpoint for group in groups]
     return (
-        [change and change.state.value for change in changes],
-        [change and change.waiting_for for change in changes],
-        [change and change.error_code for change in changes],
-        [checkpoint and checkpoint.node for checkpoint in checkpoints],
-        [checkpoint and checkpoint.next_node for checkpoint in checkpoints],
-        [checkpoint and checkpoint.state for checkpoint in checkpoints],
-        [checkpoint and checkpoint.followed_by for checkpoint in checkpoints],
-        [change and change.due for change in changes],
-        [checkpoint and checkpoint.on_timeout for checkpoint in checkpoints],
-        [group.numbered for group in groups],
+        _column([change and change.state.value for change in changes]),
+        _column([change and change.waiting_for for change in changes]),
+        _column([change and change.error_code for change in changes]),
+        _column([checkpoint and checkpoint.node for checkpoint in checkpoints]),
+        _column([checkpoint and checkpoint.next_node for checkpoint in checkpoints]),
+        _column([checkpoint and checkpoint.state for checkpoint in checkpoints]),
+        _column([checkpoint and checkpoint.followed_by for checkpoint in checkpoints]),
+        _column([change and change.due for change in changes]),
+        _column([checkpoint and checkpoint.on_timeout for checkpoint in checkpoints]),
+        _column([group.numbered for group in groups]),
     )
+
+
+def _column(values: list[object]) -> list[object]:
+    """The values, or none where all are None: `unnest` fills a short array with NULL, and each element costs to send."""
+    return [] if values.count(None) == len(values) else values

@@ -164,9 +164,10 @@ class Group:
         return ",".join(encoded)
 
     @property
-    def numbered(self) -> int:
-        """How many numbers its events need: only those with a companion do."""
-        return sum(map(is_numbered, self.last.events)) if self.last.companion else 0
+    def numbered(self) -> int | None:
+        """How many numbers its events need; None without a companion."""
+        last = self.requests[-1]
+        return sum(map(is_numbered, last.events)) if last.companion else None
 
     async def accompany(self, transaction: Transaction, base: int, number: int) -> None:
         """Stores what goes with the last request, the only one that may have a companion. `base` and `number` are the

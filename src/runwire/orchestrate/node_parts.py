@@ -82,6 +82,9 @@ class Sealing:
         return Sealing((*self.events, artifact.event), store, self.told)
 
 
+_NO_PARTS: Final = Sealing()
+
+
 class NodeParts:
     """The parts of one run. A try of a node opens them; `sealing` or `abandon` ends those of the try."""
 
@@ -135,7 +138,7 @@ class NodeParts:
 
     def sealing(self) -> Sealing:
         """Ends the parts of a try that succeeded. Store it with the node's NodeFinished."""
-        return self._end([part.ending() for part in self._taken()])
+        return self._end([part.ending() for part in self._taken()]) if self._open else _NO_PARTS
 
     async def abandon(self) -> None:
         """Ends the parts of a try that failed, in an append of its own."""
@@ -165,7 +168,7 @@ class NodeParts:
 
     def _end(self, endings: list[Ending]) -> Sealing:
         if not endings or self._desk is None:
-            return Sealing()
+            return _NO_PARTS
         run_id, writer = self._log.run_id, self._desk.writer
         events = events_of(endings)
 

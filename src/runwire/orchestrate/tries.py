@@ -140,9 +140,10 @@ def _no_signal() -> None:
 async def _with_result(context: NodeContext, tried: Tried) -> Tried:
     """The try with its result ready to be stored; a failed one when that cannot be."""
     try:
-        return replace(tried, result=await context.prepared_result())
+        result = await context.prepared_result()
     except RunwireError as error:
         return failure_of(error)
+    return tried if result is None else replace(tried, result=result)
 
 
 def _settle(future: asyncio.Future[None]) -> None:
