@@ -392,5 +392,5 @@ def _extra_arguments(groups: list[Group]) -> tuple[list[object], ...]:
 
 
 def _column(values: list[object]) -> list[object]:
-    """The values, or none where all are None: `unnest` fills a short array with NULL, and each element costs to send."""
+    """The values, or none where all are None: `unnest` fills a short array with NULL, and an element costs time."""
     return [] if values.count(None) == len(values) else values
