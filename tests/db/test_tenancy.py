@@ -123,6 +123,22 @@ async def test_lists_of_runs_are_of_the_tenant_that_asks(two_tenants: str) -> No
             assert await a.fetch(sql, "b", by_end) == []
 
 
+async def test_functions_of_the_owner_look_into_temporary_tables_last(two_tenants: str) -> None:
+    """A caller who may make temporary tables shows a function of the owner's none of them."""
+    owner = await raw(two_tenants)
+    try:
+        for function, path in await owner.fetch(
+            "SELECT p.oid::regprocedure::text, array_to_string(p.proconfig, ' ') FROM pg_proc AS p"
+            " WHERE p.prosecdef AND p.pronamespace = 'public'::regnamespace"
+        ):
+            assert "search_path=public, pg_temp" in path, function
+        await owner.execute("CREATE TEMPORARY TABLE runs (LIKE public.runs INCLUDING DEFAULTS)")
+        sql = "SELECT id FROM find_runs('a', false, NULL, '{}', NULL, NULL, NULL, NULL, NULL, 'infinity', '', 10, 10)"
+        assert [row["id"] for row in await owner.fetch(sql)] == ["a:r"]
+    finally:
+        await owner.close()
+
+
 @pytest.mark.parametrize("tenant", [None, "", "c", "A", "a'--"])
 async def test_who_is_no_tenant_sees_nothing(two_tenants: str, tenant: str | None) -> None:
     async with as_tenant(two_tenants, tenant) as nobody:
