@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import re
 
@@ -14,6 +15,7 @@ from runwire.clock import monotonic
 from runwire.db import Database
 from runwire.errors import CheckpointGone, CursorPastTail, InvalidRequest, RunNotFound
 from runwire.stream.many import Selector
+from runwire.stream.many.checkpoints import Checkpoint, Checkpoints
 from runwire.stream.many.positions import RUNS_MAX, Positions, packed, parsed_id, stepped, unpacked
 from runwire.stream.many.saving import STEPS_MAX
 from runwire.telemetry.metrics import DisconnectReason
@@ -325,3 +327,16 @@ def test_whatever_is_sent_as_an_id_is_read_or_refused(text: str) -> None:
         key, steps = parsed_id(text)
         assert 0 <= key < 2**63
         assert all(0 <= number < RUNS_MAX and further >= 1 for number, further in steps.items())
+
+
+async def test_a_key_that_is_taken_is_drawn_again(db: Database) -> None:
+    """Two processes may draw the same key in the same millisecond, and so may two clients of one."""
+    drawn = iter([7, 7, 8, 7, 9, 8, 10])
+    ours = Checkpoints(db, keep_s=60, key=lambda: next(drawn))
+    made = [Checkpoint("", b"s", 0, (f"r{n}",), (n,)) for n in range(4)]
+    keys = await asyncio.gather(*(ours.store(one) for one in made[:2]))
+    assert keys == [7, 8]
+    keys += [await ours.store(one) for one in made[2:]]
+    assert keys == [7, 8, 9, 10]
+    for key, one in zip(keys, made, strict=True):
+        assert await ours.load(key, tenant=None, selector=b"s") == one

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -45,16 +46,18 @@ def key_at(epoch_s: float) -> int:
 class Checkpoints:
     """Stores and loads checkpoints; keeps them for `keep_s`."""
 
-    def __init__(self, database: Database, *, keep_s: float) -> None:
+    def __init__(self, database: Database, *, keep_s: float, key: Callable[[], int] = new_key) -> None:
+        """`key` draws a key, which may be taken. Then another is drawn."""
         self._database = database
         self._keep_s = keep_s
-        self._waiting: list[tuple[int, Checkpoint, asyncio.Future[int]]] = []
+        self._key = key
+        self._waiting: list[tuple[Checkpoint, asyncio.Future[int]]] = []
         self._storing: asyncio.Task[None] | None = None
 
     async def store(self, checkpoint: Checkpoint) -> int:
         """The key, once the checkpoint is durable. Raises DatabaseFailed."""
         stored: asyncio.Future[int] = asyncio.get_running_loop().create_future()
-        self._waiting.append((new_key(), checkpoint, stored))
+        self._waiting.append((checkpoint, stored))
         if self._storing is None:
             self._storing = asyncio.create_task(self._store(), name="stream checkpoints")
         return await stored
@@ -63,29 +66,42 @@ class Checkpoints:
         try:
             while self._waiting:
                 batch, self._waiting = self._waiting[:AT_ONCE], self._waiting[AT_ONCE:]
+                keyed: dict[int, tuple[Checkpoint, asyncio.Future[int]]] = {}
+                for waiting in batch:
+                    while (key := self._key()) in keyed:
+                        pass
+                    keyed[key] = waiting
                 failure: DatabaseFailed | None = None
+                free: set[int] = set()
                 try:
-                    await self._database.execute(
-                        SQL["store"],
-                        [key for key, _, _ in batch],
-                        [made.tenant for _, made, _ in batch],
-                        [made.selector for _, made, _ in batch],
-                        [made.since_us for _, made, _ in batch],
-                        [made.roster for _, made, _ in batch],
-                        [None if made.runs is None else " ".join(made.runs) for _, made, _ in batch],
-                        [packed(made.positions) for _, made, _ in batch],
-                    )
+                    free = await self._insert({key: made for key, (made, _) in keyed.items()})
                 except DatabaseFailed as error:
                     failure = error
-                for key, _, stored in batch:
+                for key, (made, stored) in keyed.items():
                     if stored.done():
                         continue
-                    if failure is None:
-                        stored.set_result(key)
-                    else:
+                    if failure is not None:
                         stored.set_exception(failure)
+                    elif key in free:
+                        stored.set_result(key)
+                    else:  # another process drew the same: once more, with another key
+                        self._waiting.append((made, stored))
         finally:
             self._storing = None
+
+    async def _insert(self, keyed: Mapping[int, Checkpoint]) -> set[int]:
+        """The keys under which a checkpoint is stored: those that were free."""
+        rows = await self._database.fetch(
+            SQL["store"],
+            list(keyed),
+            [made.tenant for made in keyed.values()],
+            [made.selector for made in keyed.values()],
+            [made.since_us for made in keyed.values()],
+            [made.roster for made in keyed.values()],
+            [None if made.runs is None else " ".join(made.runs) for made in keyed.values()],
+            [packed(made.positions) for made in keyed.values()],
+        )
+        return {row["key"] for row in rows}
 
     async def load(self, key: int, *, tenant: str | None, selector: bytes) -> Checkpoint:
         """Raises CheckpointGone for one that is not there for this tenant and selector, and DatabaseUnavailable."""

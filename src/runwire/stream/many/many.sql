@@ -1,9 +1,11 @@
 -- name: store
--- Checkpoints of streams, of many clients in one statement. An id may name one as soon as this is committed.
+-- Checkpoints of streams, of many clients in one statement. An id may name one as soon as this is committed. Returns the
+-- keys that were free.
 INSERT INTO stream_checkpoints (key, tenant, selector, since_us, roster, runs, positions)
 SELECT c.key, c.tenant, c.selector, c.since_us, c.roster, string_to_array(c.runs, ' '), c.positions
 FROM unnest($1::bigint[], $2::text[], $3::bytea[], $4::bigint[], $5::bigint[], $6::text[], $7::bytea[])
     AS c (key, tenant, selector, since_us, roster, runs, positions)
+ON CONFLICT (key) DO NOTHING RETURNING key
 
 -- name: load
 -- A checkpoint, with the list of its runs, wherever that is stored.
