@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -173,9 +174,22 @@ async def by_annotation(ctx: Context, _state: Nothing) -> str:
     return ctx.agent
 
 
+def answering_otherwise(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A decorator whose function waits for other signals than the one within."""
+
+    @functools.wraps(fn)
+    async def wrapper(ctx: Context, state: Nothing) -> Wait:
+        await fn(ctx, state)
+        return Wait("other", then="GoOn")
+
+    return wrapper
+
+
 @pytest.mark.parametrize(
     ("fn", "signals"),
     [
+        (answering_otherwise(returns_nothing), None),
+        (answering_otherwise(written_out), None),
         (returns_nothing, {}),
         (written_out, dict.fromkeys("ab", Verdict | None)),
         (by_name, {"go": None}),

@@ -3,6 +3,8 @@
 `return Wait("approved", then="Ship", schema=Decision)` says all that is needed to check a signal when it is sent. So
 the returns of the function are read: a node's name, a Wait or a Sleep written out, or a constant that holds one. If one
 is anything else, nothing is known of the function. Nothing of it is called.
+
+Nothing is known of a function that wraps another (`functools.wraps`) either: its annotations are those of the other.
 """
 
 from __future__ import annotations
@@ -38,6 +40,8 @@ class _Unreadable(Exception):
 
 def written_signals(fn: Any) -> Mapping[str, Any] | None:
     """The schema, or None, of each signal for which the function may wait. None for a function that does not say."""
+    if hasattr(fn, "__wrapped__"):  # the source would be that of the function within
+        return None
     try:
         read = _read(fn)
     except TypeError:  # a callable object that cannot be hashed
