@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -20,6 +21,7 @@ from runwire.errors import ConfigurationError, MigrationError, PartitionMissing
 from runwire.model.event import Source, debug_trace
 from runwire.orchestrate import StartRequest
 from test_assembly import ended, settings, start, streamed
+from waiting import eventually
 
 
 @asynccontextmanager
@@ -82,6 +84,38 @@ async def test_one_that_may_not_have_days_made_goes_on_until_they_run_out_and_sa
         async with Assembly(settings(dsn, partition_days_ahead=20, agents=())) as service:
             assert (await ended(service.url, await start(service.url)))["outcome"] == "finished"
         await owner.close()
+
+
+async def test_grants_let_those_pass_whom_their_locks_would_hold_up(database: str) -> None:
+    """A session that reads one table after the other, in another order than they are granted in, is no deadlock."""
+    async with role(database) as (name, _):
+        reader, watcher = await raw(database), await raw(database)
+        tables = [
+            row["name"]
+            for row in await watcher.fetch(
+                "SELECT c.oid::regclass::text AS name FROM pg_class AS c WHERE c.relkind IN ('r', 'p')"
+                " AND c.relrowsecurity AND NOT c.relispartition AND c.relnamespace = 'public'::regnamespace"
+            )
+        ]
+        async with reader.transaction():
+            await reader.fetch(f"SELECT FROM {tables[-1]} LIMIT 1")  # our own
+            granting = asyncio.create_task(let_serve(database, role=name))
+
+            async def waits() -> bool:
+                return bool(
+                    await watcher.fetchval(
+                        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                        " AND wait_event_type = 'Lock' AND query LIKE '%let_serve%'"
+                    )
+                )
+
+            await eventually(waits, within_s=20)
+            for table in tables:
+                await reader.fetch(f"SELECT FROM {table} LIMIT 1")
+        await asyncio.wait_for(granting, 30)
+        assert await watcher.fetchval("SELECT has_table_privilege($1, 'runs', 'SELECT')", name)
+        for connection in (reader, watcher):
+            await connection.close()
 
 
 async def test_a_role_that_may_not_migrate_is_told_what_and_by_whom(database: str) -> None:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import asyncpg
 
+from runwire.clock import monotonic, pause_s
 from runwire.db.connection import Connection
 from runwire.db.privileges import forbidden
 from runwire.db.translation import translated
 from runwire.errors import ConfigurationError, DatabaseUnavailable
+
+_LOCK_TIMEOUT: Final = "500ms"
+PATIENCE_S: Final = 60.0
+"""Seconds for which grants wait for the locks of tables."""
 
 
 async def let_serve(dsn: str, *, role: str) -> None:
@@ -21,7 +28,7 @@ async def let_serve(dsn: str, *, role: str) -> None:
     async with _owner(dsn) as connection:
         if await connection.fetchval("SELECT NOT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
             raise ConfigurationError((f"there is no PostgreSQL role {role!r}: CREATE ROLE ... LOGIN makes it",))
-        await connection.execute("SELECT runwire_let_serve($1)", role)
+        await _patiently(connection, role)
 
 
 async def make_days(dsn: str, *, ahead: int) -> int:
@@ -29,6 +36,25 @@ async def make_days(dsn: str, *, ahead: int) -> int:
     async with _owner(dsn) as connection:
         made: int = await connection.fetchval("SELECT ensure_event_partitions($1)", ahead)
         return made
+
+
+async def _patiently(connection: Connection, role: str) -> None:
+    """Grants in one transaction. It needs a lock of each table, so it lets those pass whom it would hold up."""
+    failures, give_up_at = 0, monotonic() + PATIENCE_S
+    while True:
+        try:
+            async with connection.transaction():
+                await connection.execute(f"SET LOCAL lock_timeout = '{_LOCK_TIMEOUT}'")
+                await connection.execute("SELECT runwire_let_serve($1)", role)
+        except (asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError) as error:
+            failures += 1
+            if monotonic() >= give_up_at:
+                raise ConfigurationError(
+                    ("other sessions hold locks on the tables: nothing was granted; end long transactions, and repeat",)
+                ) from error
+            await asyncio.sleep(pause_s(failures, first_s=0.2, longest_s=2.0))
+        else:
+            return
 
 
 @asynccontextmanager
