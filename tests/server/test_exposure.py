@@ -16,7 +16,7 @@ import trustme
 
 from runwire.assembly import Assembly
 from runwire.errors import ConfigurationError
-from runwire.server import listener
+from runwire.server import handshakes
 from runwire.settings import Role, Settings
 from runwire.stream import Streams
 from server.calls import RUNS, Api, streaming
@@ -155,7 +155,7 @@ async def test_tls_before_1_2_is_not_spoken(database: str, certificates: Certifi
 async def test_handshakes_that_never_finish_end_at_their_deadline(
     database: str, certificates: Certificates, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listener, "HANDSHAKE_S", 0.5)
+    monkeypatch.setattr(handshakes, "HANDSHAKE_S", 0.5)
     async with serving(database, admin_tls=True, **certificates.settings) as service:
         for port in (service.api_port, service.admin_port):
             opened = [await asyncio.open_connection("127.0.0.1", port) for _ in range(20)]
@@ -166,6 +166,53 @@ async def test_handshakes_that_never_finish_end_at_their_deadline(
                     with contextlib.suppress(ConnectionError):  # a reset is an end, too
                         await reader.read()
                     writer.close()
+
+
+async def descriptors(service: Assembly) -> float:
+    async with httpx.AsyncClient(base_url=service.admin_url) as admin:
+        scrape = (await admin.get("/metrics")).text
+    return float(next(line for line in scrape.splitlines() if line.startswith("runwire_http_descriptors ")).split()[1])
+
+
+async def test_handshakes_count_as_connections_and_make_room_for_those_that_ask(
+    database: str, certificates: Certificates
+) -> None:
+    async with serving(database, http_connections_max=10, **certificates.settings) as service:
+        opened = [await asyncio.open_connection("127.0.0.1", service.api_port) for _ in range(30)]
+        try:
+
+            async def counted() -> bool:
+                return await descriptors(service) == 10
+
+            await eventually(counted, within_s=20)
+            for _ in range(3):
+                async with httpx.AsyncClient(base_url=service.url, verify=certificates.context(), timeout=20) as http:
+                    assert (await http.get(RUNS)).status_code == 200
+                assert await descriptors(service) <= 10
+        finally:
+            for _, writer in opened:
+                writer.close()
+
+        async def none_left() -> bool:
+            return await descriptors(service) == 0
+
+        await eventually(none_left, within_s=20)
+
+
+async def test_with_tls_too_one_connection_too_many_is_told_so(database: str, certificates: Certificates) -> None:
+    async with (
+        serving(database, http_connections_max=2, **certificates.settings) as service,
+        httpx.AsyncClient(base_url=service.url, verify=certificates.context(), timeout=20) as http,
+    ):
+        api = Api(http)
+        await api.external("watched")
+        async with (
+            streaming(api, "watched"),
+            streaming(api, "watched"),
+            httpx.AsyncClient(base_url=service.url, verify=certificates.context(), timeout=20) as other,
+        ):
+            refused = await other.get(RUNS)
+        assert (refused.status_code, refused.json()["code"]) == (503, "too_many_connections")
 
 
 async def test_a_renewed_certificate_is_shown_after_a_reload_and_a_broken_one_is_not(

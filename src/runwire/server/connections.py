@@ -6,6 +6,8 @@ A connection is in one of four states; only the event loop's thread moves it:
                                 ^                                                    |
                                 +------------------------head complete---------------+
 
+With TLS the handshake comes first, and counts as `new` (`handshakes`).
+
 `new` and `head` last `head_s` at most, and `idle` lasts `idle_s`. `busy` is bounded by the deadline of its body
 (`body_of`) and by that of a response whose client takes nothing; both are `body_s`. A stream has deadlines of its
 own (`hold_open`). At the limit the connection that has waited for longest in another state makes room. When all
@@ -18,7 +20,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeAlias, cast
 
 from aiohttp import web
 
@@ -51,6 +53,19 @@ class ConnectionLimits:
     idle_s: float = 75.0
 
 
+class Held(Protocol):
+    """A connection, as those are that wait for it."""
+
+    def abort(self) -> None:
+        """Ends the connection at once, and drops unsent bytes."""
+
+    def give_up_head(self) -> None:
+        """Ends a connection whose request did not come in time."""
+
+    def force_close(self) -> None:
+        """Ends an idle connection."""
+
+
 class Connections:
     """The connections of one listener. `refused` and `cut` (by reason) count; `sweep` is to be called every SWEEP_S."""
 
@@ -68,9 +83,9 @@ class Connections:
         self._cuts = cut or {}
         self._parting = 0
         # Each in the order in which they came there, so that the oldest are found first.
-        self._waiting: dict[Connection, float] = {}
-        self._heads: dict[Connection, float] = {}
-        self._stalled: dict[Connection, float] = {}
+        self._waiting: dict[Held, float] = {}
+        self._heads: dict[Held, float] = {}
+        self._stalled: dict[Held, float] = {}
 
     async def run(self) -> None:
         while True:
@@ -91,7 +106,7 @@ class Connections:
 
     # ------------------------------------------------------------------ told by connections
 
-    def made(self, connection: Connection) -> bool:
+    def made(self, connection: Held) -> bool:
         """Takes in a connection; False where there is no room for it."""
         if 0 < self.limits.descriptors <= self.descriptors and not self._make_room():
             if self._refused is not None:
@@ -102,7 +117,7 @@ class Connections:
         self._waiting[connection] = self._heads[connection] = monotonic()
         return True
 
-    def lost(self, connection: Connection, *, descriptors: int) -> None:
+    def lost(self, connection: Held, *, descriptors: int) -> None:
         self.open -= 1
         self.descriptors -= descriptors
         self._forget(connection)
@@ -111,22 +126,22 @@ class Connections:
         """A stream has a connection, and takes so many descriptors more."""
         self.descriptors += more
 
-    def head_began(self, connection: Connection) -> None:
+    def head_began(self, connection: Held) -> None:
         self._heads.pop(connection, None)  # the last by its place, too
         self._heads[connection] = monotonic()
 
-    def request_began(self, connection: Connection) -> None:
+    def request_began(self, connection: Held) -> None:
         self._waiting.pop(connection, None)
         self._heads.pop(connection, None)
 
-    def request_ended(self, connection: Connection) -> None:
+    def request_ended(self, connection: Held) -> None:
         self._waiting[connection] = monotonic()
 
-    def stalls(self, connection: Connection) -> None:
+    def stalls(self, connection: Held) -> None:
         """The client takes less than is sent to it, until `flows`."""
         self._stalled[connection] = monotonic()
 
-    def flows(self, connection: Connection) -> None:
+    def flows(self, connection: Held) -> None:
         self._stalled.pop(connection, None)
 
     def body_late(self) -> None:
@@ -154,11 +169,11 @@ class Connections:
         oldest.abort()
         return True
 
-    def _cut(self, connection: Connection, reason: ConnectionCut) -> None:
+    def _cut(self, connection: Held, reason: ConnectionCut) -> None:
         self._forget(connection)
         self._count(reason)
 
-    def _forget(self, connection: Connection) -> None:
+    def _forget(self, connection: Held) -> None:
         for kept in (self._waiting, self._heads, self._stalled):
             kept.pop(connection, None)
 
@@ -170,11 +185,15 @@ class Connections:
 class Connection(web.RequestHandler):
     """One connection: aiohttp's, with deadlines, and with problems where aiohttp would answer in plain text."""
 
-    __slots__ = ("_busy", "_descriptors", "_heading", "_held", "_lingering", "among")
+    __slots__ = ("_busy", "_descriptors", "_heading", "_held", "_lingering", "_made", "among")
 
-    def __init__(self, manager: web.Server, among: Connections, **options: Any) -> None:
+    def __init__(
+        self, manager: web.Server, among: Connections, *, made: Callable[[], None] | None = None, **options: Any
+    ) -> None:
+        """`made` is called when the connection is made, before it is counted."""
         super().__init__(manager, loop=asyncio.get_running_loop(), **options)
         self.among = among
+        self._made = made
         self._descriptors = 0
         self._held = False
         self._busy = False
@@ -184,6 +203,9 @@ class Connection(web.RequestHandler):
     # ------------------------------------------------------------------ told by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if self._made is not None:
+            self._made()
+            self._made = None
         if self.among.made(self):
             self._descriptors = 1
             super().connection_made(transport)
@@ -326,7 +348,7 @@ def noted(handler: RequestHandler) -> RequestHandler:
     return handle
 
 
-def _older(since: Mapping[Connection, float], than: float) -> list[Connection]:
+def _older(since: Mapping[Held, float], than: float) -> list[Held]:
     return list(takewhile(lambda connection: since[connection] <= than, since))
 
 

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +17,11 @@ from aiohttp.http import HttpProcessingError
 
 from runwire.errors import ConfigurationError
 from runwire.server.connections import LINGER_S, Connection, Connections, noted
+from runwire.server.handshakes import Handshakes
 from runwire.server.problems import FIELD_MAX, LINE_MAX
 
 BACKLOG: Final = 4096
 """Most connections that wait to be accepted, since all clients of a restarted process come back at once."""
-
-
-HANDSHAKE_S: Final = 10.0
-"""How long a TLS handshake may take: until it is over, its connection is not counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,20 +82,29 @@ async def listening(
         "max_field_size": FIELD_MAX,
     }
     loop = asyncio.get_running_loop()
+
+    def connection(made: Callable[[], None] | None = None) -> Connection:
+        return Connection(manager, among, made=made, **options)
+
+    handshakes = None if tls is None else Handshakes(among, tls, connection=connection)
     sweeps = loop.create_task(among.run(), name="connections")
     server: asyncio.Server | None = None
     try:
         server = await loop.create_server(
-            lambda: Connection(manager, among, **options),
+            connection,
             **_where(host, port, reuse_port=reuse_port),
             backlog=BACKLOG,
-            ssl=tls,
-            ssl_handshake_timeout=HANDSHAKE_S if tls is not None else None,
+            start_serving=handshakes is None,
         )
-        yield int(server.sockets[0].getsockname()[1])
+        listens_at = int(server.sockets[0].getsockname()[1])
+        if handshakes is not None:
+            handshakes.take_over(server, backlog=BACKLOG)
+        yield listens_at
     finally:
         if server is not None:
             server.close()
+        if handshakes is not None:
+            await handshakes.stop_accepting()
         sweeps.cancel()
         await asyncio.gather(sweeps, return_exceptions=True)
         await runner.cleanup()
