@@ -227,6 +227,19 @@ async def test_an_outbox_nobody_publishes(database: str, publisher: str) -> None
             await diagnosed(s, "r", Stage.CLIENT_SIDE)
 
 
+async def test_a_publisher_that_has_been_silent_is_not_called_alive(database: str) -> None:
+    async with stages(database) as s:
+        killed = s.publisher(RecordingBus(), publisher_id="p1")
+        await PublishWorker(killed).look()
+        await killed.aclose()
+        await s.started_run("r")
+        await s.database.execute("UPDATE publishers SET heartbeat_at = heartbeat_at - interval '8 s'")
+        limits = replace(SOON, alive_s=3600.0)
+        found = await diagnosed(s, "r", Stage.OUTBOX_STUCK, "It may be dead", limits=limits)
+        assert found.evidence["publishers"][0]["heartbeatSeconds"] >= 8
+        assert found.next_step.command == "runwire serve --role publisher"
+
+
 async def test_an_outbox_row_that_somebody_holds(database: str) -> None:
     async with stages(database) as s, publishing(s, RecordingBus(), publish_sweep_s=0.05):
         fence = await s.started_run("r")
@@ -279,6 +292,22 @@ async def test_a_run_that_waits_for_its_signal_is_healthy(database: str) -> None
         assert (found.stage, found.healthy) == (Stage.WAITING, True)
         assert found.next_step.command == f"runwire run signal {run_id} approved"
         assert found.evidence["signalsNotTaken"] == 0
+
+
+async def test_a_signal_that_no_worker_takes_is_a_fault(database: str) -> None:
+    async with stages(database, asking()) as s:
+        run_id = (await s.control.start(StartRequest(agent="asking"))).run_id
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: worker.active == 0)
+        await publish_all(s, run_id)
+        await s.control.signal(run_id, "approved")
+        fresh = await diagnose(s, run_id, limits=replace(SOON, unclaimed_s=3600.0))
+        assert (fresh.stage, "send" in fresh.next_step.text.lower()) == (Stage.WAITING, False)
+        found = await diagnosed(s, run_id, Stage.NEVER_CLAIMED)
+        assert "The signal came" in found.summary
+        assert found.evidence["signalledSeconds"] >= SOON.unclaimed_s
+        assert found.next_step.command == "runwire serve --role worker"
 
 
 async def test_a_run_that_waits_with_a_time_out_says_for_what_since_when_and_until_when(database: str) -> None:

@@ -28,6 +28,8 @@ class DiagnosisThresholds:
     alive_s: float = PUBLISHER_DEAD_S
     grace_s: float = NODE_GRACE_S
     lock_s: float = LOCK_WAIT_S
+    silent_s: float = 6.0
+    """More than the longest period of a publisher's heartbeat. One that is silent for longer may be dead."""
 
 
 DEFAULT_THRESHOLDS: Final = DiagnosisThresholds()
@@ -102,7 +104,7 @@ class Diagnostician:
     def _walking_problem(self, run: Row, node: Row | None, locks: list[Row]) -> _Finding | None:
         state = RunState(run["state"])
         if state is RunState.WAITING:
-            return self._timer_problem(run)
+            return self._signal_problem(run) or self._timer_problem(run)
         if state.terminal:
             return None
         return (
@@ -113,15 +115,31 @@ class Diagnostician:
             or self._node_problem(run, node)
         )
 
+    def _signal_problem(self, run: Row) -> _Finding | None:
+        signalled_s = run["signalled_s"]
+        if signalled_s is None or signalled_s < self._limits.unclaimed_s:
+            return None
+        return (
+            Stage.NEVER_CLAIMED,
+            f"The signal came {signalled_s:.0f} s ago, and no worker has taken the run.{self._unknown(run)}",
+            NextStep(
+                "Start a worker, or give the workers there are the agent or more room. Do not send the signal again.",
+                "runwire serve --role worker",
+            ),
+        )
+
+    def _unknown(self, run: Row) -> str:
+        """A sentence where this process does not know the run's agent."""
+        known = run["agent"] in self._agents.names
+        return "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
+
     def _timer_problem(self, run: Row) -> _Finding | None:
         left_s = run["timer_left_s"]
         if left_s is None or left_s > -self._limits.unclaimed_s:
             return None
-        known = run["agent"] in self._agents.names
-        why = "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
         return (
             Stage.TIMER_OVERDUE,
-            f"The run's timer was due {-left_s:.0f} s ago, and no worker has taken the run.{why}",
+            f"The run's timer was due {-left_s:.0f} s ago, and no worker has taken the run.{self._unknown(run)}",
             NextStep(
                 "Start a worker, or give the workers there are the agent or more room. A lock of the run's row also "
                 "keeps it.",
@@ -135,11 +153,9 @@ class Diagnostician:
         if run["state"] == RunState.PENDING and lease_left is None:
             if run["age_s"] < self._limits.unclaimed_s:
                 return None
-            known = run["agent"] in self._agents.names
-            why = "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
             return (
                 Stage.NEVER_CLAIMED,
-                f"No worker has claimed the run in {run['age_s']:.0f} s.{why}",
+                f"No worker has claimed the run in {run['age_s']:.0f} s.{self._unknown(run)}",
                 NextStep("Start a worker, or give the workers there are the agent or more room.", start_worker),
             )
         if lease_left is not None and lease_left <= 0:
@@ -252,6 +268,16 @@ def _publishing_problem(
             f"{behind}: its cursor is locked{who}.",
             NextStep("Find who holds the row, and end that session.", f"psql -c '{_FIND_HOLDER}'"),
         )
+    silent_s = alive[0]["heartbeat_age_s"]
+    if silent_s > limits.silent_s:
+        return (
+            Stage.OUTBOX_STUCK,
+            f"{behind}: no publisher has said for {silent_s:.0f} s that it lives. It may be dead.",
+            NextStep(
+                "See that one is running. Another one finds what is unpublished by itself.",
+                "runwire serve --role publisher",
+            ),
+        )
     failing = next((row for row in alive if row["failing_code"] is not None), None)
     if failing is not None:
         return (
@@ -299,6 +325,12 @@ def _waiting(run: Row) -> _Finding:
             NextStep("Wait, or cancel the run.", f"runwire run cancel {run['run_id']}"),
         )
     names = run["waiting_for"].split()
+    if run["signalled_s"] is not None:
+        return (
+            Stage.WAITING,
+            f"The run has waited for {for_s}. Its signal has just come: a worker takes the run within a second.",
+            NextStep("Look again.", f"runwire run diagnose {run['run_id']}"),
+        )
     until = "" if left_s is None else f", and goes on without one in {max(left_s, 0):.0f} s"
     return (
         Stage.WAITING,
@@ -341,6 +373,7 @@ def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Ro
         "waitingSeconds": _rounded(run["waiting_s"]),
         "timerLeftSeconds": _rounded(run["timer_left_s"]),
         "signalsNotTaken": run["signals"],
+        "signalledSeconds": _rounded(run["signalled_s"]),
         "cancelRequestedSeconds": _rounded(run["cancel_age_s"]),
         "lastError": None if error is None else error["fn"],
         "errorCode": run["error_code"],
