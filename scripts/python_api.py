@@ -33,7 +33,7 @@ GROUPS: Final = (
 )
 """The groups, each with the places of its names. A name belongs to the longest place that it begins with."""
 LINE: Final = 88
-GIVEN: Final = ("Download", "ManyRunsStream", "MixedStream", "RunStream")
+GIVEN: Final = ("Download", "ManyRunsStream", "MixedStream", "PartStream", "PartWriter", "RunStream")
 """Classes whose objects calls return: readers never make one."""
 OF_THE_WIRE: Final = {"EventTooLong", "RunPage", "ServerEvent", "SseParser"}
 """Names of `runwire.client` that its own modules share."""

@@ -56,14 +56,17 @@ def plain(status: int, body: bytes = b"", *, content_type: str = "application/js
     return answer
 
 
-def stream(*chunks: bytes, then: str = "close", retry: bytes = RETRY, pause_s: float = 0.0) -> Answer:
-    """SSE of these chunks, each written by itself, `pause_s` apart.
+def stream(
+    *chunks: bytes, then: str = "close", retry: bytes = RETRY, pause_s: float = 0.0, encoding: str | None = None
+) -> Answer:
+    """SSE of these chunks, each written by itself, `pause_s` apart. `encoding` is that of a part's data.
 
     `then` is close, abort (a broken connection) or silence.
     """
+    more = {} if encoding is None else {"Stream-SSE-Data-Encoding": encoding}
 
     async def answer(request: web.Request) -> web.StreamResponse:
-        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream", **more})
         await response.prepare(request)
         for chunk in (retry, *chunks):
             if chunk:

@@ -320,6 +320,18 @@ async def test_the_data_of_signals_is_withheld_from_an_orchestrator_without_the_
         assert (await acme.append("acme:ext", [], fence=fence)).json()["signals"] == [{"n": 1, **signal}]
 
 
+async def test_the_data_of_signals_is_withheld_from_a_reader_of_runs(service: Assembly) -> None:
+    async with caller(service) as acme, caller(service, scope="runs:read") as reader:
+        await acme.external("acme:ext")
+        signal = {"name": "go", "data": {"secret": "canary"}}
+        assert (await acme.http.post(f"{RUNS}/acme:ext/signal", json=signal)).status_code == 202
+        blind = await reader.http.get(f"{RUNS}/acme:ext/signals")
+        assert [(one["name"], one["withheld"]) for one in blind.json()["notTaken"]] == [("go", True)]
+        assert "canary" not in blind.text
+        shown = (await acme.http.get(f"{RUNS}/acme:ext/signals")).json()["notTaken"]
+        assert [one["data"] for one in shown] == [{"secret": "canary"}]
+
+
 class TestWithoutTenants:
     """`tenants` off: callers are authenticated, and all see the same runs."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import Any
 from urllib.parse import urlsplit
@@ -12,6 +13,7 @@ import pytest
 
 from pipeline import raw
 from runwire.assembly import Assembly
+from runwire.client import SseParser
 from runwire.content.parts import PartReader, Read
 from runwire.errors import ContentUnavailable, DatabaseUnavailable, RunwireError
 from runwire.server import part_stream
@@ -125,7 +127,7 @@ async def test_server_sent_events_carry_text_whole_characters_at_a_time_until_th
                 if line.startswith("event: "):
                     event = line.removeprefix("event: ")
                 elif line.startswith("data:"):
-                    data.append(line.removeprefix("data:"))
+                    data.append(line.removeprefix("data:").removeprefix(" "))
                 elif not line and event:
                     frames.append((event, "\n".join(data)))
                     event, data = "", []
@@ -141,6 +143,46 @@ async def test_server_sent_events_carry_text_whole_characters_at_a_time_until_th
     last = json.loads(frames[-1][1])
     assert frames[-1][0] == "control"
     assert (last["streamClosed"], last["upToDate"], "streamCursor" in last) == (True, True, False)
+
+
+async def test_text_that_begins_with_a_blank_keeps_it_and_line_ends_come_in_base64(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    text = "  two blanks\n one\r\nnone"
+    await api.write_part("r", text, fence=fence, close=True)
+    where = {"offset": "-1", "live": "sse"}
+    plain = await api.http.get(PART, params=where)
+    [data, _] = SseParser().feed(plain.content)
+    assert data.data == text.replace("\r\n", "\n")
+    exact = await api.http.get(PART, params=where, headers={"Stream-SSE-Data-Encoding": "base64"})
+    assert exact.headers["Stream-SSE-Data-Encoding"] == "base64"
+    [data, _] = SseParser().feed(exact.content)
+    assert base64.b64decode(data.data).decode() == text
+
+
+async def test_an_abandoned_part_begins_again_when_its_name_is_opened(api: Api) -> None:
+    fence = await api.external("r")
+    headers = {"Runwire-Fence": str(fence)}
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "half", fence=fence)
+    assert code_of(await api.http.delete(PART)) == (400, "missing_fence")
+    assert code_of(await api.http.delete(PART, headers={"Runwire-Fence": "1"})) == (409, "fence_stale")
+    assert code_of(await api.http.delete(f"{RUNS}/r/parts/2", headers=headers)) == (404, "part_not_found")
+    for _ in range(2):  # a repeat changes nothing
+        assert (await api.http.delete(PART, headers=headers)).status_code == 204
+    assert (await api.http.get(PART)).text == "half"
+    assert code_of(await api.write_part("r", "more", fence=fence)) == (409, "part_ended")
+    again = await api.open_part("r", fence=fence)
+    assert (again.json()["part"], again.json()["attempt"]) == (1, 2)
+    await api.write_part("r", "whole", fence=fence, close=True)
+    assert code_of(await api.http.delete(PART, headers=headers)) == (409, "part_ended")
+    await api.finish("r", fence=fence)
+    assert code_of(await api.http.delete(PART, headers=headers)) == (409, "part_ended")
+    assert (await api.http.get(PART)).text == "whole"
+    events = (await api.http.get(f"{RUNS}/r/events")).json()["events"]
+    assert [event["fn"] for event in events if event.get("fn", "").startswith("part:")] == [
+        "part:answer:1:opened", "part:answer:1:abandoned", "part:answer:1:opened", "part:answer:1:sealed",
+    ]  # fmt: skip
 
 
 async def test_bad_offsets_parts_and_names_are_refused_with_their_codes(api: Api) -> None:

@@ -77,6 +77,58 @@ async def test_an_external_orchestrator_hears_of_signals_until_it_acknowledges_t
     await api.finish("ext", fence=fence)
 
 
+async def signals_of(api: Api, run_id: str) -> dict[str, Any]:
+    answer = await api.http.get(f"{RUNS}/{run_id}/signals")
+    assert answer.status_code == 200, answer.text
+    found: dict[str, Any] = answer.json()
+    return found
+
+
+async def test_the_signals_of_a_run_are_those_it_waits_for_accepts_and_has_not_taken(api: Api) -> None:
+    run_id = await waiting_review(api)
+    found = await signals_of(api, run_id)
+    assert (found["runId"], found["waitingFor"], found["notTaken"]) == (run_id, ["approved", "rejected"], [])
+    assert found["waitingUntil"] == (await api.run(run_id))["waitingUntil"]
+    assert found["acceptsOthers"] is False
+    assert [one["name"] for one in found["accepts"]] == ["approved", "rejected"]
+    assert all(one["schema"]["$defs"]["Verdict"]["required"] == ["by"] for one in found["accepts"])
+    assert (await api.http.post(f"{RUNS}/{run_id}/signal", json={"name": "approved", "data": ANN})).status_code == 202
+    await api.ended(run_id)
+    over = await signals_of(api, run_id)
+    assert (over["waitingFor"], over["accepts"], over["acceptsOthers"], over["notTaken"]) == ([], [], False, [])
+
+
+async def test_signals_that_nobody_took_are_shown_with_their_data_within_a_bound(api: Api) -> None:
+    fence = await api.external("ext")
+    large = "x" * 60_000
+    for n in range(6):
+        body = {"name": f"s{n}", "data": large, "id": f"id-{n}"}
+        assert (await api.http.post(f"{RUNS}/ext/signal", json=body)).status_code == 202
+    assert (await api.http.post(f"{RUNS}/ext/signal", json={"name": "plain"})).status_code == 202
+    found = await signals_of(api, "ext")
+    assert (found["accepts"], found["acceptsOthers"]) == ([], True)
+    told = found["notTaken"]
+    assert [(one["n"], one["name"], one.get("id")) for one in told] == [
+        *((n + 1, f"s{n}", f"id-{n}") for n in range(6)),
+        (7, "plain", None),
+    ]
+    assert [one.get("data") for one in told] == [large] * 4 + [None] * 3
+    assert [one.get("withheld") for one in told] == [None] * 4 + [True] * 2 + [None]
+    await api.append("ext", [], fence=fence, signalsTaken=6)
+    assert [one["name"] for one in (await signals_of(api, "ext"))["notTaken"]] == ["plain"]
+
+
+async def test_a_signal_without_a_schema_is_accepted_with_any_data(api: Api) -> None:
+    run_id = (await api.start(agent="approval"))["runId"]
+
+    async def waits() -> bool:
+        return bool((await signals_of(api, run_id))["waitingFor"] == ["approved"])
+
+    await eventually(waits, within_s=20)
+    found = await signals_of(api, run_id)
+    assert found["accepts"] == [{"name": "approved"}]
+
+
 class TestWithoutTheSignals:
     @pytest.fixture
     def overrides(self) -> dict[str, Any]:

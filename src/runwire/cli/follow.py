@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import re
+import base64
 from collections.abc import Callable
 from contextlib import ExitStack
-from typing import Final
 
 from rich.console import Console
 
-from runwire.cli.output import console, print_json
+from runwire.cli.output import console, harmless, print_json
 from runwire.cli.timeline import Timeline
 from runwire.client import MixedStream, PartPiece, RunStream
 from runwire.errors import ExitCode
 from runwire.model.event import Event
 from runwire.model.run import RunState
-
-_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Characters with which text could command a terminal: all controls but tabs and ends of lines."""
 
 
 async def follow(
@@ -55,19 +51,11 @@ async def follow_parts(stream: MixedStream, *, as_json: bool, started_ms: int | 
     timeline = Timeline(started_ms=started_ms)
     amid_line = False
     async for item in stream:
-        if isinstance(item, PartPiece):
-            text = item.data.decode(errors="replace")
-            if as_json:
-                print_json({"part": item.part, "attempt": item.attempt, "offset": item.offset, "text": text})
-            elif item.reset:
-                out.print(f"\n[yellow]part {item.part} begins again[/]")
-            else:
-                shown = _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text) if out.is_terminal else text
-                out.print(shown, end="", markup=False, highlight=False, soft_wrap=True)
-                amid_line = not text.endswith("\n")
-            continue
         if as_json:
-            print_json(item)
+            print_json(_piece(item) if isinstance(item, PartPiece) else item)
+            continue
+        if isinstance(item, PartPiece):
+            amid_line = _show(out, item, amid_line=amid_line)
             continue
         if amid_line:
             out.print()
@@ -79,6 +67,28 @@ async def follow_parts(stream: MixedStream, *, as_json: bool, started_ms: int | 
     if not as_json:
         print_end(out, state=stream.end.state, run_id=stream.end.run_id, events=stream.end.last_seq)
     return ExitCode.OK if stream.end.state is RunState.FINISHED else ExitCode.FAILED
+
+
+def _show(out: Console, item: PartPiece, *, amid_line: bool) -> bool:
+    """Prints a piece of a part as text. Whether the line goes on after it."""
+    if item.reset:
+        out.print(f"{chr(10) if amid_line else ''}[yellow]part {item.part} begins again[/]")
+        return False
+    text = item.data.decode(errors="replace")
+    shown = harmless(text) if out.is_terminal else text
+    out.print(shown, end="", markup=False, highlight=False, soft_wrap=True)
+    return not text.endswith("\n")
+
+
+def _piece(item: PartPiece) -> dict[str, object]:
+    """As the frame of the stream has it."""
+    piece: dict[str, object] = {"part": item.part, "attempt": item.attempt, "offset": item.offset}
+    if item.reset:
+        return {**piece, "reset": True}
+    try:
+        return {**piece, "text": item.data.decode()}
+    except UnicodeDecodeError:
+        return {**piece, "base64": base64.b64encode(item.data).decode()}
 
 
 def print_end(out: Console, *, state: RunState, run_id: str, events: int) -> None:

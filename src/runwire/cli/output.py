@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
+import re
 import sys
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from rich.console import Console
 
 _PIPE_WIDTH = 160
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Characters with which text could command a terminal: all controls but tabs and ends of lines."""
+
+
+def harmless(text: str) -> str:
+    """The text as a terminal may get it, whoever wrote it."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+class ContentOutput:
+    """Writes content to stdout: to a terminal as text that cannot command it, to anything else byte for byte."""
+
+    def __init__(self) -> None:
+        self._to_terminal = sys.stdout.isatty()
+        self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+
+    def write(self, data: bytes, *, last: bool = False) -> None:
+        """At once. Half a character waits for its rest, or for the `last` piece."""
+        if self._to_terminal:
+            sys.stdout.write(harmless(self._decoder.decode(data, last)))
+            sys.stdout.flush()
+        else:
+            sys.stdout.buffer.write(data)
+            sys.stdout.buffer.flush()
 
 
 def console(*, stderr: bool = False) -> Console:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal, TypeVar
 import typer
 
 from runwire.cli.options import DEFAULT_URL, Json, RunId, Token, Url, examples
-from runwire.cli.run_output import print_diagnosis, print_table, print_view
+from runwire.cli.run_output import print_diagnosis, print_signals, print_table, print_view
 from runwire.errors import ExitCode, InvalidRequest
 from runwire.model.labels import parsed_labels
 from runwire.model.run import RunState
@@ -220,6 +220,19 @@ def signal(
 
     async def work(client: Client) -> int:
         print_view(await client.signal(run_id, name, data=given, signal_id=signal_id), as_json=as_json)
+        return ExitCode.OK
+
+    return with_client(url, token, work)
+
+
+@app.command(
+    epilog=examples("runwire run signals 0197a5c2-...", "runwire run signals 0197a5c2-... --json | jq .accepts")
+)
+def signals(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
+    """Show the signals for which a run waits, those that it accepts, and those that it has not taken."""
+
+    async def work(client: Client) -> int:
+        print_signals(await client.signals(run_id), as_json=as_json)
         return ExitCode.OK
 
     return with_client(url, token, work)

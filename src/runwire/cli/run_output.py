@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from runwire.client import Diagnosis, RunView
+    from runwire.client import Diagnosis, RunSignals, RunView
 
 
 def print_diagnosis(found: Diagnosis, *, as_json: bool) -> None:
@@ -70,6 +71,36 @@ def print_view(view: RunView, *, as_json: bool) -> None:
     out = console()
     for name, fact in facts.items():
         out.print(f"[dim]{name:>8}[/]  {fact}", soft_wrap=True)
+
+
+def print_signals(found: RunSignals, *, as_json: bool) -> None:
+    from rich.markup import escape
+
+    from runwire.cli.output import console, print_json
+
+    if as_json:
+        print_json(found)
+        return
+    out = console()
+
+    def told(what: str, text: str) -> None:
+        out.print(f"[dim]{what:>9}[/]  {escape(text)}", soft_wrap=True)
+
+    told("waits for", " or ".join(found.waiting_for) or "no signal")
+    if found.waiting_until is not None:
+        told("until", _when(found.waiting_until))
+    for one in found.accepts:
+        told("accepts", one.name + ("" if one.schema is None else "  with data that fits its schema (--json shows it)"))
+    if found.accepts_others:
+        told("accepts", "any other name")
+    for signal in found.not_taken:
+        data = "data withheld" if signal.withheld else _shown_json(signal.data)
+        told("not taken", "  ".join(filter(None, (signal.name, signal.id, _when(signal.sent_at), data))))
+
+
+def _shown_json(data: Any) -> str:
+    """JSON in ASCII, so that no content commands the terminal; nothing for null."""
+    return "" if data is None else json.dumps(data)
 
 
 def print_table(views: list[RunView]) -> None:

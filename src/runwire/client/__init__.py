@@ -3,16 +3,22 @@
 from runwire.client.client import Client
 from runwire.client.content import Download
 from runwire.client.many import ManyRunsStream
+from runwire.client.part import PartStream
+from runwire.client.part_writer import PartWriter
 from runwire.client.problems import ServerProblem, ServerUnreachable, UnexpectedAnswer
 from runwire.client.results import (
+    AcceptedSignal,
     Appended,
     Diagnosis,
     EventPage,
     NextStep,
+    PartInfo,
     ReceivedSignal,
     RunPage,
+    RunSignals,
     RunView,
     StartedRun,
+    StoredSignal,
     StoredState,
     StreamEnd,
     StreamTicket,
@@ -22,6 +28,7 @@ from runwire.client.stream import MixedStream, PartPiece, RunStream, StreamBroke
 from runwire.model.content import Artifact
 
 __all__ = [
+    "AcceptedSignal",
     "Appended",
     "Artifact",
     "Client",
@@ -32,9 +39,13 @@ __all__ = [
     "ManyRunsStream",
     "MixedStream",
     "NextStep",
+    "PartInfo",
     "PartPiece",
+    "PartStream",
+    "PartWriter",
     "ReceivedSignal",
     "RunPage",
+    "RunSignals",
     "RunStream",
     "RunView",
     "ServerEvent",
@@ -42,6 +53,7 @@ __all__ = [
     "ServerUnreachable",
     "SseParser",
     "StartedRun",
+    "StoredSignal",
     "StoredState",
     "StreamBroken",
     "StreamEnd",

@@ -19,9 +19,13 @@ class ArtifactCalls(ClientConnection):
         query = None if name is None else {"name": name}
         return (await self._on_run("GET", run, "/artifacts", ArtifactList, query=query)).artifacts
 
-    def artifact(self, run: Run, n: int) -> Download:
-        """The bytes of an artifact: `await` it, or iterate over its pieces; see Download."""
-        return self._download(run, f"/artifacts/{n}")
+    def artifact(self, run: Run, n: int, *, patience_s: float | None = None) -> Download:
+        """The bytes of an artifact: `await` it, or iterate over its pieces; see Download.
+
+        A download that breaks goes on where it was. It gives up when no byte has come for `patience_s`, which is the
+        client's `retry_s` by default.
+        """
+        return self._download(run, f"/artifacts/{n}", patience_s=patience_s)
 
     async def result(self, run: Run) -> Any:
         """The run's result, decoded from JSON. Raises RunNotFound, ArtifactErased, ArtifactNotFound without one."""

@@ -122,7 +122,7 @@ class Caller:
         async def attempt() -> T:
             nonlocal maybe_done
             try:
-                return await self._try(call, answer)
+                return await self.once(call, answer)
             except Again as again:
                 maybe_done = maybe_done or again.maybe_done
                 raise
@@ -133,7 +133,8 @@ class Caller:
 
         return await patiently(attempt, wait_s=wait_as_told, patience_s=lambda: self.retry_s)
 
-    async def _try(self, call: Call, answer: type[T]) -> T:
+    async def once(self, call: Call, answer: type[T]) -> T:
+        """One try. Raises Again where another may do better, and else as `call`."""
         try:
             async with self.session.request(
                 call.method,

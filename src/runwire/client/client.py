@@ -13,10 +13,12 @@ from runwire.client.calls import Call
 from runwire.client.connection import RUNS, Run, id_of, path_of
 from runwire.client.external import ExternalCalls
 from runwire.client.many import ManyRunsStream
+from runwire.client.parts import PartCalls
 from runwire.client.results import (
     Diagnosis,
     EventPage,
     RunPage,
+    RunSignals,
     RunView,
     StartedRun,
     StoredState,
@@ -26,7 +28,7 @@ from runwire.client.stream import IDLE_S, MixedStream, RunStream
 from runwire.model.run import RunState, checked_run_id, new_run_id
 
 
-class Client(ArtifactCalls, ExternalCalls):
+class Client(ArtifactCalls, PartCalls, ExternalCalls):
     """A client of one runwire service, used as an async context manager.
 
     A call is tried for `retry_s` seconds while the service cannot be reached or is busy (it heeds Retry-After); one try
@@ -224,6 +226,13 @@ class Client(ArtifactCalls, ExternalCalls):
         if signal_id is not None:
             body["id"] = signal_id
         return await self._on_run("POST", run, "/signal", RunView, body=body, repeatable=signal_id is not None)
+
+    async def signals(self, run: Run) -> RunSignals:
+        """The signals for which the run waits, those it accepts, and those it has not taken. Raises RunNotFound.
+
+        Their data needs `content:read`.
+        """
+        return await self._on_run("GET", run, "/signals", RunSignals)
 
 
 def _view_of(run: Run) -> Call:

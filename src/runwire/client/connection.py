@@ -74,10 +74,10 @@ class ClientConnection:
             raise RuntimeError("the client is not open: use `async with Client(...) as client`")
         return self._opened
 
-    def _download(self, run: Run, below: str) -> Download:
+    def _download(self, run: Run, below: str, *, patience_s: float | None = None) -> Download:
         run_id = id_of(run)
         call = Call("GET", path_of(run_id) + below, run_id=run_id)
-        return Download(self._caller, call, silence_s=self._timeout_s)
+        return Download(self._caller, call, silence_s=self._timeout_s, patience_s=patience_s)
 
     def _followed(self, stream: S) -> S:
         """The stream, which the client closes when it is left."""

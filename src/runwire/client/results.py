@@ -31,6 +31,58 @@ class ReceivedSignal(msgspec.Struct, frozen=True, rename="camel"):
     withheld: bool = False
 
 
+class AcceptedSignal(msgspec.Struct, frozen=True):
+    """A signal that a run may wait for. `schema` is the JSON Schema of its data, None where any fits."""
+
+    name: str
+    schema: dict[str, Any] | None = None
+
+
+class StoredSignal(msgspec.Struct, frozen=True, rename="camel"):
+    """A signal that its run has not taken. `sent_at` is in epoch milliseconds.
+
+    `withheld`: it has data that is not shown here, for example because the scope `content:read` is missing.
+    """
+
+    n: int
+    name: str
+    sent_at: int
+    data: Any = None
+    id: str | None = None
+    withheld: bool = False
+
+
+class RunSignals(msgspec.Struct, frozen=True, rename="camel"):
+    """The signals of a run: those for which it waits now, those that it accepts, and those that it has not taken.
+
+    `waiting_until` is when its timer is due. With `accepts_others` it accepts every name.
+    """
+
+    run_id: str
+    waiting_for: tuple[str, ...]
+    waiting_until: int | None
+    accepts: tuple[AcceptedSignal, ...]
+    accepts_others: bool
+    not_taken: tuple[StoredSignal, ...]
+
+
+class PartInfo(msgspec.Struct, frozen=True, rename="camel"):
+    """A part of a run. `state` is open, sealed or abandoned; `size` is in bytes; `attempt` counts from 1."""
+
+    part: int
+    name: str
+    media_type: str
+    attempt: int
+    state: str
+    size: int
+
+
+class PartList(msgspec.Struct, frozen=True):
+    """The parts of a run by number."""
+
+    parts: tuple[PartInfo, ...]
+
+
 class Appended(msgspec.Struct, frozen=True, rename="camel"):
     """A stored batch. `seqs` is empty for a heartbeat; `cancel_requested` asks the orchestrator to end the run.
 

@@ -65,6 +65,7 @@ class FollowedStream(Generic[T]):
         self.end: StreamEnd | None = None
         self.connections = 0
         self._query: dict[str, str | list[str]] = {} if speed is None else {"replay": "1", "speed": speed}
+        self._headers: dict[str, str] = {}
         if parts is not None:
             self._query["parts"] = parts
         self._caller = caller
@@ -170,7 +171,7 @@ class FollowedStream(Generic[T]):
 
     async def _connect(self) -> aiohttp.ClientResponse | None:
         """A stream from the cursor on, or None when the run is closed and all its events were sent."""
-        headers = {"Accept": "text/event-stream"}
+        headers = {"Accept": "text/event-stream", **self._headers}
         last_event_id = self._last_event_id
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id

@@ -55,7 +55,7 @@ class Parts:
         row = await self._database.fetchrow(_SQL["place"], run_id, name)
         assert row is not None  # noqa: S101  # the statement gives one
         if row["is_open"]:
-            raise PartRefused(run_id, n=row["n"], code="part_open")
+            raise PartRefused(run_id, n=row["n"], code="part_open", attempt=row["attempt"] - 1)
         if row["attempt"] == 1 and row["parts"] >= at_most:
             raise PartRefused(run_id, n=row["n"], code="too_many_parts")
         return Place(row["n"], row["attempt"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from runwire.errors.kinds import RUN_ID, ExitCode, Fact, Kind, RunwireError
 
 _PART = Fact("part", "n", int, "The number of the part.")
+_ATTEMPT = Fact("attempt", "attempt", int, "The part's present attempt.")
 
 
 class PartNotFound(RunwireError):
@@ -28,13 +29,15 @@ class PartRefused(RunwireError):
         Kind("too_many_parts", 409, "The run has as many parts as the service allows."),
         Kind("part_rate_exceeded", 429, "The part is written faster than the service allows."),
     )
-    facts = (RUN_ID, _PART)
+    facts = (RUN_ID, _PART, _ATTEMPT)
 
-    def __init__(self, run_id: str, *, n: int, code: str = "part_ended") -> None:
+    def __init__(self, run_id: str, *, n: int, code: str = "part_ended", attempt: int | None = None) -> None:
+        """`attempt` is told of a part that is open."""
         super().__init__(f"part {n} of run {run_id!r}: {code}")
         self.run_id = run_id
         self.n = n
         self.code = code
+        self.attempt = attempt
 
 
 class PartMoved(RunwireError):
@@ -54,7 +57,7 @@ class PartReset(RunwireError):
     """The part was begun again, and the offset belongs to an attempt that is gone."""
 
     kind = Kind("part_reset", 410, "The part was begun again. Read it from its beginning.")
-    facts = (RUN_ID, _PART, Fact("attempt", "attempt", int, "The part's present attempt."))
+    facts = (RUN_ID, _PART, _ATTEMPT)
 
     def __init__(self, run_id: str, *, n: int, attempt: int) -> None:
         super().__init__(f"part {n} of run {run_id!r} is in attempt {attempt}")

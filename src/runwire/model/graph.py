@@ -249,15 +249,20 @@ class Agent(Generic[S]):
 
     def may_wait_for(self, signal: str) -> bool:
         """Whether a node of it can ever wait for a signal of that name, as far as that shows in its nodes."""
-        return signal in self._schemas or any(node.signals is None for node in self._nodes.values())
+        return signal in self.signals or self.may_wait_for_others
+
+    @property
+    def may_wait_for_others(self) -> bool:
+        """Whether a node of it does not say for which signals it may wait, so that it may be any."""
+        return any(node.signals is None for node in self._nodes.values())
 
     def schema_of(self, signal: str) -> StateType[Any] | None:
         """Converts the data of that signal; None when no node declares a schema for it."""
-        return self._schemas.get(signal)
+        return self.signals.get(signal)
 
     @cached_property
-    def _schemas(self) -> Mapping[str, StateType[Any] | None]:
-        """Of each signal for which a node says that it may wait."""
+    def signals(self) -> Mapping[str, StateType[Any] | None]:
+        """The type of the data, or None, of each signal for which a node says that it may wait."""
         signals = [item for node in self._nodes.values() for item in (node.signals or {}).items()]
         return {name: None if schema is None else StateType(schema) for name, schema in signals}
 

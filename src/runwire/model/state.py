@@ -58,6 +58,15 @@ class StateType(Generic[S]):
             raise InvalidRequest(f"data: {_where(self._codec, error, self.of)}", code="invalid_signal") from None
         return made
 
+    def json_schema(self) -> dict[str, Any] | None:
+        """The JSON Schema of what it reads; None where the class has none to show."""
+        try:
+            shown: dict[str, Any] = self._codec.json_schema()
+            msgspec.json.encode(shown)
+        except BaseException:  # noqa: BLE001  # see from_input
+            return None
+        return shown
+
     def restore(self, data: bytes) -> S | None:
         """The state of a checkpoint; None when it does not fit the class any more."""
         try:
@@ -85,6 +94,7 @@ class StateType(Generic[S]):
 
 class _Msgspec:
     def __init__(self, of: type) -> None:
+        self._of = of
         self._decoder: msgspec.json.Decoder[Any] = msgspec.json.Decoder(of)
         self._complete = any(map(_leaves_defaults, _types_in(msgspec.inspect.type_info(of))))
 
@@ -96,6 +106,9 @@ class _Msgspec:
 
     decode_input = decode
     encode = staticmethod(msgspec.json.encode)
+
+    def json_schema(self) -> Any:
+        return msgspec.json.schema(self._of)
 
     def where(self, error: BaseException) -> str | None:
         said = self.why(error)
@@ -124,6 +137,9 @@ class _Pydantic:
         # Its warnings would quote values.
         encoded: bytes = self._adapter.dump_json(state, by_alias=False, round_trip=True, warnings="error")
         return encoded
+
+    def json_schema(self) -> Any:
+        return self._adapter.json_schema()
 
     def why(self, error: BaseException) -> str | None:
         from pydantic import ValidationError  # noqa: PLC0415  # see above

@@ -7,6 +7,7 @@ from runwire.orchestrate.external_parts import ExternalParts
 from runwire.orchestrate.node_parts import PartDesk, PartLimits
 from runwire.orchestrate.run_view import RunFilter, RunOrder, RunPage, RunView
 from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.signalling import SignalsOfRun
 from runwire.orchestrate.starting import Started, StartRequest
 from runwire.orchestrate.worker import Worker
 
@@ -24,6 +25,7 @@ __all__ = [
     "RunPage",
     "RunView",
     "Seat",
+    "SignalsOfRun",
     "StartRequest",
     "Started",
     "Worker",

@@ -14,7 +14,7 @@ from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.orchestrate.run_view import RunReader, RunView
 from runwire.orchestrate.seat import Seat
-from runwire.orchestrate.signalling import SentSignal, check_awaited, store
+from runwire.orchestrate.signalling import SentSignal, SignalsOfRun, accepted_by, check_awaited, not_taken, store
 from runwire.orchestrate.starting import RunStarter, Started, StartRequest, new_fence
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -125,3 +125,9 @@ class RunControl(RunReader):
         if not view.external:
             self._on_claimable(view.agent)
         return view
+
+    async def signals(self, run_id: str, *, with_data: bool) -> SignalsOfRun:
+        """The signals that the run accepts and those that it has not taken, which are content. Raises RunNotFound."""
+        view = await self.view(run_id)
+        accepted, others = accepted_by(self._agents, view)
+        return SignalsOfRun(view, accepted, others, await not_taken(self._database, run_id, with_data=with_data))

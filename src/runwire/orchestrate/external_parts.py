@@ -70,6 +70,25 @@ class ExternalParts:
         self._desk.writer.ended(part.run_id, [PartState.SEALED])
         return replace(part, state=PartState.SEALED)
 
+    async def abandon(self, part: Part, *, fence: int) -> None:
+        """Ends an open part without sealing it: the next one of its name begins a new attempt. Repeating it changes
+        nothing.
+        """
+        if part.state is PartState.SEALED:
+            raise PartRefused(part.run_id, n=part.n)
+        endings = [Ending(part.part_id, part.n, part.name, PartState.ABANDONED)]
+        if part.state is PartState.ABANDONED:
+            endings = []
+
+        async def store(transaction: Transaction, stored: Stored) -> None:
+            await store_endings(transaction, stored, endings)
+
+        await self._log.append(
+            part.run_id, events_of(endings), fence=fence, source=Source.API, companion=store if endings else None
+        )
+        self._paid_until.pop(part.part_id, None)
+        self._desk.writer.ended(part.run_id, [ending.state for ending in endings])
+
     def _pay(self, part: Part, count: int) -> None:
         """Raises PartRefused (`part_rate_exceeded`)."""
         now = monotonic()

@@ -103,6 +103,12 @@ RETURNING run_id
 -- A row if the run has had a signal with this id.
 SELECT run_id FROM run_signals WHERE run_id = $1 AND signal_id = $2
 
+-- name: signals_not_taken
+-- The signals of a run that it has not taken, oldest first: at most a hundred. With $2 their data, up to 256 KiB of it.
+SELECT n, signal, signal_id, floor(extract(epoch FROM sent_at) * 1000)::bigint AS sent_at, data IS NOT NULL AS has_data,
+       CASE WHEN $2 AND sum(coalesce(octet_length(data), 0)) OVER (ORDER BY n) <= 262144 THEN data END AS data
+FROM run_signals WHERE run_id = $1 AND taken_at IS NULL ORDER BY n
+
 -- name: external_signals
 -- Acknowledges the signals of an external run up to a number, and returns those that are not.
 SELECT n, signal, data, signal_id FROM external_signals($1, $2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,6 +12,7 @@ import msgspec
 from runwire.db import ConstraintViolated, Statements, load_sql
 from runwire.errors import InvalidRequest, SignalConflict, SignalNotAwaited, TooManySignals
 from runwire.model.graph import Agents
+from runwire.model.state import StateType
 from runwire.model.state_shape import deep
 from runwire.orchestrate.run_view import RunView
 
@@ -65,6 +67,51 @@ def check_awaited(agents: Agents, run: RunView, sent: SentSignal) -> None:
     schema = agent.schema_of(sent.name)
     if schema is not None:
         schema.from_signal(sent.data or b"null")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredSignal:
+    """A signal that its run has not taken. `data` is JSON; None where there is none, or where it is not shown."""
+
+    n: int
+    name: str
+    id: str | None
+    sent_at: int
+    has_data: bool
+    data: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class SignalsOfRun:
+    """The signals that a run accepts, by name with what converts their data, and those that wait for it.
+
+    With `others` it accepts any other name, too: nobody here knows for what its nodes may wait.
+    """
+
+    run: RunView
+    accepted: Mapping[str, StateType[Any] | None]
+    others: bool
+    stored: Sequence[StoredSignal]
+
+
+def accepted_by(agents: Agents, run: RunView) -> tuple[Mapping[str, StateType[Any] | None], bool]:
+    """The signals that `check_awaited` lets pass, and whether there are others. None for a run that is over."""
+    if run.state.terminal:
+        return {}, False
+    agent = None if run.external else agents.get(run.agent)
+    if agent is None:
+        return dict.fromkeys((run.waiting_for or "").split()), True
+    named = dict.fromkeys((run.waiting_for or "").split())
+    return {**named, **agent.signals}, agent.may_wait_for_others
+
+
+async def not_taken(database: Statements, run_id: str, *, with_data: bool) -> list[StoredSignal]:
+    """The signals that the run has not taken, oldest first, with 256 KiB of their data at most."""
+    rows = await database.fetch(_SQL["signals_not_taken"], run_id, with_data)
+    return [
+        StoredSignal(row["n"], row["signal"], row["signal_id"], row["sent_at"], row["has_data"], row["data"])
+        for row in rows
+    ]
 
 
 async def store(database: Statements, run_id: str, sent: SentSignal) -> bool:

@@ -128,6 +128,41 @@ class SendSignal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     id: SignalId | None = None
 
 
+class AcceptedSignal(msgspec.Struct, frozen=True):
+    """A signal that the run may wait for. `schema` is the JSON Schema of its data; absent where any data fits."""
+
+    name: NodeName
+    schema: dict[str, Any] | UnsetType = UNSET
+
+
+class StoredSignal(msgspec.Struct, frozen=True, rename="camel"):
+    """A signal that the run has not taken. `data` is absent for a signal without any. `sentAt` is in epoch ms.
+
+    `withheld`: there is data, and the caller lacks the scope `content:read`, or the signals before it have 256 KiB.
+    """
+
+    n: Seq
+    name: NodeName
+    sent_at: int
+    data: Annotated[msgspec.Raw, Meta(extra_json_schema={"description": "Any JSON."})] | UnsetType = UNSET
+    id: SignalId | UnsetType = UNSET
+    withheld: Literal[True] | UnsetType = UNSET
+
+
+class SignalsDocument(msgspec.Struct, frozen=True, rename="camel"):
+    """The signals of a run: those for which it waits now, those that it `accepts`, those `notTaken`, oldest first.
+
+    With `acceptsOthers` it accepts every name, because nothing here says for what its nodes may wait.
+    """
+
+    run_id: RunId
+    waiting_for: list[str]
+    waiting_until: int | None
+    accepts: list[AcceptedSignal]
+    accepts_others: bool
+    not_taken: list[StoredSignal]
+
+
 class EventsPage(msgspec.Struct, frozen=True, rename="camel"):
     """Published events in order. `hasMore`: ask again with `fromSeq` set to the last seq."""
 

@@ -89,5 +89,10 @@ NEW_ARTIFACT_NAME: Final = Parameter("name", _ARTIFACT_NAME, "The artifact's nam
 OFFSET: Final = Parameter("offset", {"type": "string"}, "`-1`, `now`, or a `Stream-Next-Offset`.")
 LIVE: Final = Parameter("live", {"enum": ["long-poll", "sse"]}, "Wait for more. Needs `offset`.")
 STREAM_CURSOR: Final = Parameter("cursor", {"type": "string"}, "The `Stream-Cursor` of the answer before.")
+SSE_ENCODING: Final = Parameter(
+    "Stream-SSE-Data-Encoding",
+    {"const": "base64"},
+    "With `live=sse`: send text in base64, too. Without it, text has its line ends as events have them.",
+)
 STREAM_CLOSED: Final = Parameter("Stream-Closed", {"const": "true"}, "Seals the part after the body.")
 FENCE: Final = Parameter("Runwire-Fence", _SEQ, "The fence that the start of the run gave.", required=True)

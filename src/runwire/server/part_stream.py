@@ -1,7 +1,6 @@
 """Reads of a part as a Durable Stream: catch-up, long-poll, and server-sent events.
 
-Offsets are opaque to clients: `<attempt>_<byte>`, zero-padded, so that they sort as strings. An offset of an attempt
-that was begun again is gone (410).
+Offsets are opaque to clients. One of an attempt that was begun again is gone (410).
 """
 
 from __future__ import annotations
@@ -19,12 +18,15 @@ from runwire.content.part import Part
 from runwire.content.part_feed import PartFeed
 from runwire.content.parts import PartReader, Read
 from runwire.errors import ArtifactErased, InvalidRequest, PartReset, RunwireError
+from runwire.model.part_offset import PART_BEGINNING, offset_text, place_of
 from runwire.model.text import whole_characters
 
 NEXT_OFFSET: Final = "Stream-Next-Offset"
 UP_TO_DATE: Final = "Stream-Up-To-Date"
 CLOSED: Final = "Stream-Closed"
 CURSOR: Final = "Stream-Cursor"
+ENCODING: Final = "Stream-SSE-Data-Encoding"
+BASE64: Final = "base64"
 READ_MAX: Final = 262_144
 """Bytes of one answer or frame."""
 LOOK_S: Final = 1.0
@@ -32,24 +34,19 @@ LOOK_S: Final = 1.0
 _CURSOR_S: Final = 20
 """A Stream-Cursor names an interval of so many seconds, so that caches join those who wait for the same."""
 _CURSOR_EPOCH_S: Final = 1_728_432_000
-_OFFSET: Final = re.compile(r"([0-9]{10})_([0-9]{20})")
 _LINE_ENDS: Final = re.compile(rb"\r\n|\r|\n")
-
-
-def offset_text(attempt: int, at: int) -> str:
-    return f"{attempt:010d}_{at:020d}"
 
 
 def offset_in(text: str, part: Part) -> int:
     """The byte that an offset means. Raises InvalidRequest (`invalid_offset`) and PartReset."""
-    if text == "-1":
+    if text == PART_BEGINNING:
         return 0
     if text == "now":
         return part.size
-    match = _OFFSET.fullmatch(text)
-    if match is None:
+    place = place_of(text)
+    if place is None:
         raise InvalidRequest("offset must be -1, now, or a Stream-Next-Offset.", code="invalid_offset")
-    attempt, at = int(match[1]), int(match[2])
+    attempt, at = place
     if attempt < part.attempt:
         raise PartReset(part.run_id, n=part.n, attempt=part.attempt)
     if attempt > part.attempt or at > part.size:
@@ -133,13 +130,18 @@ async def serve_sse(
     slow_s: float,
     heartbeat_s: float,
 ) -> web.StreamResponse:
-    """The part from `first` on as server-sent events, until it is closed or the stream is rotated."""
-    part, text = first.part, first.part.is_text
+    """The part from `first` on as server-sent events, until it is closed or the stream is rotated.
+
+    Lines of an event end in one way only, so text loses its carriage returns. A client that asks for base64 gets the
+    very bytes.
+    """
+    part = first.part
+    text = part.is_text and request.headers.get(ENCODING, "").lower() != BASE64
     headers = {
         "Content-Type": "text/event-stream",
         "Cache-Control": "no-cache, no-transform",
         "X-Accel-Buffering": "no",
-        **({} if text else {"Stream-SSE-Data-Encoding": "base64"}),
+        **({} if text else {ENCODING: BASE64}),
     }
     response = web.StreamResponse(headers=headers)
     response.force_close()
@@ -177,7 +179,9 @@ async def serve_sse(
 
 def _data_frame(data: bytes, *, text: bool) -> bytes:
     lines = _LINE_ENDS.split(data) if text else [base64.b64encode(data)]
-    return b"event: data\n" + b"".join([b"data:%b\n" % line for line in lines]) + b"\n"
+    # A reader drops one blank after the colon: a line that begins with one gets another.
+    told = [b"data:%b%b\n" % (b" " if line.startswith(b" ") else b"", line) for line in lines]
+    return b"event: data\n" + b"".join(told) + b"\n"
 
 
 def _control_frame(part: Part, at: int, *, closed: bool, cursor: str | None) -> bytes:

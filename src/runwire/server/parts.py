@@ -12,12 +12,13 @@ from runwire import clock
 from runwire.content.part import Part, PartState
 from runwire.content.parts import PartReader, Read
 from runwire.errors import ArtifactErased, InvalidRequest, PartRefused
+from runwire.model.part_offset import offset_text
 from runwire.server.admission import CLIENT
 from runwire.server.auth import Access, Scope, caller_of
 from runwire.server.bodies import OpenPart, PartDocument, PartList
 from runwire.server.connections import body_of
 from runwire.server.forwarded import prefix_of
-from runwire.server.parameters import FENCE, IF_NONE_MATCH, LIVE, OFFSET, STREAM_CLOSED, STREAM_CURSOR
+from runwire.server.parameters import FENCE, IF_NONE_MATCH, LIVE, OFFSET, SSE_ENCODING, STREAM_CLOSED, STREAM_CURSOR
 from runwire.server.part_stream import (
     CLOSED,
     CURSOR,
@@ -28,7 +29,6 @@ from runwire.server.part_stream import (
     headers_of,
     next_read,
     offset_in,
-    offset_text,
     serve_sse,
     stream_cursor,
 )
@@ -86,6 +86,12 @@ class PartRoutes:
             part = await self._external.seal(part, fence=fence)
         headers = {NEXT_OFFSET: offset_text(part.attempt, part.size), "Cache-Control": "no-store"}
         return web.Response(status=204, headers=headers | ({CLOSED: "true"} if closing else {}))
+
+    async def abandon(self, request: web.Request) -> web.Response:
+        run_id, n, fence = run_id_in(request), part_in(request), fence_in(request)
+        part = await self._reader.on_behalf_of(caller_of(request).tenant).part(run_id, n)
+        await self._external.abandon(part, fence=fence)
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def read(self, request: web.Request) -> web.StreamResponse:
         run_id, n = run_id_in(request), part_in(request)
@@ -227,7 +233,7 @@ PARTS: Final = Group(
             "The read protocol of Durable Streams: without `live` what there is, with `live=long-poll` as soon as "
             "there is more, with `live=sse` as events `data` and `control` until the part is closed.",
             query=(OFFSET, LIVE, STREAM_CURSOR),
-            headers=(IF_NONE_MATCH,),
+            headers=(IF_NONE_MATCH, SSE_ENCODING),
             media="*/*",
             answer_headers={
                 "Stream-Next-Offset": "The offset of the next byte.",
@@ -279,6 +285,19 @@ PARTS: Final = Group(
                 "part_too_large",
                 "part_rate_exceeded",
             ),
+        ),
+        Route(
+            "DELETE",
+            RUN + "/parts/{n}",
+            PartRoutes.abandon,
+            Access(Scope.CONTENT_WRITE),
+            "abandonPart",
+            "The part is abandoned.",
+            "For the external orchestrator of a run. The part keeps its bytes until its name is opened again, which "
+            "begins a new attempt. A part that is abandoned already does not change.",
+            headers=(FENCE,),
+            status=204,
+            errors=(*RUN_ERRORS, *_FENCED, "invalid_part", "part_not_found"),
         ),
         Route(
             "GET",

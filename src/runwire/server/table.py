@@ -17,6 +17,7 @@ from runwire.server.parts import PARTS
 from runwire.server.routes import Group, Route
 from runwire.server.runs import RUN_GROUP
 from runwire.server.services import AdminServices, Services
+from runwire.server.signals import SIGNALS
 from runwire.server.static_files import Content
 from runwire.server.streams import STREAMS
 from runwire.server.tickets import TICKETS
@@ -58,6 +59,7 @@ API: Final[tuple[Group[Services, Any], ...]] = (
     RUN_GROUP,
     ARTIFACTS,
     PARTS,
+    SIGNALS,
     TICKETS,
     Group(ApiDocument, (Route("GET", OPENAPI, ApiDocument.get, PUBLIC, "getOpenapi", "This document."),)),
 )
