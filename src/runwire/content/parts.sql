@@ -18,10 +18,10 @@ DELETE FROM part_chunks WHERE part_id = (SELECT part_id FROM parts WHERE run_id 
 -- name: open
 -- A new part, or a new attempt of one, in the transaction of the event that opens it. Another attempt than the caller
 -- expects breaks the key.
-INSERT INTO parts AS p (run_id, n, attempt, name, media_type, opened_seq) VALUES ($1, $2, $3, $4, $5, $6)
+INSERT INTO parts AS p (run_id, n, attempt, name, media_type, opened_seq, tail) VALUES ($1, $2, $3, $4, $5, $6, '')
 ON CONFLICT (run_id, n) DO UPDATE SET
     part_id = DEFAULT, attempt = excluded.attempt, media_type = excluded.media_type, state = 'open', size = 0,
-    row_at = 0, opened_seq = excluded.opened_seq, ended_seq = NULL, written_us = NULL
+    row_at = 0, tail = '', opened_seq = excluded.opened_seq, ended_seq = NULL, written_us = NULL
 WHERE p.attempt = excluded.attempt - 1 AND p.state <> 'sealed'
 RETURNING part_id
 
@@ -29,7 +29,9 @@ RETURNING part_id
 -- Bytes for the ends of parts, all or nothing for each part; one that is not returned was refused. `at` is the size that
 -- the writer believes in, so that a repeat stores nothing twice; NULL takes any. The part's row is locked: a claim that
 -- raises the run's fence meanwhile comes after this write, because its holder touches the part before it does anything
--- else with it.
+-- else with it. The bytes join the part's tail. Of a tail that is long enough, `whole` bytes become a row of chunks, a
+-- multiple of 972: eight such rows fill a page. A tail that another write changed meanwhile waits for the next write,
+-- and the size tells: no two states of an attempt have the same.
 WITH written AS (
     SELECT * FROM unnest($1::int[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bytea[])
         AS w (i, part_id, fence, at, bytes)
@@ -38,18 +40,23 @@ WITH written AS (
 ), granted AS (
     UPDATE parts AS p SET
         size = p.size + octet_length(w.bytes),
-        row_at = CASE WHEN p.size - p.row_at + octet_length(w.bytes) > 1024 THEN p.size ELSE p.row_at END,
+        row_at = p.size - octet_length(coalesce(p.tail, '')) + CASE WHEN f.size = p.size THEN f.whole ELSE 0 END,
+        tail = CASE WHEN f.size = p.size THEN substr(f.bytes, f.whole + 1) ELSE coalesce(p.tail, '') || w.bytes END,
         written_us = clock.us
-    FROM written AS w, clock, runs AS r
+    FROM written AS w LEFT JOIN LATERAL (
+        SELECT q.size, coalesce(q.tail, '') || w.bytes AS bytes,
+               (octet_length(coalesce(q.tail, '')) + octet_length(w.bytes)) / 972 * 972 AS whole
+        FROM parts AS q
+        WHERE q.part_id = w.part_id AND octet_length(coalesce(q.tail, '')) + octet_length(w.bytes) >= 972
+        OFFSET 0
+    ) AS f ON true, clock, runs AS r
     WHERE p.part_id = ANY (ARRAY[w.part_id]) AND p.state = 'open' AND (w.at IS NULL OR p.size = w.at)
       AND r.run_id = ANY (ARRAY[p.run_id::text]) AND r.fence = w.fence AND r.state IN ('pending', 'started')
-    RETURNING w.i, p.run_id, p.n, p.attempt, p.part_id, p.size - octet_length(w.bytes) AS at, p.row_at, w.bytes,
-              p.written_us
-), grown AS (
-    UPDATE part_chunks AS c SET bytes = c.bytes || g.bytes
-    FROM granted AS g WHERE c.part_id = ANY (ARRAY[g.part_id]) AND c.at = g.row_at AND g.row_at < g.at
+    RETURNING w.i, p.part_id, p.size - octet_length(w.bytes) AS at, p.written_us, p.row_at,
+              CASE WHEN f.size = p.size - octet_length(w.bytes) THEN substr(f.bytes, 1, f.whole) END AS row_bytes
 ), added AS (
-    INSERT INTO part_chunks (part_id, at, bytes) SELECT part_id, at, bytes FROM granted WHERE row_at = at
+    INSERT INTO part_chunks (part_id, at, bytes)
+    SELECT part_id, row_at - octet_length(row_bytes), row_bytes FROM granted WHERE row_bytes IS NOT NULL
 )
 SELECT i, at, written_us FROM granted
 
@@ -60,8 +67,11 @@ FROM parts AS p JOIN runs AS r USING (run_id) WHERE p.part_id = ANY ($1::bigint[
 
 -- name: end
 -- Seals or abandons attempts, in the transaction of the events that say so. Fewer rows than asked for: another owner of
--- the run was faster, or bytes are missing.
-UPDATE parts AS p SET state = e.state::part_state, ended_seq = e.seq, artifact = e.artifact
+-- the run was faster, or bytes are missing. A part that became an artifact keeps no bytes: `forget_sealed` follows.
+UPDATE parts AS p SET
+    state = e.state::part_state, ended_seq = e.seq, artifact = e.artifact,
+    row_at = CASE WHEN e.artifact IS NULL THEN p.row_at ELSE p.size END,
+    tail = CASE WHEN e.artifact IS NULL THEN p.tail ELSE '' END
 FROM unnest($1::bigint[], $2::text[], $3::bigint[], $4::bigint[], $5::int[]) AS e (part_id, state, seq, size, artifact)
 WHERE p.part_id = e.part_id AND p.state = 'open' AND (e.size IS NULL OR p.size = e.size)
 RETURNING p.part_id
@@ -83,19 +93,23 @@ FROM parts AS p JOIN runs AS r USING (run_id)
 WHERE p.run_id = $1 AND ($2::int IS NULL OR p.n = $2) ORDER BY p.n
 
 -- name: read
--- One part and the bytes of its rows from an offset on, from one snapshot: those of rows that begin within the limit,
--- and no more of one row than the limit. A write of many bytes is one row, and most reads want few.
+-- One part and its bytes from an offset on, from one snapshot: those of rows that begin within the limit, and no more of
+-- one row than the limit; the tail is the last row. A write of many bytes is one row, and most reads want few.
 SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text AS state, p.size, p.opened_seq,
        p.ended_seq, p.written_us, p.artifact,
        EXISTS (SELECT FROM artifacts AS a WHERE a.run_id = p.run_id AND a.n = p.artifact AND a.erased_at IS NOT NULL) AS erased,
        r.state::text AS run_state, r.external, c.at, c.bytes
 FROM parts AS p JOIN runs AS r USING (run_id)
 LEFT JOIN LATERAL (
-    SELECT greatest(c.at, $3) AS at, substr(c.bytes, (greatest($3 - c.at, 0) + 1)::int, $5::int) AS bytes
-    FROM part_chunks AS c
-    WHERE c.part_id = p.part_id AND $3::bigint < p.size AND c.at < $3 + $5
-      AND c.at >= coalesce((SELECT max(f.at) FROM part_chunks AS f WHERE f.part_id = p.part_id AND f.at <= $3), 0)
-    ORDER BY c.at LIMIT $4
+    SELECT greatest(b.at, $3) AS at, substr(b.bytes, (greatest($3 - b.at, 0) + 1)::int, $5::int) AS bytes
+    FROM (
+        SELECT c.at, c.bytes FROM part_chunks AS c
+        WHERE c.part_id = p.part_id AND $3::bigint < p.size - octet_length(coalesce(p.tail, '')) AND c.at < $3 + $5
+          AND c.at >= coalesce((SELECT max(f.at) FROM part_chunks AS f WHERE f.part_id = p.part_id AND f.at <= $3), 0)
+        UNION ALL
+        SELECT p.row_at, p.tail WHERE p.tail <> '' AND $3 < p.size AND p.row_at < $3 + $5
+    ) AS b
+    ORDER BY b.at LIMIT $4
 ) AS c ON true
 WHERE p.run_id = $1 AND p.n = $2
 ORDER BY c.at
