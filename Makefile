@@ -13,7 +13,7 @@ COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-scaling audit bench-telemetry \
-	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture
+	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture chat-pictures
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -98,6 +98,10 @@ takeover: $(DEV) ## From SIGKILL of a worker to its run's next event, KILLS=50 t
 trace-picture: $(DEV) ## Kill a worker in the middle of a run and draw the trace: docs/img/trace.png
 	sh scripts/system-programs.sh
 	PYTHONPATH=tests $(BIN)/python scripts/trace_picture.py
+
+chat-pictures: $(DEV) ## Chat, reload in the middle of an answer, and take pictures: docs/img/chat*.png
+	sh scripts/system-programs.sh pngquant
+	PYTHONPATH=tests:scripts $(BIN)/python scripts/chat_pictures.py
 
 pictures: $(DEV) ## Draw the dashboards, as a service under load fills them: ten minutes; WORDS=draw draws the last ones again
 	sh scripts/system-programs.sh pngquant

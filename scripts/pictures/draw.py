@@ -52,7 +52,7 @@ async def draw(recorded: Path, *, names: set[str] | None = None) -> list[Path]:
                     continue
                 path = PICTURES / f"{name}.png"
                 path.write_bytes(await _shot(page, f"{url}/page.html?{name}#{name}"))
-                await asyncio.to_thread(_squeezed, path)
+                await asyncio.to_thread(squeezed, path)
                 made.append(path)
     return made
 
@@ -118,7 +118,7 @@ async def _shot(page: Page, url: str) -> bytes:
     return base64.b64decode(answer["data"])
 
 
-def _squeezed(path: Path) -> None:
+def squeezed(path: Path) -> None:
     command = [_program("pngquant"), "--force", "--skip-if-larger", "--speed=1", "--strip", "--output", str(path)]
     done = subprocess.run([*command, "256", str(path)], check=False)  # ours
     if done.returncode not in (0, 98):  # 98: it would be larger

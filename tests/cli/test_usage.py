@@ -15,6 +15,7 @@ from runwire.settings import Role
 COMMANDS = [
     "serve",
     "demo",
+    "demo chat",
     "doctor",
     "migrate",
     "run",
@@ -81,6 +82,10 @@ def test_serve_names_every_role(capsys: pytest.CaptureFixture[str]) -> None:
         (["serve", "--nonsense"], "--nonsense"),
         (["serve", "--port", "many"], "--port"),
         (["nonsense"], "nonsense"),
+        (["demo", "chats"], "chats"),
+        (["demo", "--keep", "chat"], "after its name"),
+        (["demo", "chat", "--nonsense"], "--nonsense"),
+        (["demo", "chat", "extra"], "extra"),
         (["run", "show"], "ID"),
         (["run", "list", "--state", "sleeping"], "sleeping"),
         (["run", "list", "--limit", "0"], "limit"),

@@ -8,7 +8,7 @@ import itertools
 import os
 import signal
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -32,9 +32,9 @@ START_S = 40.0
 
 
 class Page:
-    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse, *, ids: Iterator[int] | None = None) -> None:
         self._socket = socket
-        self._ids = itertools.count(1)
+        self._ids = itertools.count(1) if ids is None else ids
         self.session: str | None = None
         self.complaints: list[str] = []
         """The browser's errors, warnings and violations of policies since `listen`."""
@@ -53,6 +53,18 @@ class Page:
                 assert "error" not in answer, answer
                 result: dict[str, Any] = answer["result"]
                 return result
+
+    async def attach(self) -> None:
+        """Makes a window for this page."""
+        target = await self.call("Target.createTarget", url="about:blank", newWindow=True)
+        attached = await self.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
+        self.session = attached["sessionId"]
+
+    async def another(self) -> Page:
+        """A second window of the same browser and profile. Calls of the two take turns."""
+        page = Page(self._socket, ids=self._ids)
+        await page.attach()
+        return page
 
     async def evaluate(self, script: str) -> Any:
         """The value of the expression, or of the promise it returns, as JSON."""
@@ -117,9 +129,7 @@ async def page_in(program: str, *, profile: Path) -> AsyncIterator[Page]:
             http.ws_connect(address, max_msg_size=0) as socket,
         ):
             page = Page(socket)
-            target = await page.call("Target.createTarget", url="about:blank")
-            attached = await page.call("Target.attachToTarget", targetId=target["targetId"], flatten=True)
-            page.session = attached["sessionId"]
+            await page.attach()
             yield page
     finally:
         with contextlib.suppress(ProcessLookupError):

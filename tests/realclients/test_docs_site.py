@@ -10,15 +10,13 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from npm import installed
 from realclients.chromium import Page, page_in
+from realclients.screens import PHONE, WIDE, faults, pressed, sized
 from runwire.server.docs import DocsSite, add_docs, docs_folder
 from runwire.server.static_files import packaged, served
 from waiting import eventually
 
 pytestmark = [pytest.mark.browser, pytest.mark.node]
-HERE = Path(__file__).parent
-WIDE, PHONE = (1440, 900), (390, 844)
 # One page of each kind: cards, code, long tables, the longest page, generated tables, headings alone.
 PAGES = ("", "agents", "telemetry", "runbooks/run-diagnostics", "operations", "problems")
 COLOURFUL = ("", "agents")
@@ -41,25 +39,9 @@ async def page(chromium: str, tmp_path: Path) -> AsyncIterator[Page]:
         assert page.complaints == []
 
 
-async def sized(page: Page, size: tuple[int, int], *, theme: str = "light") -> None:
-    width, height = size
-    await page.call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=size == PHONE
-    )
-    await page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": theme}])
-
-
 async def typed(page: Page, text: str) -> None:
     await page.evaluate("document.querySelector('#query').focus()")
     await page.call("Input.insertText", text=text)
-
-
-async def pressed(page: Page, key: str) -> None:
-    for kind in ("keyDown", "keyUp"):
-        await page.call("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=_CODES[key])
-
-
-_CODES = {"ArrowDown": 40, "Escape": 27}
 
 
 async def hits(page: Page) -> Any:
@@ -78,16 +60,10 @@ async def hits(page: Page) -> Any:
 async def test_axe_finds_no_fault_and_no_page_is_wider_than_its_screen(
     size: tuple[int, int], theme: str, pages: tuple[str, ...], site: str, page: Page
 ) -> None:
-    axe = (installed(HERE / "axe" / "package.json", into="axe") / "node_modules/axe-core/axe.min.js").read_text()
     await sized(page, size, theme=theme)
     for path in pages:
         await page.open(site + path)
-        await page.evaluate(axe + "; 0")
-        faults = await page.evaluate(
-            "axe.run({resultTypes: ['violations']}).then(r => r.violations.map(v => [v.id, v.nodes[0].html]))"
-        )
-        assert faults == [], path
-        assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert await faults(page) == [], path
 
 
 async def test_search_leads_to_the_section_by_keyboard_alone(site: str, page: Page) -> None:

@@ -29,7 +29,9 @@ _UsageError: type[Exception] = typer.BadParameter.__mro__[1]
 app = typer.Typer(
     name="runwire",
     help="A durable, observable event pipeline for agent runs.",
-    epilog=examples("runwire demo", "runwire serve --port 0", "runwire run start --follow", "runwire doctor")
+    epilog=examples(
+        "runwire demo", "runwire demo chat", "runwire serve --port 0", "runwire run start --follow", "runwire doctor"
+    )
     + "\n\n"
     + EXIT_CODES_HELP,
     rich_markup_mode="rich",
@@ -37,7 +39,7 @@ app = typer.Typer(
     context_settings={"help_option_names": _HELP},
 )
 app.command(epilog=serve.EPILOG)(serve.serve)
-app.command(epilog=demo.EPILOG)(demo.demo)
+app.add_typer(demo.app, name="demo", epilog=demo.EPILOG)
 app.add_typer(content.app, name="run", epilog=examples("runwire run start --follow", "runwire run list --state failed"))
 app.add_typer(archive.app, name="archive", epilog=archive.EPILOG)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import errno
-import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from runwire.cli.failures import sentences_of
+from runwire.cli import demo_chat
 from runwire.cli.options import Json, examples
 
 if TYPE_CHECKING:
@@ -18,7 +15,12 @@ if TYPE_CHECKING:
     from runwire.settings import Settings
 
 EPILOG: Final = (
-    examples("runwire demo", "runwire demo --site https://example.com --keep", "runwire demo --json | tail -1")
+    examples(
+        "runwire demo",
+        "runwire demo --site https://example.com --keep",
+        "runwire demo --json | tail -1",
+        "runwire demo chat",
+    )
     + "\n\nStarts the service on an embedded PostgreSQL of its own (DATABASE_URL is left alone), on ports 8080 and "
     "9464 or free ones, and runs the agent explore on the site, or on the documentation the service brings along. "
     "Every run is traced; OTEL_EXPORTER_OTLP_ENDPOINT says where to. With --json: a line with the URLs, a line for "
@@ -26,7 +28,13 @@ EPILOG: Final = (
 )
 
 
+app = typer.Typer(invoke_without_command=True)
+app.command("chat", epilog=demo_chat.EPILOG)(demo_chat.demo_chat)
+
+
+@app.callback()
 def demo(
+    context: typer.Context,
     *,
     site: Annotated[str | None, typer.Option(metavar="URL", help="The site to explore; stays on its origin.")] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Keep the service running afterwards, until Ctrl-C.")] = False,
@@ -34,67 +42,52 @@ def demo(
     as_json: Json = False,
 ) -> int:
     """Explore a web site, watch the events arrive, and print the site map and the lag."""
-    from runwire.cli.demo_settings import demo_folder, demo_settings
-    from runwire.cli.serve import fast_loop
-    from runwire.telemetry.logs import configure_logging
+    if context.invoked_subcommand is not None:
+        if site is not None or keep or data_dir is not None or as_json:
+            raise typer.BadParameter(f"options of `demo {context.invoked_subcommand}` come after its name")
+        return 0
+    from runwire.cli.demo_service import run_demo
 
-    with demo_folder(data_dir) as folder, (folder / "demo.log").open("w", encoding="utf-8") as log:
-        configure_logging("info", "json", stream=log)
-        with asyncio.Runner(loop_factory=fast_loop()) as runner:
-            settings = demo_settings(folder)
-            try:
-                return runner.run(_demo(settings, site=site, keep=keep, as_json=as_json))
-            except PortTaken:  # somebody took it since it was looked at; any other will do
-                settings = settings.model_copy(update={"port": 0, "admin_port": 0})
-                return runner.run(_demo(settings, site=site, keep=keep, as_json=as_json))
+    async def body(settings: Settings) -> int:
+        return await _demo(settings, site=site, keep=keep, as_json=as_json)
 
-
-class PortTaken(Exception):  # named by what happened
-    """A port was taken between the check and its use."""
+    return run_demo(body, data_dir=data_dir)
 
 
 async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bool) -> int:
-    from runwire.assembly import Assembly
+    from runwire.cli.demo_service import demo_service
     from runwire.cli.output import console, print_json, say
-    from runwire.cli.serve import ServiceFailed, stop_on_signals
+    from runwire.cli.serve import stop_on_signals
     from runwire.client import Client
 
-    task = asyncio.current_task()
-    assert task is not None  # noqa: S101  # a coroutine that runs is in a task
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     if not as_json:
         say("starting PostgreSQL and the service ...")
-    try:
-        async with Assembly(settings) as service, Client(service.url) as client:
-            explored = site or f"{service.url}/docs/"
-            run = await client.start("explore", input={"site": explored})
-            urls = {
-                "site": explored,
-                "service": service.url,
-                "run": f"{service.url}/api/agents/runs/{run.run_id}",
-                "stream": f"{service.url}/api/agents/runs/{run.run_id}/stream",
-                "metrics": f"{service.admin_url}/metrics",
-                "logs": str(settings.data_dir / "demo.log"),
-            }
-            if as_json:
-                print_json({"urls": urls})
-            else:
-                out = console()
-                for name, url in urls.items():
-                    out.print(f"[dim]{name:>8}[/]  {url}", soft_wrap=True)
-                out.print()
-            code = await _watched(client, run, as_json=as_json)
-            if keep:
-                stop_on_signals(service)
-                say(f"the service runs on at {service.url}, metrics at {service.admin_url}/metrics; Ctrl-C stops it")
-                await service.run_until_stopped()
-            elif not as_json:
-                say("the service stops with this demo; `runwire demo --keep` keeps it running")
-            return code
-    except OSError as error:
-        if error.errno == errno.EADDRINUSE and (settings.port or settings.admin_port):
-            raise PortTaken from error
-        raise ServiceFailed(sentences_of(error)[0]) from error
+    async with demo_service(settings) as service, Client(service.url) as client:
+        explored = site or f"{service.url}/docs/"
+        run = await client.start("explore", input={"site": explored})
+        urls = {
+            "site": explored,
+            "service": service.url,
+            "run": f"{service.url}/api/agents/runs/{run.run_id}",
+            "stream": f"{service.url}/api/agents/runs/{run.run_id}/stream",
+            "metrics": f"{service.admin_url}/metrics",
+            "logs": str(settings.data_dir / "demo.log"),
+        }
+        if as_json:
+            print_json({"urls": urls})
+        else:
+            out = console()
+            for name, url in urls.items():
+                out.print(f"[dim]{name:>8}[/]  {url}", soft_wrap=True)
+            out.print()
+        code = await _watched(client, run, as_json=as_json)
+        if keep:
+            stop_on_signals(service)
+            say(f"the service runs on at {service.url}, metrics at {service.admin_url}/metrics; Ctrl-C stops it")
+            await service.run_until_stopped()
+        elif not as_json:
+            say("the service stops with this demo; `runwire demo --keep` keeps it running")
+        return code
 
 
 async def _watched(client: Client, run: StartedRun, *, as_json: bool) -> int:

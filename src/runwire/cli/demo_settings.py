@@ -8,7 +8,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from runwire.settings import Role, Settings, load_settings
 
@@ -48,8 +48,10 @@ def demo_folder(chosen: Path | None = None) -> Iterator[Path]:
             yield usual
 
 
-def demo_settings(folder: Path) -> Settings:
-    """Every role a short life has work for in this process, every run traced, the usual ports where they are free."""
+def demo_settings(folder: Path, **chosen: Any) -> Settings:
+    """Every role a short life has work for in this process, every run traced, the usual ports where they are free, and
+    the settings that this demo has chosen.
+    """
     usual = load_settings().model_copy(update=_OPEN)
     own = {
         "database_url": None,
@@ -60,7 +62,7 @@ def demo_settings(folder: Path) -> Settings:
         "port": usual.port if _is_free(usual.host, usual.port) else 0,
         "admin_port": usual.admin_port if _is_free(usual.admin_host, usual.admin_port) else 0,
     }
-    return usual.model_copy(update=own)
+    return usual.model_copy(update=own | chosen)
 
 
 def _is_free(host: str, port: int) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final
 
 from runwire.agents import web_guard
+from runwire.agents.chat import models
 from runwire.agents.settings import AgentSettings
 from runwire.append import AtRest, EventLog
 from runwire.content import Artifacts
@@ -88,6 +89,7 @@ async def start(context: Context) -> None:
 
     guarded = contextvars.copy_context()
     guarded.run(web_guard.allow, context.group(AgentSettings).explore_networks)
+    guarded.run(models.choose, context.group(AgentSettings))
     task = guarded.run(context.keep, pipeline, Duty.CLAIM, "worker", walk_runs)
 
     async def hand_over() -> None:

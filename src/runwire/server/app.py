@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -22,6 +22,8 @@ from runwire.server.settings import ServerSettings
 from runwire.server.static_files import packaged, served
 from runwire.server.table import ADMIN, API, OPENAPI
 
+_CHAT: Final = ("chat.css", "chat.js", "service.js", "turn.js", "view.js", "markdown.js")
+
 
 def build_api_app(services: Services) -> web.Application:
     """The API, the documentation and the console. Served by `listening`."""
@@ -33,7 +35,7 @@ def build_api_app(services: Services) -> web.Application:
             private = route.path == OPENAPI and not settings.pages
             _add(app, route, gate.guarded(handler, Access(Scope.OPS) if private else route.access))
     if settings.pages:
-        _add_pages(app, lambda handler: gate.guarded(handler, PUBLIC))
+        _add_pages(app, lambda handler: gate.guarded(handler, PUBLIC), chat=settings.chat_page)
     check_guarded(app)
     _protect_browsers(app, settings)
     return app
@@ -64,17 +66,25 @@ def _add(app: web.Application, route: Route[Any], handler: Handler) -> None:
         app.router.add_route(route.method, route.path, handler, expect_handler=answer_expectation)
 
 
-def _add_pages(app: web.Application, public: Callable[[Handler], Handler]) -> None:
-    """The console, its files, and the documentation. They take any query."""
-    for path, folder, name in (
+def _add_pages(app: web.Application, public: Callable[[Handler], Handler], *, chat: bool) -> None:
+    """The console, its files, and the documentation; with `chat` the page of the agent chat. They take any query."""
+    files = [
         ("/", "console", "index.html"),
         ("/console.css", "console", "console.css"),
         ("/console.js", "console", "console.js"),
         ("/favicon.ico", "site", "favicon.ico"),
-    ):
+    ]
+    if chat:
+        app.router.add_get("/chat", public(_to_chat))
+        files += [("/chat/", "chat", "index.html"), *((f"/chat/{name}", "chat", name) for name in _CHAT)]
+    for path, folder, name in files:
         handler = public(served(packaged(folder, name)))
         app.add_routes([web.get(path, handler, expect_handler=answer_expectation)])
     add_docs(app, DocsSite(docs_folder()), public=public)
+
+
+async def _to_chat(_request: web.Request) -> web.StreamResponse:
+    return web.Response(status=308, headers={"Location": "chat/"})  # relative: a proxy may have added a prefix
 
 
 def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Application:

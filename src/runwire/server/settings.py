@@ -93,6 +93,9 @@ class ServerSettings(AuthSettings):
         "proxy may send X-Forwarded-Prefix instead.",
     )
     pages: bool = Field(default=True, description="Serve the console and the documentation.")
+    chat_page: bool = Field(
+        default=False, description="Serve the page `/chat/` with them, for the agent `runwire.agents.chat:chat`."
+    )
     tls_cert: Path | None = Field(None, description="Certificate chain (PEM) of the API listener; SIGHUP reloads it.")
     tls_key: Path | None = Field(None, description="Private key (PEM) of the certificate.")
     admin_tls: bool = Field(default=False, description="Serve the admin listener over TLS, too.")
