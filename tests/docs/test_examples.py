@@ -39,20 +39,21 @@ def examples(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for name, block in titled(page, "python").items():
             (tmp_path / name).write_text(block.text)
     monkeypatch.syspath_prepend(str(tmp_path))
-    for name in ("triage", "orders", "charge"):
+    for name in ("triage", "orders", "charge", "report", "review"):
         monkeypatch.delitem(sys.modules, name, raising=False)
     return tmp_path
 
 
 @pytest.fixture
-async def service(database: str, examples: Path) -> AsyncIterator[Assembly]:
+async def service(database: str, examples: Path, tmp_path: Path) -> AsyncIterator[Assembly]:
     settings = Settings(
         database_url=database,
         bus="memory",
         port=0,
         admin_port=0,
         drain_s=2.0,
-        agents=("triage:triage", "orders:orders", "charge:payments"),
+        content_url=str(tmp_path / "content"),
+        agents=("triage:triage", "orders:orders", "charge:payments", "report:reporting", "review:review"),
     )
     async with Assembly(settings) as assembled:
         yield assembled
@@ -185,7 +186,66 @@ async def test_the_idempotent_node_leaves_its_receipt(client: Client) -> None:
     assert (await client.state(run)).state["receipt"] == f"{run.run_id}:charge"
 
 
+async def test_the_reporting_agent_shows_a_part_an_artifact_and_a_result(client: Client) -> None:
+    run = await client.start("reporting", input={"text": "how many words"})
+    state, said = await outcome(client, run)
+    assert state is RunState.FINISHED
+    assert {"part:answer:1:opened", "part:answer:1:sealed", "artifact:report.csv:2"} & set(said)
+    assert [artifact.name for artifact in await client.artifacts(run)] == ["answer", "report.csv", "result"]
+    assert await client.artifact(run, 2) == b"words\n3\n"
+    assert await client.result(run) == {"words": 3, "report": 2}
+
+
+async def test_the_reviewed_draft_goes_on_with_the_signal_that_the_page_sends(
+    client: Client, service: Assembly, tmp_path: Path
+) -> None:
+    run = await client.start("review")
+
+    async def waits() -> bool:
+        return (await client.run(run)).waiting_for is not None
+
+    await eventually(waits)
+    (command,) = [block for block in blocks(AGENTS, "sh") if "run signal" in block.text]
+    told = command.text.replace("runwire run", f"{sys.executable} -m runwire run").strip()
+    await run_shell(
+        Block(command.page, command.language, command.line, f"{told} --url {service.url}"),
+        service=service, cwd=tmp_path, run_id=run.run_id,
+    )  # fmt: skip
+    assert (await outcome(client, run))[0] is RunState.FINISHED
+    assert (await client.state(run)).state["notes"] == ["asked", "approved by Ann: Go ahead."]
+
+
 # ---------------------------------------------------------------------- clients
+
+
+async def test_the_answer_is_read_while_it_is_made_and_afterwards(
+    service: Assembly, client: Client, tmp_path: Path
+) -> None:
+    printed = await run_python(titled(CLIENTS, "python")["read_answer.py"], service=service, cwd=tmp_path)
+    lines = printed.splitlines()
+    assert lines[0] == "COUNT THESE FOUR WORDS "
+    assert [line.split()[1] for line in lines[1:3]] == ["answer", "report.csv"]
+    assert lines[-1] == "{'words': 4, 'report': 2}"
+    shell = titled(CLIENTS, "sh")["an answer, while it is made and afterwards"]
+    printed = await run_shell(shell, service=service, cwd=tmp_path)
+    assert "event: part" in printed
+    assert "COUNT THESE FOUR WORDS " in printed
+    assert printed.endswith('{"words":4,"report":2}')
+
+
+async def test_a_signal_with_an_id_counts_once(service: Assembly, tmp_path: Path) -> None:
+    printed = await run_python(titled(CLIENTS, "python")["approve.py"], service=service, cwd=tmp_path)
+    assert printed == "['asked', 'approved by Ann: Go ahead.']\n"
+
+
+async def test_the_runs_of_a_session_are_listed_and_followed_together(service: Assembly, tmp_path: Path) -> None:
+    printed = await run_python(titled(CLIENTS, "python")["chat.py"], service=service, cwd=tmp_path)
+    assert printed.splitlines() == ["golden chat-17 search"] * 2 + ["over: finished"] * 2
+
+
+async def test_an_external_run_has_content_and_hears_its_signals(service: Assembly, tmp_path: Path) -> None:
+    printed = await run_python(titled(CLIENTS, "python")["orchestrate.py"], service=service, cwd=tmp_path)
+    assert printed.splitlines() == ["1 stop {'reason': 'enough'}", "['rows.csv']"]
 
 
 async def test_the_curl_examples_show_the_whole_run_and_its_end(service: Assembly, tmp_path: Path) -> None:
