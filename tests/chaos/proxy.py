@@ -38,8 +38,10 @@ def together(toxics: Sequence[Toxic]) -> Toxic:
 class Proxy:
     """Listens on a port of its own while it is entered by `proxying`; `upstream` may change at any time."""
 
-    def __init__(self, upstream_port: int) -> None:
+    def __init__(self, upstream_port: int, *, upstream_path: str | None = None) -> None:
+        """`upstream_path`: a Unix socket, instead of the port."""
         self.upstream_port = upstream_port
+        self._upstream_path = upstream_path
         self.port = 0
         self._toxics: list[Toxic] = []
         self._toxic = together(())
@@ -88,7 +90,10 @@ class Proxy:
             _reset(client_out)
 
     async def _carry(self, client_in: asyncio.StreamReader, client_out: asyncio.StreamWriter) -> None:
-        server_in, server_out = await asyncio.open_connection("127.0.0.1", self.upstream_port)
+        if self._upstream_path is not None:
+            server_in, server_out = await asyncio.open_unix_connection(self._upstream_path)
+        else:
+            server_in, server_out = await asyncio.open_connection("127.0.0.1", self.upstream_port)
         pair = (client_out, server_out)
         self._pairs.add(pair)
         ways = [
@@ -124,8 +129,8 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxying(upstream_port: int) -> AsyncIterator[Proxy]:
-    proxy = Proxy(upstream_port)
+async def proxying(upstream_port: int = 0, *, upstream_path: str | None = None) -> AsyncIterator[Proxy]:
+    proxy = Proxy(upstream_port, upstream_path=upstream_path)
     server = await asyncio.start_server(proxy.accept, "127.0.0.1", 0, backlog=1024)
     proxy.port = server.sockets[0].getsockname()[1]
     try:

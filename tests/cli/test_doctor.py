@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import resource
@@ -18,7 +19,9 @@ from nats_server import nats_server
 from pipeline import raw
 from postgres import with_database
 from runwire.cli import bus_check, process_check
+from runwire.cli.content_check import examine_content
 from runwire.cli.proxy_check import Arrivals, judged
+from runwire.content.settings import ContentSettings
 from runwire.db import health
 from runwire.db.health import Finding, examine
 
@@ -229,3 +232,20 @@ def test_an_installation_without_its_compiled_parts_works_and_is_told(monkeypatc
     assert found.ok
     assert "in Python" in found.seen
     assert "C compiler" in found.remedy
+
+
+def test_a_content_store_that_keeps_what_is_put_there_is_left_as_it_was(tmp_path: Path) -> None:
+    [found] = asyncio.run(examine_content(ContentSettings(content_url=str(tmp_path))))
+    assert found.ok
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
+
+
+async def test_a_content_store_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    (tmp_path / "store").write_text("not a folder")
+    [found] = await examine_content(ContentSettings(content_url=str(tmp_path / "store")))
+    assert not found.ok
+    assert "RUNWIRE_CONTENT_URL" in found.remedy
+
+
+async def test_without_a_content_store_there_is_nothing_to_check() -> None:
+    assert await examine_content(ContentSettings()) == []

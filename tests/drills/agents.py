@@ -1,4 +1,4 @@
-"""Agents that drills need: they wait for a signal, sleep, block the event loop, or take their time in a node."""
+"""Agents that drills need: they wait for a signal, sleep, block the event loop, take their time in a node, or fail."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import time
 from dataclasses import dataclass
 
-from runwire import END, Agent, Context, Sleep, Wait
+from runwire import END, Agent, Context, NodeFailed, Sleep, Wait
 
 
 @dataclass
@@ -49,3 +49,20 @@ resting = Agent("resting", start="Rest", state=Nothing)
 @resting.node(to=END, timeout_s=300)
 async def rest(_ctx: Context, _state: Nothing) -> None:
     await asyncio.sleep(300)
+
+
+failing = Agent("failing", start="Fail", state=Nothing)
+
+
+@failing.node(to=END)
+async def fail(_ctx: Context, _state: Nothing) -> None:
+    raise NodeFailed("no_luck")
+
+
+lonely = Agent("lonely", start="Rest", state=Nothing)
+"""Only an API process knows it."""
+
+
+@lonely.node(to=END, name="Rest")
+async def rest_alone(_ctx: Context, _state: Nothing) -> None:
+    pass

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from drills import faults
+from drills import faults, part_faults
 from drills.drill import Drill
 from drills.pressure import LAGS, PUBLISH_BURNS, RUN_BURNS
 from drills.stage import Plan
@@ -34,6 +34,28 @@ DRILLS: Final[tuple[Drill, ...]] = (
         runbook="runstalled",
         fires=("RunStalled",),
         also=RUN_BURNS,
+    ),
+    Drill(
+        "nobody knows the agent",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.nobody_knows_the_agent,
+        what="An API process accepts a run of an agent that no worker knows.",
+        recovery="Start a worker that knows the agent.",
+        runbook="runsunclaimed",
+        fires=("RunsUnclaimed",),
+        labels={"agent": "other"},
+    ),
+    Drill(
+        "all runs of an agent fail",
+        stage="streams and runs",
+        turn=1,
+        fault=faults.runs_fail,
+        what="Each run of an agent fails in its first node.",
+        recovery="Mend the agent; ten minutes later it is over.",
+        runbook="runsfailing",
+        fires=("RunsFailing",),
+        labels={"agent": "failing"},
     ),
     Drill(
         "viewers of a run churn",
@@ -250,6 +272,30 @@ DRILLS: Final[tuple[Drill, ...]] = (
         also=("RunStalled", *RUN_BURNS),
     ),
     Drill(
+        "parts are late",
+        stage="outbox",
+        turn=2,
+        fault=part_faults.parts_late((0.7, 2.0), api="api-3"),
+        what="The way between an API process and PostgreSQL is slow: its readers get a part about a second late.",
+        recovery="Mend the way; the readers catch up by themselves.",
+        runbook="partlagcritical",
+        fires=("PartLagCritical",),
+        overtaken_by=("PartLagPage",),
+        also=("PartLagPage", *LAGS, *PUBLISH_BURNS, *RUN_BURNS),
+    ),
+    Drill(
+        "parts are very late",
+        stage="outbox",
+        turn=3,
+        fault=part_faults.parts_late((3.0, 6.0), api="api-4"),
+        what="The way between an API process and PostgreSQL is slow: its readers get a part some seconds late.",
+        recovery="Mend the way; the readers catch up by themselves.",
+        runbook="partlagpage",
+        fires=("PartLagPage",),
+        mutes=("PartLagCritical",),
+        also=(*LAGS, *PUBLISH_BURNS, *RUN_BURNS),
+    ),
+    Drill(
         "the publisher is killed",
         stage="outbox",
         turn=4,
@@ -270,7 +316,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="SIGKILL it and start it again.",
         runbook="targetdown",
         fires=("TargetDown",),
-        also=("RunStalled",),
+        also=("RunStalled", "RunsUnclaimed"),
     ),
     Drill(
         "the observer is killed",
@@ -282,6 +328,27 @@ DRILLS: Final[tuple[Drill, ...]] = (
         runbook="observerstale",
         fires=("ObserverStale",),
         also=("TargetDown",),
+    ),
+    Drill(
+        "connections run out",
+        stage="processes and log",
+        turn=2,
+        fault=faults.connections_run_out,
+        what="Another program takes all but a few of PostgreSQL's connections.",
+        recovery="End that program's sessions.",
+        runbook="databaseunwell",
+        fires=("DatabaseUnwell",),
+        labels={"limit": "connections"},
+    ),
+    Drill(
+        "partitions are dropped",
+        stage="processes and log",
+        turn=2,  # in which no process starts, for that would make them
+        fault=faults.partitions_dropped,
+        what="The partitions of the days to come are dropped.",
+        recovery="Make them.",
+        runbook="partitionsshort",
+        fires=("PartitionsShort",),
     ),
     Drill(
         "runs are slow",
@@ -302,7 +369,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="End the forgotten transaction.",
         runbook="appendslofastburn",
         fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
-        also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled", "RoleUnwell"),
+        also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled", "RunsUnclaimed", "RunsFailing", "RoleUnwell"),
     ),
     Drill(
         "PostgreSQL is stopped",
@@ -319,6 +386,8 @@ DRILLS: Final[tuple[Drill, ...]] = (
             "OldestEventUnpublished",
             "OutboxBacklog",
             "RunStalled",
+            "RunsUnclaimed",
+            "RunsFailing",
             *LAGS,
             *PUBLISH_BURNS,
             *RUN_BURNS,

@@ -18,7 +18,7 @@ import asyncpg
 import runwire
 from docs.pages import RUNBOOK, blocks
 from drills.rules import RUN_LIMIT_S, left_out
-from drills.stage import TESTS, Stage
+from drills.stage import AGENTS, TESTS, Stage, references
 from runwire.content.spool import INLINE_MAX
 from runwire.errors import ContentUnavailable, RunwireError
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, debug_trace
@@ -46,9 +46,9 @@ async def publisher_killed(stage: Stage) -> AsyncIterator[float]:
     async with contextlib.AsyncExitStack() as busy:
         runs = await _external_runs(stage, "kill", 2)
         await busy.enter_async_context(_appending(stage, runs))
-        holding = asyncio.create_task(_hold_again_and_again(stage, runs, _Hold(2.0)))
+        holding = asyncio.create_task(_hold_again_and_again(stage, runs, Hold(2.0)))
         await eventually(lambda: _fires(stage, "PublishLagPage"), within_s=PATIENCE_S)
-        await _cancelled(holding)
+        await cancelled(holding)
         stage.member("publisher-0").kill()
         killed = time.time()
         await (await stage.api()).append(runs[0], [TRACE] * 500)
@@ -94,6 +94,35 @@ async def database_stopped(stage: Stage) -> AsyncIterator[None]:
         assert await stage.server.start() == stage.database
 
 
+async def connections_run_out(stage: Stage) -> AsyncIterator[None]:
+    """Another program opens connection after connection, and closes none."""
+    [[most]] = await stage.sql("SELECT current_setting('max_connections')::int")
+    held: list[asyncpg.Connection[asyncpg.Record]] = []
+    try:
+        while True:
+            [[open_now]] = await stage.sql("SELECT sum(numbackends)::int FROM pg_stat_database")
+            if open_now > 0.94 * most:
+                break
+            settings = {"application_name": "leaky"}
+            held.append(await asyncpg.connect(stage.database, server_settings=settings, statement_cache_size=0))
+        yield
+        await stage.sql(STEPS["changes data: ends idle sessions of one program"].replace("PROGRAM", "leaky"))
+    finally:
+        for connection in held:
+            connection.terminate()
+
+
+async def partitions_dropped(stage: Stage) -> AsyncIterator[None]:
+    """Somebody drops the partitions of the days to come. Processes would make them within the hour."""
+    days = await stage.sql(
+        "SELECT to_char((now() AT TIME ZONE 'UTC')::date + n, 'YYYYMMDD') AS day FROM generate_series(2, 7) AS n"
+    )
+    for [day] in days:
+        await stage.sql(f"DROP TABLE IF EXISTS run_events_{day}")
+    yield
+    await stage.sql(STEPS["changes data: makes the partitions of the next 7 days"])
+
+
 # ---------------------------------------------------------------------- outbox
 
 
@@ -105,13 +134,13 @@ def cursors_held(for_s: float, *, lag_s: tuple[float, float] | None = None) -> F
 
     async def fault(stage: Stage) -> AsyncIterator[None]:
         runs = await _external_runs(stage, "lag", 4)
-        hold = _Hold(for_s)
+        hold = Hold(for_s)
         async with _appending(stage, runs), _watching(stage, runs):
             holding = asyncio.create_task(_hold_again_and_again(stage, runs, hold))
-            steering = asyncio.create_task(_steer(stage, hold, lag_s)) if lag_s is not None else None
+            steering = asyncio.create_task(steer(stage, hold, lag_s, series=f"{LAG}1m")) if lag_s is not None else None
             yield
             if steering is not None:
-                await _cancelled(steering)
+                await cancelled(steering)
             await eventually(lambda: _ended(stage, holding), within_s=PATIENCE_S)
 
     return fault
@@ -139,6 +168,33 @@ async def node_hangs(stage: Stage) -> AsyncIterator[None]:
     run = await client.start("golden", input={"delay_ms": 60_000})
     yield
     await client.cancel(run)
+
+
+async def nobody_knows_the_agent(stage: Stage) -> AsyncIterator[None]:
+    """A deploy has reached the API and not the workers: a run is accepted, and no worker knows its agent."""
+    await stage.add("api-5", "api", RUNWIRE_AGENTS=references(*AGENTS, "lonely"))
+    run = await (await stage.api("api-5")).start("lonely")
+    yield
+    await stage.add("worker-5", "worker", RUNWIRE_AGENTS=references(*AGENTS, "lonely"))
+    client = await stage.api("api-5")
+    await eventually(lambda: _is(client, run, RunState.FINISHED), within_s=PATIENCE_S)
+    await stage.remove("api-5")
+    await stage.remove("worker-5")
+
+
+async def runs_fail(stage: Stage) -> AsyncIterator[None]:
+    """Every run of one agent fails, as after a deploy that broke it."""
+    client = await stage.api()
+
+    async def starting() -> None:
+        while True:
+            with contextlib.suppress(RunwireError):
+                await client.start("failing")
+            await asyncio.sleep(0.3)
+
+    task = asyncio.create_task(starting())
+    yield
+    await cancelled(task)
 
 
 async def sleeping_run_locked(stage: Stage) -> AsyncIterator[None]:
@@ -172,7 +228,7 @@ async def runs_are_slow(stage: Stage) -> AsyncIterator[None]:
 
     task = asyncio.create_task(starting())
     yield
-    await _cancelled(task)
+    await cancelled(task)
 
 
 async def log_locked(stage: Stage) -> AsyncIterator[None]:
@@ -412,7 +468,7 @@ async def _appending(stage: Stage, runs: list[runwire.StartedRun]) -> AsyncItera
     try:
         yield
     finally:
-        await _cancelled(*tasks)
+        await cancelled(*tasks)
         for run in runs:
             with contextlib.suppress(RunwireError):
                 await client.append(run, [RUN_FINISHED], outcome=RunState.FINISHED)
@@ -434,22 +490,22 @@ async def _watching(stage: Stage, runs: list[runwire.StartedRun], *, api: str = 
             await eventually(lambda: stage.prometheus.value("sum(runwire_sse_connections)"), within_s=PATIENCE_S)
         yield
     finally:
-        await _cancelled(*tasks)
+        await cancelled(*tasks)
 
 
 @dataclass
-class _Hold:
-    """How long rows are held at a time."""
+class Hold:
+    """How long rows are held at a time, or bytes on their way."""
 
     for_s: float
 
 
-async def _steer(stage: Stage, hold: _Hold, lag_s: tuple[float, float]) -> None:
+async def steer(stage: Stage, hold: Hold, lag_s: tuple[float, float], *, series: str) -> None:
     """Holds longer while the measured lag is below the range, and shorter while it is above."""
     low, high = lag_s
     while True:
         await asyncio.sleep(STEER_S)
-        lag = await stage.prometheus.value(f"{LAG}1m")
+        lag = await stage.prometheus.value(series)
         if lag is None or math.isnan(lag):
             continue
         if lag > high:
@@ -458,7 +514,7 @@ async def _steer(stage: Stage, hold: _Hold, lag_s: tuple[float, float]) -> None:
             hold.for_s = min(hold.for_s * 1.25, 2.0)
 
 
-async def _hold_again_and_again(stage: Stage, runs: list[runwire.StartedRun], hold: _Hold) -> None:
+async def _hold_again_and_again(stage: Stage, runs: list[runwire.StartedRun], hold: Hold) -> None:
     """Until its session is ended, or it is cancelled."""
     connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
     ids = [run.run_id for run in runs]
@@ -491,6 +547,10 @@ async def _finished_run(stage: Stage) -> str:
     return run.run_id
 
 
+async def _is(client: runwire.Client, run: runwire.StartedRun, state: RunState) -> bool:
+    return (await client.run(run)).state is state
+
+
 async def _published(stage: Stage, run_id: str) -> None:
     client = await stage.api()
 
@@ -509,7 +569,7 @@ async def _silent(stage: Stage, alert: str) -> bool:
     return not await _fires(stage, alert)
 
 
-async def _cancelled(*tasks: asyncio.Task[None]) -> None:
+async def cancelled(*tasks: asyncio.Task[None]) -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)

@@ -15,10 +15,11 @@ RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
 OF_A_BUSY_MACHINE: Final = frozenset(
     {*LAGS, *PUBLISH_BURNS, *RUN_BURNS}
     | {"PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed", "TelemetryDropped", "RoleUnwell"}
+    | {"RunsUnclaimed"}
 )
-"""Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, a late collector, and
-statements past their time limit, which is short here. Each has a drill; that it comes in the middle of another says
-nothing about that one.
+"""Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, a late collector, a worker
+that has no time to claim, and statements past their time limit, which is short here. Each has a drill; that it comes in
+the middle of another says nothing about that one.
 """
 
 

@@ -28,8 +28,15 @@ from runwire.errors import RunwireError
 AT_ONCE: Final = 20
 """Runs of the load that go on at a time: a slow machine gets less of it, not ever more."""
 TESTS: Final = Path(__file__).parents[1]
-AGENTS: Final = ("patient", "standing", "sleepy", "resting")
+AGENTS: Final = ("patient", "standing", "sleepy", "resting", "failing")
 """Of drills.agents."""
+
+
+def references(*agents: str) -> str:
+    """The setting that names these agents of drills.agents."""
+    return ",".join(f"drills.agents:{name}" for name in agents)
+
+
 # Settings scaled like the rules' thresholds. They change how often the service acts, not how.
 QUICK: Final[Mapping[str, str]] = {
     "RUNWIRE_OBSERVE_S": "0.2",
@@ -127,7 +134,7 @@ class Stage:
             environment={
                 **(QUICK if self.plan.quick else {}),
                 "RUNWIRE_BUS": "postgres",
-                "RUNWIRE_AGENTS": ",".join(f"drills.agents:{name}" for name in AGENTS),
+                "RUNWIRE_AGENTS": references(*AGENTS),
                 "RUNWIRE_DATABASE_URL": self.database,
                 "RUNWIRE_ARCHIVE_URL": str(self.archive),
                 "RUNWIRE_CONTENT_URL": str(self.content),

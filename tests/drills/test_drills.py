@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from docs.pages import RUNBOOK, headings
+from drills import report
 from drills.baseline import HEALTHY_S
 from drills.campaign import BASELINE, Campaign
 from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
 from drills.mutation import CUT, campaigns, missed_s
 from drills.pressure import BUSY
+from drills.report import rows_of, wanted_rows, write_rows
 from drills.rules import alert_names, left_out, rules
 
 pytestmark = pytest.mark.timeout(1200)
@@ -23,6 +26,18 @@ def test_every_alert_has_a_drill_or_a_reason() -> None:
     drilled = {alert for drill in DRILLS for alert in drill.fires}
     assert drilled | set(WITHOUT_DRILL) == set(alert_names())
     assert not drilled & set(WITHOUT_DRILL), "a reason that is none any more"
+
+
+def test_a_report_of_some_drills_keeps_the_rows_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    page = tmp_path / "drills.md"
+    page.write_text("<!-- mutation:begin -->\n<!-- mutation:end -->\n")
+    monkeypatch.setattr(report, "PAGE", page)
+    first, second, *_ = wanted_rows()
+    write_rows("mutation", [f"| `{second[0]}` | {second[1]} | 2.0 | `b` |", "| `Gone` | a former drill | 1.0 | `b` |"])
+    write_rows("mutation", [f"| `{first[0]}` | {first[1]} | 1.0 | `a` |"])
+    assert [(row.alert, row.drill) for row in rows_of("mutation")] == [first, second]
+    write_rows("mutation", [f"| `{second[0]}` | {second[1]} | 3.0 | `c` |"])
+    assert [row.line.split(" | ")[-1] for row in rows_of("mutation")] == ["`a` |", "`c` |"]
 
 
 def test_every_recovery_step_is_in_the_runbook() -> None:

@@ -21,12 +21,17 @@ from runwire import Sleep
 from runwire.agents.golden import golden
 from runwire.append import Change
 from runwire.bus.nats import NatsBusWriter, NatsOptions
+from runwire.content.part_metrics import PartMetrics
+from runwire.content.part_writer import PartWriter
+from runwire.content.parts import Parts
 from runwire.errors import RunNotFound
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.observe import Diagnosis, DiagnosisThresholds, Diagnostician, Stage
 from runwire.observe.closed_runs import why_failed
 from runwire.orchestrate import StartRequest
+from runwire.orchestrate.external_parts import ExternalParts
+from runwire.orchestrate.node_parts import PartDesk, PartLimits
 from runwire.orchestrate.sessions import WorkerFacts, WorkerSession
 from runwire.publish import PublishWorker
 from runwire.publish.settings import PublishSettings
@@ -341,6 +346,47 @@ async def test_a_timer_that_nobody_fires_is_a_fault(database: str) -> None:
         found = await diagnose(s, run_id)
         assert (found.stage, found.healthy) == (Stage.TIMER_OVERDUE, False)
         assert found.next_step.command == "runwire serve --role worker"
+
+
+async def test_a_signal_that_came_before_its_wait_is_as_old_as_the_wait(database: str) -> None:
+    async with stages(database, reviewing()) as s:
+        run_id = (await s.control.start(StartRequest(agent="reviewing"))).run_id
+        await s.control.signal(run_id, "approved", data=b'{"by": "Ann"}')
+        worker = s.worker()
+        await worker.claim()
+        await eventually(lambda: worker.active == 0)
+        await publish_all(s, run_id)
+        await s.database.execute("UPDATE run_signals SET sent_at = sent_at - interval '600 s'")
+        found = await diagnose(s, run_id)
+        assert (found.stage, found.healthy) == (Stage.WAITING, True)
+
+
+async def test_bytes_of_parts_that_wait_for_a_lock(database: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        async with PartWriter(s.database, metrics=PartMetrics(s.metrics.out)) as writer:
+            external = ExternalParts(s.log, PartDesk(Parts(s.database), writer, PartLimits()))
+            part = await external.open("r", "answer", "text/plain", fence=fence)
+            await publish_all(s, "r")
+            opened = writer.open("r", 1, name="answer", attempt=1, part_id=part.part_id, fence=fence)
+            await opened.write(b"a few words")
+            await opened.flush()
+            found = await diagnose(s, "r")
+            assert found.stage is Stage.CLIENT_SIDE
+            assert "Part 1 is open and has 11 bytes" in found.summary
+            [seen] = found.evidence["openParts"]
+            assert (seen["part"], seen["attempt"], seen["bytes"]) == (1, 1, 11)
+            holder = await raw(database)
+            await holder.execute("BEGIN")
+            await holder.execute("SELECT FROM parts FOR UPDATE")
+            await opened.write(b", and more")
+            found = await diagnosed(s, "r", Stage.PARTS_STUCK, limits=replace(SOON, lock_s=0.05))
+            assert str(holder.get_server_pid()) in (found.next_step.command or "")
+            await holder.execute("ROLLBACK")
+            await holder.close()
+            await opened.flush()
+            assert (await diagnose(s, "r")).evidence["openParts"][0]["bytes"] == 21
+            opened.close()
 
 
 async def test_a_finished_and_published_run_leaves_only_the_client(database: str) -> None:

@@ -7,7 +7,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from orchestrate.waiting_agents import reviewing
 from pipeline import RecordingBus, Stages, raw, stages
+from runwire.agents.golden import golden
 from runwire.append import Change
 from runwire.clock import monotonic
 from runwire.db import Database
@@ -16,8 +18,11 @@ from runwire.model.event import RUN_FINISHED, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.observe import Observer, ObserverMetrics
 from runwire.observe.audit import Audit
+from runwire.observe.metrics import DatabaseLimit
+from runwire.orchestrate import StartRequest
 from runwire.telemetry.exposition import Exposition
 from telemetry.tables import code, table
+from waiting import eventually
 
 OBSERVED = {
     code(row[0]).removeprefix("runwire_").removesuffix("_total") for row in table("Metrics") if row[5] == "observer"
@@ -66,6 +71,77 @@ async def test_the_backlog_and_its_age_are_what_is_not_published(database: str) 
         await w.observer.observe()
         assert w.value("outbox_backlog_events") == 0
         assert w.value("outbox_oldest_age_seconds") == 0
+
+
+async def test_runs_that_nobody_claims_are_told_by_agent(database: str) -> None:
+    async with stages(database, reviewing(), golden) as s:
+        metrics = ObserverMetrics(s.metrics.out, agents=["reviewing", "golden"])
+        observer = Observer(s.database, metrics)
+
+        async def seen() -> dict[str, float]:
+            await observer.observe()
+            names = ("reviewing", "golden", "other")
+            found = {
+                name: s.metrics.out.registry.get_sample_value("runwire_run_oldest_unclaimed_seconds", {"agent": name})
+                for name in names
+            }
+            return {name: value for name, value in found.items() if value}
+
+        await s.started_run("external")  # its orchestrator has it
+        worker = s.worker()
+        run_id = (await s.control.start(StartRequest(agent="reviewing"))).run_id
+        await worker.claim()
+        await eventually(lambda: worker.active == 0)
+        assert await seen() == {}, "a run that waits for its signal needs no worker"
+        await s.control.signal(run_id, "approved", data=b'{"by": "Ann"}')
+        await s.database.execute("UPDATE run_signals SET sent_at = sent_at - interval '60 s'")
+        await s.database.execute(
+            "UPDATE runs SET waiting_since = waiting_since - interval '90 s' WHERE run_id = $1", run_id
+        )
+        for name in ("gone", "gone too"):
+            pending = (await s.control.start(StartRequest(agent="golden"))).run_id
+            await s.database.execute(
+                "UPDATE runs SET agent = $2, created_at = created_at - interval '600 s' WHERE run_id = $1",
+                pending,
+                name,
+            )
+        assert await seen() == {"reviewing": pytest.approx(60, abs=20), "other": pytest.approx(600, abs=20)}
+        lost = (await s.control.start(StartRequest(agent="golden"))).run_id
+        await s.database.execute(
+            "UPDATE runs SET state = 'started', started_at = now(), last_seq = 1, lease_owner = 'dead', "
+            "lease_until = now() - interval '30 s' WHERE run_id = $1",
+            lost,
+        )
+        assert (await seen())["golden"] == pytest.approx(30, abs=20)
+        await s.database.execute(
+            "INSERT INTO run_losses (run_id, losses, seq, fence, worker_id, alone_s) "
+            "SELECT run_id, 2, last_seq, fence, 'w0', 60 FROM runs WHERE run_id = $1",
+            lost,
+        )
+        assert "golden" not in await seen(), "a suspect pauses on purpose"
+
+
+async def test_days_ahead_without_a_partition_are_counted_as_far_as_there_must_be_some(database: str) -> None:
+    async with watched(database) as w:
+        await w.observer.observe()
+        assert w.value("event_partitions_missing") == 0
+        await w.stages.database.execute(
+            """DO $$ BEGIN EXECUTE 'DROP TABLE run_events_' ||
+               to_char((now() AT TIME ZONE 'UTC')::date + 2, 'YYYYMMDD'); END $$"""
+        )
+        await w.observer.observe()
+        assert w.value("event_partitions_missing") == 0, "one day ahead is enough here"
+        await Observer(w.stages.database, w.metrics, days_ahead=7).observe()
+        assert w.value("event_partitions_missing") == 1
+
+
+async def test_the_limits_of_postgresql_are_shares(database: str) -> None:
+    async with watched(database) as w:
+        await w.observer.observe()
+        shares = {limit: w.value("database_used_ratio", limit=limit) for limit in DatabaseLimit}
+    assert 0 < shares[DatabaseLimit.CONNECTIONS] < 1
+    assert 0 < shares[DatabaseLimit.TRANSACTION_IDS] < 0.1
+    assert 0 <= shares[DatabaseLimit.NOTIFICATIONS] < 0.1
 
 
 async def test_runs_are_counted_by_state_with_the_age_of_the_oldest(database: str) -> None:

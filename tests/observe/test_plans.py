@@ -67,6 +67,7 @@ STATEMENTS: dict[str, tuple[str, str, tuple[object, ...]]] = {
     "claim": ("orchestrate", "claim", (["x"], 10, "w", 30.0)),
     "next_timer": ("orchestrate", "next_timer", (["x"],)),
     "timers": ("observe", "timers", ()),
+    "unclaimed": ("observe", "unclaimed", ()),
     "take_expired_external": ("orchestrate", "take_expired_external", ("w", 10)),
 }
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from runwire.content.part_metrics import PART_LAG_BUCKETS_S
 from runwire.telemetry.metrics import LAG_BUCKETS_S, RUN_BUCKETS_S
 
 SERVICE: Final = 'job="runwire", instance="a"'
@@ -14,6 +15,8 @@ INSTANCE: Final = {"job": "runwire", "instance": "a"}
 BLOCKED: Final = "runwire_event_loop_blocked_seconds_total"
 LOSSES: Final = "runwire_run_losses_repeated_total"
 STORE: Final = "runwire_artifact_store_failures_total"
+UNCLAIMED: Final = "runwire_run_oldest_unclaimed_seconds"
+ENDED: Final = "runwire_runs_finished_total"
 TIMER: Final = "runwire_timer_oldest_overdue_seconds"
 
 
@@ -61,9 +64,22 @@ def lag(edge: float) -> dict[str, str]:
     return histogram("runwire_publish_lag_seconds", {edge: 100})
 
 
+def ended(agent: str, **by_outcome: float) -> dict[str, str]:
+    series: dict[str, str] = {}
+    for outcome in ("finished", "failed", "cancelled"):
+        series |= counter(ENDED, by_outcome.get(outcome, 0), f'agent="{agent}", outcome="{outcome}"')
+    return series
+
+
+def part_lag(edge: float, *, each: float = 100) -> dict[str, str]:
+    return histogram("runwire_part_lag_seconds", {edge: each}, edges=PART_LAG_BUCKETS_S)
+
+
 BACKLOG, OLDEST = "runwire_outbox_backlog_events", "runwire_outbox_oldest_age_seconds"
 HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers_per_shard_max"
 RUN_AGE, ARCHIVE = "runwire_run_oldest_age_seconds", "runwire_archive_oldest_pending_seconds"
+AFTER, USED, CONNECTIONS = "runwire_archive_after_seconds", "runwire_database_used_ratio", 'limit="connections"'
+WRITE_AGE, PERIOD = "runwire_sse_write_age_seconds_max", "runwire_sse_heartbeat_seconds"
 BROKEN, FOUND = "runwire_invariant_violating_runs", "runwire_invariant_violations_total"
 SEEN, DROPPED = "runwire_observer_last_success_timestamp_seconds", "runwire_telemetry_dropped_total"
 SUSTAINED, AT_ONCE = JOB | {"level": "sustained"}, JOB | {"level": "at_once"}
@@ -92,6 +108,20 @@ PIPELINE: Final = [
     Case("ExtraPublisher", "with two for one shard", gauge(PUBLISHERS, 2), True, JOB),
     Case("ExtraPublisher", "with one for each", gauge(PUBLISHERS, 1), False),
     Case("ExtraPublisher", "for a moment", gauge(PUBLISHERS, "1x10 2x0 1x40"), False, at="2m45s"),
+    Case("RunsUnclaimed", "when a run has waited for a worker for over two minutes",
+         gauge(UNCLAIMED, 121, 'agent="golden"'), True, JOB | {"agent": "golden"}),
+    Case("RunsUnclaimed", "at two minutes", gauge(UNCLAIMED, 120, 'agent="golden"'), False),
+    Case("RunsUnclaimed", "while another agent's runs are claimed",
+         gauge(UNCLAIMED, 0, 'agent="golden"') | gauge(UNCLAIMED, 121, 'agent="other"'), True,
+         JOB | {"agent": "other"}),
+    Case("RunsFailing", "when all runs of one agent fail", ended("golden", finished=10) | ended("triage", failed=1),
+         True, JOB | {"agent": "triage"}),
+    Case("RunsFailing", "when half of them do", ended("triage", failed=10, finished=10), False),
+    Case("RunsFailing", "when a few have ended", {
+        **gauge(ENDED, "0x20 19x40", 'agent="triage", outcome="failed"'),
+        **gauge(ENDED, "0x60", 'agent="triage", outcome="finished"')}, False),
+    Case("RunsFailing", "when nobody starts any", ended("triage"), False),
+    Case("RunsFailing", "when callers cancel them", ended("triage", cancelled=10, failed=1), False),
     Case("RunStalled", "when a started run is older than ten minutes",
          gauge(RUN_AGE, 601, 'state="started"'), True, JOB),
     Case("RunStalled", "when only waiting runs are old",
@@ -118,9 +148,29 @@ PIPELINE: Final = [
     Case("ArtifactStoreFailing", "when it does not store", gauge(STORE, "0x20 1x40", 'operation="put"'), True,
          JOB | {"operation": "put"}, at="6m"),
     Case("ArtifactStoreFailing", "long after the last failure", gauge(STORE, 3, 'operation="read"'), False),
-    Case("RetentionBehind", "after 31 days", gauge(ARCHIVE, 2678401), True, JOB),
-    Case("RetentionBehind", "at 31 days", gauge(ARCHIVE, 2678400), False),
+    Case("PartLagCritical", "when p95 is between 0.5 and 1 s", part_lag(1.0), True, JOB),
+    Case("PartLagCritical", "when p95 is below 0.5 s", part_lag(0.5), False),
+    Case("PartLagCritical", "before a minute has passed", part_lag(1.0), False, at="45s"),
+    Case("PartLagCritical", "when a minute has few observations", part_lag(1.0, each=4), False),
+    Case("PartLagCritical", "when nobody reads a part", part_lag(1.0, each=0), False),
+    Case("PartLagPage", "when p95 is above 2.5 s", part_lag(5.0), True, JOB),
+    Case("PartLagPage", "when p95 is below 2.5 s", part_lag(2.5), False),
+    Case("PartLagPage", "when five minutes have few observations", part_lag(5.0, each=4), False),
+    Case("RetentionBehind", "after 31 days", gauge(ARCHIVE, 2678401) | gauge(AFTER, 2592000), True, JOB),
+    Case("RetentionBehind", "at 31 days", gauge(ARCHIVE, 2678400) | gauge(AFTER, 2592000), False),
+    Case("RetentionBehind", "after 89 days, where runs stay for 90",
+         gauge(ARCHIVE, 89 * 86400) | gauge(AFTER, 90 * 86400), False),
+    Case("RetentionBehind", "after 92 days, where runs stay for 90",
+         gauge(ARCHIVE, 92 * 86400) | gauge(AFTER, 90 * 86400), True, JOB),
     Case("RetentionBehind", "where nothing archives", {}, False),
+    Case("DatabaseUnwell", "when few connections are left", gauge(USED, 0.91, CONNECTIONS), True,
+         JOB | {"limit": "connections"}),
+    Case("DatabaseUnwell", "at 90 %", gauge(USED, 0.9, CONNECTIONS), False),
+    Case("DatabaseUnwell", "for a moment", gauge(USED, "0.1x10 1x2 0.1x40", CONNECTIONS), False, at="3m"),
+    Case("PartitionsShort", "when a day has none", gauge("runwire_event_partitions_missing", 1), True, JOB),
+    Case("PartitionsShort", "when all have one", gauge("runwire_event_partitions_missing", 0), False),
+    Case("PartitionsShort", "until the hour at which they are made",
+         gauge("runwire_event_partitions_missing", "0x20 1x10 0x30"), False, at="7m30s"),
 ]  # fmt: skip
 
 STREAMS: Final = [
@@ -134,8 +184,15 @@ STREAMS: Final = [
     Case("SseChurn", "at 10", gauge("runwire_sse_run_reconnects_1m_max", 10), False),
     Case("SseFlapping", "above 5", gauge("runwire_sse_client_reconnects_1m_max", 6), True, INSTANCE),
     Case("SseFlapping", "at 5", gauge("runwire_sse_client_reconnects_1m_max", 5), False),
-    Case("SseHeartbeatMissed", "above 30 s", gauge("runwire_sse_write_age_seconds_max", 31), True, INSTANCE),
-    Case("SseHeartbeatMissed", "at 30 s", gauge("runwire_sse_write_age_seconds_max", 30), False),
+    Case("SseHeartbeatMissed", "above 30 s", gauge(WRITE_AGE, 31) | gauge(PERIOD, 15), True, INSTANCE),
+    Case("SseHeartbeatMissed", "at 30 s", gauge(WRITE_AGE, 30) | gauge(PERIOD, 15), False),
+    Case("SseHeartbeatMissed", "above 30 s, with heartbeats each second", gauge(WRITE_AGE, 31) | gauge(PERIOD, 1), True,
+         INSTANCE),
+    Case("SseHeartbeatMissed", "at 46 s, with heartbeats of 45 s", gauge(WRITE_AGE, 46) | gauge(PERIOD, 45), False),
+    Case("SseHeartbeatMissed", "above two heartbeats of 45 s", gauge(WRITE_AGE, 91) | gauge(PERIOD, 45), True,
+         INSTANCE),
+    Case("SseHeartbeatMissed", "above two minutes, however rare heartbeats are",
+         gauge(WRITE_AGE, 121) | gauge(PERIOD, 3600), True, INSTANCE),
 ]  # fmt: skip
 
 WATCHING: Final = [

@@ -12,6 +12,7 @@ import yaml
 
 from docs.pages import RUNBOOK, headings
 from ops.alert_cases import CASES, JOB, Case, gauge
+from runwire.content.part_metrics import PART_LAG_BUCKETS_S
 from runwire.ops.alertmanager import AT_ONCE
 from runwire.ops.render import alert_groups, recording_groups
 from runwire.ops.rules import Alert, anchor, rule_file
@@ -93,6 +94,7 @@ def test_objectives_lie_on_edges_of_the_histograms_they_are_read_from() -> None:
     assert {limits["publish"], limits["deliver"]} <= set(LAG_BUCKETS_S)
     assert limits["run"] in RUN_BUCKETS_S
     assert {level.value for level in THRESHOLDS.named("publish_lag").levels.values()} <= set(LAG_BUCKETS_S)
+    assert {level.value for level in THRESHOLDS.named("part_lag").levels.values()} <= set(PART_LAG_BUCKETS_S)
 
 
 @needs_amtool
@@ -139,9 +141,10 @@ def test_what_mutes_and_what_is_muted_are_alerts_that_exist() -> None:
         muted[named(rule["source_matchers"]).pop()] = named(rule["target_matchers"])
     lags = {"PublishLagWarning", "PublishLagCritical", "PublishLagPage"}
     assert muted == {
-        "PublisherDown": lags | {"OutboxBacklog"},
+        "PublisherDown": lags | {"OutboxBacklog", "PartLagCritical", "PartLagPage"},
         "PublishLagPage": lags - {"PublishLagPage"},
         "PublishLagCritical": {"PublishLagWarning"},
+        "PartLagPage": {"PartLagCritical"},
     }
     assert set().union(*muted.values(), muted) <= set(ALERTS)
 

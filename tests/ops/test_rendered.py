@@ -162,6 +162,18 @@ def test_every_metric_that_is_asked_for_is_exported() -> None:
     assert names - exported == set()
 
 
+def test_every_metric_is_on_a_panel_or_in_an_alert() -> None:
+    """A metric that nobody sees is not watched."""
+    asked = " ".join(alert["expr"] for alert in alerts())
+    groups = yaml.safe_load((ROOT / "alerts" / "recording-rules.yaml").read_text())["groups"]
+    asked += " ".join(rule["expr"] for group in groups for rule in group["rules"])
+    for _, dashboard in dashboards():
+        for panel in panels(dashboard):
+            asked += " ".join(target.get("expr", "") for target in panel.get("targets", ()))
+    names = {SUFFIXES.sub("", name) for name in re.findall(r"\brunwire_[a-z0-9_]+\b", asked)}
+    assert {code(row[0]) for row in table("Metrics")} - names == set()
+
+
 def test_recorded_series_that_alerts_use_are_recorded() -> None:
     used = set(re.findall(r"\b[a-z_]+:[a-z0-9_:]+\b", " ".join(alert["expr"] for alert in alerts())))
     assert used <= recorded()

@@ -50,6 +50,7 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("shown/target_down", GOOD["watching"]["target_down"]), "target_down: named twice"),
         (set_at("diagnosis/lock_wait", None), "diagnosis: lock_wait missing"),
         (set_at("routing/page", None), "routing: page missing"),
+        (set_at("thresholds/sse_heartbeat/levels/critical/follows/setting", "heartbeat"), "follows.setting"),
         (set_at("thresholds/oldest_unpublished/page_at_once/value", 4), "each level must be above"),
         (set_at("thresholds/oldest_unpublished/page_at_once/for", "1m"), "page_at_once waits for nothing"),
         (set_at("thresholds/oldest_unpublished/levels/page/for", None), "page_at_once needs a level `page` that waits"),
@@ -89,6 +90,19 @@ def test_a_scale_divides_what_scales_and_nothing_else() -> None:
     thresholds = load(ROOT, scale=60)
     assert thresholds.value("run_stalled", Severity.PAGE) == 10
     assert thresholds.value("publish_lag", Severity.PAGE) == 1
+
+
+def test_a_limit_that_follows_a_setting_stays_between_its_ends() -> None:
+    thresholds = load(ROOT)
+    assert thresholds.following("sse_heartbeat", Severity.CRITICAL, setting="s") == "clamp(2 * s, 30, 120)"
+    assert thresholds.following("retention", Severity.WARNING, setting="s") == "clamp_min(s + 86400, 2678400)"
+    drilled = load(ROOT, scale=20)
+    assert drilled.following("sse_heartbeat", Severity.CRITICAL, setting="s") == "clamp(2 * s, 1.5, 6)"
+    assert drilled.at_least("part_lag", Severity.CRITICAL) == 1
+    said = thresholds.named("retention").said(Severity.WARNING)
+    assert said == "> 31 days, or `RUNWIRE_ARCHIVE_AFTER_DAYS` + 1 days"
+    with pytest.raises(ConfigurationError, match="needs `follows`"):
+        thresholds.following("run_stalled", Severity.PAGE, setting="s")
 
 
 def test_a_rendered_file_that_is_no_longer_wanted_goes(tmp_path: Path) -> None:

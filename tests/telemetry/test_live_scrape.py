@@ -68,6 +68,11 @@ async def test_rules_and_dashboards_ask_for_nothing_that_is_documented_and_not_t
     assert names - set(exported(scraped)) == set()
 
 
+async def test_it_exports_the_settings_that_limits_follow(scraped: str) -> None:
+    assert "\nrunwire_sse_heartbeat_seconds 15.0\n" in scraped
+    assert "\nrunwire_archive_after_seconds 0.0\n" in scraped, "this one has no archive"
+
+
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
 async def test_promtool_finds_no_fault_with_it(scraped: str) -> None:
     command = ["promtool", "check", "metrics"]

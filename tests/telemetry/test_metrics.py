@@ -17,7 +17,7 @@ from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
 from runwire.telemetry.histogram import Histogram
 from runwire.telemetry.loop_lag import LoopLagProbe
-from runwire.telemetry.metrics import LAG_BUCKETS_S, Metrics
+from runwire.telemetry.metrics import LABEL_LIMIT, LAG_BUCKETS_S, Metrics
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 AGENTS = {"golden": ["OpenApp", "Ping"], "triage": ["Classify"]}
@@ -63,6 +63,23 @@ def test_what_is_declared_is_what_a_scrape_has() -> None:
         one.name: (one.kind, one.meaning, {label: set(values) for label, values in one.labels.items()})
         for one in metrics.out.declared
     }
+
+
+def test_no_label_has_values_that_callers_choose() -> None:
+    """Names of agents and nodes are bounded; all other labels have values from the code."""
+    one, many = ({f"agent{n}": [f"Node{n}"] for n in range(agents)} for agents in (LABEL_LIMIT + 1, 40 * LABEL_LIMIT))
+    labels: list[dict[str, dict[str, tuple[str, ...]]]] = []
+    for agents in (one, many):
+        metrics = Metrics(agents)
+        ObserverMetrics(metrics.out, agents=agents)
+        ArchiveMetrics(metrics.out)
+        ContentMetrics(metrics.out)
+        PartMetrics(metrics.out)
+        labels.append({family.name: dict(family.labels) for family in metrics.out.declared})
+    assert labels[0] == labels[1]
+    named = {label for family in labels[0].values() for label in family}
+    assert not named & {"run", "run_id", "client", "tenant", "session", "label", "part", "name", "signal_name"}
+    assert max(len(values) for family in labels[0].values() for values in family.values()) <= LABEL_LIMIT + 2
 
 
 @pytest.mark.parametrize("openmetrics", [True, False])

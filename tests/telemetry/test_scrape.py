@@ -7,6 +7,7 @@ import asyncio
 from pipeline import RecordingBus, stages
 from runwire.archive import ArchiveMetrics
 from runwire.bus.memory import MemoryBus
+from runwire.content import ContentMetrics
 from runwire.content.part_metrics import PartMetrics
 from runwire.observe import Observer, ObserverMetrics
 from runwire.settings import Settings
@@ -25,8 +26,9 @@ def samples(metrics: Metrics) -> int:
 
 async def test_a_scrape_has_under_a_thousand_samples_with_a_thousand_streams_of_two_hundred_runs(database: str) -> None:
     metrics = Metrics(MORE_THAN_ARE_NAMED)
-    observed = ObserverMetrics(metrics.out)
+    observed = ObserverMetrics(metrics.out, agents=MORE_THAN_ARE_NAMED)
     ArchiveMetrics(metrics.out)
+    ContentMetrics(metrics.out)
     PartMetrics(metrics.out)
     async with stages(database) as s:
         await asyncio.gather(*(s.started_run(f"r{n}") for n in range(RUNS)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from enum import StrEnum
 
-from prometheus_client import Counter
+from prometheus_client import Counter, Gauge
 
 from runwire.telemetry.exposition import Exposition
 
@@ -33,6 +33,9 @@ class ArchiveMetrics:
     """The group of every process that writes or reads the archive."""
 
     def __init__(self, out: Exposition) -> None:
+        self.after: Gauge = out.gauge(
+            "archive_after_seconds", "Time between a run's end and its archiving, as set; 0 where nothing is archived."
+        )
         self.runs: Mapping[str, Counter] = out.counters(
             "archive_runs",
             "Runs moved, by outcome; `refused`: the run's log has a fault, and the run stays in PostgreSQL.",

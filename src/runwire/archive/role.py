@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import runwire
 from runwire.archive.audit import ColdAudit
@@ -22,6 +23,7 @@ from runwire.objects import folder_of
 from runwire.process import Context
 from runwire.telemetry.logs import LogEvent, get_logger
 
+_DAY_S: Final = 86_400
 _log = get_logger()
 
 
@@ -42,6 +44,7 @@ async def offer_archive(context: Context) -> None:
     url = settings.archive
     archive = context.find(Archive) or Archive(lambda: _opened(url), ArchiveMetrics(context.metrics.out))
     context.offer(Archive, archive)
+    archive.metrics.after.set(settings.archive_after_days * _DAY_S if settings.archives else 0)
     context.offer(ColdAudit, ColdAudit(context.database, archive.open, metrics=archive.metrics))
     cold = context.offer(ColdLog, ColdLog(context.database, archive.open, metrics=archive.metrics))
     context.phases.front.push_async_callback(cold.aclose)

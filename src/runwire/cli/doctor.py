@@ -67,6 +67,9 @@ async def _examine(settings: Settings, *, url: str | None, token: str | None) ->
         except EmbeddedPostgresError as error:
             remedy = "install runwire[embedded], or set DATABASE_URL"
             findings.append(Finding("database", ok=False, seen=str(error), remedy=remedy))
+        from runwire.cli.content_check import examine_content
+
+        findings += await examine_content(settings)
     if settings.bus_name == "nats":
         try:
             from runwire.cli.bus_check import examine_bus

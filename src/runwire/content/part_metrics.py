@@ -11,7 +11,8 @@ from runwire.content.part import PartState
 from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.histogram import Histogram
 
-_LAG_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0)
+PART_LAG_BUCKETS_S: Final = (0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 2.5, 5.0)
+"""The limits of the alerts on part lag are edges."""
 _ENDS: Final = (PartState.SEALED, PartState.ABANDONED)
 
 
@@ -28,5 +29,5 @@ class PartMetrics:
             "part_lag_seconds",
             "From the commit of a part's bytes to their writing to a client.",
             unit="seconds",
-            edges=_LAG_BUCKETS_S,
+            edges=PART_LAG_BUCKETS_S,
         )

@@ -13,7 +13,7 @@ from runwire.errors import RunNotFound
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.observe.closed_runs import why_failed
-from runwire.telemetry.traceparent import sampled_trace_id
+from runwire.observe.evidence import evidence_of
 from runwire.thresholds import EXTERNAL_NODE_S, LOCK_WAIT_S, NODE_GRACE_S, PUBLISHER_DEAD_S, UNCLAIMED_S, UNPUBLISHED_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
@@ -43,6 +43,7 @@ class Stage(StrEnum):
     LEASE_LOST = "lease_lost"
     NODE_HUNG = "node_hung"
     APPEND_FAILING = "append_failing"
+    PARTS_STUCK = "parts_stuck"
     OUTBOX_STUCK = "outbox_stuck"
     BUS_DOWN = "bus_down"
     WAITING = "waiting"
@@ -90,18 +91,20 @@ class Diagnostician:
             raise RunNotFound(run_id)
         node = await self._database.fetchrow(_SQL["node_in_flight"], run_id)
         error = await self._database.fetchrow(_SQL["last_error"], run_id)
+        parts = await self._database.fetch(_SQL["open_parts"], run_id)
         publishers = await self._database.fetch(_SQL["publisher_health"])
         locks = await self._database.fetch(_SQL["row_holders"])
         # A database that takes no writes lets nobody lock a row either, so that one is free.
         cursor_is_free = run["read_only"] or await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
         in_flight = node if node is not None and node["type"] == "NodeStarted" else None
-        evidence = _evidence(run, in_flight, error, publishers, locks)
+        evidence = evidence_of(run, in_flight, error, parts=parts, publishers=publishers, locks=locks)
         publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free, limits=self._limits)
-        stage, summary, step = publishing or self._walking_problem(run, in_flight, locks) or _no_problem(run, error)
+        walking = publishing or self._walking_problem(run, in_flight, parts, locks)
+        stage, summary, step = walking or _no_problem(run, error, parts)
         healthy = stage in HEALTHY
         return Diagnosis(run_id, stage, healthy, summary, evidence, step)
 
-    def _walking_problem(self, run: Row, node: Row | None, locks: list[Row]) -> _Finding | None:
+    def _walking_problem(self, run: Row, node: Row | None, parts: list[Row], locks: list[Row]) -> _Finding | None:
         state = RunState(run["state"])
         if state is RunState.WAITING:
             return self._signal_problem(run) or self._timer_problem(run)
@@ -109,6 +112,7 @@ class Diagnostician:
             return None
         return (
             _append_problem(run, locks, lock_s=self._limits.lock_s)
+            or _part_problem(parts, locks, lock_s=self._limits.lock_s)
             or _standing_problem(run)
             or _suspect_problem(run)
             or self._owner_problem(run)
@@ -239,11 +243,27 @@ def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | 
         return (
             Stage.APPEND_FAILING,
             f"Appends have waited {lock['waited_s']:.0f} s for a lock that session {lock['held_by_pid']} holds.",
-            NextStep(
-                "End that session if nobody needs it.", f"psql -c 'SELECT pg_terminate_backend({lock['held_by_pid']})'"
-            ),
+            _end_session(lock),
         )
     return None
+
+
+def _part_problem(parts: list[Row], locks: list[Row], *, lock_s: float) -> _Finding | None:
+    """All parts of a worker share a statement, so a lock of one holds up the others."""
+    blocked = [lock for lock in locks if lock["waits"] == "runwire parts" and lock["waited_s"] > lock_s]
+    if not parts or not blocked:
+        return None
+    lock = blocked[0]
+    return (
+        Stage.PARTS_STUCK,
+        f"Bytes of parts have waited {lock['waited_s']:.0f} s for a lock that session {lock['held_by_pid']} holds.",
+        _end_session(lock),
+    )
+
+
+def _end_session(lock: Row) -> NextStep:
+    end = f"psql -c 'SELECT pg_terminate_backend({lock['held_by_pid']})'"
+    return NextStep("End that session if nobody needs it.", end)
 
 
 def _publishing_problem(
@@ -292,7 +312,7 @@ def _publishing_problem(
     )
 
 
-def _no_problem(run: Row, error: Row | None) -> _Finding:
+def _no_problem(run: Row, error: Row | None, parts: list[Row]) -> _Finding:
     state = RunState(run["state"])
     if state is RunState.WAITING:
         return _waiting(run)
@@ -307,12 +327,20 @@ def _no_problem(run: Row, error: Row | None) -> _Finding:
     published = f"everything up to seq {run['published_seq']} is published"
     return (
         Stage.CLIENT_SIDE,
-        f"The run {about}, and {published}.",
+        f"The run {about}, and {published}.{_said_of_parts(parts)}",
         NextStep(
             "If a client does not see it, read the stream without that client, then look for a proxy that buffers.",
             f"runwire run tail {run['run_id']}",
         ),
     )
+
+
+def _said_of_parts(parts: list[Row]) -> str:
+    """The open part that got bytes last: what a reader of it should have."""
+    if not parts:
+        return ""
+    part = min(parts, key=lambda one: one["quiet_s"])
+    return f" Part {part['n']} is open and has {part['size']} bytes; nothing was stored for {part['quiet_s']:.0f} s."
 
 
 def _waiting(run: Row) -> _Finding:
@@ -345,50 +373,3 @@ _FIND_HOLDER: Final = (
     "SELECT pid, application_name, state, xact_start FROM pg_stat_activity "
     "WHERE xact_start IS NOT NULL ORDER BY xact_start"
 )
-
-
-def _evidence(run: Row, node: Row | None, error: Row | None, publishers: list[Row], locks: list[Row]) -> dict[str, Any]:
-    return {
-        "state": run["state"],
-        "agent": run["agent"],
-        "attempt": run["attempt"],
-        "ageSeconds": _rounded(run["age_s"]),
-        "lastSeq": run["last_seq"],
-        "publishedSeq": run["published_seq"],
-        "lastEvent": {"type": run["last_type"], "of": run["last_label"], "ageSeconds": _rounded(run["last_age_s"])},
-        "unpublishedSeconds": _rounded(run["unpublished_age_s"]),
-        "lease": {"owner": run["lease_owner"], "fence": run["fence"], "leftSeconds": _rounded(run["lease_left_s"])},
-        "nodeInFlight": None if node is None else {"name": node["name"], "ageSeconds": _rounded(node["age_s"])},
-        "blocked": None
-        if run["blocked_node"] is None
-        else {
-            "node": run["blocked_node"],
-            "at": run["blocked_at"],
-            "seconds": _rounded(run["blocked_s"]),
-            "ageSeconds": _rounded(run["blocked_age_s"]),
-        },
-        "workersLost": run["losses"],
-        "nextNode": run["next_node"],
-        "waitingFor": run["waiting_for"],
-        "waitingSeconds": _rounded(run["waiting_s"]),
-        "timerLeftSeconds": _rounded(run["timer_left_s"]),
-        "signalsNotTaken": run["signals"],
-        "signalledSeconds": _rounded(run["signalled_s"]),
-        "cancelRequestedSeconds": _rounded(run["cancel_age_s"]),
-        "lastError": None if error is None else error["fn"],
-        "errorCode": run["error_code"],
-        "traceId": sampled_trace_id(run["traceparent"]),
-        "publishers": [
-            {
-                "id": row["publisher_id"],
-                "heartbeatSeconds": _rounded(row["heartbeat_age_s"]),
-                "failingWith": row["failing_code"],
-            }
-            for row in publishers
-        ],
-        "locks": [{**row, "waited_s": _rounded(row["waited_s"])} for row in locks],
-    }
-
-
-def _rounded(seconds: float | None) -> float | None:
-    return None if seconds is None else round(float(seconds), 3)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 
 from prometheus_client import Counter, Gauge
 
 from runwire.clock import monotonic
 from runwire.telemetry.exposition import Exposition
+from runwire.telemetry.metrics import OTHER, named_labels
 from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 
@@ -21,6 +22,14 @@ class Invariant(StrEnum):
     PUBLISHED_PREFIX = "published_prefix"
     CURSOR_WITHIN_LOG = "cursor_within_log"
     ARCHIVE_EQUALS_LOG = "archive_equals_log"
+
+
+class DatabaseLimit(StrEnum):
+    """Limits of PostgreSQL: connections, its queue of notifications, ids of transactions."""
+
+    CONNECTIONS = "connections"
+    NOTIFICATIONS = "notifications"
+    TRANSACTION_IDS = "transaction_ids"
 
 
 class ActiveState(StrEnum):
@@ -61,7 +70,8 @@ class ObserverMetrics:
     which does look, what this one saw last would win where the highest counts.
     """
 
-    def __init__(self, out: Exposition, *, period_s: float = 5.0) -> None:
+    def __init__(self, out: Exposition, *, agents: Iterable[str] = (), period_s: float = 5.0) -> None:
+        """`agents`: the names that this process knows, the values of the label agent beside `other`."""
         self.out = out
         self._looked_at = monotonic()
         known = self._known
@@ -107,6 +117,18 @@ class ObserverMetrics:
             state=ActiveState,
         )
         self.run_oldest_age: Mapping[str, Age] = {state: age(gauge) for state, gauge in run_oldest_age.items()}
+        run_oldest_unclaimed = out.gauges(
+            "run_oldest_unclaimed_seconds",
+            "Time since the oldest run could be claimed that no worker has claimed: a pending run, one whose worker's "
+            "lease ended, or a waiting one that has its signal; 0 without one. `other`: agents that the observer does "
+            "not know. Grows between looks.",
+            known=known,
+            agent=[*named_labels(agents)[0], OTHER],
+        )
+        self.run_oldest_unclaimed: Mapping[str, Age] = {
+            agent: age(gauge) for agent, gauge in run_oldest_unclaimed.items()
+        }
+        """By agent."""
         self.timers_overdue: Gauge = out.gauge(
             "timers_overdue", "Timers that were due more than a second ago.", unit="timers", known=known
         )
@@ -132,6 +154,20 @@ class ObserverMetrics:
             unit="runs",
             known=known,
             invariant=Invariant,
+        )
+        self.partitions_missing: Gauge = out.gauge(
+            "event_partitions_missing",
+            "Days ahead that should have a partition of the log, and have none.",
+            unit="days",
+            known=known,
+        )
+        self.database_used: Mapping[str, Gauge] = out.gauges(
+            "database_used_ratio",
+            "Share of a limit of PostgreSQL that is used up: connections, the queue of notifications, and of the ids "
+            "of transactions the half that is safe to use before a vacuum.",
+            unit="ratio",
+            known=known,
+            limit=DatabaseLimit,
         )
         self.archive_oldest_pending: Gauge = out.gauge(
             "archive_oldest_pending_seconds",

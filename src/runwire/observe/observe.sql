@@ -25,6 +25,26 @@ UNION ALL
 SELECT 'waiting', (SELECT count(*) FROM runs WHERE state = 'waiting'),
        extract(epoch FROM now() - (SELECT min(waiting_since) FROM runs WHERE state = 'waiting'))::float8
 
+-- name: unclaimed
+-- Runs that a worker could claim, by agent, with the time since the first of them could be claimed: pending ones, those
+-- whose worker's lease ended, and waiting ones that have their signal. Not suspects, which pause on purpose, nor timers,
+-- which have an age of their own. Each kind from an index of its own.
+SELECT u.agent, count(*) AS runs, extract(epoch FROM clock_timestamp() - min(u.since))::float8 AS oldest_s
+FROM (
+    SELECT agent, created_at AS since FROM runs
+    WHERE state = 'pending' AND NOT external AND (lease_until IS NULL OR lease_until < now())
+    UNION ALL
+    SELECT r.agent, r.lease_until FROM runs AS r
+    WHERE r.state = 'started' AND NOT r.external AND r.lease_until < now()
+      AND NOT EXISTS (SELECT FROM run_losses AS l WHERE l.run_id = r.run_id AND l.fence = r.fence AND l.alone_s > 0)
+    UNION ALL
+    SELECT r.agent, greatest(r.waiting_since, (SELECT min(s.sent_at) FROM run_signals AS s
+                                               WHERE s.run_id = r.run_id AND s.taken_at IS NULL
+                                                 AND s.signal = ANY (string_to_array(r.waiting_for, ' '))))
+    FROM runs AS r WHERE r.state = 'waiting' AND NOT r.external AND r.woken
+) AS u
+GROUP BY u.agent
+
 -- name: timers
 -- Timers that were due more than a second ago, the time since the first of all was due (NULL without any, negative before),
 -- and the signals that no run has taken. Each from an index of its own.
@@ -32,6 +52,20 @@ SELECT (SELECT count(*) FROM runs WHERE state = 'waiting' AND wake_at < now() - 
        extract(epoch FROM clock_timestamp() - (SELECT min(wake_at) FROM runs
                                                WHERE state = 'waiting' AND wake_at IS NOT NULL))::float8 AS oldest_s,
        (SELECT count(*) FROM run_signals WHERE taken_at IS NULL) AS signals
+
+-- name: partitions_missing
+-- How many of the days that must have a partition of the log lack it. Processes make them hourly, so the last of $1 days
+-- ahead may be missing in the first hour of a day (UTC), and does not count.
+SELECT count(*) FILTER (WHERE to_regclass('run_events_' || to_char(today + n, 'YYYYMMDD')) IS NULL)
+FROM (SELECT (now() AT TIME ZONE 'UTC')::date AS today) AS t, generate_series(0, greatest($1::int - 1, 0)) AS n
+
+-- name: database_used
+-- Shares of limits, each from counters that every role may read. Of 2^31 ids of transactions, half may pass unvacuumed.
+SELECT (SELECT coalesce(sum(numbackends), 0) FROM pg_stat_database)::float8
+       / greatest(current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int, 1)
+           AS connections,
+       pg_notification_queue_usage() AS notifications,
+       (SELECT max(age(datfrozenxid)) FROM pg_database)::float8 / 1073741824 AS transaction_ids
 
 -- name: archive_pending
 -- Seconds since the end of the run that ended first of those not proven to be in cold storage; none is pending where
@@ -155,6 +189,14 @@ FROM run_events
 WHERE run_id = $1 AND run_day = (SELECT run_day FROM runs WHERE run_id = $1)
   AND type IN ('NodeStarted', 'NodeFinished')
 ORDER BY seq DESC LIMIT 1
+
+-- name: open_parts
+-- The parts that the run's owner writes, with the time since their last bytes, or since the part's beginning.
+SELECT p.n, p.attempt, p.size,
+       (extract(epoch FROM clock_timestamp()) - coalesce(p.written_us, e.ts_us) / 1e6)::float8 AS quiet_s
+FROM parts AS p JOIN runs AS r USING (run_id)
+JOIN run_events AS e ON e.run_day = r.run_day AND e.run_id = r.run_id AND e.seq = p.opened_seq
+WHERE p.run_id = $1 AND p.state = 'open' ORDER BY p.n LIMIT 20
 
 -- name: last_error
 SELECT fn FROM run_events

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from typing import Final
 
 from runwire.clock import monotonic
@@ -10,10 +11,11 @@ from runwire.db import Database, load_sql
 from runwire.duties import Duty
 from runwire.errors import DatabaseUnavailable
 from runwire.observe.audit import ArchiveAudit, Audit
-from runwire.observe.metrics import ObserverMetrics
+from runwire.observe.metrics import DatabaseLimit, ObserverMetrics
 from runwire.observe.settings import DEFAULTS, ObserverSettings
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import get_logger
+from runwire.telemetry.metrics import OTHER
 from runwire.thresholds import PUBLISHER_DEAD_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
@@ -30,14 +32,18 @@ class Observer:
         *,
         settings: ObserverSettings = DEFAULTS,
         alive_s: float = PUBLISHER_DEAD_S,
+        days_ahead: int = 1,
         archives: bool = False,
         archive_audit: ArchiveAudit | None = None,
     ) -> None:
-        """`archives`: this process or another archives runs. `archive_audit` checks the archived ones."""
+        """`days_ahead`: days for which partitions are made. `archives`: this process or another archives runs.
+        `archive_audit` checks the archived ones.
+        """
         self._database = database
         self._metrics = metrics
         self._audit = Audit(database, metrics, archive=archive_audit)
         self._archives = archives
+        self._days_ahead = days_ahead
         self._period_s = settings.observe_s
         self._alive_s = alive_s
         self._heard_at = monotonic()
@@ -49,9 +55,12 @@ class Observer:
         publishers = await self._database.fetchrow(_SQL["publishers"], self._alive_s)
         shared = await self._database.fetchrow(_SQL["publishers_per_shard"], self._alive_s)
         active = await self._database.fetch(_SQL["active"])
+        unclaimed = await self._database.fetch(_SQL["unclaimed"])
         timers = await self._database.fetchrow(_SQL["timers"])
         pending_s = await self._database.fetchval(_SQL["archive_pending"], self._archives)
-        if backlog is None or publishers is None or shared is None or timers is None:
+        missing = await self._database.fetchval(_SQL["partitions_missing"], self._days_ahead)
+        used = await self._database.fetchrow(_SQL["database_used"])
+        if backlog is None or publishers is None or shared is None or timers is None or used is None:
             raise DatabaseUnavailable("an aggregate came back empty")
         metrics.backlog_events.set(backlog["events"])
         metrics.oldest_age.set(backlog["oldest_s"])
@@ -61,10 +70,14 @@ class Observer:
         metrics.publisher_heartbeat_age.set(monotonic() - self._heard_at)
         metrics.publishers.set(publishers["alive"])
         metrics.publishers_per_shard.set(shared["most"])
+        self._set_unclaimed({row["agent"]: row["oldest_s"] for row in unclaimed})
         metrics.timers_overdue.set(timers["overdue"])
         overdue_s = timers["oldest_s"]
         metrics.timer_oldest_overdue.set(overdue_s if overdue_s is not None and overdue_s > 0 else None)
         metrics.signals_waiting.set(timers["signals"])
+        metrics.partitions_missing.set(missing)
+        for limit in DatabaseLimit:
+            metrics.database_used[limit].set(used[limit.value])
         metrics.archive_oldest_pending.set(max(pending_s or 0.0, 0.0))
         for row in active:
             metrics.runs_active[row["state"]].set(row["runs"])
@@ -72,6 +85,16 @@ class Observer:
         await self._audit.step()
         await self._database.execute(_SQL["forget_publishers"])
         metrics.looked()
+
+    def _set_unclaimed(self, oldest_s: Mapping[str, float]) -> None:
+        """By agent; those without a label of their own share one."""
+        ages = self._metrics.run_oldest_unclaimed
+        by_label: dict[str, float] = {}
+        for agent, seconds in oldest_s.items():
+            label = agent if agent in ages else OTHER
+            by_label[label] = max(seconds, by_label.get(label, 0.0))
+        for label, age in ages.items():
+            age.set(by_label.get(label))
 
     async def run(self) -> None:
         """Observes until cancelled; while the database is away the last success grows old, which is an alert."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
 from runwire.observe.audit import ArchiveAudit
 from runwire.observe.diagnosis import Diagnostician
@@ -27,8 +28,9 @@ async def start(context: Context) -> None:
     archive = context.find(WatchedArchive)
     observer = Observer(
         context.database,
-        ObserverMetrics(context.metrics.out, period_s=settings.observe_s),
+        ObserverMetrics(context.metrics.out, agents=context.agents.names, period_s=settings.observe_s),
         settings=settings,
+        days_ahead=context.group(DatabaseSettings).partition_days_ahead,
         archives=archive is not None and archive.archives,
         archive_audit=archive.audit if archive is not None else None,
     )

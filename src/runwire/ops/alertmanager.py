@@ -14,6 +14,8 @@ _CAUSED_BY_A_DEAD_PUBLISHER: Final = (
     "PublishLagCritical",
     "PublishLagPage",
     "OutboxBacklog",
+    "PartLagCritical",
+    "PartLagPage",
 )
 
 
@@ -48,6 +50,7 @@ def alertmanager(thresholds: Thresholds, *, webhook: str | None = None) -> dict[
             _mutes('alertname="PublisherDown"', _any_of(_CAUSED_BY_A_DEAD_PUBLISHER)),
             _mutes('alertname="PublishLagPage"', _any_of(("PublishLagWarning", "PublishLagCritical"))),
             _mutes('alertname="PublishLagCritical"', 'alertname="PublishLagWarning"'),
+            _mutes('alertname="PartLagPage"', 'alertname="PartLagCritical"'),
         ],
         "receivers": [
             {"name": name, "webhook_configs": [{"url": f"{base}/{name}", "send_resolved": True}]}

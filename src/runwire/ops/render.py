@@ -10,12 +10,15 @@ from typing import Final
 
 from runwire.ops import dashboards
 from runwire.ops.alertmanager import alertmanager
+from runwire.ops.content_alerts import content_alerts
+from runwire.ops.database_alerts import database_alerts
 from runwire.ops.judgements import MODULE, judgements
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.rules import Group, rule_file
 from runwire.ops.slo_rules import slo_alerts, slo_recordings
 from runwire.ops.tables import runbook_tables, with_table
 from runwire.ops.thresholds import Thresholds, load
+from runwire.ops.work_alerts import work_alerts
 from runwire.ops.yaml_text import HEADER, dump
 
 RUNBOOK: Final = Path("docs") / "runbooks" / "run-diagnostics.md"
@@ -76,7 +79,10 @@ def recording_groups(thresholds: Thresholds) -> tuple[Group, ...]:
 def alert_groups(thresholds: Thresholds) -> tuple[Group, ...]:
     return (
         pipeline_alerts(thresholds),
+        work_alerts(thresholds),
+        content_alerts(thresholds),
         stream_alerts(thresholds),
+        database_alerts(thresholds),
         slo_alerts(thresholds),
         watching_alerts(thresholds),
     )

@@ -79,6 +79,16 @@ def anchor(alert: str) -> str:
     return alert.lower()
 
 
+def above(expr: str, thresholds: Thresholds, name: str, severity: Severity) -> str:
+    """The expression, above the value of that level."""
+    return f"{expr} > {thresholds.value(name, severity):.10g}"
+
+
+def limit(thresholds: Thresholds, name: str, severity: Severity) -> str:
+    """The level in words, for a message."""
+    return thresholds.named(name).said(severity).removeprefix("> ")
+
+
 def rule_file(groups: tuple[Group, ...], thresholds: Thresholds) -> dict[str, Any]:
     """The contents of a Prometheus rule file."""
     return {"groups": [group.document(thresholds) for group in groups]}

@@ -65,14 +65,30 @@ class AlertLinks(Strict, frozen=True):
     webhook: Link
 
 
+class Follows(Strict, frozen=True):
+    """The limit follows a setting of the service: `times` its value and `plus` more. It is never below the level's
+    value, nor above `at_most`.
+    """
+
+    setting: Annotated[str, Meta(pattern="^RUNWIRE_[A-Z_]+$")]
+    times: Annotated[float, Meta(gt=0)] = 1.0
+    plus: Annotated[float, Meta(ge=0)] = 0.0
+    at_most: Annotated[float, Meta(gt=0)] | None = None
+
+
 class Level(Strict, frozen=True, rename={"for_": "for"}):
-    """Fires when the value measured over `window` is above `value` and stays so for `for_`. `at_once`: no grouping."""
+    """Fires when the value measured over `window` is above `value` and stays so for `for_`. `at_once`: no grouping.
+
+    `at_least`: with fewer observations in the window, the level says nothing.
+    """
 
     value: Annotated[float, Meta(ge=0)]
     why: Sentence
     window: Duration | None = None
     for_: Duration = "0s"
     at_once: bool = False
+    at_least: Annotated[int, Meta(ge=1)] | None = None
+    follows: Follows | None = None
 
 
 class Threshold(Strict, frozen=True):
@@ -95,7 +111,7 @@ class Threshold(Strict, frozen=True):
         level = self.levels.get(severity)
         if level is None:
             return ""
-        words = f"> {amount(level.value, self.unit, self.shown_in)}"
+        words = f"> {amount(level.value, self.unit, self.shown_in)}{self._followed(level.follows)}"
         if self.quantile is not None:
             words = f"p{self.quantile * 100:g} {words}"
         if durations.seconds(level.for_):
@@ -108,6 +124,13 @@ class Threshold(Strict, frozen=True):
         if level.window is not None and "{window}" not in self.what:
             return f"{words} over {durations.spoken(level.window)}"
         return words
+
+    def _followed(self, follows: Follows | None) -> str:
+        if follows is None:
+            return ""
+        times = "" if follows.times == 1 else f"{follows.times:g} x "
+        plus = "" if not follows.plus else f" + {amount(follows.plus, self.unit, self.shown_in)}"
+        return f", or {times}`{follows.setting}`{plus}"
 
     def said_at_once(self) -> str:
         """The second level of `page` with its unit, e.g. `15 s`; empty where there is none."""
@@ -190,6 +213,15 @@ class Thresholds(Strict, frozen=True):
             raise ConfigurationError((f"{FILE}: {name}.levels.{severity.value} needs a window",))
         return window
 
+    def windows(self, name: str) -> list[str]:
+        """The periods that the levels of a threshold are measured over, at scale 1, each once."""
+        return list(dict.fromkeys(self.window(name, severity) for severity in self.named(name).levels))
+
+    def at_least(self, name: str, severity: Severity) -> float | None:
+        """The fewest observations in the window by which the level is judged, at this scale."""
+        fewest = self.level(name, severity).at_least
+        return None if fewest is None else fewest / self.scale
+
     def within_s(self, slo: Slo) -> float | None:
         """The limit of an objective, at this scale; None where it has none."""
         objective = self.slos.objectives[slo]
@@ -201,6 +233,18 @@ class Thresholds(Strict, frozen=True):
         """The number that a rule compares with, at this scale."""
         value = self.level(name, severity).value
         return value / self.scale if self.named(name).scales else value
+
+    def following(self, name: str, severity: Severity, *, setting: str) -> str:
+        """An expression for the limit of a level that follows a setting, which the series `setting` has in seconds."""
+        level, scale = self.level(name, severity), self.scale if self.named(name).scales else 1.0
+        follows = level.follows
+        if follows is None:
+            raise ConfigurationError((f"{FILE}: {name}.levels.{severity.value} needs `follows`",))
+        limit = setting if follows.times == 1 else f"{follows.times:g} * {setting}"
+        limit = f"{limit} + {follows.plus / scale:.10g}" if follows.plus else limit
+        if follows.at_most is None:
+            return f"clamp_min({limit}, {level.value / scale:.10g})"
+        return f"clamp({limit}, {level.value / scale:.10g}, {follows.at_most / scale:.10g})"
 
     def duration(self, text: str) -> str:
         """A duration at this scale."""

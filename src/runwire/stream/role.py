@@ -22,6 +22,7 @@ async def start(context: Context) -> None:
     before the listeners close.
     """
     settings, front = context.group(StreamSettings), context.phases.front
+    context.metrics.sse_heartbeat.set(settings.sse_heartbeat_s)
     reader = context.offer(LogReader, LogReader(context.database, cold=context.find(ArchivedLog)))
     streams = Streams(
         bus=context.part(Bus).reader, reader=reader, settings=settings, metrics=context.metrics, spans=context.spans

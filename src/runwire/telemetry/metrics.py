@@ -265,6 +265,9 @@ class StreamMetrics:
         self.sse_write_age_max: Gauge = out.gauge(
             "sse_write_age_seconds_max", "Age of the oldest last write among open streams."
         )
+        self.sse_heartbeat: Gauge = out.gauge(
+            "sse_heartbeat_seconds", "The longest silence on a stream, as set; 0 without an API."
+        )
 
 
 class ProcessMetrics:
@@ -384,8 +387,13 @@ class _ByNameAndOutcome(dict[tuple[str, str], T]):
         return self[EXTERNAL, outcome]
 
 
+def named_labels(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Declared names that are values of a label, and those past the limit."""
+    distinct = [name for name in dict.fromkeys(names) if name not in (EXTERNAL, OTHER)]
+    return distinct[:LABEL_LIMIT], distinct[LABEL_LIMIT:]
+
+
 def _bounded(names: Iterable[str]) -> tuple[list[str], list[str]]:
     """The label values to export, and the names past the limit."""
-    distinct = [name for name in dict.fromkeys(names) if name not in (EXTERNAL, OTHER)]
-    named, overflow = distinct[:LABEL_LIMIT], distinct[LABEL_LIMIT:]
+    named, overflow = named_labels(names)
     return [*named, *([OTHER] if overflow else []), EXTERNAL], overflow

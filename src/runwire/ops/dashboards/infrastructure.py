@@ -6,6 +6,7 @@ from runwire.ops.dashboards.board import Board, Row
 from runwire.ops.dashboards.panels import (
     BLUE,
     GREEN,
+    GREY,
     INSTANCE,
     JOB,
     RED,
@@ -27,6 +28,8 @@ def board(thresholds: Thresholds) -> Board:
     dropped = Limit.above(thresholds, "telemetry_dropped", runbook=f"{runbook}#telemetrydropped")
     behind = Limit.of(thresholds, "retention", runbook=f"{runbook}#retentionbehind")
     unwell = Limit.of(thresholds, "role_unwell", runbook=f"{runbook}#roleunwell")
+    used = Limit.of(thresholds, "database_used", runbook=f"{runbook}#limits-of-postgresql")
+    partitions = Limit.above(thresholds, "partitions_missing", runbook=f"{runbook}#partitionsshort")
     observer_age = f"time() - max by (job) (runwire_observer_last_success_timestamp_seconds{{{JOB}}})"
     stats = (
         number(
@@ -141,6 +144,26 @@ def board(thresholds: Thresholds) -> Board:
             Row(
                 (
                     lines(
+                        "Limits of PostgreSQL",
+                        "Share of each limit that is used up, with the limit of its alert.",
+                        [Query(f"max by (limit) (runwire_database_used_ratio{{{JOB}}})", "{{limit}}")],
+                        unit="percentunit",
+                        limit=used,
+                    ),
+                    lines(
+                        "Partitions missing",
+                        "Days ahead that should have a partition of the log, and have none.",
+                        [Query(f"max by (job) (runwire_event_partitions_missing{{{JOB}}})", "{{job}}")],
+                        unit="short",
+                        limit=partitions,
+                        decimals=0,
+                        rare=True,
+                    ),
+                ),
+            ),
+            Row(
+                (
+                    lines(
                         "Connections of clients",
                         "Open HTTP connections, and the descriptors that they take and may take. A stream takes two.",
                         [
@@ -179,6 +202,36 @@ def board(thresholds: Thresholds) -> Board:
             Row(
                 (
                     lines(
+                        "Requests refused for a limit",
+                        "By the code of the problem. Runs: no start is accepted; clients try again later.",
+                        [Query(rate("runwire_requests_refused_total", by="code"), "{{code}}")],
+                        unit="suffix:/s",
+                        rare=True,
+                    ),
+                    lines(
+                        "Access refused",
+                        "By the code of the problem. auth_unavailable: nobody can be let in, because keys are missing.",
+                        [Query(rate("runwire_access_refused_total", by="code"), "{{code}}")],
+                        unit="suffix:/s",
+                        rare=True,
+                    ),
+                    lines(
+                        "Restarts within processes",
+                        "Loops that were started again after an unexpected error, and processes that were replaced "
+                        "because they did not answer.",
+                        [
+                            Query(rate("runwire_loop_restarts_total"), "loops"),
+                            Query(rate("runwire_process_replacements_total"), "processes"),
+                        ],
+                        unit="suffix:/s",
+                        rare=True,
+                    ),
+                ),
+                height=9,
+            ),
+            Row(
+                (
+                    lines(
                         "Telemetry dropped",
                         "Spans and log lines given up rather than hold up the work.",
                         [Query(rate("runwire_telemetry_dropped_total", by="signal"), "{{signal}}")],
@@ -209,7 +262,10 @@ def board(thresholds: Thresholds) -> Board:
                         "Oldest run not archived",
                         "Time since the end of the run that ended first of those not in the archive, with the limit of "
                         "its alert.",
-                        [Query(f"max by (job) (runwire_archive_oldest_pending_seconds{{{JOB}}})", "{{job}}")],
+                        [
+                            Query(f"max by (job) (runwire_archive_oldest_pending_seconds{{{JOB}}})", "{{job}}"),
+                            Query(f"max(runwire_archive_after_seconds{{{JOB}}})", "archived after", GREY),
+                        ],
                         unit="s",
                         limit=behind,
                     ),
@@ -218,6 +274,12 @@ def board(thresholds: Thresholds) -> Board:
                         "By what became of them. Refused: their log is not whole, and they stay in PostgreSQL.",
                         [Query(rate("runwire_archive_runs_total", by="outcome"), "{{outcome}}")],
                         unit="ops",
+                    ),
+                    lines(
+                        "Bytes archived",
+                        "Bytes that were read back from cold storage and proven, a second.",
+                        [Query(rate("runwire_archive_bytes_total"), "bytes")],
+                        unit="Bps",
                     ),
                     lines(
                         "Archive failures",

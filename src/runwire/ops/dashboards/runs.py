@@ -5,6 +5,7 @@ from __future__ import annotations
 from grafana_foundation_sdk.models.dashboard import Panel
 
 from runwire.ops.dashboards.board import Board, Row
+from runwire.ops.dashboards.content import content_rows
 from runwire.ops.dashboards.overview import STATE_COLORS
 from runwire.ops.dashboards.panels import (
     BLUE,
@@ -27,6 +28,7 @@ from runwire.ops.dashboards.panels import (
 )
 from runwire.ops.thresholds import Thresholds
 
+_FAILED = 'outcome="failed"'
 _OUTCOMES = {"finished": GREEN, "failed": RED, "timeout": ORANGE, "cancelled": GREY}
 
 
@@ -103,6 +105,32 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                 ),
                 title="Runs",
+            ),
+            Row(
+                (
+                    lines(
+                        "Oldest run that nobody claims",
+                        "Since it could be claimed, by agent; other: agents that the observer does not know.",
+                        [Query(f"max by (agent) (runwire_run_oldest_unclaimed_seconds{{{JOB}}})", "{{agent}}")],
+                        unit="s",
+                        many=True,
+                        limit=Limit.of(thresholds, "runs_unclaimed", runbook=f"{runbook}#nobody-claims"),
+                    ),
+                    lines(
+                        "Share of runs that fail, by agent",
+                        "Of those that ended. No line: none has ended.",
+                        [
+                            Query(
+                                f"{rate('runwire_runs_finished_total', by='agent', where=_FAILED)}"
+                                f" / ({rate('runwire_runs_finished_total', by='agent')} > 0)",
+                                "{{agent}}",
+                            )
+                        ],
+                        unit="percentunit",
+                        many=True,
+                        limit=Limit.of(thresholds, "runs_failing", runbook=f"{runbook}#runs-fail"),
+                    ),
+                ),
             ),
             Row(
                 (
@@ -191,62 +219,19 @@ def board(thresholds: Thresholds) -> Board:
                         ],
                         unit="short",
                     ),
-                ),
-            ),
-            Row(
-                (
                     lines(
-                        "Timers overdue",
-                        "Time since the oldest timer that has not fired was due. A worker fires it within a second.",
-                        [Query(f"max(runwire_timer_oldest_overdue_seconds{{{JOB}}})", "oldest")],
-                        unit="s",
-                        limit=Limit.of(thresholds, "timers_overdue", runbook=f"{runbook}#timers-overdue"),
-                    ),
-                    lines(
-                        "Lateness of timers",
-                        "From the time a timer was due to the claim of its run by a worker.",
-                        percentiles("runwire_timer_lateness_seconds"),
-                        unit="s",
-                        log=True,
-                    ),
-                    lines(
-                        "Signals waiting",
-                        "Signals that no run has taken yet. They end with their run.",
-                        [Query(f"max(runwire_signals_waiting{{{JOB}}})", "signals")],
-                        unit="short",
-                    ),
-                ),
-                title="Waits",
-            ),
-            Row(
-                (
-                    lines(
-                        "Artifacts stored",
-                        "Bytes of the artifacts that were stored, a second.",
-                        [Query(rate("runwire_artifact_bytes_total"), "bytes")],
-                        unit="Bps",
-                    ),
-                    lines(
-                        "Content store failures",
-                        "Operations that the content store failed, over five minutes, by operation.",
+                        "Workers lost",
+                        "Workers found dead, and runs that lost one again before they finished a node.",
                         [
-                            Query(
-                                f"300 * {rate('runwire_artifact_store_failures_total', by='operation')}",
-                                "{{operation}}",
-                            )
+                            Query(rate("runwire_workers_lost_total"), "workers"),
+                            Query(rate("runwire_run_losses_repeated_total"), "runs, again"),
                         ],
-                        unit="short",
-                        limit=Limit.of(thresholds, "artifact_store", runbook=f"{runbook}#content-store"),
-                    ),
-                    lines(
-                        "Orphans",
-                        "Objects that no artifact refers to, past their grace. The collector deletes them.",
-                        [Query(f"max(runwire_content_orphans{{{JOB}}})", "objects")],
-                        unit="short",
+                        unit="suffix:/s",
+                        rare=True,
                     ),
                 ),
-                title="Content",
             ),
+            *content_rows(thresholds),
         ),
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from runwire.ops.dashboards.board import Board, Row
+from runwire.ops.dashboards.content import part_row
 from runwire.ops.dashboards.panels import (
     BLUE,
     GREEN,
@@ -108,6 +109,7 @@ def board(thresholds: Thresholds) -> Board:
                 ),
                 title="Delivery",
             ),
+            part_row(thresholds),
             Row(
                 (
                     lines(
@@ -144,6 +146,24 @@ def board(thresholds: Thresholds) -> Board:
             Row(
                 (
                     lines(
+                        "Open streams by kind",
+                        "Of one run, of listed runs, of a session, of labels.",
+                        [Query(f"sum by (kind) (runwire_streams_open{{{INSTANCE}}})", "{{kind}}")],
+                        unit="short",
+                        stacked=True,
+                        decimals=0,
+                    ),
+                    lines(
+                        "Checkpoints stored",
+                        "Positions of streams of many runs, which their ids name.",
+                        [Query(rate("runwire_stream_checkpoints_total"), "checkpoints")],
+                        unit="suffix:/s",
+                    ),
+                ),
+            ),
+            Row(
+                (
+                    lines(
                         "Reconnects of one run",
                         "In a minute, of the run with most, with the limit of its alert.",
                         [Query(f"max by (instance) (runwire_sse_run_reconnects_1m_max{{{INSTANCE}}})", "{{instance}}")],
@@ -168,8 +188,13 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                     lines(
                         "Oldest write to an open stream",
-                        "Saws between 0 and 15 s, the heartbeat. Above the line heartbeats do not go out.",
-                        [Query(f"max by (instance) (runwire_sse_write_age_seconds_max{{{INSTANCE}}})", "{{instance}}")],
+                        "Saws between 0 and the heartbeat, 15 s unless set. Above the line heartbeats do not go out.",
+                        [
+                            Query(
+                                f"max by (instance) (runwire_sse_write_age_seconds_max{{{INSTANCE}}})", "{{instance}}"
+                            ),
+                            Query(f"max(runwire_sse_heartbeat_seconds{{{INSTANCE}}})", "heartbeat", GREY),
+                        ],
                         unit="s",
                         many=True,
                         limit=heartbeat,
