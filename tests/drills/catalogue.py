@@ -292,8 +292,8 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="Mend the way; the readers catch up by themselves.",
         runbook="partlagpage",
         fires=("PartLagPage",),
-        mutes=("PartLagCritical",),
-        also=(*LAGS, *PUBLISH_BURNS, *RUN_BURNS),
+        # At this scale a minute of the rules, 3 s, often has no observation, and the lower alert begins anew.
+        also=("PartLagCritical", *LAGS, *PUBLISH_BURNS, *RUN_BURNS),
     ),
     Drill(
         "the publisher is killed",
