@@ -10,11 +10,18 @@ A process may die at any point in between. No artifact then names bytes that are
 verified upload ensure, and the collector deletes bytes that no artifact names.
 """
 
-from runwire.content.artifacts import Artifacts, ContentLimits, NewArtifact
-from runwire.content.collecting import Collector
-from runwire.content.metrics import ContentMetrics
-from runwire.content.reading import ArtifactReader, Located
-from runwire.content.store import ContentStore, open_content_store
+from typing import TYPE_CHECKING
+
+from runwire.lazy import lazily
+
+if TYPE_CHECKING:
+    from runwire.content.artifacts import Artifacts, ContentLimits, NewArtifact
+    from runwire.content.collecting import Collector
+    from runwire.content.metrics import ContentMetrics
+    from runwire.content.reading import ArtifactReader, Located
+    from runwire.content.store import ContentStore, open_content_store
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = [
     "ArtifactReader",

@@ -17,15 +17,22 @@ Inside, an event goes from the tail (the events of a run, in order) to the fan-o
     PostgreSQL ---+ catch_up          +--- sessions join when they have caught up
 """
 
-from runwire.stream.cursor import Cursor, parse_cursor
-from runwire.stream.fanout import Outlet
-from runwire.stream.limits import StreamLimits
-from runwire.stream.log import LogReader, Page
-from runwire.stream.mixed_cursor import MixedCursor, parse_mixed_cursor
-from runwire.stream.mixed_session import MixedSession, MixedStreams
-from runwire.stream.replay import parse_speed
-from runwire.stream.session import Session
-from runwire.stream.streams import NothingLeft, Streams
+from typing import TYPE_CHECKING
+
+from runwire.lazy import lazily
+
+if TYPE_CHECKING:
+    from runwire.stream.cursor import Cursor, parse_cursor
+    from runwire.stream.fanout import Outlet
+    from runwire.stream.limits import StreamLimits
+    from runwire.stream.log import LogReader, Page
+    from runwire.stream.mixed_cursor import MixedCursor, parse_mixed_cursor
+    from runwire.stream.mixed_session import MixedSession, MixedStreams
+    from runwire.stream.replay import parse_speed
+    from runwire.stream.session import Session
+    from runwire.stream.streams import NothingLeft, Streams
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = [
     "Cursor",

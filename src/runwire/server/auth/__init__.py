@@ -1,10 +1,17 @@
 """Authentication and authorisation: API keys, tokens, stream tickets, and the gate before every route."""
 
-from runwire.server.auth.caller import ANYBODY, PUBLIC, STREAM, Access, Caller, Scope, check_run_id
-from runwire.server.auth.gate import Gate, Guarded, caller_of, check_guarded
-from runwire.server.auth.keys import KeyRing
-from runwire.server.auth.tickets import Tickets
-from runwire.server.auth.tokens import TokenVerifier
+from typing import TYPE_CHECKING
+
+from runwire.lazy import lazily
+
+if TYPE_CHECKING:
+    from runwire.server.auth.caller import ANYBODY, PUBLIC, STREAM, Access, Caller, Scope, check_run_id
+    from runwire.server.auth.gate import Gate, Guarded, caller_of, check_guarded
+    from runwire.server.auth.keys import KeyRing
+    from runwire.server.auth.tickets import Tickets
+    from runwire.server.auth.tokens import TokenVerifier
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = [
     "ANYBODY",
