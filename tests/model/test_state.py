@@ -16,6 +16,9 @@ from pydantic.dataclasses import dataclass as pydantic_dataclass
 
 from runwire.errors import InvalidRequest, StateRefused
 from runwire.model.state import StateType
+from runwire.orchestrate.settings import DEFAULTS
+
+LIMIT = DEFAULTS.state_max_bytes
 
 
 @dataclass
@@ -67,9 +70,9 @@ class Color(enum.StrEnum):
     RED = "red"
 
 
-def refused(state_type: StateType[Any], state: object, **limit: int) -> str:
+def refused(state_type: StateType[Any], state: object, *, at_most: int = LIMIT) -> str:
     with pytest.raises(StateRefused) as error:
-        state_type.save(state, **limit)
+        state_type.save(state, at_most=at_most)
     return error.value.code
 
 
@@ -78,7 +81,7 @@ def refused(state_type: StateType[Any], state: object, **limit: int) -> str:
 
 def test_fields_left_at_their_default_are_kept_with_their_value_at_every_depth() -> None:
     bags = StateType(Bag)
-    data, _ = bags.save(bags.from_input(b'{"more": {"k": {}}}'))
+    data, _ = bags.save(bags.from_input(b'{"more": {"k": {}}}'), at_most=LIMIT)
     assert msgspec.json.decode(data) == {
         "n": 5,
         "x": None,
@@ -93,7 +96,7 @@ def test_every_kind_of_state_comes_back_as_it_was_left(cls: type[Any]) -> None:
     kind: StateType[Any] = StateType(cls)
     state = kind.from_input(b'{"n": 7}')
     state.x = {"a": [1, None, 2.5, "b"]}
-    data, back = kind.save(state)
+    data, back = kind.save(state, at_most=LIMIT)
     assert back == state
     assert back is not state
     assert kind.restore(data) == state
@@ -103,7 +106,7 @@ def test_a_pydantic_model_is_read_by_its_aliases_and_kept_whole() -> None:
     models = StateType(Model)
     state = models.from_input(b'{"anAlias": 4}')
     state.deep = Deep(at=dt.datetime(2026, 3, 29, tzinfo=dt.UTC))
-    data, back = models.save(state)
+    data, back = models.save(state, at_most=LIMIT)
     assert (back.alias, back.deep) == (4, state.deep)
     assert models.restore(data) == back
 
@@ -112,14 +115,14 @@ def test_private_attributes_of_a_model_are_no_part_of_the_state() -> None:
     models = StateType(Model)
     state = models.from_input(b"{}")
     state.see(9)
-    _, back = models.save(state)
+    _, back = models.save(state, at_most=LIMIT)
     assert back.seen == 0
 
 
 @pytest.mark.parametrize("value", [2**70, "a\0b", "ü", {"k": [1.5]}, Color.RED, True, -0.0])
 def test_a_value_that_json_brings_back_is_kept(value: Any) -> None:
     bags = StateType(Bag)
-    assert bags.save(Bag(x=value))[1].x == value
+    assert bags.save(Bag(x=value), at_most=LIMIT)[1].x == value
 
 
 # ------------------------------------------------------------------ what is refused
@@ -190,7 +193,7 @@ def test_an_object_that_is_no_state_is_a_bad_state(other: Any) -> None:
 
 def test_a_state_may_have_so_many_bytes_and_not_one_more() -> None:
     bags = StateType(Bag)
-    size = len(bags.save(Bag(x="m" * 1000))[0])
+    size = len(bags.save(Bag(x="m" * 1000), at_most=LIMIT)[0])
     assert bags.save(Bag(x="m" * 1000), at_most=size)
     assert refused(bags, Bag(x="m" * 1000), at_most=size - 1) == "state_too_large"
 

@@ -9,6 +9,7 @@ from typing import Final
 from runwire.archive.dropping import DayDropper, Left
 from runwire.archive.ledger import SQL, Batch, BatchState, Ledger, PendingRun
 from runwire.archive.metrics import ArchiveMetrics, Failure, Outcome
+from runwire.archive.settings import DEFAULTS
 from runwire.archive.store import ArchiveGone, ColdStore
 from runwire.archive.verifying import Verifier
 from runwire.archive.watching import Milestone, Watcher
@@ -64,9 +65,9 @@ class Archiver:
         *,
         metrics: ArchiveMetrics,
         writer: str,
-        after_days: int = 30,
-        batch_runs: int = 20_000,
-        batch_events: int = 1_000_000,
+        after_days: int = DEFAULTS.archive_after_days,
+        batch_runs: int = DEFAULTS.archive_batch_runs,
+        batch_events: int = DEFAULTS.archive_batch_events,
         watcher: Watcher | None = None,
     ) -> None:
         """`writer` signs the manifests: a program and its version."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from runwire.settings_group import SettingsGroup
@@ -35,3 +37,6 @@ class ArchiveSettings(SettingsGroup):
     def archives(self) -> bool:
         """Whether this process or another archives runs."""
         return self.archive is not None and self.archive_after_days > 0
+
+
+DEFAULTS: Final = ArchiveSettings()

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final, Protocol
 
 from runwire.content.metrics import ContentMetrics
+from runwire.content.settings import DEFAULTS
 from runwire.content.spool import Spool
 from runwire.content.store import ContentStore
 from runwire.db import Database, Row, Transaction, load_sql
@@ -47,9 +48,9 @@ class Appending(Protocol):
 class ContentLimits:
     """Bounds on bytes of an artifact, artifacts of a run, bytes of a tenant. 0 is no bound, but for the first."""
 
-    artifact_bytes: int = 100 * 1024 * 1024
-    artifacts_per_run: int = 1000
-    tenant_bytes: int = 0
+    artifact_bytes: int = DEFAULTS.artifact_max_bytes
+    artifacts_per_run: int = DEFAULTS.artifacts_per_run_max
+    tenant_bytes: int = DEFAULTS.content_tenant_max_bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Final
 from runwire.clock import JITTER
 from runwire.content.artifacts import SQL, object_path
 from runwire.content.metrics import Collected, ContentMetrics
+from runwire.content.settings import DEFAULTS
 from runwire.content.store import ContentStore
 from runwire.db import ConstraintViolated, Database
 from runwire.duties import Duty
@@ -30,9 +31,9 @@ class Collector:
         store: ContentStore | None,
         *,
         metrics: ContentMetrics,
-        grace_s: float = 3600.0,
-        keep_days: int = 0,
-        period_s: float = 60.0,
+        grace_s: float = DEFAULTS.content_grace_s,
+        keep_days: int = DEFAULTS.content_keep_days,
+        period_s: float = DEFAULTS.content_collect_s,
     ) -> None:
         self._database = database
         self._store = store

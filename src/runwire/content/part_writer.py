@@ -13,6 +13,7 @@ from typing import Final, NamedTuple, Self
 from runwire.clock import monotonic, wait_until_set
 from runwire.content.part import Part, PartState
 from runwire.content.part_metrics import PartMetrics
+from runwire.content.settings import DEFAULTS
 from runwire.db import Database, Row, load_sql
 from runwire.duties import Duty
 from runwire.errors import FenceStale, PartMoved, PartRefused, RunwireError
@@ -143,7 +144,7 @@ class PartWriter:
         database: Database,
         *,
         metrics: PartMetrics,
-        linger_s: float = 0.02,
+        linger_s: float = DEFAULTS.part_linger_ms / 1000,
         on_written: Callable[[Sequence[Written]], None] = lambda _written: None,
         on_ended: Callable[[str], None] = lambda _run_id: None,
     ) -> None:

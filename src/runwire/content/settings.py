@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from pydantic import Field
 
 from runwire.settings_group import SettingsGroup
@@ -53,3 +55,6 @@ class ContentSettings(SettingsGroup):
     def content(self) -> str | None:
         """The content store's URL, with the default filled in; None without one."""
         return self.content_url
+
+
+DEFAULTS: Final = ContentSettings()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 from prometheus_client import Counter
 
 from runwire.content.metrics import StoreFailure
+from runwire.content.settings import DEFAULTS
 from runwire.errors import ConfigurationError, ContentUnavailable
 from runwire.objects import first_line, flush, open_objects
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 
 BLOCK_BYTES: Final = 1 << 20
 """Bytes that one read asks for."""
-PATIENCE_S: Final = 30.0
 _SLOWEST_BYTES_PER_S: Final = 1 << 20
 
 _log = get_logger()
@@ -36,7 +36,7 @@ class ContentStore:
         *,
         folder: Path | None,
         failures: Mapping[str, Counter],
-        patience_s: float = PATIENCE_S,
+        patience_s: float = DEFAULTS.content_patience_s,
     ) -> None:
         """`folder` is where the objects are, for a local store: what is put there is flushed to the disk.
 
@@ -109,7 +109,9 @@ class ContentStore:
         return ContentUnavailable(f"the content store failed to {operation.value}: {why}")
 
 
-def open_content_store(url: str, *, failures: Mapping[str, Counter], patience_s: float = PATIENCE_S) -> ContentStore:
+def open_content_store(
+    url: str, *, failures: Mapping[str, Counter], patience_s: float = DEFAULTS.content_patience_s
+) -> ContentStore:
     """The store at `url`: `file:///folder`, `s3://bucket/prefix`, `gs://...`, `az://...`; or a folder's path.
 
     Credentials, region and endpoint come from the environment, as each provider's own tools take them. Raises

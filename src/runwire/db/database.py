@@ -13,6 +13,7 @@ from runwire.clock import monotonic
 from runwire.db.connection import BASE_SETTINGS, SESSION_SETTINGS, Connection, Door, cut
 from runwire.db.pool import Pool
 from runwire.db.session import Session
+from runwire.db.settings import DEFAULTS
 from runwire.db.transaction import Row, Transaction, read, transacting
 from runwire.db.translation import spoils, translated
 from runwire.db.troubles import Attempts, Troubles
@@ -41,8 +42,8 @@ class Database:
         dsn: str,
         *,
         direct_dsn: str | None = None,
-        pool_size: int = 10,
-        timeout_s: float = 10.0,
+        pool_size: int = DEFAULTS.db_pool_size,
+        timeout_s: float = DEFAULTS.db_timeout_s,
         name: str = "pool",
         on_wait: Callable[[float], None] = lambda _seconds: None,
         troubles: Troubles | None = None,

@@ -64,3 +64,7 @@ def _user_data_dir() -> Path:
         return platformdirs.user_data_path("runwire")
     except RuntimeError:  # neither HOME nor XDG_DATA_HOME, and a uid without a name
         return NO_HOME
+
+
+DEFAULTS: Final = DatabaseSettings.model_construct()
+"""Unchecked: a user without a home directory has no data directory, and needs none for another database."""

@@ -20,9 +20,6 @@ from runwire.model.state_shape import complete, exceeds, field_names, same
 
 S = TypeVar("S")
 
-STATE_MAX_BYTES: Final = 1024 * 1024
-"""Bytes of JSON a state may have unless the settings say otherwise."""
-
 _SAID_MAX: Final = 5
 _SAID_CHARS: Final = 200
 
@@ -75,7 +72,7 @@ class StateType(Generic[S]):
             return None
         return restored
 
-    def save(self, state: object, *, at_most: int = STATE_MAX_BYTES) -> tuple[bytes, S]:
+    def save(self, state: object, *, at_most: int) -> tuple[bytes, S]:
         """The JSON of a state, and the state as it comes back from that.
 
         Raises StateRefused: `state_too_large`, before anything of that size is made, or `bad_state` for one that is no

@@ -9,11 +9,11 @@ from dataclasses import replace
 from runwire.db import Database, load_sql, seen_by
 from runwire.errors import AppendError, DatabaseFailed, RunClosed
 from runwire.model.graph import Agents
-from runwire.model.state import STATE_MAX_BYTES
 from runwire.orchestrate.cancelling import Cancelling
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.orchestrate.run_view import RunReader, RunView
 from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.settings import DEFAULTS
 from runwire.orchestrate.signalling import SentSignal, SignalsOfRun, accepted_by, check_awaited, not_taken, store
 from runwire.orchestrate.starting import RunStarter, Started, StartRequest, new_fence
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -33,7 +33,7 @@ class RunControl(RunReader):
         on_claimable: Callable[[str], None],
         on_cancel: Callable[[str], None],
         open_max: int = 0,
-        state_max_bytes: int = STATE_MAX_BYTES,
+        state_max_bytes: int = DEFAULTS.state_max_bytes,
         read_timeout_s: float | None = None,
         seat: Callable[[str, str], Seat | None] = lambda _run_id, _agent: None,
         first_fence: Callable[[], int] = new_fence,

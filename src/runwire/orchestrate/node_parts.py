@@ -20,6 +20,7 @@ from runwire.content.artifacts import Artifacts, NewArtifact
 from runwire.content.part import PartState, checked_media_type, checked_name, opened
 from runwire.content.part_writer import OpenPart, PartWriter
 from runwire.content.parts import Ending, PartReader, Parts, events_of, open_within, store_endings
+from runwire.content.settings import DEFAULTS
 from runwire.db import Transaction
 from runwire.errors import ContentUnavailable, NodeFailed
 from runwire.model.content import Artifact
@@ -34,9 +35,9 @@ BURST_S: Final = 1.0
 class PartLimits:
     """`rate` is in bytes per second and part; a faster node waits."""
 
-    per_run: int = 100
-    bytes: int = 16 * 1024 * 1024
-    rate: int = 4 * 1024 * 1024
+    per_run: int = DEFAULTS.parts_per_run_max
+    bytes: int = DEFAULTS.part_bytes_max
+    rate: int = DEFAULTS.part_bytes_per_s
 
 
 @dataclass(frozen=True, slots=True)

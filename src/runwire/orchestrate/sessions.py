@@ -14,6 +14,7 @@ from typing import Final
 
 from runwire.clock import monotonic
 from runwire.db import Row, Session, load_sql
+from runwire.orchestrate.settings import DEFAULTS
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _SQL: Final = load_sql("runwire.orchestrate", "sessions.sql")
@@ -58,7 +59,7 @@ class WorkerSession:
     """The session of one worker; used by one task, in one event loop. Every step may raise DatabaseUnavailable."""
 
     def __init__(
-        self, session: Session, facts: WorkerFacts, *, losses_max: int = 3, settle_s: float = SETTLE_S
+        self, session: Session, facts: WorkerFacts, *, losses_max: int = DEFAULTS.losses_max, settle_s: float = SETTLE_S
     ) -> None:
         """A run is failed when `losses_max` workers have died with it."""
         self._session = session

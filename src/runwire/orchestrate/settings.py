@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Final
 
 from pydantic import Field
 
@@ -34,3 +35,6 @@ class OrchestrateSettings(SettingsGroup):
     def problems(self) -> Iterable[str]:
         if self.lease_heartbeat_s >= self.lease_s:
             yield "lease_heartbeat_s must be shorter than lease_s"
+
+
+DEFAULTS: Final = OrchestrateSettings()

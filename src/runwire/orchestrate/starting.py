@@ -19,6 +19,7 @@ from runwire.model.run import DEFAULT_TENANT, checked_run_id, new_run_id
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.open_runs import OpenRuns
 from runwire.orchestrate.seat import Seat
+from runwire.orchestrate.settings import DEFAULTS
 
 _SQL = load_sql("runwire.orchestrate", "orchestrate.sql")
 
@@ -31,7 +32,7 @@ class StartRequest:
     run_id: str | None = None
     input: dict[str, Any] | None = None
     external: bool = False
-    lease_s: float = 30.0
+    lease_s: float = DEFAULTS.lease_s
     idempotency_key: str | None = None
     tenant: str = DEFAULT_TENANT
     traceparent: str | None = None

@@ -22,6 +22,7 @@ from runwire.errors import DatabaseFailed
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.node_exit import nodes_kept_from_exiting
 from runwire.orchestrate.sessions import LOOK_S, NOTHING, Taken, WorkerSession
+from runwire.orchestrate.settings import DEFAULTS
 from runwire.orchestrate.stall import Stall, Standing
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
@@ -42,8 +43,8 @@ class WatchLimits:
     `unknown_s`: how long it may stand when no node is known to be to blame.
     """
 
-    heartbeat_s: float = 10.0
-    lease_s: float = 30.0
+    heartbeat_s: float = DEFAULTS.lease_heartbeat_s
+    lease_s: float = DEFAULTS.lease_s
     margin_s: float = 10.0
     unknown_s: float = 60.0
 

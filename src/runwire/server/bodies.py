@@ -11,6 +11,7 @@ from runwire.model.content import Artifact
 from runwire.model.event import NAME_PATTERN, Event, NewEvent, NodeName
 from runwire.model.labels import KEY_PATTERN, LABELS_MAX, VALUE_MAX_BYTES
 from runwire.model.run import RUN_ID_PATTERN
+from runwire.orchestrate.settings import DEFAULTS
 from runwire.server.requests import SEQ_MAX
 
 AgentName = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=128)]
@@ -42,7 +43,7 @@ class StartRun(msgspec.Struct, frozen=True, rename="camel", forbid_unknown_field
     run_id: RunId | None = None
     input: dict[str, Any] | None = None
     external: bool = False
-    lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = 30.0
+    lease_seconds: Annotated[float, Meta(ge=1, le=3600)] = DEFAULTS.lease_s
     session: Session | None = None
     labels: Labels | None = None
 

@@ -28,6 +28,7 @@ from runwire.clock import monotonic
 from runwire.errors import RequestTimedOut
 from runwire.server.problems import Problem, problem_of_http, problem_of_protocol, title_of
 from runwire.server.security_headers import ALWAYS
+from runwire.server.settings import DEFAULTS
 from runwire.telemetry.metrics import ConnectionCut
 
 RequestHandler: TypeAlias = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
@@ -48,9 +49,9 @@ class ConnectionLimits:
     """`descriptors` is what connections may take: one each, and a stream two while there are enough. 0 is no limit."""
 
     descriptors: int = 0
-    head_s: float = 20.0
-    body_s: float = 30.0
-    idle_s: float = 75.0
+    head_s: float = DEFAULTS.http_head_s
+    body_s: float = DEFAULTS.http_body_s
+    idle_s: float = DEFAULTS.http_idle_s
 
 
 class Held(Protocol):

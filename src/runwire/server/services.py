@@ -15,7 +15,7 @@ from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
-from runwire.server.settings import ServerSettings
+from runwire.server.settings import DEFAULTS, ServerSettings
 from runwire.stream import LogReader, MixedStreams, Streams
 from runwire.stream.many import ManyStreams
 from runwire.telemetry.metrics import Metrics
@@ -46,7 +46,7 @@ class AdminServices:
     readiness: ReadinessProbe
     token: str | None = None
     """The bearer token that `/metrics` requires; None for no token."""
-    host: str = "127.0.0.1"
+    host: str = DEFAULTS.admin_host
     """The address of the admin listener."""
     allowed_hosts: tuple[str, ...] = ()
     """Names, besides that and localhost, that its requests may use."""

@@ -139,3 +139,6 @@ class ServerSettings(AuthSettings):
             yield "tls_cert and tls_key go together"
         if self.admin_tls and self.tls_cert is None:
             yield "admin_tls needs tls_cert and tls_key"
+
+
+DEFAULTS: Final = ServerSettings()

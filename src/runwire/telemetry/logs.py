@@ -27,6 +27,7 @@ from structlog.typing import EventDict, WrappedLogger
 
 from runwire.model.names import class_name
 from runwire.telemetry.line_writer import LineWriter
+from runwire.telemetry.settings import DEFAULTS
 
 LogFormat = Literal["json", "console"]
 
@@ -97,8 +98,8 @@ def get_logger() -> structlog.typing.FilteringBoundLogger:
 
 
 def configure_logging(
-    level: str = "info",
-    format: LogFormat = "json",  # noqa: A002  # the setting's name
+    level: str = DEFAULTS.log_level,
+    format: LogFormat = DEFAULTS.log_format,  # noqa: A002  # the setting's name
     *,
     stream: IO[str] | None = None,
     dropped: Callable[[], object] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import Field
 
@@ -18,3 +18,6 @@ class TelemetrySettings(SettingsGroup):
         0.05, ge=0, le=1, description="Share of runs that are traced when the caller does not decide."
     )
     telemetry: bool = Field(default=True, description="Make spans. Off: none, whatever OTEL_* say.")
+
+
+DEFAULTS: Final = TelemetrySettings()

@@ -30,11 +30,11 @@ from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 
 from runwire.telemetry.logs import LogEvent, get_logger
+from runwire.telemetry.settings import DEFAULTS
 from runwire.telemetry.span import Recorder
 from runwire.telemetry.span_export import QUEUE_SPANS, BoundedSpanExport
 from runwire.telemetry.spans import CHOSEN_SPAN_ID, ROOT_IS_SAMPLED, Spans
 
-DEFAULT_RATIO: Final = 0.05
 EXPORT_TIMEOUT_S: Final = 2.0
 
 _log = get_logger()
@@ -53,7 +53,7 @@ class Tracing(Spans):
         exporter: SpanExporter | None,
         *,
         dropped: Callable[[int], object],
-        ratio: float = DEFAULT_RATIO,
+        ratio: float = DEFAULTS.trace_sample_ratio,
         version: str = "dev",
         roles: Sequence[str] = (),
         queue_spans: int = QUEUE_SPANS,
