@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from runwire.bus.settings import nats_servers
+from runwire.bus.nats_servers import nats_servers
 from runwire.errors import ConfigurationError
 from runwire.settings import load_settings
 

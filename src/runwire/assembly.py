@@ -12,7 +12,8 @@ from runwire.archive import role as archive_role
 from runwire.archive.audit import ColdAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.settings import ArchiveSettings
-from runwire.bus import kinds
+from runwire.bus import role as bus_role
+from runwire.bus.kinds import KINDS
 from runwire.content import part_role
 from runwire.content import role as content_role
 from runwire.errors import ConfigurationError, RunwireError
@@ -44,7 +45,7 @@ PLAN: Final = Plan(
     (
         Step("database", foundation.open_database),
         Step("telling hints", foundation.tell_hints),
-        Step("bus", kinds.start),
+        Step("bus", bus_role.start),
         Step("publisher", publish_role.start, Role.PUBLISHER),
         Step("log", append_role.start),
         Step("content", content_role.offer_content),
@@ -179,7 +180,7 @@ class Assembly:
             settings,
             agents,
             self._phases,
-            alone=settings.bus_name == "memory",
+            alone=KINDS[settings.bus_name].one_process,
             version=runwire.__version__,
         )
         if certificate is not None:

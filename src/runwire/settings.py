@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from runwire.agents.settings import AgentSettings
 from runwire.append.settings import AppendSettings
 from runwire.archive.settings import ArchiveSettings
+from runwire.bus.kinds import KINDS
 from runwire.bus.settings import BusSettings
 from runwire.content.settings import ContentSettings
 from runwire.db.settings import DatabaseSettings
@@ -66,7 +67,7 @@ class Settings(  # the last group comes first in the docs
 
     @property
     def bus_name(self) -> str:
-        """The bus in use, with the default filled in: `memory`, `postgres` or `nats`. It is safe to log."""
+        """The bus in use, by its name, with the default filled in. It is safe to log."""
         alone = self.database_url is None and set(self.roles) >= _PIPELINE
         return super().bus_name if self.bus is not None or alone else "postgres"
 
@@ -94,8 +95,8 @@ class Settings(  # the last group comes first in the docs
         return ("127.0.0.0/8", "::1/128") if own_machine else ()
 
     def problems(self) -> Iterable[str]:
-        if self.bus == "memory" and not set(self.roles) >= _PIPELINE:
-            yield "the memory bus needs api, worker and publisher in this process: set bus to postgres"
+        if self.bus is not None and KINDS[self.bus_name].one_process and not set(self.roles) >= _PIPELINE:
+            yield f"the {self.bus_name} bus needs api, worker and publisher in this process: set bus to postgres"
         if Role.ARCHIVER in self.roles and "roles" in self.model_fields_set and self.archive is None:
             yield "the role archiver needs archive_url: with database_url set there is no default"
 

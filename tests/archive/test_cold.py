@@ -11,15 +11,16 @@ from obstore.store import LocalStore
 
 from archive.history import archive, run_of
 from counting import count
-from runwire.archive import ColdStore, cold
+from runwire.archive import cold
 from runwire.archive.cold import ColdLog
 from runwire.archive.format import FRAME_EVENTS, packed, unpacked
 from runwire.archive.ledger import Ledger
 from runwire.archive.metrics import Failure
+from runwire.archive.object_store import ObjectStorage
 from runwire.errors import ArchiveCorrupt, ArchiveUnavailable
 
 
-class Counting(ColdStore):
+class Counting(ObjectStorage):
     """Counts reads, and how many there are at once; `held` keeps them from ending."""
 
     reads = 0

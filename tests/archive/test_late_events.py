@@ -16,8 +16,8 @@ from pipeline import Stages, raw, stages
 from runwire.agents.golden import golden
 from runwire.archive.cold import ColdLog
 from runwire.archive.dropping import CARRY_AFTER_DAYS
+from runwire.archive.object_store import ObjectStorage
 from runwire.archive.retention import ArchiverBusy, Did
-from runwire.archive.store import ColdStore
 from runwire.archive.watching import Milestone, Watcher
 from runwire.db.partitions import EventPartitions, PartitionBusy, PartitionStatus, partition_of
 from runwire.model.event import EventType
@@ -230,15 +230,15 @@ async def test_an_archiver_that_lost_its_lock_writes_over_nothing(
     async with archive(database, tmp_path) as here:
         logs = {"old": await run_of(here.database, "old")}
         stands, goes_on = asyncio.Event(), asyncio.Event()
-        put = ColdStore.put
+        put = ObjectStorage.put
 
-        async def late(store: ColdStore, path: str, data: bytes | Path) -> None:
+        async def late(store: ObjectStorage, path: str, data: bytes | Path) -> None:
             if path.endswith(".jsonl.zst") and not stands.is_set():
                 stands.set()
                 await goes_on.wait()
             await put(store, path, data)
 
-        monkeypatch.setattr(ColdStore, "put", late)
+        monkeypatch.setattr(ObjectStorage, "put", late)
         first = here.archiver()
         step = asyncio.create_task(first.step())
         await asyncio.wait_for(stands.wait(), 20)

@@ -10,11 +10,12 @@ from obstore.store import LocalStore
 
 from archive.history import Archive, all_steps, archive, hot, read, run_of
 from counting import count
-from runwire.archive import ColdStore, audit
+from runwire.archive import audit
 from runwire.archive.audit import ColdAudit
 from runwire.archive.cold import ColdLog
 from runwire.archive.ledger import Batch
 from runwire.archive.metrics import Failure
+from runwire.archive.object_store import ObjectStorage
 from runwire.archive.restoring import Restorer
 from runwire.archive.retention import Did
 from runwire.archive.watching import Milestone, Watcher
@@ -213,7 +214,7 @@ async def test_an_archive_that_cannot_be_read_is_a_failure_and_no_finding(databa
 async def test_an_archive_that_hangs_does_not_hold_up_the_observer(
     database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Hanging(ColdStore):
+    class Hanging(ObjectStorage):
         async def read(self, path: str, *, start: int, length: int) -> bytes:
             await asyncio.Event().wait()
             return await super().read(path, start=start, length=length)

@@ -18,7 +18,8 @@ from cli.command import Result, ran_beside
 from nats_server import nats_server
 from pipeline import raw
 from postgres import with_database
-from runwire.cli import bus_check, process_check
+from runwire.bus import nats_check
+from runwire.cli import process_check
 from runwire.cli.content_check import examine_content
 from runwire.cli.proxy_check import Arrivals, judged
 from runwire.content.settings import ContentSettings
@@ -117,7 +118,7 @@ async def test_a_bus_that_carries_messages_is_told_from_one_that_does_not(
         result = (await ran_beside(capsys, "doctor", "--json")).lines[0]["checks"][-1]
         assert (result["check"], result["ok"]) == ("bus", True)
         assert re.fullmatch(r"NATS [0-9.]+, a message took [0-9.]+ ms", result["seen"])
-    monkeypatch.setattr(bus_check, "CONNECT_WITHIN_S", 0.5)
+    monkeypatch.setattr(nats_check, "CONNECT_WITHIN_S", 0.5)
     monkeypatch.setenv("RUNWIRE_BUS", "nats://doctor:hunter2@127.0.0.1:1")
     told = await ran_beside(capsys, "doctor", "--json")
     result = told.lines[0]["checks"][-1]

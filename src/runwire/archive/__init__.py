@@ -8,7 +8,15 @@ A process that archives:
 Everything but `open_store` needs the extra `runwire[archive]` only once something is read or written.
 """
 
-from runwire.archive.metrics import ArchiveMetrics
-from runwire.archive.store import ArchiveGone, ColdStore, open_store
+from typing import TYPE_CHECKING
+
+from runwire.lazy import lazily
+
+if TYPE_CHECKING:
+    from runwire.archive.kinds import open_store
+    from runwire.archive.metrics import ArchiveMetrics
+    from runwire.archive.store import ArchiveGone, ColdStore
+else:
+    __getattr__ = lazily(__name__)
 
 __all__ = ["ArchiveGone", "ArchiveMetrics", "ColdStore", "open_store"]

@@ -10,10 +10,11 @@ from typing import Final
 import runwire
 from runwire.archive.audit import ColdAudit
 from runwire.archive.cold import ColdLog
+from runwire.archive.kinds import installed, open_store
 from runwire.archive.metrics import ArchiveMetrics
 from runwire.archive.retention import Archiver
 from runwire.archive.settings import ArchiveSettings
-from runwire.archive.store import ColdStore, check_installed, open_store
+from runwire.archive.store import ColdStore
 from runwire.archive.worker import ArchiveWorker, Considerate
 from runwire.db import Database
 from runwire.db.settings import DatabaseSettings
@@ -60,8 +61,8 @@ async def start(context: Context) -> None:
     """
     settings, archive = context.group(ArchiveSettings), context.part(Archive)
     try:
-        if settings.archives:
-            check_installed()
+        if settings.archives and settings.archive is not None:
+            installed(settings.archive)
     except ArchiveUnavailable as error:
         if "roles" in context.settings.model_fields_set:
             raise ConfigurationError((f"the role archiver: {error}",)) from error

@@ -1,25 +1,15 @@
-"""Cold storage by URL: a folder, S3, Google Cloud Storage or Azure, all through obstore."""
+"""Cold storage as the archive uses it. `kinds` has the implementations."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import Final, Protocol
 
-from runwire.archive.format import zstd
-from runwire.errors import ArchiveUnavailable, ConfigurationError, RunwireError
-from runwire.objects import first_line, flush, open_objects
-
-if TYPE_CHECKING:
-    from obstore.store import ObjectStore
+from runwire.errors import RunwireError
 
 MARKER: Final = "runwire-archive.json"
 """The marker file at the root of every archive. Without it, the URL does not name the archive that was written to."""
-_MARKER_TEXT: Final = b'{"format":"runwire-archive/1","about":"Archived runs of runwire; see its docs, retention."}\n'
-_TIMEOUT_S: Final = 30.0
-_PART_BYTES: Final = 4 << 20
 
 
 class ArchiveGone(RunwireError):
@@ -32,112 +22,23 @@ class ArchiveGone(RunwireError):
         self.path = path
 
 
-class ColdStore:
-    """Objects below one URL. Every method raises ArchiveUnavailable, after half a minute at most."""
-
-    def __init__(self, store: ObjectStore, *, folder: Path | None) -> None:
-        """`folder` is where the objects are, for a local one: what is put there is flushed to the disk."""
-        self._store = store
-        self._folder = folder
+class ColdStore(Protocol):
+    """Objects by path, below one URL. Every method raises ArchiveUnavailable, after half a minute at most."""
 
     async def put(self, path: str, data: bytes | Path) -> None:
         """Stores `data`, or the file it names, and returns when it is durable. Replaces what was there."""
-        import obstore
-
-        with _translated(path):
-            await obstore.put_async(self._store, path, data)
-            if self._folder is not None:
-                await asyncio.to_thread(flush, self._folder, path)
 
     async def read(self, path: str, *, start: int, length: int) -> bytes:
         """`length` bytes from `start` on. Raises ArchiveGone."""
-        import obstore
 
-        try:
-            with _translated(path):
-                async with asyncio.timeout(_TIMEOUT_S):
-                    return bytes(await obstore.get_range_async(self._store, path, start=start, length=length))
-        except FileNotFoundError:
-            raise await self._gone(path) from None
-
-    async def read_all(self, path: str) -> AsyncIterator[bytes]:
+    def read_all(self, path: str) -> AsyncIterator[bytes]:
         """All of it, in pieces of some MiB. Raises ArchiveGone."""
-        import obstore
 
-        try:
-            with _translated(path):
-                found = await obstore.get_async(self._store, path)
-                async for piece in found.stream(min_chunk_size=_PART_BYTES):
-                    yield bytes(piece)
-        except FileNotFoundError:
-            raise await self._gone(path) from None
+    def paths(self, prefix: str) -> AsyncIterator[str]:
+        """The paths of all objects below a folder, in no order."""
 
     async def delete(self, path: str) -> None:
         """Also when there is no such object."""
-        import obstore
-
-        try:
-            with _translated(path):
-                await obstore.delete_async(self._store, path)
-        except FileNotFoundError:
-            return
 
     async def mark(self) -> None:
         """Makes this an archive, unless it is one. A writer calls it first, to learn whether it can write."""
-        try:
-            async for _ in self.read_all(MARKER):
-                return
-        except (ArchiveGone, ArchiveUnavailable):
-            await self.put(MARKER, _MARKER_TEXT)
-
-    async def _gone(self, path: str) -> RunwireError:
-        """A missing file counts as lost only if the archive itself exists: a wrong URL must not look like lost runs."""
-        import obstore
-
-        try:
-            with _translated(MARKER):
-                await obstore.head_async(self._store, MARKER)
-        except (FileNotFoundError, ArchiveUnavailable):
-            return ArchiveUnavailable(f"there is no archive where {path} was looked for")
-        return ArchiveGone(path)
-
-
-def open_store(url: str) -> ColdStore:
-    """The archive at `url`: `file:///folder`, `s3://bucket/prefix`, `gs://...`, `az://...`; or a folder's path.
-
-    Credentials, region and endpoint come from the environment, as each provider's own tools take them. Raises
-    ConfigurationError when the URL is none, ArchiveUnavailable when obstore is not installed.
-    """
-    check_installed()
-    from obstore.exceptions import BaseError
-
-    try:
-        store, folder = open_objects(url)
-        return ColdStore(store, folder=folder)
-    except (BaseError, ValueError) as error:
-        raise ConfigurationError((f"RUNWIRE_ARCHIVE_URL: {first_line(error)}",)) from error
-    except OSError as error:
-        raise ArchiveUnavailable(f"the archive's folder cannot be made: {error.strerror or error}") from error
-
-
-def check_installed() -> None:
-    """Raises ArchiveUnavailable, naming the extra, unless what an archive needs is installed."""
-    try:
-        import obstore  # noqa: F401
-
-        zstd()
-    except ModuleNotFoundError as error:
-        raise ArchiveUnavailable(f'{error.name} is not installed: pip install "runwire[archive]"') from error
-
-
-@contextmanager
-def _translated(path: str) -> Iterator[None]:
-    """Inside, obstore's failures become ArchiveUnavailable; FileNotFoundError, which it raises too, stays."""
-    from obstore.exceptions import BaseError
-
-    try:
-        yield
-    except FileNotFoundError:
-        raise
-    except (BaseError, OSError, TimeoutError) as error:
-        raise ArchiveUnavailable(f"the archive failed at {path}: {first_line(error)}") from error

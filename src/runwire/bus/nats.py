@@ -22,8 +22,9 @@ from nats.errors import Error as NatsError
 from nats.errors import SlowConsumerError
 
 from runwire.bus import Bus, Deliver, Published
+from runwire.bus.nats_servers import nats_servers
 from runwire.bus.nats_wire import PREFIX, decoded, encoded, subject_of
-from runwire.bus.settings import BusSettings, nats_servers
+from runwire.bus.settings import BusSettings
 from runwire.bus.subscribers import Subscribers, tell
 from runwire.clock import pause_s, wait_until_set
 from runwire.duties import Duty

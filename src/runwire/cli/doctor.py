@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -50,6 +51,7 @@ def doctor(
 
 
 async def _examine(settings: Settings, *, url: str | None, token: str | None) -> list[Finding]:
+    from runwire.bus.kinds import KINDS
     from runwire.cli.database import database_of
     from runwire.cli.process_check import examine_process
     from runwire.cli.proxy_check import examine_url
@@ -70,13 +72,12 @@ async def _examine(settings: Settings, *, url: str | None, token: str | None) ->
         from runwire.cli.content_check import examine_content
 
         findings += await examine_content(settings)
-    if settings.bus_name == "nats":
+    name = settings.bus_name
+    if (examiner := KINDS[name].examiner) is not None:
         try:
-            from runwire.cli.bus_check import examine_bus
-
-            findings += await examine_bus(settings)
+            findings += await import_module(examiner).examine_bus(settings)
         except ImportError:
-            seen, remedy = "the client of NATS is not installed", "install runwire[nats]"
+            seen, remedy = f"the client of the bus {name} is not installed", f"install runwire[{name}]"
             findings.append(Finding("bus", ok=False, seen=seen, remedy=remedy))
     if url is not None:
         findings += await examine_url(url, token=token)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Final
 
+from runwire.bus.kinds import KINDS
 from runwire.cli.database import database_of
 from runwire.cli.heartbeat import BEAT_S, Ear
 from runwire.clock import longest_pause_s, monotonic, wait_until_set
@@ -34,8 +35,8 @@ async def supervise(settings: Settings) -> int:
 
     Raises ConfigurationError, or OSError when the port is taken.
     """
-    if settings.bus == "memory":
-        raise ConfigurationError(("the memory bus works in one process only: set bus to postgres or to NATS servers",))
+    if settings.bus is not None and KINDS[settings.bus_name].one_process:
+        raise ConfigurationError((f"the {settings.bus_name} bus works in one process only: set bus to postgres",))
     async with database_of(settings) as dsn:
         with _reserved(settings.host, settings.port) as port:
             return await Supervisor(settings, dsn=dsn, port=port).run()
