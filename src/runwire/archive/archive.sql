@@ -52,6 +52,13 @@ FROM archive_batches
 WHERE ($1::text IS NULL OR batch_id = $1) AND ($2::date IS NULL OR run_day = $2)
 ORDER BY run_day, batch_id
 
+-- name: proven
+-- The proven batches of each day that had one proven lately.
+SELECT batch_id, run_day, state::text AS state, path, runs, events, bytes, sha256, begun_at, keep_until
+FROM archive_batches
+WHERE state IN ('verified', 'dropped')
+  AND run_day IN (SELECT run_day FROM archive_batches WHERE verified_at > now() - $1::int * interval '1 day')
+
 -- name: begin
 INSERT INTO archive_batches (batch_id, run_day, path, format) VALUES ($1, $2, $3, $4)
 

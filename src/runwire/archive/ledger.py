@@ -103,6 +103,13 @@ class Ledger:
     async def batches(self, *, batch_id: str | None = None, day: dt.date | None = None) -> list[Batch]:
         return [_batch(row) for row in await self.database.fetch(SQL["batches"], batch_id, day)]
 
+    async def proven(self, *, within_days: int) -> dict[dt.date, dict[str, Batch]]:
+        """By day and id, all proven batches of the days that had a batch proven lately."""
+        days: dict[dt.date, dict[str, Batch]] = {}
+        for row in await self.database.fetch(SQL["proven"], within_days):
+            days.setdefault(row["run_day"], {})[row["batch_id"]] = _batch(row)
+        return days
+
     async def pending(
         self, *, after_days: int, at_most: int, day: dt.date | None = None, skip: Sequence[str] = ()
     ) -> list[PendingRun]:
@@ -257,8 +264,13 @@ class Ledger:
 _Part = tuple[str, list[LoggedEvent]]
 
 
+def day_folder(day: dt.date) -> str:
+    """The folder of the files of a day's batches."""
+    return f"events/{day:%Y/%m/%d}"
+
+
 def _path(batch_id: str, day: dt.date) -> str:
-    return f"events/{day:%Y/%m/%d}/{batch_id}.{secrets.token_hex(4)}.jsonl.zst"
+    return f"{day_folder(day)}/{batch_id}.{secrets.token_hex(4)}.jsonl.zst"
 
 
 def _batch(row: Row) -> Batch:

@@ -11,6 +11,7 @@ from runwire.archive.ledger import SQL, Batch, BatchState, Ledger, PendingRun
 from runwire.archive.metrics import ArchiveMetrics, Failure, Outcome
 from runwire.archive.settings import DEFAULTS
 from runwire.archive.store import ArchiveGone, ColdStore
+from runwire.archive.sweeping import sweep
 from runwire.archive.verifying import Verifier
 from runwire.archive.watching import Milestone, Watcher
 from runwire.archive.writing import BatchWriter
@@ -166,6 +167,7 @@ class Archiver:
             return StepResult(Did.DROPPED, f"{day}", runs, events)
         if busy is not None:
             raise busy
+        await sweep(self.ledger, self._store)
         self._refused.clear()  # they are tried again the next time round: a log may have been mended
         return StepResult(Did.NOTHING)
 

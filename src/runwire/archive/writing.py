@@ -64,6 +64,8 @@ class BatchWriter:
                 packing = _Packing(file, batch, runs)
                 await self._pack(packing, batch, runs)
             if not packing.places:
+                for path in (begun.path, begun.manifest_path):  # while a record leads here
+                    await self._store.delete(path)
                 await self._ledger.give_up(batch)
                 return WrittenBatch(0, 0, 0, tuple(packing.refused))
             written = await self._store_and_record(batch, data, packing)

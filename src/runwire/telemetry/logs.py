@@ -63,6 +63,7 @@ class LogEvent(StrEnum):
     STREAM_OPENED = "stream_opened"
     STREAM_CLOSED = "stream_closed"
     BATCH_ARCHIVED = "batch_archived"
+    ARCHIVE_SWEPT = "archive_swept"
     DAY_DROPPED = "day_dropped"
     PARTITION_MADE = "partition_made"
     LOG_RESTORED = "log_restored"
