@@ -13,7 +13,7 @@ import pytest
 from orchestrate.agents_for_tests import asking, looping
 from pipeline import Stages, raw, stages
 from runwire.append import AtRest, Change
-from runwire.db import load_sql
+from runwire.db import Transaction, load_sql
 from runwire.db.tenancy import check_isolation
 from runwire.errors import FenceStale, RunClosed, RunNotFound, TooManySignals
 from runwire.model.event import RUN_STARTED, Source
@@ -282,3 +282,46 @@ async def test_a_claim_reads_no_signal_that_nobody_waits_for(database: str) -> N
         assert await worker.claim() == 1
         assert time.monotonic() - began < 1.0
         await eventually(lambda: worker.active == 0)
+
+
+async def touched_by_claim(tx: Transaction, agents: list[str]) -> int:
+    """Blocks that a claim of up to a hundred runs touches."""
+    claim = load_sql("runwire.orchestrate", "orchestrate.sql")["claim"]
+    row = await tx.fetchrow(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {claim}", agents, 100, "w", 30.0)
+    assert row is not None
+    plan = json.loads(row[0])[0]
+    return int(plan["Plan"]["Shared Hit Blocks"] + plan["Plan"]["Shared Read Blocks"])
+
+
+@pytest.mark.parametrize("external", [False, True])
+async def test_a_claim_reads_no_pending_run_that_it_may_not_have(database: str, *, external: bool) -> None:
+    """Sixty thousand older ones, of an agent that nobody serves or of external runs, cost a claim nothing."""
+    async with stages(database, asking()) as s:
+        await s.database.execute(
+            "INSERT INTO runs (run_id, agent, external, state, last_seq, request_hash, input) "
+            "SELECT 'p' || n, $1, $2, 'pending', 0, '', '' FROM generate_series(1, 60000) AS n",
+            *(("asking", True) if external else ("unserved", False)),
+        )
+        await s.control.start(StartRequest(agent="asking", run_id="mine"))
+        await s.database.execute("VACUUM (ANALYZE) runs")
+        async with s.database.transaction() as tx:
+            assert await touched_by_claim(tx, ["asking", "another"]) < 100
+        claimed = await s.database.fetch("SELECT run_id FROM runs WHERE lease_owner = 'w'")
+        assert [row["run_id"] for row in claimed] == ["mine"]
+
+
+async def test_a_claim_takes_the_oldest_runs_of_all_its_agents_and_locks_no_other(database: str) -> None:
+    async with stages(database, asking()) as s:
+        await s.database.execute(
+            "INSERT INTO runs (run_id, agent, state, last_seq, request_hash, input, created_at) "
+            "SELECT 'r' || n, 'a' || n % 3, 'pending', 0, '', '', now() - n * interval '1 second' "
+            "FROM generate_series(1, 300) AS n"
+        )
+        claim = load_sql("runwire.orchestrate", "orchestrate.sql")["claim"]
+        agents = ["a0", "a1", "a2"]
+        async with s.database.transaction() as first:
+            one = {row["run_id"] for row in await first.fetch(claim, agents, 60, "w", 30.0)}
+            assert one == {f"r{n}" for n in range(241, 301)}
+            async with s.database.transaction() as second:  # beside the first, which has not committed
+                other = {row["run_id"] for row in await second.fetch(claim, agents, 60, "v", 30.0)}
+        assert other == {f"r{n}" for n in range(181, 241)}
