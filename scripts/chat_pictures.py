@@ -21,7 +21,7 @@ from waiting import eventually
 
 PICTURES: Final = Path(__file__).parents[1] / "docs" / "img"
 CHROMIUM: Final = ("chromium", "chromium-browser", "google-chrome")
-WIDTH, HEIGHT = 1200, 900
+WIDTH, HEIGHT = 1040, 800
 WITHIN_S: Final = 60.0
 PACE_MS: Final = 80
 

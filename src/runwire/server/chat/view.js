@@ -137,7 +137,6 @@ class Proposal {
       if (!decided) this.busy(false);
     });
     this.details = made("details");
-    this.details.open = true;
     this.details.append(made("summary", "", "The text"), this.text);
     this.element.append(this.title, this.details, this.form);
   }
