@@ -210,6 +210,8 @@ async def test_bad_offsets_parts_and_names_are_refused_with_their_codes(api: Api
     assert code_of(again) == (409, "part_open")
     assert code_of(await api.write_part("r", "x", fence=fence + 1)) == (409, "fence_stale")
     assert code_of(await api.write_part("r", "x" * 2001, fence=fence)) == (413, "part_too_large")
+    zipped = {**headers, "Content-Encoding": "gzip"}
+    assert code_of(await api.http.post(PART, content=b"zipped", headers=zipped)) == (415, "unsupported_encoding")
     for name in ("b", "c"):
         await api.open_part("r", fence=fence, name=name)
     full = await api.http.post(f"{RUNS}/r/parts", json={"name": "d"}, headers=headers)

@@ -11,7 +11,6 @@ from runwire.errors import (
     ArtifactTooLarge,
     ContentUnavailable,
     FenceStale,
-    InvalidRequest,
     NotExternal,
     RunClosed,
 )
@@ -29,7 +28,7 @@ from runwire.server.parameters import (
     RANGE,
 )
 from runwire.server.ranges import Range, is_current, range_of
-from runwire.server.requests import encoding_of, fence_in, run_id_in
+from runwire.server.requests import check_not_encoded, fence_in, run_id_in
 from runwire.server.responses import json_response
 from runwire.server.routes import RUN, RUN_ERRORS, RUNS, Group, Route
 from runwire.server.services import Services
@@ -75,10 +74,7 @@ class ArtifactRoutes:
         fence = fence_in(request)
         name = checked_name(request.query.get("name", ""))
         media_type = checked_media_type(request.headers.get("Content-Type", OCTETS))
-        if encoding := encoding_of(request):
-            raise InvalidRequest(
-                f"The body is encoded as {encoding}. Send it without an encoding.", code="unsupported_encoding"
-            )
+        check_not_encoded(request)
         if not owner.external:
             raise NotExternal(run_id)
         if RunState(owner.state) in TERMINAL:

@@ -33,7 +33,7 @@ from runwire.server.part_stream import (
     stream_cursor,
 )
 from runwire.server.problems import problem_of
-from runwire.server.requests import decoded_body, fence_in, run_id_in
+from runwire.server.requests import check_not_encoded, decoded_body, fence_in, run_id_in
 from runwire.server.responses import json_response
 from runwire.server.revocations import Revocations
 from runwire.server.routes import BODY_ERRORS, RUN, RUN_ERRORS, RUNS, Group, Route
@@ -71,6 +71,7 @@ class PartRoutes:
         """Appends the body, and seals the part with the header `Stream-Closed: true`."""
         run_id, n, fence = run_id_in(request), part_in(request), fence_in(request)
         closing = request.headers.get(CLOSED, "").lower() == "true"
+        check_not_encoded(request)
         data = await body_of(request)
         reader = self._reader.on_behalf_of(caller_of(request).tenant)
         part = await reader.part(run_id, n)
@@ -274,7 +275,7 @@ PARTS: Final = Group(
                 "Stream-Closed": "`true` when it is sealed.",
             },
             errors=(
-                *("malformed_body", "request_timeout", "body_too_large", "invalid_request"),
+                *("malformed_body", "request_timeout", "body_too_large", "unsupported_encoding", "invalid_request"),
                 *RUN_ERRORS,
                 *_FENCED,
                 "invalid_part",

@@ -45,10 +45,8 @@ async def decoded_body(request: web.Request, decoder: msgspec.json.Decoder[T], *
     """The body, decoded by `decoder`. Raises InvalidRequest (`unsupported_media_type`, `malformed_json`,
     `invalid_request`), and aiohttp's own for one that is too large or broken.
     """
-    if request.can_read_body and (encoding := encoding_of(request)):
-        raise InvalidRequest(
-            f"The body is encoded as {encoding}. Send it without an encoding.", code="unsupported_encoding"
-        )
+    if request.can_read_body:
+        check_not_encoded(request)
     declared = request.headers.get("Content-Type")
     if declared and request.can_read_body and request.content_type != "application/json":
         raise InvalidRequest(f"{request.content_type} is not taken.", code="unsupported_media_type")
@@ -167,7 +165,14 @@ def _integer(text: str) -> int | None:
     return None
 
 
-def encoding_of(request: web.Request) -> str:
-    """The compression that the body declares; empty when there is none."""
+def check_not_encoded(request: web.Request) -> None:
+    """Raises InvalidRequest (`unsupported_encoding`) for a body that declares a compression."""
+    if encoding := _encoding_of(request):
+        raise InvalidRequest(
+            f"The body is encoded as {encoding}. Send it without an encoding.", code="unsupported_encoding"
+        )
+
+
+def _encoding_of(request: web.Request) -> str:
     codings = (coding.strip() for line in request.headers.getall("Content-Encoding", ()) for coding in line.split(","))
     return ", ".join(coding for coding in codings if coding.lower() not in ("", "identity"))[:64]
