@@ -13,7 +13,7 @@ COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-scaling audit bench-telemetry \
-	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture chat-pictures
+	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture chat-pictures crash-content invariants
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -110,6 +110,15 @@ pictures: $(DEV) ## Draw the dashboards, as a service under load fills them: ten
 scale-out-test: $(DEV) ## Two thousand clients of three API, two worker and two publisher processes, and everything fails once
 	sh scripts/system-programs.sh
 	$(BIN)/python -m pytest -q -p no:randomly tests/crash/full_scale_out.py
+
+crash-content: $(DEV) ## 200 runs write parts for 300 readers, twelve in a browser, and processes die: SEED=1, RUNS=200
+	sh scripts/system-programs.sh
+	SEED=$(or $(SEED),1) RUNS=$(or $(RUNS),200) $(BIN)/python -m pytest -q -p no:randomly tests/crash/full_content.py
+
+invariants: $(DEV) ## Random histories of events and of content against their models, EXAMPLES=300 of each, SEED=...
+	$(if $(SEED),RUNWIRE_INVARIANTS_SEED=$(SEED)) RUNWIRE_INVARIANTS_EXAMPLES=$(or $(EXAMPLES),300) \
+		RUNWIRE_BYTES_EXAMPLES=$(or $(EXAMPLES),300) \
+		$(BIN)/python -m pytest -q -n$(PYTEST_WORKERS) -p no:randomly tests/invariants
 
 bench: $(DEV) ## Measure this machine: everything docs/performance.md names, beside what else it can do
 	$(BIN)/python -m benchmarks

@@ -716,7 +716,7 @@ def quiet() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(max(600, 15 * EXAMPLES))
 @pytest.mark.usefixtures("quiet")
 @pytest.mark.parametrize(("bus", "share"), [("memory", 1.0), ("postgres", 0.5)])
 def test_every_history_keeps_the_invariants(postgres_dsn: str, bus: str, share: float) -> None:
