@@ -21,7 +21,7 @@ import httpx
 from tied import tied
 from waiting import eventually
 
-START_S = 30.0
+START_S = 90.0
 QUICK_TAKEOVER: Mapping[str, str] = {
     "RUNWIRE_LEASE_S": "2",
     "RUNWIRE_LEASE_HEARTBEAT_S": "0.5",
