@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from structlog.testing import capture_logs
 
 from archive.history import Archive
 from cli.command import ran_beside
-from runwire import END, Agent, Context, NodeFailed
+from runwire import END, Agent, Context, NodeFailed, Wait
 from runwire.archive.format import zstd
 from runwire.assembly import Assembly
 from runwire.content.spool import INLINE_MAX
@@ -29,6 +30,7 @@ from server.calls import RUNS, Api
 from waiting import eventually
 
 CANARY = "canary-Zeisig-4711"
+JSON = {"Content-Type": "application/json"}
 
 
 @dataclass
@@ -54,6 +56,34 @@ async def again(ctx: Context, _state: Sung) -> None:
     ctx.result([CANARY])
     if ctx.attempt == 1:
         raise NodeFailed("no_luck", CANARY)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The data of a signal: a comment, and nothing else fits."""
+
+    comment: str
+
+
+listener = Agent("listener", start="Ask", state=Sung)
+
+
+@listener.node(waits=Wait(any_of=("approved", "rejected"), then="Answer", schema=Verdict))
+async def ask(ctx: Context, _state: Sung) -> None:
+    async with ctx.part("question") as part:
+        await part.write(f"{CANARY}?")
+
+
+@listener.node(to=END, retries=1)
+async def answer(ctx: Context, state: Sung) -> None:
+    assert ctx.signal is not None
+    assert isinstance(ctx.signal.data, Verdict)
+    state.text = ctx.signal.data.comment
+    async with ctx.part("answer") as part:
+        await part.write(state.text)
+        if ctx.attempt == 1:
+            raise ValueError(state.text)
+    ctx.result(state.text)
 
 
 @dataclass
@@ -115,12 +145,62 @@ async def a_part_from_outside(at: Planting) -> None:
     assert (refused.status_code, CANARY in refused.text) == (409, False)
 
 
+async def a_signal_to_an_agent(at: Planting) -> None:
+    run_id = (await at.api.start(agent="listener"))["runId"]
+    at.run_ids.append(run_id)
+    url = f"{RUNS}/{run_id}/signal"
+    for body, status in (
+        ({"name": "approved", "data": [CANARY]}, 422),
+        ({"name": "approved", "data": {CANARY: 1}}, 422),
+        ({"name": "approved", "data": {"comment": CANARY * 10_000}}, 413),
+        ({"name": "unheard_of", "data": {"comment": CANARY}}, 409),
+        ({"name": "approved", "data": {"comment": CANARY}, "id": "one"}, 202),
+    ):
+        answered = await at.api.http.post(url, json=body)
+        assert (answered.status_code, CANARY in answered.text) == (status, False), answered.text
+    broken = await at.api.http.post(url, content=f'{{"name": "approved", "data": {CANARY}', headers=JSON)
+    assert (broken.status_code, CANARY in broken.text) == (400, False)
+    assert (await at.api.ended(run_id))["outcome"] == "finished"
+    assert CANARY in (await at.api.http.get(f"{RUNS}/{run_id}/result")).text
+
+
+async def a_signal_to_an_external_run(at: Planting) -> None:
+    url = f"{RUNS}/ext/signal"
+    for data, status in (({"say": CANARY}, 202), ({"say": CANARY}, 202), ({"say": f"other {CANARY}"}, 409)):
+        answered = await at.api.http.post(url, json={"name": "hear", "data": data, "id": "s"})
+        assert (answered.status_code, CANARY in answered.text) == (status, False), answered.text
+    heard = await at.api.append("ext", [], fence=at.fence)
+    assert heard.json()["signals"][0]["data"] == {"say": CANARY}
+    refused = await at.api.append("ext", [{"type": "DebugTrace", "fn": "a b"}], fence=at.fence)
+    assert (refused.status_code >= 400, CANARY in refused.text) == (True, False)
+
+
+async def a_part_that_is_written_wrongly(at: Planting) -> None:
+    """Each refusal, of bytes that are on their way."""
+    await at.api.open_part("ext", fence=at.fence, name="wrong")
+    url = f"{RUNS}/ext/parts/2"
+    for query, headers in (
+        ("", {"Runwire-Fence": "7"}),
+        ("?offset=0000000001_00000000000000000009", at.headers()),
+        ("?offset=0000000002_00000000000000000000", at.headers()),
+        (f"?offset={CANARY}", at.headers()),
+        ("", at.headers(**{"Content-Encoding": "gzip"})),
+    ):
+        refused = await at.api.http.post(url + query, content=CANARY, headers=headers)
+        assert (refused.status_code >= 400, CANARY in refused.text) == (True, False), refused.text
+    too_large = await at.api.http.post(url, content=CANARY * 1_200_000, headers=at.headers())
+    assert (too_large.status_code, CANARY in too_large.text) == (413, False)
+
+
 PLANTED: list[Callable[[Planting], Awaitable[None]]] = [
     an_agents_input_state_artifacts_and_result,
     an_artifact_from_outside,
     an_artifact_that_is_refused,
     an_artifact_that_is_erased,
     a_part_from_outside,
+    a_part_that_is_written_wrongly,
+    a_signal_to_an_agent,
+    a_signal_to_an_external_run,
 ]
 
 
@@ -174,8 +254,13 @@ async def archived(database: str, folder: Path) -> str:
 
 
 async def test_a_canary_in_content_is_found_nowhere_that_tells_of_the_log(
-    database: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    database: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    caplog.set_level(logging.DEBUG)
     found: dict[str, Any] = {}
     async with spans() as (collector, sent):
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector)
@@ -186,7 +271,7 @@ async def test_a_canary_in_content_is_found_nowhere_that_tells_of_the_log(
             port=0,
             admin_port=0,
             drain_s=2.0,
-            agents=("content.test_payload_free:singer",),
+            agents=("content.test_payload_free:singer", "content.test_payload_free:listener"),
             content_url=str(tmp_path / "content"),
             artifact_max_bytes=2 * 1024 * 1024,
             trace_sample_ratio=1.0,
@@ -214,6 +299,10 @@ async def test_a_canary_in_content_is_found_nowhere_that_tells_of_the_log(
                 found["doctor"] = doctor.out + doctor.err
                 await eventually(lambda: b"invoke_node" in sent, within_s=20)
         found["log lines"] = [*lines]
+        clients = ("httpx", "httpcore")  # of this test, which name the addresses that they ask for
+        found["lines of libraries"] = [
+            record.getMessage() for record in caplog.records if not record.name.startswith(clients)
+        ]
         found["spans"] = bytes(sent)
     async with Database(database) as connected:
         found["run_events"] = [tuple(row) for row in await connected.fetch("SELECT * FROM run_events")]
