@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from fuzz import cold, credentials
+from fuzz import cold, content, credentials
 from runwire.client.sse import EventTooLong, ServerEvent, SseParser
 from runwire.errors import InvalidRequest
 from runwire.model.state_shape import deep
@@ -100,6 +100,7 @@ TARGETS: Final[Mapping[str, Callable[[bytes], None]]] = {
     },
     **credentials.TARGETS,
     **cold.TARGETS,
+    **content.TARGETS,
 }
 
 SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
@@ -116,4 +117,5 @@ SEEDS: Final[Mapping[str, tuple[bytes, ...]]] = {
     "forwarded_for": (b"203.0.113.7, 10.2.3.4", b"::ffff:1.2.3.4, unknown"),
     **credentials.SEEDS,
     **cold.SEEDS,
+    **content.SEEDS,
 }

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from fuzz.targets import SEEDS, TARGETS
@@ -32,7 +32,7 @@ def test_a_target_survives_inputs_that_reach_for_new_code(target: str, tmp_path:
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_survives_what_it_knows_bent_a_little(target: str) -> None:
-    @settings(max_examples=200)
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])  # by the machine's load
     @given(
         st.sampled_from(SEEDS[target]),
         st.binary(max_size=8),
