@@ -12,7 +12,7 @@ PYTEST_WORKERS ?= 2
 COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-scaling audit bench-telemetry \
+.PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-parts bench-scaling audit bench-telemetry \
 	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture chat-pictures crash-content invariants
 
 help: ## What there is to make
@@ -128,6 +128,10 @@ bench-report: $(RUNTIME) ## Write docs/performance.md's tables and pictures from
 
 bench-walk: $(DEV) ## Measure walking runs beside LangGraph, DBOS and Restate, and write the table of docs/performance.md
 	$(BIN)/python -m benchmarks --only walk --seconds 3 --rounds 3 --json benchmarks/results/walk.json
+	$(BIN)/python -m benchmarks.rendering
+
+bench-parts: $(DEV) ## Measure parts beside events, Durable Streams and Redis Streams, and write the table of docs/performance.md
+	$(BIN)/python -m benchmarks --only parts many-runs --seconds 5 --rounds 3 --json benchmarks/results/parts.json
 	$(BIN)/python -m benchmarks.rendering
 
 archive-bench: $(DEV) ## Measure this machine: a million events into the archive, and out of PostgreSQL

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
 import socket
 import subprocess
@@ -10,6 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
+
+import asyncpg
 
 SYSTEM = Path(__file__).parents[1] / "scripts" / "system-programs.sh"
 START_S = 30
@@ -74,3 +77,28 @@ def found(name: str) -> str:
 
 def _found(name: str) -> str | None:
     return shutil.which(name) or shutil.which(name, path="/usr/sbin:/usr/local/sbin")
+
+
+async def server_pid(dsn: str) -> int:
+    """The process id of a PostgreSQL server on this machine."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        backend = await connection.fetchval("SELECT pg_backend_pid()")
+        return int(_fields(backend)[1])
+    finally:
+        await connection.close()
+
+
+def cpu_s(pid: int) -> float:
+    """CPU seconds of a process and its children, those that have ended among them."""
+    children = [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    ticks = sum(int(field) for one in (pid, *children) for field in _fields(one)[11:15])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def _fields(pid: int) -> list[str]:
+    """Of /proc/PID/stat, after the name: state, parent, ... Zeros for one that has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return ["0"] * 15

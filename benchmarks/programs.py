@@ -100,12 +100,47 @@ async def crowd(
     after: int | None = None,
     path: str = "/api/agents/runs/%s/stream",
     mark: str = "data: {",
+    key: str | None = None,
 ) -> AsyncIterator[Crowd]:
-    """`clients` streams over runs `prefix`-0 to `prefix`-(runs - 1), with cursor `after` or none."""
-    cursor = [] if after is None else ["-a", str(after)]
+    """`clients` streams over runs `prefix`-0 to `prefix`-(runs - 1), with cursor `after` or none.
+
+    With `key`, deliveries are the chunks in the texts that follow it (`benchmarks.chunks`).
+    """
+    cursor = ([] if after is None else ["-a", str(after)]) + ([] if key is None else ["-k", key])
     arguments = ["-c", str(clients), "-r", str(runs), "-x", prefix, "-p", path, "-m", mark, "-t", str(PATIENCE_S)]
     async with conversation("loadgen", program("loadgen"), "127.0.0.1", str(port), *arguments, *cursor) as talk:
         yield Crowd(talk, await talk.answer())
+
+
+class Producer:
+    """Writes chunks to streams, over connections of its own."""
+
+    def __init__(self, talk: Conversation) -> None:
+        self._talk = talk
+
+    async def write(self, *, rate: float, seconds: float, depth: int = 1) -> dict[str, Any]:
+        """`rate` is that of each stream; 0: as fast as the server answers. Returns when it has answered all."""
+        found: dict[str, Any] = await self._talk.ask(f"write {rate} {seconds} {depth}")
+        return found
+
+
+@asynccontextmanager
+async def producer(
+    port: int,
+    *,
+    connections: int,
+    streams: int,
+    prefix: str,
+    path: str | None,
+    content_type: str = "text/plain",
+    header: str | None = None,
+) -> AsyncIterator[Producer]:
+    """Of chunks for streams `prefix`-0 to `prefix`-(streams - 1): by POST to `path`, or by XADD without one."""
+    arguments = ["-c", str(connections), "-r", str(streams), "-x", prefix]
+    arguments += ["-R"] if path is None else ["-p", path, "-y", content_type]
+    arguments += [] if header is None else ["-h", header]
+    async with conversation("chunker", program("chunker"), "127.0.0.1", str(port), *arguments) as talk:
+        yield Producer(talk)
 
 
 @asynccontextmanager

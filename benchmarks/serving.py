@@ -7,6 +7,10 @@ python -m benchmarks.serving DSN          answers {"port": ...}, then a line of 
 {"do": "closed", "prefix": ..., "runs": ..., "callers": ..., "seconds": ...}    appends as fast as it goes
 {"do": "count", "prefix": ..., "runs": ..., "callers": ..., "events": ...}      the same, until so many are appended
 {"do": "emit", "prefix": ..., "runs": ..., "events": ..., "joined": ...}    puts events on the bus, not in the log
+{"do": "parts", "prefix": ..., "count": n}      makes open runs with an open part each
+{"do": "write", "prefix": ..., "rate": ..., "seconds": ...}     writes chunks at a steady rate to each
+{"do": "write_one", "prefix": ..., "chunks": ...}       writes to the first part, with a commit for each chunk
+{"do": "write_many", "prefix": ..., "seconds": ..., "ahead": n}     writes to all, each at most n ahead of the commits
 {"do": "stats"}         memory, CPU time, and the pages read for streams
 """
 
@@ -23,12 +27,15 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.chunks import CHUNK_BYTES, chunk
 from runwire.append import EventLog
 from runwire.assembly import Assembly
 from runwire.bus import Bus, Published
 from runwire.cli.serve import spare_garbage_collector
+from runwire.content.part_writer import OpenPart, PartWriter
 from runwire.db import Database
 from runwire.model.event import EventType, NewEvent, Source, StoredEvent
+from runwire.orchestrate import ExternalParts
 from runwire.settings import Settings
 from runwire.stream import LogReader, Streams
 from runwire.telemetry.logs import configure_logging
@@ -64,6 +71,10 @@ class Measured:
         self._log = process.part(EventLog)
         self._bus = process.part(Bus).writer
         self._streams = process.part(Streams)
+        self._parts = process.part(ExternalParts)
+        self._writer = process.part(PartWriter)
+        self._open: dict[str, list[OpenPart]] = {}
+        self._written: dict[OpenPart, int] = defaultdict(int)
         self._dsn = process.database_url
         self._emitted: dict[str, int] = defaultdict(lambda: 1)
 
@@ -132,6 +143,62 @@ class Measured:
                 await asyncio.sleep(0)  # and sockets are looked after
             await self._streams.queue_empty()  # a tick is a write to each client
         return {}
+
+    async def parts(self, prefix: str, count: int) -> dict[str, Any]:
+        """Run `prefix`-n has one part, number 1."""
+        await self.runs(prefix, count)
+        slots = asyncio.Semaphore(32)
+
+        async def opened(run_id: str) -> OpenPart:
+            async with slots:
+                part = await self._parts.open(run_id, "answer", "text/plain", fence=1)
+            return self._writer.open(run_id, part.n, name=part.name, attempt=1, part_id=part.part_id, fence=1)
+
+        self._open[prefix] = await asyncio.gather(*(opened(f"{prefix}-{n}") for n in range(count)))
+        return {}
+
+    async def write(self, prefix: str, rate: float, seconds: float) -> dict[str, Any]:
+        """`rate` is that of each part. The parts take turns, so that their chunks spread over time."""
+        parts = self._open[prefix]
+        began = time.perf_counter()
+        sent = 0
+        while (now := time.perf_counter() - began) < seconds:
+            while sent < now * rate * len(parts):
+                await self._write(parts[sent % len(parts)])
+                sent += 1
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(part.flush() for part in parts))
+        return {"written": sent}
+
+    async def write_one(self, prefix: str, chunks: int) -> dict[str, Any]:
+        part = self._open[prefix][0]
+        for _ in range(chunks):
+            await self._write(part)
+            await part.flush()
+        return {"written": chunks}
+
+    async def write_many(self, prefix: str, seconds: float, ahead: int) -> dict[str, Any]:
+        """A writer for each part."""
+        until = time.perf_counter() + seconds
+
+        async def writing(part: OpenPart) -> int:
+            written = 0
+            while time.perf_counter() < until:
+                await self._write(part)
+                written += 1
+                if len(part.pending) >= ahead * CHUNK_BYTES:
+                    await part.flush()
+                else:
+                    await asyncio.sleep(0)
+            await part.flush()
+            return written
+
+        return {"written": sum(await asyncio.gather(*map(writing, self._open[prefix])))}
+
+    async def _write(self, part: OpenPart) -> None:
+        n = self._written[part]
+        self._written[part] = n + 1
+        await part.write(chunk(n))
 
 
 def counted_reads() -> list[int]:

@@ -35,6 +35,8 @@ class Stand:
 
     dsn: str
     seconds: float
+    smoke: bool = False
+    """Only whether it works: small, without other servers."""
     prefixes: int = 0
     databases: dict[str, str] = field(default_factory=dict)
 

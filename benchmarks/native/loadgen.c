@@ -1,6 +1,6 @@
 /* A crowd of SSE clients on one thread, so that it is not the bottleneck of what it measures.
  *
- *   loadgen HOST PORT -c CLIENTS -r RUNS [-x PREFIX] [-p PATH] [-a LAST_EVENT_ID] [-m MARK] [-t SECONDS]
+ *   loadgen HOST PORT -c CLIENTS -r RUNS [-x PREFIX] [-p PATH] [-a LAST_EVENT_ID] [-m MARK] [-t SECONDS] [-k KEY]
  *
  * Client i follows run PREFIX-(i % RUNS), whose name stands for %s in PATH. All connect at once; when each has the head
  * of its response, a line of JSON says so. Then commands are taken from stdin, and each is answered by a line:
@@ -11,6 +11,11 @@
  *
  * A delivery is a line that begins with MARK. Its "t.<microseconds of CLOCK_MONOTONIC>" is when its event was appended,
  * by the one clock all processes of a machine share; its age at the read is the lag.
+ *
+ * With -k a line that begins with MARK has text: what is between KEY and the next quotation mark. An empty KEY means
+ * all that follows MARK, unless it begins with a brace. The texts of a client are one sequence of chunks as
+ * benchmarks/chunks.py makes them, numbered from 0: a delivery is a chunk, and `wrong` counts those that are not the
+ * next one, byte for byte.
  */
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -28,12 +33,15 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { BUCKETS = 4096, READ_BYTES = 1 << 18, LINE_BYTES = 4096 };
+enum { BUCKETS = 4096, READ_BYTES = 1 << 18, LINE_BYTES = 1 << 18, CHUNK_BYTES = 40, NUMBER_AT = 19, FILLING_AT = 27 };
 
 struct client {
     int fd, headed;
     char *rest; /* of a line that is not whole yet */
-    size_t left;
+    size_t left, room;
+    uint64_t next;
+    size_t have;
+    char chunk[CHUNK_BYTES]; /* that is not whole yet */
 };
 
 static struct client *clients;
@@ -41,9 +49,10 @@ static int client_count = 1, run_count = 1, left_connected, headed_count, epoll_
 static const char *prefix = "bench", *path = "/api/agents/runs/%s/stream", *host = "127.0.0.1";
 static int port;
 static long cursor = 0, cursor_given = 0;
-static uint64_t deliveries, lag_count, lag_max, first_us, last_us, lags[BUCKETS];
-static const char *mark = "data: {";
+static uint64_t deliveries, wrong, bytes, lag_count, lag_max, first_us, last_us, lags[BUCKETS];
+static const char *mark = "data: {", *key, *filling = ".abcdefghijkl";
 static size_t mark_length = 7;
+static double cpu_before;
 static char buffer[LINE_BYTES + READ_BYTES];
 
 static uint64_t now_us(void) {
@@ -70,6 +79,12 @@ static double quantile(double q) {
     for (int at = 0; at < BUCKETS; at++)
         if ((seen += lags[at]) > wanted) return value_of(at);
     return (double)lag_max;
+}
+
+static double cpu_s(void) {
+    struct timespec at;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &at);
+    return (double)at.tv_sec + (double)at.tv_nsec / 1e9;
 }
 
 static void fail(const char *what) {
@@ -105,31 +120,78 @@ static void ask(int n) {
     epoll_ctl(epoll_fd, EPOLL_CTL_MOD, clients[n].fd, &event);
 }
 
-/* One complete line of a stream. */
-static void line_of(const char *line, size_t length, uint64_t now) {
-    if (length < mark_length || memcmp(line, mark, mark_length) != 0) return;
+static void delivered(const char *stamp, uint64_t now) {
     deliveries++;
     if (!first_us) first_us = now;
     last_us = now;
-    const char *stamp = memmem(line, length, "\"t.", 3);
-    if (stamp) {
-        uint64_t sent = strtoull(stamp + 3, NULL, 10), lag = now > sent ? now - sent : 0;
-        lags[bucket_of(lag)]++;
-        lag_count++;
-        if (lag > lag_max) lag_max = lag;
+    if (!stamp) return;
+    uint64_t sent = strtoull(stamp, NULL, 10), lag = now > sent ? now - sent : 0;
+    lags[bucket_of(lag)]++;
+    lag_count++;
+    if (lag > lag_max) lag_max = lag;
+}
+
+/* A whole chunk: t.<16 digits of us>.<8 digits of its number><filling> */
+static void chunk_of(struct client *one, uint64_t now) {
+    uint64_t number = 0;
+    int digits = 1;
+    for (int at = NUMBER_AT; at < FILLING_AT; at++) {
+        digits &= one->chunk[at] >= '0' && one->chunk[at] <= '9';
+        number = number * 10 + (uint64_t)(one->chunk[at] - '0');
     }
+    if (!digits || number != one->next || memcmp(one->chunk, "t.", 2) != 0 || one->chunk[NUMBER_AT - 1] != '.' ||
+        memcmp(one->chunk + FILLING_AT, filling, CHUNK_BYTES - FILLING_AT) != 0)
+        wrong++;
+    one->next++;
+    delivered(one->chunk + 2, now);
+}
+
+static void text_of(struct client *one, const char *text, size_t length, uint64_t now) {
+    while (length) {
+        size_t some = CHUNK_BYTES - one->have;
+        if (some > length) some = length;
+        memcpy(one->chunk + one->have, text, some);
+        one->have += some;
+        text += some;
+        length -= some;
+        if (one->have == CHUNK_BYTES) {
+            chunk_of(one, now);
+            one->have = 0;
+        }
+    }
+}
+
+/* One complete line of a stream. */
+static void line_of(struct client *one, const char *line, size_t length, uint64_t now) {
+    if (length < mark_length || memcmp(line, mark, mark_length) != 0) return;
+    if (!key) {
+        const char *stamp = memmem(line, length, "\"t.", 3);
+        delivered(stamp ? stamp + 3 : NULL, now);
+        return;
+    }
+    const char *text = line + mark_length, *end = line + length;
+    if (*key) {
+        const char *at = memmem(text, (size_t)(end - text), key, strlen(key));
+        if (!at) return;
+        text = at + strlen(key);
+        end = memchr(text, '"', (size_t)(end - text));
+        if (!end) return;
+    } else if (text < end && *text == '{') {
+        return;
+    }
+    text_of(one, text, (size_t)(end - text), now);
 }
 
 /* Every line that is whole; what is left of the last one is kept for the next read. */
 static void scan(struct client *one, char *data, size_t length, uint64_t now) {
     char *at = data, *end = data + length, *newline;
     while ((newline = memchr(at, '\n', (size_t)(end - at)))) {
-        line_of(at, (size_t)(newline - at), now);
+        line_of(one, at, (size_t)(newline - at), now);
         at = newline + 1;
     }
     size_t left = (size_t)(end - at);
     if (left > LINE_BYTES) left = 0; /* no line that counts is as long */
-    if (left && !one->rest) one->rest = malloc(LINE_BYTES);
+    if (left > one->room) one->rest = realloc(one->rest, one->room = left < 4096 ? 4096 : left);
     if (left) memcpy(one->rest, at, left);
     one->left = left;
 }
@@ -155,6 +217,7 @@ static void readable(int n) {
             one->headed = 1;
             headed_count++;
         }
+        bytes += (uint64_t)got;
         scan(one, buffer, one->left + (size_t)got, now_us());
         if (got < READ_BYTES) return;
     }
@@ -180,7 +243,7 @@ int main(int argc, char **argv) {
     host = argv[1];
     port = atoi(argv[2]);
     optind = 3;
-    while ((option = getopt(argc, argv, "c:r:p:x:a:m:t:")) != -1) switch (option) {
+    while ((option = getopt(argc, argv, "c:r:p:x:a:m:t:k:")) != -1) switch (option) {
         case 'c': client_count = atoi(optarg); break;
         case 'r': run_count = atoi(optarg); break;
         case 'p': path = optarg; break;
@@ -188,6 +251,7 @@ int main(int argc, char **argv) {
         case 'a': cursor = atol(optarg); cursor_given = 1; break;
         case 'm': mark = optarg; mark_length = strlen(mark); break;
         case 't': patience_s = atoi(optarg); break;
+        case 'k': key = optarg; break;
         default: return 2;
     }
     clients = calloc((size_t)client_count, sizeof *clients);
@@ -228,7 +292,8 @@ int main(int argc, char **argv) {
                     expecting = 1;
                     deadline = now_us() + (uint64_t)patience_s * 1000000u;
                 } else if (!strcmp(line, "reset")) {
-                    deliveries = lag_count = lag_max = first_us = last_us = 0;
+                    deliveries = wrong = bytes = lag_count = lag_max = first_us = last_us = 0;
+                    cpu_before = cpu_s();
                     memset(lags, 0, sizeof lags);
                     printf("{}\n");
                     fflush(stdout);
@@ -241,10 +306,11 @@ int main(int argc, char **argv) {
         }
         if (expecting && (deliveries >= goal || now_us() > deadline)) {
             printf("{\"deliveries\": %lu, \"s\": %.6f, \"since_start_s\": %.6f, \"open\": %d, \"lags\": %lu, \"p50_ms\": %.4f, "
-                   "\"p99_ms\": %.4f, \"max_ms\": %.4f, \"first_us\": %lu, \"last_us\": %lu}\n",
+                   "\"p99_ms\": %.4f, \"max_ms\": %.4f, \"first_us\": %lu, \"last_us\": %lu, \"wrong\": %lu, \"bytes\": %lu, "
+                   "\"cpu_s\": %.6f}\n",
                    deliveries, (double)(last_us - first_us) / 1e6, (double)(last_us - began) / 1e6, left_connected, lag_count,
                    lag_count ? quantile(0.5) / 1000 : 0.0, lag_count ? quantile(0.99) / 1000 : 0.0, (double)lag_max / 1000,
-                   first_us, last_us);
+                   first_us, last_us, wrong, bytes, cpu_s() - cpu_before);
             fflush(stdout);
             expecting = 0;
         }

@@ -86,11 +86,11 @@ async def test_open_parts_take_a_fifth_more_than_their_bytes_at_most(tmp_path: P
             empty = await r.stages.database.fetchval(SIZES)
             for n, part in enumerate(parts):  # so that they do not all fill a row in the same commit
                 await part.write(text[: n * 24])
-            for k in range(280):
-                await r.write(parts, text[k : k + 144])
+            for k in range(300):
+                await r.write(parts, text[k : k + 192])
             taken = await r.stages.database.fetchval(SIZES) - empty
             payload = sum(part.stored for part in parts)
-            assert payload >= 40 * 280 * 144
+            assert payload >= 40 * 300 * 192
             assert taken <= 1.2 * payload, taken / payload
 
 
