@@ -59,6 +59,7 @@ def routes(**settings: Any) -> list[Route]:
         admission=Admission(AdmissionLimits(), refused={}),
         parts=nothing,
         part_feed=nothing,
+        part_metrics=nothing,
         mixed=nothing,
         external_parts=nothing,
     )

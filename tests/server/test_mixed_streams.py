@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import random
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 from pipeline import raw
 from runwire.assembly import Assembly
 from runwire.client import Client, PartPiece
-from runwire.content.parts import PartReader, Read
+from runwire.content.part_feed import PartFeed
+from runwire.content.parts import Grown, PartReader, Reach, Read
 from runwire.errors import ArtifactErased, ContentUnavailable, RunwireError
 from runwire.stream.mixed import PART_BYTES
 from server.calls import Api, Frame, streaming
@@ -224,14 +226,19 @@ async def test_a_part_that_cannot_be_read_now_ends_the_stream_resumably(
     await api.open_part("r", fence=fence)
     await api.write_part("r", "some", fence=fence)
     failing = False
-    read = PartReader.read
+    read, beyond = PartReader.read, PartReader.beyond
 
     async def perhaps(self: PartReader, run_id: str, n: int, *, offset: int, limit: int) -> Read:
         if failing and limit == PART_BYTES:
             raise error
         return await read(self, run_id, n, offset=offset, limit=limit)
 
+    async def nothing_while_failing(self: PartReader, reaches: Sequence[Reach], *, limit: int) -> dict[int, Grown]:
+        return {} if failing else await beyond(self, reaches, limit=limit)
+
     monkeypatch.setattr(PartReader, "read", perhaps)
+    monkeypatch.setattr(PartReader, "beyond", nothing_while_failing)
+    monkeypatch.setattr(PartFeed, "written", lambda _self, _written: None)  # the news are lost
     seen = Transcript()
     async with streaming(api, "r", query="?parts=*") as stream:
         while not seen.content.get(1):
@@ -239,13 +246,31 @@ async def test_a_part_that_cannot_be_read_now_ends_the_stream_resumably(
             assert frame is not None
             seen.take(frame)
         failing = True
-        await api.write_part("r", " more", fence=fence)
+        await api.write_part("r", " more", fence=fence, close=True)
         frames = await stream.rest()
         assert "retry" in frames[-1].fields
     failing = False
-    await api.write_part("r", "", fence=fence, close=True)
     await api.finish("r", fence=fence)
     async with streaming(api, "r", query="?parts=*", headers={"Last-Event-ID": seen.last_id}) as stream:
         for frame in await stream.rest():
             seen.take(frame)
     assert (seen.content, seen.ended) == ({1: b"some more"}, True)
+
+
+async def test_a_part_that_moves_to_the_store_while_it_is_read_comes_whole(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence, name="raw", mediaType="application/octet-stream")
+    data = random.Random(3).randbytes(700_000)  # more than PostgreSQL keeps of an artifact
+    seen = Transcript()
+    async with streaming(api, "r", query="?parts=*") as stream:
+        for at in range(0, len(data), 100_000):
+            await api.write_part("r", data[at : at + 100_000], fence=fence)
+        while len(seen.content.get(1, b"")) < 100_000:
+            frame = await stream.frame()
+            assert frame is not None
+            seen.take(frame)
+        await api.write_part("r", "", fence=fence, close=True)
+        await api.finish("r", fence=fence)
+        for frame in await stream.rest():
+            seen.take(frame)
+    assert (seen.content, seen.ended) == ({1: data}, True)

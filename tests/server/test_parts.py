@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+from contextlib import AbstractContextManager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -14,6 +15,8 @@ import pytest
 from pipeline import raw
 from runwire.assembly import Assembly
 from runwire.client import SseParser
+from runwire.content.part_feed import Hear, PartFeed
+from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader, Read
 from runwire.errors import ContentUnavailable, DatabaseUnavailable, RunwireError
 from runwire.server import part_stream
@@ -314,3 +317,39 @@ async def test_a_stream_of_a_part_that_is_erased_ends(api: Api, monkeypatch: pyt
     with pytest.raises(httpx.RemoteProtocolError):
         await asyncio.wait_for(api.http.get(PART, params={"offset": "-1", "live": "sse"}), 2)
     assert code_of(await api.http.get(PART)) == (410, "artifact_erased")
+
+
+async def test_the_lag_of_bytes_is_counted_for_each_way_to_a_client(
+    api: Api, service: Assembly, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    lag = service.part(PartMetrics).lag
+    listeners = 0
+    listening = PartFeed.listening
+
+    def counted(self: PartFeed, run_id: str, hear: Hear) -> AbstractContextManager[None]:
+        nonlocal listeners
+        listeners += 1
+        return listening(self, run_id, hear)
+
+    monkeypatch.setattr(PartFeed, "listening", counted)
+    async with streaming(api, "r", query="?parts=*") as mixed:
+        while "part:" not in (await mixed.frame()).fields.get("data", ""):  # type: ignore[union-attr]
+            pass
+        await eventually(lambda: listeners == 1, within_s=20)
+        async with api.http.stream("GET", PART, params={"offset": "now", "live": "sse"}) as alone:
+            lines = alone.aiter_lines()
+            while await anext(lines) != "event: control":
+                pass
+            polling = asyncio.create_task(api.http.get(PART, params={"offset": "now", "live": "long-poll"}))
+            await eventually(lambda: listeners == 3, within_s=20)
+            await api.write_part("r", "word", fence=fence)
+            assert (await polling).text == "word"
+            await eventually(lambda: lag.count == 3, within_s=20)
+    assert lag.sum < 60
+    assert (await api.http.get(PART, params={"offset": "-1"})).text == "word"
+    async with streaming(api, "r", query="?parts=*") as again:  # old bytes are not late
+        while (await again.frame()).fields.get("event") != "part":  # type: ignore[union-attr]
+            pass
+    assert lag.count == 3

@@ -25,9 +25,9 @@ def fresh_metrics() -> StreamMetrics:
     return StreamMetrics(Exposition())
 
 
-def made_event(seq: int, *, last: bool = False) -> StoredEvent:
+def made_event(seq: int, *, last: bool = False, fn: str = "step.done") -> StoredEvent:
     kind = "RunStarted" if seq == 1 else "RunFinished" if last else "DebugTrace"
-    return StoredEvent(seq, time.time_ns() // 1000, kind, None, "step.done" if kind == "DebugTrace" else None)
+    return StoredEvent(seq, time.time_ns() // 1000, kind, None, fn if kind == "DebugTrace" else None)
 
 
 def held() -> ThreadSender:
@@ -55,11 +55,11 @@ class Feed:
         )
         return self
 
-    async def append(self, count: int = 1, *, end: str | None = None) -> None:
+    async def append(self, count: int = 1, *, end: str | None = None, fn: str = "step.done") -> None:
         """Adds events; the last of them is RunFinished when `end` names the state the run ends in."""
         last_seq = len(self.events) + count
         seqs = range(len(self.events) + 1, last_seq + 1)
-        fresh = [made_event(seq, last=end is not None and seq == last_seq) for seq in seqs]
+        fresh = [made_event(seq, last=end is not None and seq == last_seq, fn=fn) for seq in seqs]
         async with self.database.transaction() as transaction:
             await transaction.execute(
                 "UPDATE runs SET last_seq = $2, state = 'started', started_at = coalesce(started_at, now())"

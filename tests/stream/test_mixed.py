@@ -6,8 +6,7 @@ import asyncio
 from types import SimpleNamespace
 from typing import Any
 
-from runwire.stream.mixed import MixedReader
-from runwire.stream.mixed_cursor import MixedCursor
+from runwire.stream.mixed import MixedCursor, MixedReader
 
 
 class Source:

@@ -12,6 +12,8 @@ from runwire.model.content import RESULT
 
 NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 """Names of parts: they are words of an event's `fn`."""
+OPEN_MAX: Final = 500
+"""Parts of a run that may be open at once. The id of a stream names each, and has to fit into a header of 8 KiB."""
 _NAME: Final = re.compile(NAME_PATTERN)
 _MEDIA_TYPE: Final = re.compile(r"[a-z0-9][a-z0-9!#$&^_.+-]{0,63}/[a-z0-9][a-z0-9!#$&^_.+-]{0,63}(; ?charset=utf-8)?")
 PREFIX: Final = "part:"

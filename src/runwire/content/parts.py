@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from runwire.content.artifacts import Appending, NewArtifact
-from runwire.content.part import Part, PartState, ended
+from runwire.content.part import OPEN_MAX, Part, PartState, ended
 from runwire.content.reading import ArtifactReader
 from runwire.db import Database, Row, Statements, Transaction, load_sql, seen_by
 from runwire.errors import ContentUnavailable, PartNotFound, PartRefused, RunNotFound
@@ -56,7 +56,7 @@ class Parts:
         assert row is not None  # noqa: S101  # the statement gives one
         if row["is_open"]:
             raise PartRefused(run_id, n=row["n"], code="part_open", attempt=row["attempt"] - 1)
-        if row["attempt"] == 1 and row["parts"] >= at_most:
+        if row["open"] >= OPEN_MAX or (row["attempt"] == 1 and row["parts"] >= at_most):
             raise PartRefused(run_id, n=row["n"], code="too_many_parts")
         return Place(row["n"], row["attempt"])
 
@@ -143,6 +143,25 @@ class Read:
         return self.next_offset >= self.part.size
 
 
+@dataclass(frozen=True, slots=True)
+class Reach:
+    """How far somebody knows an attempt: `at` bytes of it."""
+
+    part_id: int
+    n: int
+    attempt: int
+    at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Grown:
+    """The next bytes of an attempt, which has `size` by now."""
+
+    data: bytes
+    size: int
+    written_us: int
+
+
 class PartReader:
     """Reads of parts. With a `tenant`, the runs of other tenants do not exist. Raises DatabaseUnavailable."""
 
@@ -185,6 +204,20 @@ class PartReader:
             data = await self._sealed(part, offset, limit)
         closed = part.state is not PartState.OPEN or rows[0]["run_state"] in _OVER
         return Read(part, offset, data, closed)
+
+    async def beyond(self, reaches: Sequence[Reach], *, limit: int) -> dict[int, Grown]:
+        """The bytes that attempts have beyond the reach, about `limit` at most of each, by its number in `reaches`.
+
+        Leaves out those that have no more, and those whose bytes are not in PostgreSQL.
+        """
+        rows = await self._database.fetch(
+            _SQL["beyond"],
+            range(len(reaches)),
+            [reach.part_id for reach in reaches],
+            [reach.at for reach in reaches],
+            limit,
+        )
+        return {row["i"]: Grown(row["bytes"], row["size"], row["written_us"]) for row in rows}
 
     async def pieces(self, run_id: str, n: int) -> AsyncIterator[bytes]:
         """All bytes that the part has now."""

@@ -4,7 +4,8 @@
 SELECT coalesce(again.n, (SELECT coalesce(max(n), 0) + 1 FROM parts WHERE run_id = $1)) AS n,
        coalesce(again.attempt + 1, 1) AS attempt,
        (again.state = 'open') IS TRUE AS is_open,
-       (SELECT count(*) FROM parts WHERE run_id = $1) AS parts
+       (SELECT count(*) FROM parts WHERE run_id = $1) AS parts,
+       (SELECT count(*) FROM parts WHERE run_id = $1 AND state = 'open') AS open
 FROM (VALUES (1)) AS one LEFT JOIN LATERAL (
     SELECT n, attempt, state FROM (
         SELECT n, attempt, state FROM parts WHERE run_id = $1 AND name = $2 ORDER BY n DESC LIMIT 1
@@ -113,6 +114,23 @@ LEFT JOIN LATERAL (
 ) AS c ON true
 WHERE p.run_id = $1 AND p.n = $2
 ORDER BY c.at
+
+-- name: beyond
+-- Bytes of attempts from an offset on, of many in one statement and from one snapshot: as in `read`.
+SELECT w.i, p.size, p.written_us, c.bytes
+FROM unnest($1::int[], $2::bigint[], $3::bigint[]) AS w (i, part_id, at)
+JOIN parts AS p ON p.part_id = ANY (ARRAY[w.part_id]) AND p.size > w.at
+CROSS JOIN LATERAL (
+    SELECT string_agg(substr(b.bytes, (greatest(w.at - b.at, 0) + 1)::int, $4::int), ''::bytea ORDER BY b.at) AS bytes
+    FROM (
+        SELECT c.at, c.bytes FROM part_chunks AS c
+        WHERE c.part_id = p.part_id AND w.at < p.size - octet_length(coalesce(p.tail, '')) AND c.at < w.at + $4
+          AND c.at >= coalesce((SELECT max(f.at) FROM part_chunks AS f WHERE f.part_id = p.part_id AND f.at <= w.at), 0)
+        UNION ALL
+        SELECT p.row_at, p.tail WHERE p.tail <> '' AND p.row_at < w.at + $4
+    ) AS b
+) AS c
+WHERE c.bytes IS NOT NULL
 
 -- name: run
 SELECT FROM runs WHERE run_id = $1

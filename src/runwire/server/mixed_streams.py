@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from runwire import clock
 from runwire.content.part import checked_name
 from runwire.errors import InvalidRequest
 from runwire.server.auth import Scope
 from runwire.server.auth.caller import Caller
-from runwire.server.connections import hold_open
 from runwire.server.revocations import Revocations
-from runwire.stream import LogReader, MixedSession, MixedStreams, NothingLeft, parse_mixed_cursor
-from runwire.telemetry.logs import LogEvent, get_logger
-
-_log = get_logger()
+from runwire.server.served import served
+from runwire.stream import LogReader, MixedStreams, NothingLeft, parse_mixed_cursor
 
 
 async def serve_mixed(
@@ -28,7 +23,6 @@ async def serve_mixed(
     reader: LogReader,
     revocations: Revocations,
     client: str,
-    headers: Mapping[str, str],
 ) -> web.StreamResponse:
     """The stream, or 204 when the client has all of a closed run. Raises NotPermitted without the scope of content."""
     caller.check(Scope.CONTENT_READ)
@@ -47,10 +41,10 @@ async def serve_mixed(
         if caller.expires_at is not None:
             session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
         if (key_id := caller.key_id) is None:
-            return await _served(request, session, headers)
+            return await served(request, session)
         revocations.watch(session, key_id)
         try:
-            return await _served(request, session, headers)
+            return await served(request, session)
         finally:
             revocations.forget(session, key_id)
 
@@ -60,29 +54,3 @@ def _names_in(asked: str) -> frozenset[str] | None:
     if asked == "*":
         return None
     return frozenset(checked_name(name) for name in asked.split(","))
-
-
-async def _served(request: web.Request, session: MixedSession, headers: Mapping[str, str]) -> web.StreamResponse:
-    """The response after the stream has ended, with its connection closed."""
-    response = web.StreamResponse(headers=headers)
-    response.force_close()
-    if request.version >= HttpVersion11:
-        response.enable_chunked_encoding()
-    try:
-        await response.prepare(request)
-        transport = request.transport
-        if transport is None:
-            return response
-        hold_open(request, descriptors=1)
-        await response.write(session.prelude)
-        await session.run(response.write, closing=transport.is_closing)
-    except TimeoutError:
-        if request.transport is not None:
-            request.transport.abort()
-    except ConnectionError:  # the client has left
-        return response
-    except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end
-        _log.error(LogEvent.REQUEST_FAILED, method="GET", route="stream", exc_info=error)
-        if request.transport is not None:
-            request.transport.abort()
-    return response

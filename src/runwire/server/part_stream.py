@@ -8,7 +8,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from typing import Final
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Final, Self
 
 import msgspec
 from aiohttp import HttpVersion11, web
@@ -16,6 +20,8 @@ from aiohttp import HttpVersion11, web
 from runwire.clock import JITTER, monotonic, wait_until_set, wall_us
 from runwire.content.part import Part
 from runwire.content.part_feed import PartFeed
+from runwire.content.part_metrics import PartMetrics
+from runwire.content.part_writer import Written
 from runwire.content.parts import PartReader, Read
 from runwire.errors import ArtifactErased, InvalidRequest, PartReset, RunwireError
 from runwire.model.part_offset import PART_BEGINNING, offset_text, place_of
@@ -88,42 +94,125 @@ class Rotation:
         self.at = min(self.at, monotonic() + seconds)
 
 
-async def next_read(
-    reader: PartReader,
-    feed: PartFeed,
-    run_id: str,
-    n: int,
-    *,
-    attempt: int,
-    at: int,
-    within_s: float,
-    known: int = 0,
-    rotation: Rotation | None = None,
-) -> Read:
-    """The bytes after `at`, or the end of the part; nothing new when neither came in time. Raises PartReset and
-    ArtifactErased.
+class PartReads:
+    """The reads of a process's readers of parts. Those that wait at the same place share one."""
 
-    The first `known` of the bytes are no news. A rotation ends the wait.
-    """
-    until = monotonic() + within_s
-    with feed.waiting(run_id) as news:
-        while True:
-            news.clear()
-            read = await reader.read(run_id, n, offset=at, limit=READ_MAX)
-            if read.part.attempt != attempt:
-                raise PartReset(run_id, n=n, attempt=read.part.attempt)
-            if read.part.erased and read.part.artifact is not None:
-                raise ArtifactErased(run_id, read.part.artifact)
-            left_s = (until if rotation is None else min(until, rotation.at)) - monotonic()
-            if len(read.data) > known or read.closed or left_s <= 0 or feed.draining:
+    def __init__(self, feed: PartFeed, metrics: PartMetrics) -> None:
+        self.feed = feed
+        self._metrics = metrics
+        self._under_way: dict[object, asyncio.Task[Read]] = {}
+
+    async def read(self, reader: PartReader, part: Part, *, at: int) -> Read:
+        """The bytes from `at` on, as of some moment after the call, or news that a call under way has found."""
+        key = (part.run_id, part.n, at)  # all who ask were let in to the run before
+        task = under_way = self._under_way.get(key)
+        if under_way is not None:
+            read = await asyncio.shield(under_way)
+            if read.data or read.closed:
                 return read
-            await wait_until_set(news, within_s=min(left_s, LOOK_S))
+            task = self._under_way.get(key)  # it may have looked before the news that this caller follows
+        if task is None or task is under_way:
+            task = asyncio.create_task(reader.read(part.run_id, part.n, offset=at, limit=READ_MAX), name="read a part")
+            self._under_way[key] = task
+            task.add_done_callback(partial(self._forget, key))
+        return await asyncio.shield(task)
+
+    def _forget(self, key: object, task: asyncio.Task[Read]) -> None:
+        if self._under_way.get(key) is task:
+            del self._under_way[key]
+
+    def note_delivery(self, read: Read) -> None:
+        """Bytes for which a client has waited were written to it."""
+        if read.data and read.part.written_us is not None:
+            self._metrics.lag.observe(max(wall_us() - read.part.written_us, 0) / 1e6)
+
+
+class PartTail:
+    """One reader at the end of a part. Inside its block it keeps the bytes of which the process hears."""
+
+    def __init__(self, reads: PartReads, reader: PartReader, part: Part, *, at: int) -> None:
+        self.at = at
+        """The reader has so many bytes. Set it as it goes on."""
+        self._reads = reads
+        self._reader = reader
+        self._part = part
+        self._news = asyncio.Event()
+        self._look = True
+        self._heard = b""
+        self._heard_at = 0
+        self._listening = reads.feed.listening(part.run_id, self._hear)
+
+    def __enter__(self) -> Self:
+        self._listening.__enter__()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._listening.__exit__(None, None, None)
+
+    def _hear(self, written: Written | None) -> None:
+        part = self._part
+        if written is None:
+            self._look = True
+        elif written.n != part.n:
+            return
+        elif written.attempt != part.attempt or len(self._heard) + len(written.data) > READ_MAX:
+            self._look = True
+        else:
+            if self._heard and written.at == self._heard_at + len(self._heard):
+                self._heard += written.data
+            else:
+                self._heard, self._heard_at = written.data, written.at
+            self._part = replace(part, written_us=written.written_us)
+        self._news.set()
+
+    def _take(self) -> Read | None:
+        """Bytes that were heard of and follow on what the reader has."""
+        heard, skip = self._heard, self.at - self._heard_at
+        self._heard = b""
+        if not 0 <= skip < len(heard):
+            self._look = self._look or (bool(heard) and skip < 0)
+            return None
+        data = heard[skip:]
+        self._part = replace(self._part, size=max(self._part.size, self.at + len(data)))
+        return Read(self._part, self.at, data, closed=False)
+
+    async def next(self, *, within_s: float, known: int = 0, rotation: Rotation | None = None) -> Read:
+        """The bytes after `at`, or the end of the part; nothing new when neither came in time. Raises PartReset and
+        ArtifactErased.
+
+        The first `known` of the bytes are no news. A rotation ends the wait.
+        """
+        until = monotonic() + within_s
+        while True:
+            self._news.clear()
+            if (heard := self._take()) is not None:
+                return heard
+            if self._look:
+                read = await self._looked()
+                if len(read.data) > known or read.closed:
+                    return read
+            left_s = (until if rotation is None else min(until, rotation.at)) - monotonic()
+            if left_s <= 0 or self._reads.feed.draining:
+                return Read(self._part, self.at, b"", closed=False)
+            if not await wait_until_set(self._news, within_s=min(left_s, LOOK_S)):
+                self._look = True
+
+    async def _looked(self) -> Read:
+        self._look = False
+        read = await self._reads.read(self._reader, self._part, at=self.at)
+        part = read.part
+        if part.attempt != self._part.attempt:
+            raise PartReset(part.run_id, n=part.n, attempt=part.attempt)
+        if part.erased and part.artifact is not None:
+            raise ArtifactErased(part.run_id, part.artifact)
+        self._part = part
+        return read
 
 
 async def serve_sse(
     request: web.Request,
     reader: PartReader,
-    feed: PartFeed,
+    reads: PartReads,
     first: Read,
     *,
     rotation: Rotation,
@@ -149,8 +238,9 @@ async def serve_sse(
         response.enable_chunked_encoding()
     await response.prepare(request)
     cursor = request.query.get("cursor")
-    read, told = first, False
-    try:
+    read, told, live = first, False, False
+    tail = PartTail(reads, reader, part, at=first.offset)
+    with tail, _hanging_up(request):
         while True:
             data = whole_characters(read.data, last=read.closed) if text else read.data
             at = read.offset + len(data)
@@ -161,20 +251,28 @@ async def serve_sse(
                 )
                 await asyncio.wait_for(response.write(frame), slow_s)
                 told = True
-            if over or monotonic() >= rotation.at or feed.draining:
+                if live:
+                    reads.note_delivery(read)
+            if over or monotonic() >= rotation.at or reads.feed.draining:
                 return response
             known = len(read.data) - len(data)  # of half a character, whose rest may take its time
-            read = await next_read(
-                reader, feed, part.run_id, part.n, attempt=part.attempt, at=at, within_s=heartbeat_s, known=known,
-                rotation=rotation,
-            )  # fmt: skip
+            tail.at, live = at, at + known >= read.part.size
+            read = await tail.next(within_s=heartbeat_s, known=known, rotation=rotation)
             if len(read.data) <= known and not read.closed:
                 await asyncio.wait_for(response.write(b": heartbeat\n\n"), slow_s)
-    except (ConnectionError, TimeoutError, RunwireError):  # gone, slow, begun again, or not to be read now: the headers
-        # are out, so no problem can be said. The client comes back, and is told.
+    return response
+
+
+@contextmanager
+def _hanging_up(request: web.Request) -> Iterator[None]:
+    """Ends a connection that is gone, slow, or whose part is begun again or not to be read now: the headers are out, so
+    no problem can be said. The client comes back, and is told.
+    """
+    try:
+        yield
+    except (ConnectionError, TimeoutError, RunwireError):
         if request.transport is not None:
             request.transport.abort()
-        return response
 
 
 def _data_frame(data: bytes, *, text: bool) -> bytes:

@@ -24,10 +24,11 @@ from runwire.server.part_stream import (
     CURSOR,
     NEXT_OFFSET,
     READ_MAX,
+    PartReads,
+    PartTail,
     Rotation,
     etag_of,
     headers_of,
-    next_read,
     offset_in,
     serve_sse,
     stream_cursor,
@@ -48,7 +49,7 @@ _OPEN: Final = msgspec.json.Decoder(OpenPart)
 class PartRoutes:
     def __init__(self, services: Services) -> None:
         self._reader = services.parts
-        self._feed = services.part_feed
+        self._reads = PartReads(services.part_feed, services.part_metrics)
         self._external = services.external_parts
         self._admission = services.admission
         self._streams = services.streams
@@ -119,15 +120,10 @@ class PartRoutes:
             if live == "sse":
                 first = await reader.read(run_id, n, offset=at, limit=READ_MAX)
                 return await self._streamed(request, reader, first)
-            read = await next_read(
-                reader,
-                self._feed,
-                run_id,
-                n,
-                attempt=part.attempt,
-                at=at,
-                within_s=min(LONG_POLL_S, limits.heartbeat_s),
-            )
+            with PartTail(self._reads, reader, part, at=at) as tail:
+                read = await tail.next(within_s=min(LONG_POLL_S, limits.heartbeat_s))
+            if at >= part.size:
+                self._reads.note_delivery(read)
         return self._polled(request, read)
 
     async def _streamed(self, request: web.Request, reader: PartReader, first: Read) -> web.StreamResponse:
@@ -141,7 +137,7 @@ class PartRoutes:
             return await serve_sse(
                 request,
                 reader,
-                self._feed,
+                self._reads,
                 first,
                 rotation=rotation,
                 slow_s=limits.slow_s,

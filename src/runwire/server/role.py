@@ -7,6 +7,7 @@ from typing import Final
 from runwire.append.settings import AppendSettings
 from runwire.content import ArtifactReader, Artifacts
 from runwire.content.part_feed import PartFeed
+from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader
 from runwire.db.secret import shared_secret
 from runwire.db.settings import DatabaseSettings
@@ -67,6 +68,7 @@ async def start_api(context: Context) -> None:
         admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
         parts=context.part(PartReader),
         part_feed=context.part(PartFeed),
+        part_metrics=context.part(PartMetrics),
         mixed=context.part(MixedStreams),
         external_parts=context.part(ExternalParts),
     )

@@ -10,6 +10,7 @@ import msgspec
 
 from runwire.content import ArtifactReader, Artifacts
 from runwire.content.part_feed import PartFeed
+from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader
 from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
@@ -70,5 +71,6 @@ class Services:
     admission: Admission
     parts: PartReader
     part_feed: PartFeed
+    part_metrics: PartMetrics
     mixed: MixedStreams
     external_parts: ExternalParts

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
-from aiohttp import HttpVersion11, web
+from aiohttp import web
 
 from runwire import clock
 from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.auth import STREAM, caller_of
-from runwire.server.connections import hold_open
 from runwire.server.mixed_streams import serve_mixed
 from runwire.server.parameters import (
     FROM_SEQ,
@@ -27,20 +25,9 @@ from runwire.server.parameters import (
 from runwire.server.requests import run_id_in, selector_in
 from runwire.server.revocations import Revocations
 from runwire.server.routes import MANY_STREAM, RUN, RUN_ERRORS, Group, Route
+from runwire.server.served import served
 from runwire.server.services import Services
-from runwire.stream import Cursor, NothingLeft, Outlet, Session, parse_cursor, parse_speed
-from runwire.stream.many import MergedSession
-from runwire.telemetry.logs import LogEvent, get_logger
-
-HEADERS: Final = {
-    "Content-Type": "text/event-stream",
-    "Cache-Control": "no-cache, no-transform",
-    "X-Accel-Buffering": "no",
-}
-LINGER_S: Final = 5.0
-"""Seconds that a connection may take for its last bytes."""
-
-_log = get_logger()
+from runwire.stream import Cursor, NothingLeft, parse_cursor, parse_speed
 
 
 class StreamRoutes:
@@ -67,7 +54,6 @@ class StreamRoutes:
                     reader=self._reader,
                     revocations=self._of_content,
                     client=_client_of(request),
-                    headers=HEADERS,
                 )
         cursor = _cursor_in(request)
         if caller.tenant is not None:  # all clients of a run share its watch, which knows no tenants
@@ -85,10 +71,10 @@ class StreamRoutes:
                 if caller.expires_at is not None:
                     session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
                 if (key_id := caller.key_id) is None:
-                    return await _served(request, session)
+                    return await served(request, session)
                 self._revocations.watch(session, key_id)
                 try:
-                    return await _served(request, session)
+                    return await served(request, session)
                 finally:
                     self._revocations.forget(session, key_id)
 
@@ -106,10 +92,10 @@ class StreamRoutes:
                 if caller.expires_at is not None:
                     session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
                 if (key_id := caller.key_id) is None:
-                    return await _served(request, session)
+                    return await served(request, session)
                 self._revocations.watch(session, key_id)
                 try:
-                    return await _served(request, session)
+                    return await served(request, session)
                 finally:
                     self._revocations.forget(session, key_id)
 
@@ -130,41 +116,14 @@ def _replay_speed(request: web.Request) -> float | None:
     return parse_speed(query.get("speed"))
 
 
-async def _served(request: web.Request, session: Session | MergedSession) -> web.StreamResponse:
-    """The response after the stream has ended. Its connection is closed then: a stream is all it was for."""
-    chunked = request.version >= HttpVersion11
-    response = web.StreamResponse(headers=HEADERS)
-    response.force_close()
-    if chunked:
-        response.enable_chunked_encoding()
-    try:
-        await response.prepare(request)
-        # Sent by aiohttp, so that the headers, which it may hold back until the first of the body, are out before.
-        await response.write(session.prelude)
-        response.headers.clear()  # they are out, and would be kept for as long as the stream: 2 KiB
-    except ConnectionError:  # the client left before its stream began, which is no failure of ours
-        return response
-    transport = request.transport
-    if transport is None:
-        return response
-    outlet = Outlet.of(transport, chunked=chunked)
-    hold_open(request, descriptors=1 if outlet.socket is None else 2)  # where they are scarce, streams have one
-    try:
-        await session.run(outlet)
-    except Exception as error:  # noqa: BLE001  # the headers are out: all that is left to say is that this is no end
-        _log.error(LogEvent.REQUEST_FAILED, method="GET", route="stream", exc_info=error)
-        transport.abort()
-        return response
-    finally:
-        outlet.let_go()
-    if transport.get_write_buffer_size():
-        asyncio.get_running_loop().call_later(LINGER_S, transport.abort)
-    return response
-
-
 def _client_of(request: web.Request) -> str:
     """Tells clients apart as well as a server can: by address and browser, and by what they watch."""
-    return f"{request[CLIENT]} {request.headers.get('User-Agent', '')[:200]} {request.path}"
+    watched = "&".join(sorted(f"{name}={value}" for name, value in request.query.items() if name in _WATCHED))
+    return f"{request[CLIENT]} {request.headers.get('User-Agent', '')[:200]} {request.path}?{watched}"
+
+
+_WATCHED: Final = frozenset({"parts", "run", "session", "label"})
+"""Parameters that say what a client watches. The others say from where, and by whose leave."""
 
 
 STREAMS: Final = Group(

@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from runwire.stream.fanout import Outlet
     from runwire.stream.limits import StreamLimits
     from runwire.stream.log import LogReader, Page
-    from runwire.stream.mixed_cursor import MixedCursor, parse_mixed_cursor
-    from runwire.stream.mixed_session import MixedSession, MixedStreams
+    from runwire.stream.mixed import MixedCursor, MixedSession, MixedStreams, parse_mixed_cursor
     from runwire.stream.replay import parse_speed
     from runwire.stream.session import Session
     from runwire.stream.streams import NothingLeft, Streams

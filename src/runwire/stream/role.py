@@ -11,8 +11,7 @@ from runwire.process import Context
 from runwire.stream.epoch import LogEpoch
 from runwire.stream.log import ArchivedLog, LogReader
 from runwire.stream.many import ManyStreams
-from runwire.stream.mixed import MixedNews, MixedReader
-from runwire.stream.mixed_session import MixedStreams
+from runwire.stream.mixed import MixedStreams
 from runwire.stream.settings import StreamSettings
 from runwire.stream.streams import Streams
 
@@ -31,13 +30,9 @@ async def start(context: Context) -> None:
     many = ManyStreams(streams, context.database, runs_max=settings.sse_runs_max, keep_s=settings.sse_checkpoint_keep_s)
     context.offer(ManyStreams, await front.enter_async_context(many))
     mixed = MixedStreams(
-        streams,
-        MixedReader(reader, context.part(PartReader)),
-        MixedNews(context.part(Bus).reader, context.part(PartFeed)),
-        metrics=context.metrics,
-        parts=context.part(PartMetrics),
+        streams, reader, context.part(PartReader), context.part(PartFeed), metrics=context.part(PartMetrics)
     )
-    context.offer(MixedStreams, mixed)
+    context.offer(MixedStreams, await front.enter_async_context(mixed))
     epoch = LogEpoch(context.database, on_change=streams.forget_history)
     context.keep(front, Duty.STREAM, "log epoch", epoch.run)
     context.bus_missed.add(streams.recheck)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from runwire.clock import JITTER, monotonic
-from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseFailed
+from runwire.errors import ArchiveUnavailable, ArtifactErased, ContentUnavailable, CursorExpired, DatabaseFailed
 from runwire.stream.fanout import Follower, Outlet, Pacing
 from runwire.stream.limits import StreamLimits
 from runwire.stream.piece import BrokenSequence, Piece
@@ -155,7 +155,7 @@ class Session:
         try:
             self._begin_stored_part()
             self.reason = await self._until_over()
-        except (ArchiveUnavailable, DatabaseFailed, CursorExpired):
+        except (ArchiveUnavailable, ArtifactErased, ContentUnavailable, DatabaseFailed, CursorExpired):
             self.reason = DisconnectReason.ERROR
         except Exception:
             self.reason = DisconnectReason.ERROR

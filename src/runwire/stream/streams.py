@@ -48,6 +48,7 @@ class Shared:
     """Everything that the streams of a process share, whatever they are about."""
 
     watches: Watches
+    scheduler: Scheduler
     pacing: Pacing
     metrics: StreamMetrics
     limits: StreamLimits
@@ -192,8 +193,8 @@ class Streams:
 
     @property
     def shared(self) -> Shared:
-        """The parts that streams of many runs share with those of one. For ManyStreams."""
-        return Shared(self._watches, self._pacing, self._metrics, self._limits)
+        """Everything that streams of many runs, and those with parts, share with those of one run."""
+        return Shared(self._watches, self._scheduler, self._pacing, self._metrics, self._limits)
 
     def note_reconnect(self, run_id: str, client: str | None) -> None:
         """Counts a reconnect. For Attachment."""

@@ -8,7 +8,7 @@ from runwire.stream.fanout.fanout import Fanout
 from runwire.stream.fanout.followers import Follower
 from runwire.stream.fanout.outlet import Outlet
 from runwire.stream.fanout.pacing import Pacing
-from runwire.stream.fanout.scheduler import Deliveries, Scheduler
+from runwire.stream.fanout.scheduler import Deliveries, Queued, Scheduler
 from runwire.stream.fanout.sender import LoopSender, Sender, ThreadSender, open_sender
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "LoopSender",
     "Outlet",
     "Pacing",
+    "Queued",
     "Scheduler",
     "Sender",
     "ThreadSender",

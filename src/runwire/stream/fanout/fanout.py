@@ -11,7 +11,7 @@ from typing import Final
 from runwire.clock import monotonic
 from runwire.stream.fanout.followers import Follower, Followers, Standing
 from runwire.stream.fanout.outlet import Socket
-from runwire.stream.fanout.scheduler import Scheduler
+from runwire.stream.fanout.scheduler import Slots
 from runwire.stream.limits import StreamLimits
 from runwire.stream.piece import Piece, cut
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -47,7 +47,7 @@ class Fanout:
         run_id: str,
         *,
         sent: int,
-        scheduler: Scheduler,
+        scheduler: Slots,
         limits: StreamLimits,
         spans: Spans = NO_SPANS,
         traceparent: str | None = None,
@@ -112,6 +112,11 @@ class Fanout:
     def busy(self) -> bool:
         """A piece is pending or under way."""
         return self.queued or self.writing
+
+    @property
+    def written_upto(self) -> int:
+        """Every follower has the events up to this seq, or has them under way."""
+        return self.sent if self._piece is None else self._piece.first - 1
 
     @property
     def writing(self) -> bool:

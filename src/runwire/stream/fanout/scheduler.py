@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from runwire.clock import wall_us
@@ -42,6 +42,20 @@ class Queued(Protocol):
         """Writes to clients for as many slots and returns the slots it used."""
 
 
+class Slots(Protocol):
+    """The scheduler, as a fan-out sees it."""
+
+    @property
+    def ended(self) -> int:
+        """The batches up to this number are over."""
+
+    def queue(self, fanout: Queued) -> None: ...
+    async def queue_empty(self) -> None: ...
+    async def settled(self) -> None: ...
+    def add(self, fanout: Any, piece: bytes, clients: dict[Any, Socket]) -> int: ...
+    def deliver(self, times: Sequence[Times], *, clients: int) -> None: ...
+
+
 class Deliveries:
     """Counts deliveries once per batch: observing each fan-out by itself would cost more than it counts."""
 
@@ -67,11 +81,12 @@ class Deliveries:
 class _Job:
     """The sends of one tick, and what they will have delivered."""
 
-    __slots__ = ("batch", "delivered", "over")
+    __slots__ = ("batch", "delivered", "over", "then")
 
     def __init__(self) -> None:
         self.batch = Batch() if Batch is not None else None
         self.delivered: list[Delivered] = []
+        self.then: Callable[[], None] | None = None
         self.over: asyncio.Event | None = None
 
 
@@ -156,10 +171,14 @@ class Scheduler:
         """Counts events of these times as delivered to as many clients when the batch is over."""
         self._job.delivered.append((times, clients))
 
+    def when_sent(self, then: Callable[[], None]) -> None:
+        """Calls `then` when the batch is over. There is one for a batch."""
+        self._job.then = then
+
     def send(self) -> None:
         """Hands the batch to the sender. The tick calls it."""
         job = self._job
-        if not (job.batch or job.delivered):
+        if not (job.batch or job.delivered or job.then):
             return
         self._job = _Job()
         self.gathering += 1
@@ -175,6 +194,8 @@ class Scheduler:
                 fanout.fell_short(client, rest)
             if job.delivered:
                 self._deliveries.tell(job.delivered)
+            if job.then is not None:
+                job.then()
         finally:
             if job.over is not None:
                 job.over.set()

@@ -11,13 +11,18 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, TypeAlias
 
+from runwire.content.part import OPEN_MAX
 from runwire.errors import InvalidRequest
 from runwire.stream.cursor import parse_cursor
 
-PARTS_MAX: Final = 200
+PARTS_MAX: Final = OPEN_MAX
+"""Places of one cursor: only open parts have one."""
 _PLACE: Final = re.compile(r"([1-9][0-9]{0,9})\.([1-9][0-9]{0,9}):(0|[1-9][0-9]{0,17})")
+
+Places: TypeAlias = Mapping[int, tuple[int, int]]
+"""The attempt and the number of bytes that a client has, by the number of the part."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +30,19 @@ class MixedCursor:
     """`places` says how many bytes of which attempt the client has, by the number of the part."""
 
     seq: int
-    places: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    places: Places = field(default_factory=dict)
 
     @property
     def text(self) -> str:
         """As the id of a frame."""
-        if not self.places:
-            return str(self.seq)
-        places = ",".join(f"{n}.{attempt}:{at}" for n, (attempt, at) in sorted(self.places.items()))
-        return f"{self.seq}~{places}"
+        return id_at(self.seq, self.places)
+
+
+def id_at(seq: int, places: Places) -> str:
+    """The text of the cursor with these places."""
+    if not places:
+        return str(seq)
+    return f"{seq}~" + ",".join([f"{n}.{attempt}:{at}" for n, (attempt, at) in sorted(places.items())])
 
 
 def parse_mixed_cursor(text: str, *, where: str) -> MixedCursor:
