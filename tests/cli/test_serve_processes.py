@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import socket
 from pathlib import Path
@@ -54,22 +55,26 @@ async def test_several_processes_serve_one_port_and_what_dies_comes_back(databas
         assert [line["event"] for line in result.lines].count("server_stopped") == 2
 
 
-async def test_a_process_that_stands_still_is_replaced(database: str) -> None:
-    serve = ("serve", "--port", "0", "--admin-port", "0", "--processes", "2")
+async def test_processes_that_answer_nobody_are_replaced(database: str) -> None:
+    """One stands still. Another has no descriptor left, so it can accept no connection, though its event loop runs."""
+    serve = ("serve", "--port", "0", "--admin-port", "0", "--processes", "3")
     async with started(*serve, DATABASE_URL=database) as serving:
-        both = [await line_of(serving, "server_started") for _ in range(2)]
-        children = _children(serving.process.pid)
-        os.kill(children[0], signal.SIGSTOP)
-        deaf = await line_of(serving, "process_deaf")
-        assert deaf["silent_s"] < 20
-        assert (await line_of(serving, "process_ended"))["code"] == -signal.SIGKILL
-        again = await line_of(serving, "server_started")
-        assert again["port"] == both[0]["port"]
+        first = [await line_of(serving, "server_started") for _ in range(3)]
+        stands, full, _ = _children(serving.process.pid)
+        os.kill(stands, signal.SIGSTOP)
+        _, most = resource.prlimit(full, resource.RLIMIT_NOFILE)
+        resource.prlimit(full, resource.RLIMIT_NOFILE, (3, most))
+        said: list[dict[str, Any]] = []
+        while [line["event"] for line in said].count("server_started") < 2:
+            said.append(json.loads(await serving.line(within_s=60)))
+        assert {line["process"] for line in said if line["event"] == "process_deaf"} == {0, 1}
+        again = said[-1]
+        assert again["port"] == first[0]["port"]
         async with httpx.AsyncClient(timeout=5) as http:
             scrape = (await http.get(f"http://127.0.0.1:{again['admin_port']}/metrics")).text
             assert "runwire_process_replacements_total 1.0" in scrape
-            for _ in range(20):  # each a connection of its own: none is given to a process that does not answer
-                async with httpx.AsyncClient(timeout=2) as fresh:
+            for _ in range(30):  # each a connection of its own: none is given to a process that does not answer
+                async with httpx.AsyncClient(timeout=20) as fresh:
                     assert (await fresh.get(f"http://127.0.0.1:{again['port']}/openapi.json")).status_code == 200
 
 

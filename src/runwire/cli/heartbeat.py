@@ -1,7 +1,7 @@
-"""A process of `serve --processes` shows its supervisor that its event loop runs: a byte a second, through a pipe.
+"""A process of `serve --processes` shows its supervisor that it can serve: a byte a second, through a pipe.
 
-One that stands still (a stopped process, an event loop that does not come back) goes on holding its share of the port:
-the system gives it a part of all new connections, and nobody answers them.
+One that cannot (a stopped process, an event loop that does not come back, no descriptor left) goes on holding its share
+of the port: the system gives it a part of all new connections, and nobody answers them.
 """
 
 from __future__ import annotations
@@ -74,6 +74,9 @@ async def beat() -> None:
     os.set_inheritable(descriptor, False)  # noqa: FBT003  # has no name
     os.set_blocking(descriptor, False)
     while True:
-        with contextlib.suppress(OSError):  # the supervisor is gone, or is not listening just now
+        # The supervisor may be gone, or not be listening just now. Without a descriptor to spare, for which the second
+        # line fails, this process accepts no connection: it is to be replaced.
+        with contextlib.suppress(OSError):
+            os.close(os.dup(descriptor))
             os.write(descriptor, b".")
         await asyncio.sleep(BEAT_S)
