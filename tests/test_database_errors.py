@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import itertools
 import os
 import random
@@ -19,10 +20,12 @@ import httpx
 
 from archive.history import archive, hot, run_of
 from archive.test_worker import worker_of
+from content.plane import Plane
 from pipeline import raw
 from refusals import Refusals, named, nothing
 from runwire.assembly import Assembly
 from runwire.db import Database
+from runwire.duties import Duty
 from runwire.server.auth import Scope
 from runwire.server.auth.keys import new_key
 from runwire.settings import Settings
@@ -181,6 +184,42 @@ async def test_each_statement_of_the_archiver_in_turn_is_refused_and_it_goes_on(
             assert await hot(direct, f"run-{number}") == [], refused
         assert await direct.fetchval("SELECT count(*) FROM archived_runs") == number + 2
         await worker.aclose()
+
+
+async def test_each_statement_of_the_collector_in_turn_is_refused_and_it_goes_on(database: str, tmp_path: Path) -> None:
+    way = Refusals(database)
+    async with way.open() as dsn, Database(dsn) as through, Database(database) as direct:
+        plane = Plane(through, tmp_path)
+        collector, attempts = plane.collector(keep_days=1), through.attempts(Duty.COLLECT)
+
+        async def leave(name: str) -> None:
+            """Bytes in PostgreSQL that no artifact names, and an upload that somebody did not finish."""
+            await plane.store.put(name, b"left", size=4, sha256=hashlib.sha256(b"left").digest())
+            await direct.execute("INSERT INTO content_objects (object, tenant, size) VALUES ($1, 'default', 4)", name)
+            await direct.execute(
+                "INSERT INTO content_blobs (tenant, sha256, size, data, used_at)"
+                " VALUES ('default', $1, 4, 'left', now() - interval '1 hour')",
+                hashlib.sha256(name.encode()).digest(),
+            )
+
+        async def all_collected() -> bool:
+            with attempts:
+                await collector.collect()
+            left: int = await direct.fetchval(
+                "SELECT (SELECT count(*) FROM content_objects) + (SELECT count(*) FROM content_blobs)"
+            )
+            return left == 0 and plane.files() == set()
+
+        await leave("undisturbed")
+        await eventually(all_collected, within_s=20)
+        names = ("expire", "collect_blobs", "condemn", "condemned", "forget_objects", "to_move", "orphans")
+        assert {f"runwire.content.{name}" for name in names} <= way.seen
+        for number, _ in enumerate(refusals_of(way, set(way.seen))):
+            await leave(f"left-{number}")
+            with attempts:  # as its loop does: nothing gets past it
+                await collector.collect()
+            way.refuse = nothing
+            await eventually(all_collected, within_s=20)
 
 
 async def test_each_statement_of_a_tenant_in_turn_is_refused_and_shows_nobody_elses_runs(database: str) -> None:
