@@ -13,7 +13,7 @@ COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-parts bench-scaling audit bench-telemetry \
-	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test pictures trace-picture chat-pictures crash-content invariants
+	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test list-plans pictures trace-picture chat-pictures crash-content invariants
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -102,6 +102,9 @@ trace-picture: $(DEV) ## Kill a worker in the middle of a run and draw the trace
 chat-pictures: $(DEV) ## Chat, reload in the middle of an answer, and take pictures: docs/img/chat*.png
 	sh scripts/system-programs.sh pngquant
 	PYTHONPATH=tests:scripts $(BIN)/python scripts/chat_pictures.py
+
+list-plans: $(DEV) ## How lists of RUNS=10000000 runs are read, for every combination of filters: 5 GB, ten minutes
+	$(BIN)/python scripts/list_plans.py --runs $(or $(RUNS),10000000) $(if $(PLANS),--plans)
 
 pictures: $(DEV) ## Draw the dashboards, as a service under load fills them: ten minutes; WORDS=draw draws the last ones again
 	sh scripts/system-programs.sh pngquant
