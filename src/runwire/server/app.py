@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
@@ -19,10 +19,8 @@ from runwire.server.routes import Route
 from runwire.server.security_headers import security_headers
 from runwire.server.services import AdminServices, Services
 from runwire.server.settings import ServerSettings
-from runwire.server.static_files import packaged, served
+from runwire.server.static_files import names_in, packaged, served
 from runwire.server.table import ADMIN, API, OPENAPI
-
-_CHAT: Final = ("chat.css", "chat.js", "service.js", "turn.js", "view.js", "markdown.js")
 
 
 def build_api_app(services: Services) -> web.Application:
@@ -76,7 +74,8 @@ def _add_pages(app: web.Application, public: Callable[[Handler], Handler], *, ch
     ]
     if chat:
         app.router.add_get("/chat", public(_to_chat))
-        files += [("/chat/", "chat", "index.html"), *((f"/chat/{name}", "chat", name) for name in _CHAT)]
+        assets = [file for file in names_in("chat") if file.endswith((".css", ".js"))]
+        files += [("/chat/", "chat", "index.html"), *((f"/chat/{name}", "chat", name) for name in assets)]
     for path, folder, name in files:
         handler = public(served(packaged(folder, name)))
         app.add_routes([web.get(path, handler, expect_handler=answer_expectation)])

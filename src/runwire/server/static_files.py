@@ -61,6 +61,11 @@ def served(content: Content) -> GetHandler:
     return handle
 
 
+def names_in(folder: str) -> list[str]:
+    """The names of the files of a folder next to this module."""
+    return sorted(file.name for file in (files("runwire.server") / folder).iterdir())
+
+
 def packaged(folder: str, name: str) -> Content:
     """A file of a folder next to this module."""
     return Content.of((files("runwire.server") / folder / name).read_bytes(), name=name)
