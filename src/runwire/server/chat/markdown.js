@@ -28,7 +28,7 @@ function blocksOf(text) {
       continue;
     }
     const list = MARKER.test(line);
-    const starts = !code && (fence || line.startsWith("#") || (open && list !== MARKER.test(blocks.at(-1))));
+    const starts = !code && (fence || line.startsWith("#") || (open && list !== MARKER.test(blocks.at(-1)) && !line.startsWith(" ")));
     if (open && !starts) blocks[blocks.length - 1] += `\n${line}`;
     else blocks.push(line);
     open = !(fence && code) && !line.startsWith("#");
