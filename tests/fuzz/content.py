@@ -22,7 +22,7 @@ from runwire.server.bodies import OpenPart
 from runwire.server.part_stream import offset_in
 from runwire.server.ranges import range_of
 from runwire.stream.many.selector import Selector
-from runwire.stream.mixed_cursor import PARTS_MAX, parse_mixed_cursor
+from runwire.stream.mixed.cursor import PARTS_MAX, parse_mixed_cursor
 
 SIZE: Final = 1000
 ETAG: Final = '"x"'
