@@ -15,10 +15,9 @@ from runwire.content.parts import PartReader
 from runwire.content.reading import ArtifactReader
 from runwire.db import Database
 from runwire.errors import PartReset
-from runwire.server.part_stream import next_read
+from runwire.server.part_stream import PartReads, PartTail
 from runwire.settings import Settings
-from runwire.stream import LogReader, MixedStreams, NothingLeft, Streams, parse_mixed_cursor
-from runwire.stream.mixed import MixedNews, MixedReader
+from runwire.stream import LogReader, MixedStreams, NothingLeft, Outlet, Streams, parse_mixed_cursor
 from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.metrics import Metrics
 
@@ -34,16 +33,19 @@ class ShowingProcess:
         self.reader = LossyReader(bus, on_defect=on_defect)
         self.parts = PartReader(database, artifacts=artifacts)
         log = LogReader(database)
-        self.streams = Streams(bus=self.reader, reader=log, settings=Settings(), metrics=metrics)
-        self.mixed = MixedStreams(
-            self.streams,
-            MixedReader(log, self.parts),
-            MixedNews(self.reader, self.feed),
-            metrics=metrics,
-            parts=PartMetrics(Exposition()),
-        )
+        # PostgreSQL is looked at soon after the bus lost a message.
+        self.streams = Streams(bus=self.reader, reader=log, settings=Settings(sse_silence_s=0.3), metrics=metrics)
+        part_metrics = PartMetrics(Exposition())
+        self.mixed = MixedStreams(self.streams, log, self.parts, self.feed, metrics=part_metrics)
+        self.reads = PartReads(self.feed, part_metrics)
+
+    async def open(self) -> ShowingProcess:
+        await self.streams.__aenter__()
+        await self.mixed.__aenter__()
+        return self
 
     async def aclose(self) -> None:
+        await self.mixed.__aexit__(None, None, None)
         await self.streams.__aexit__(None, None, None)
 
 
@@ -79,11 +81,11 @@ class Viewer:
             if isinstance(session, NothingLeft):
                 self.over = True
                 return
-            await self._write(session.prelude)
-            await session.run(self._write, closing=lambda: False)
+            self._write(session.prelude)
+            await session.run(Outlet(self._write, lambda: 0, lambda: False, chunked=False))
             self.flow()
 
-    async def _write(self, data: bytes) -> None:
+    def _write(self, data: bytes) -> None:
         self._unread += data
         if not self.held:
             self.flow()
@@ -124,18 +126,13 @@ class Follower:
     async def read(self, process: ShowingProcess) -> None:
         """Until there is nothing more to read now."""
         while True:
+            part = await process.parts.part(self.run_id, self.n)
+            if part.attempt != self.attempt:
+                self.attempt, self.data = part.attempt, b""
             try:
-                read = await next_read(
-                    process.parts,
-                    process.feed,
-                    self.run_id,
-                    self.n,
-                    attempt=self.attempt,
-                    at=len(self.data),
-                    within_s=0,
-                )
-            except PartReset as reset:
-                self.attempt, self.data = reset.attempt, b""
+                with PartTail(process.reads, process.parts, part, at=len(self.data)) as tail:
+                    read = await tail.next(within_s=0)
+            except PartReset:
                 continue
             assert read.offset == len(self.data)
             self.data += read.data

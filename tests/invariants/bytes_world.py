@@ -67,7 +67,7 @@ class BytesWorld:
         self.hints_lost = False
         self.bus = FaultyBus(self.bus_itself, on_taken=lambda _message: None)
         self.publisher = self._new_publisher()
-        self.shows = [self._new_shows() for _ in PAIR]
+        self.shows = [await self._new_shows() for _ in PAIR]
         self.writes = [await self._new_writer(n) for n in PAIR]
         self.viewers: list[Viewer] = []
         self.followers: list[Follower] = []
@@ -135,10 +135,10 @@ class BytesWorld:
             if viewer.process is self.shows[n]:
                 await viewer.drop(arrived=0.5)
         await self.shows[n].aclose()
-        self.shows[n] = self._new_shows()
+        self.shows[n] = await self._new_shows()
 
-    def _new_shows(self) -> ShowingProcess:
-        return ShowingProcess(self.database, self.bus_itself, self.plane.reader, on_defect=self.violation)
+    async def _new_shows(self) -> ShowingProcess:
+        return await ShowingProcess(self.database, self.bus_itself, self.plane.reader, on_defect=self.violation).open()
 
     def _new_publisher(self) -> Publisher:
         return Publisher(
