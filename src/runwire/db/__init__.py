@@ -7,6 +7,7 @@ from runwire.lazy import lazily
 if TYPE_CHECKING:
     from runwire.db.database import Database
     from runwire.db.notify import Listener
+    from runwire.db.patience import AT_ONCE, Patience
     from runwire.db.session import Session
     from runwire.db.sql import load_sql
     from runwire.db.tenancy import Statements, seen_by
@@ -18,11 +19,13 @@ else:
     __getattr__ = lazily(__name__)
 
 __all__ = [
+    "AT_ONCE",
     "Attempts",
     "ConstraintViolated",
     "Database",
     "Listener",
     "NoPartition",
+    "Patience",
     "Row",
     "Session",
     "Statements",
