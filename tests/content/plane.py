@@ -88,6 +88,9 @@ class Plane:
         used, stored = await self.database.fetchrow(
             "SELECT (SELECT coalesce(sum(bytes), 0) FROM content_usage),"
             " (SELECT coalesce(sum(size), 0) FROM content_blobs)"
+            " + (SELECT coalesce(sum(octet_length(c.bytes)), 0) FROM part_chunks AS c JOIN parts AS p USING (part_id)"
+            "    WHERE p.state <> 'open')"
+            " + (SELECT coalesce(sum(octet_length(tail)), 0) FROM parts WHERE state <> 'open')"
         ) or (None, None)
         assert used == stored
         if collected:

@@ -25,6 +25,7 @@ from server.calls import RUNS, Api, exchanged, streaming
 from waiting import eventually
 
 PART = f"{RUNS}/r/parts/1"
+BYTES = f"{PART}/bytes"
 
 
 @pytest.fixture
@@ -353,3 +354,53 @@ async def test_the_lag_of_bytes_is_counted_for_each_way_to_a_client(
         while (await again.frame()).fields.get("event") != "part":  # type: ignore[union-attr]
             pass
     assert lag.count == 3
+
+
+async def test_bytes_of_a_part_renew_the_lease_of_their_run(api: Api, database: str) -> None:
+    fence = await api.external("r", leaseSeconds=60)
+    await api.open_part("r", fence=fence)
+    connection = await raw(database)
+
+    async def left_s() -> float:
+        left: float = await connection.fetchval("SELECT extract(epoch FROM lease_until - now())::float8 FROM runs")
+        return left
+
+    try:
+        await connection.execute("UPDATE runs SET lease_until = now() + interval '45 seconds'")
+        await api.write_part("r", "a", fence=fence)
+        assert await left_s() < 46  # most of it is left: the run's row is not written
+        await connection.execute("UPDATE runs SET lease_until = now() + interval '20 seconds'")
+        assert code_of(await api.write_part("r", "x", fence=fence + 1)) == (409, "fence_stale")
+        assert await left_s() < 21
+        await api.write_part("r", "b", fence=fence)
+        assert await left_s() > 40
+    finally:
+        await connection.close()
+
+
+async def test_a_part_without_an_artifact_is_erased_and_the_log_is_as_it_was(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "some", fence=fence)
+    assert code_of(await api.http.delete(BYTES)) == (409, "part_open")
+    await api.finish("r", fence=fence)
+    before = (await api.http.get(f"{RUNS}/r/events")).json()
+    assert (await api.http.get(PART)).text == "some"
+    for _ in range(2):
+        assert (await api.http.delete(BYTES)).status_code == 204
+    assert code_of(await api.http.get(PART)) == (410, "part_erased")
+    assert code_of(await api.http.get(PART, params={"offset": "-1", "live": "sse"})) == (410, "part_erased")
+    assert code_of(await api.http.delete(f"{RUNS}/r/parts/2/bytes")) == (404, "part_not_found")
+    assert (await api.http.get(f"{RUNS}/r/events")).json() == before
+    async with streaming(api, "r", query="?parts=*") as stream:  # events go on without the bytes
+        frames = await stream.rest()
+    assert [frame.fields.get("event") for frame in frames if "event" in frame.fields] == ["end"]
+
+
+async def test_erasing_a_sealed_part_erases_its_artifact(api: Api) -> None:
+    fence = await api.external("r")
+    await api.open_part("r", fence=fence)
+    await api.write_part("r", "some", fence=fence, close=True)
+    assert (await api.http.delete(BYTES)).status_code == 204
+    assert code_of(await api.http.get(PART)) == (410, "artifact_erased")
+    assert code_of(await api.http.get(f"{RUNS}/r/artifacts/1")) == (410, "artifact_erased")

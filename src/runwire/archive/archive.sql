@@ -160,7 +160,10 @@ SELECT run_id, sum(events)::bigint AS events, max(archived) AS archived FROM kep
 SELECT EXISTS (SELECT FROM run_events AS e JOIN archived_runs AS a USING (run_id) WHERE e.run_day = $1 AND e.seq = 1)
 
 -- name: mark_dropped
-UPDATE archive_batches SET state = 'dropped', dropped_at = now() WHERE run_day = $1 AND state = 'verified'
+-- Content of its runs that is in PostgreSQL is looked for from here on, also when it was before: the batch may have been
+-- restored while other runs with the same content left.
+UPDATE archive_batches SET state = 'dropped', dropped_at = now(), content_left = true
+WHERE run_day = $1 AND state = 'verified'
 RETURNING batch_id
 
 -- name: put_back

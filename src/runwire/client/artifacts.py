@@ -12,7 +12,7 @@ from runwire.model.content import OCTETS, Artifact
 
 
 class ArtifactCalls(ClientConnection):
-    """The part of a client that reads and writes artifacts."""
+    """The part of a client that reads, writes and erases content."""
 
     async def artifacts(self, run: Run, *, name: str | None = None) -> tuple[Artifact, ...]:
         """The run's artifacts in order, erased ones among them; with `name` those of that name. Raises RunNotFound."""
@@ -61,3 +61,9 @@ class ArtifactCalls(ClientConnection):
     async def erase_artifact(self, run: Run, n: int) -> None:
         """Erases an artifact for good. Repeating it changes nothing. Raises RunNotFound or ArtifactNotFound."""
         await self._on_run("DELETE", run, f"/artifacts/{n}", type(None))
+
+    async def erase_part(self, run: Run, n: int) -> None:
+        """Erases a part for good, and the artifact that it became. Repeating it changes nothing. Raises RunNotFound,
+        PartNotFound, or PartRefused while the run writes it.
+        """
+        await self._on_run("DELETE", run, f"/parts/{n}/bytes", type(None))

@@ -1,6 +1,6 @@
 """Makes artifacts: bytes are stored and proven first, and referred to in the transaction of their event.
 
-    prepare: spool -> limits -> (larger than 256 KiB: note the object, upload, read back) -> NewArtifact
+    prepare: spool -> limits -> (above 256 KiB: note the object, upload, read back, look at the note) -> NewArtifact
     append:  event `artifact:<name>:<n>` + row of the artifact + row of its bytes, in one transaction
 
 A process that dies in between leaves an object that a row of `content_objects` names, and the collector deletes it.
@@ -9,16 +9,16 @@ A process that dies in between leaves an object that a row of `content_objects` 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Final, Protocol
+from functools import partial
+from typing import IO, Final, Protocol
 
 from runwire.content.metrics import ContentMetrics
 from runwire.content.settings import DEFAULTS
 from runwire.content.spool import Spool
 from runwire.content.store import ContentStore
-from runwire.db import Database, Row, Transaction, load_sql
+from runwire.db import AT_ONCE, Database, Patience, Row, Transaction, load_sql
 from runwire.errors import (
     ArtifactTooLarge,
     ContentLost,
@@ -122,12 +122,16 @@ class Artifacts:
         self._store = store
         self._metrics = metrics
 
-    async def prepare(self, run_id: str, name: str, data: Data, *, media_type: str = OCTETS) -> NewArtifact | Artifact:
+    async def prepare(
+        self, run_id: str, name: str, data: Data, *, media_type: str = OCTETS, patience: Patience = AT_ONCE
+    ) -> NewArtifact | Artifact:
         """Stores and proves the bytes. Returns what an append makes an artifact of, or the run's newest artifact of
-        that name if it has the same bytes and media type: storing it twice is storing it once.
+        that name if it has the same bytes and media type: storing it twice is storing it once. `patience` waits out an
+        outage of the database.
 
-        Raises InvalidRequest, ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable, RunNotFound
-        and what the database raises. Errors of an iterator pass through.
+        Raises InvalidRequest, ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable,
+        RunNotFound, ContentLost when the upload took longer than the grace, and what the database raises. Errors of an
+        iterator pass through.
         """
         checked_name(name)
         checked_media_type(media_type)
@@ -135,15 +139,15 @@ class Artifacts:
             async with Spool(at_most=self.limits.artifact_bytes) as spool:
                 async for piece in _pieces(data):
                     await spool.write(piece)
-                return await self._stored(run_id, name, spool, media_type)
+                return await self._stored(run_id, name, spool, media_type, patience)
         except (ArtifactTooLarge, ContentQuotaExceeded, TooManyArtifacts) as error:
             self._metrics.refused[error.code].inc()
             raise
-        except OSError as error:  # of the file: no room for it
-            raise ContentUnavailable(f"this process cannot write a temporary file: {error.strerror}") from error
 
-    async def _stored(self, run_id: str, name: str, spool: Spool, media_type: str) -> NewArtifact | Artifact:
-        row = await self._database.fetchrow(SQL["room"], run_id, name)
+    async def _stored(
+        self, run_id: str, name: str, spool: Spool, media_type: str, patience: Patience
+    ) -> NewArtifact | Artifact:
+        row = await patience.through(partial(self._database.fetchrow, SQL["room"], run_id, name))
         if row is None:
             raise RunNotFound(run_id)
         if (row["sha256"], row["media_type"]) == (spool.sha256, media_type):
@@ -153,7 +157,7 @@ class Artifacts:
         if isinstance(content, bytes):
             stored = Stored(spool.size, spool.sha256, content, None)
         else:
-            stored = await self._uploaded(run_id, content, size=spool.size, sha256=spool.sha256)
+            stored = await self._uploaded(run_id, content, spool, patience)
         return NewArtifact(name, media_type, stored, metrics=self._metrics)
 
     def _check_room(self, run_id: str, row: Row, size: int) -> None:
@@ -163,20 +167,37 @@ class Artifacts:
         if 0 < limits.tenant_bytes < row["used"] + size:
             raise ContentQuotaExceeded(run_id, limits.tenant_bytes)
 
-    async def _uploaded(self, run_id: str, file: Path, *, size: int, sha256: bytes) -> Stored:
+    async def _uploaded(self, run_id: str, file: IO[bytes], spool: Spool, patience: Patience) -> Stored:
         if self._store is None:
             raise ContentUnavailable("this process has no RUNWIRE_CONTENT_URL, which content above 256 KiB needs")
+        path, tenant = await patience.through(partial(self._begun, run_id, spool.size))
+        await self._store.put(path, file, size=spool.size, sha256=spool.sha256)
+        if await patience.through(partial(self._database.fetchrow, SQL["uploaded"], path)) is None:
+            await patience.through(partial(self._database.execute, SQL["disown"], path, tenant, spool.size))
+            raise ContentLost(run_id)
+        return Stored(spool.size, spool.sha256, None, path)
+
+    async def _begun(self, run_id: str, size: int) -> tuple[str, str]:
+        """A path that is noted, and the run's tenant. Each try has its own path: the note of one whose answer was lost
+        is left to the collector.
+        """
         path = object_path()
-        if await self._database.fetchrow(SQL["begin_upload"], path, run_id, size) is None:
+        row = await self._database.fetchrow(SQL["begin_upload"], path, run_id, size)
+        if row is None:
             raise RunNotFound(run_id)
-        await self._store.put(path, file, size=size, sha256=sha256)
-        return Stored(size, sha256, None, path)
+        return path, row["tenant"]
 
 
 def object_path() -> str:
     """A path that no object has had: so deleting one object never deletes what was stored after it."""
     name = secrets.token_hex(16)
     return f"{name[:2]}/{name}"
+
+
+async def forget_objects(database: Database, deleted: Sequence[Row]) -> None:
+    """Takes the notes of objects away that were deleted in the store: rows of `condemned` or `drop_blob`."""
+    paths, times = [row["object"] for row in deleted], [row["begun_at"] for row in deleted]
+    await database.execute(SQL["forget_objects"], paths, times)
 
 
 async def _pieces(data: Data) -> AsyncIterator[bytes]:

@@ -14,7 +14,17 @@ SELECT external, state::text AS state, fence, last_seq FROM runs WHERE run_id = 
 
 -- name: begin_upload
 -- Comes before the object, so that one which is left behind is found. Returns nothing when there is no such run.
-INSERT INTO content_objects (object, tenant, size) SELECT $1, tenant, $3 FROM runs WHERE run_id = $2 RETURNING object
+INSERT INTO content_objects (object, tenant, size) SELECT $1, tenant, $3 FROM runs WHERE run_id = $2 RETURNING tenant
+
+-- name: uploaded
+-- The object is in the store, and its note still stands: the grace counts from here. No row: it took longer than that.
+UPDATE content_objects SET begun_at = clock_timestamp() WHERE object = $1 AND NOT condemned RETURNING object
+
+-- name: disown
+-- An object that nothing refers to, and that may have come after the collector deleted it, is deleted once more.
+-- `begun_at` changes, so a collector that deleted it before does not take the note away.
+INSERT INTO content_objects AS o (object, tenant, size, condemned) VALUES ($1, $2, $3, true)
+ON CONFLICT (object) DO UPDATE SET condemned = true, begun_at = clock_timestamp()
 
 -- name: refer
 -- An artifact, and the bytes that it names, in the transaction that appends its event. The tenant is the run's, whoever
@@ -26,8 +36,8 @@ WITH run AS (
 ), stored AS (
     INSERT INTO content_blobs AS b (tenant, sha256, size, data, object)
     SELECT run.tenant, $7, $6, $8, $9 FROM run WHERE $9::text IS NULL OR EXISTS (SELECT FROM held)
-    -- Written even when it is there: so the collector, which looks at used_at again under the row's lock, leaves it.
-    ON CONFLICT (tenant, sha256) DO UPDATE SET used_at = now()
+    -- Written even when it is there: so the collector, which looks at released_at again under the row's lock, leaves it.
+    ON CONFLICT (tenant, sha256) DO UPDATE SET used_at = now(), released_at = NULL
     RETURNING b.tenant, b.sha256, b.object
 ), released AS (
     DELETE FROM content_objects AS o USING stored WHERE o.object = stored.object
@@ -86,12 +96,12 @@ WITH gone AS (
 )
 INSERT INTO content_objects (object, tenant, size, condemned)
 SELECT object, tenant, size, true FROM gone WHERE object IS NOT NULL
-RETURNING object
+RETURNING object, begun_at
 
 -- name: expire
 -- Artifacts of runs that ended before the limit become tombstones.
 WITH due AS (
-    SELECT a.run_id, a.n FROM artifacts AS a JOIN runs AS r USING (run_id)
+    SELECT a.run_id, a.n FROM artifacts AS a JOIN runs AS r ON r.run_id = ANY (ARRAY[a.run_id])
     WHERE a.sha256 IS NOT NULL AND a.created_at < now() - $1::int * interval '1 day'
       AND r.finished_at < now() - $1::int * interval '1 day'
     ORDER BY a.created_at LIMIT $2 FOR UPDATE OF a SKIP LOCKED
@@ -100,20 +110,37 @@ UPDATE artifacts AS a SET sha256 = NULL, erased_at = now() FROM due WHERE a.run_
 RETURNING a.run_id
 
 -- name: collect_blobs
--- Bytes that nothing refers to and nobody has used for the grace. `used_at` is looked at again under the row's lock.
-WITH unused AS (
-    SELECT b.tenant, b.sha256 FROM content_blobs AS b
-    WHERE b.used_at < now() - $1::float8 * interval '1 second'
-      AND NOT EXISTS (SELECT FROM artifacts AS a WHERE a.tenant = b.tenant AND a.sha256 = b.sha256)
-    LIMIT $2 FOR UPDATE OF b SKIP LOCKED
+-- Bytes that lost their last artifact and got none for the grace go. Of those that have another one, only the mark goes.
+-- `released_at` is looked at again under the row's lock: it is another one when an artifact came or went meanwhile.
+WITH released AS MATERIALIZED (
+    SELECT tenant, sha256, released_at FROM content_blobs
+    WHERE released_at < now() - $1::float8 * interval '1 second'
+    ORDER BY released_at LIMIT $2
+), held AS MATERIALIZED (
+    SELECT b.tenant, b.sha256,
+           EXISTS (SELECT FROM artifacts AS a WHERE a.tenant = b.tenant AND a.sha256 = b.sha256) AS used
+    FROM released AS r JOIN content_blobs AS b ON b.tenant = r.tenant AND b.sha256 = r.sha256
+    WHERE b.released_at = r.released_at
+    FOR UPDATE OF b SKIP LOCKED
 ), gone AS (
-    DELETE FROM content_blobs AS b USING unused AS u WHERE b.tenant = u.tenant AND b.sha256 = u.sha256
+    DELETE FROM content_blobs AS b USING held AS h
+    WHERE b.tenant = h.tenant AND b.sha256 = h.sha256 AND NOT h.used
     RETURNING b.tenant, b.object, b.size
 ), condemned AS (
     INSERT INTO content_objects (object, tenant, size, condemned)
     SELECT object, tenant, size, true FROM gone WHERE object IS NOT NULL
+), kept AS (
+    UPDATE content_blobs AS b SET released_at = NULL FROM held AS h
+    WHERE b.tenant = h.tenant AND b.sha256 = h.sha256 AND h.used
+    RETURNING b.tenant, b.sha256, b.data IS NOT NULL AS inline
+), again AS (
+    -- The artifact that went may have been the one that kept the bytes in PostgreSQL.
+    UPDATE archive_batches AS g SET content_left = true
+    FROM kept AS k JOIN artifacts AS a ON a.tenant = k.tenant AND a.sha256 = k.sha256
+    JOIN archived_runs AS r ON r.run_id = a.run_id
+    WHERE k.inline AND g.batch_id = r.batch_id AND g.state = 'dropped' AND NOT g.content_left
 )
-SELECT count(*) AS n FROM gone
+SELECT (SELECT count(*) FROM gone) AS gone, (SELECT count(*) FROM kept) AS kept
 
 -- name: condemn
 -- Uploads that were left behind: from here on no artifact can be made of them.
@@ -125,23 +152,33 @@ WHERE o.object = late.object
 RETURNING o.object
 
 -- name: condemned
-SELECT object FROM content_objects WHERE condemned ORDER BY begun_at LIMIT $1
+SELECT object, begun_at FROM content_objects WHERE condemned ORDER BY begun_at LIMIT $1
 
 -- name: forget_objects
--- After they were deleted in the store.
-DELETE FROM content_objects WHERE object = ANY ($1::text[]) AND condemned
+-- After they were deleted in the store. One that was disowned since has another time.
+DELETE FROM content_objects AS o USING unnest($1::text[], $2::timestamptz[]) AS d (object, begun_at)
+WHERE o.object = d.object AND o.begun_at = d.begun_at AND o.condemned
+
+-- name: batch_to_move
+-- The batch of archived runs that has left the log for longest, of those that may have content in PostgreSQL.
+SELECT batch_id FROM archive_batches WHERE state = 'dropped' AND content_left ORDER BY dropped_at LIMIT 1
 
 -- name: to_move
--- Bytes in PostgreSQL of runs whose log is in cold storage, and of no run whose log is not.
-SELECT b.tenant, b.sha256, b.size, b.data FROM content_blobs AS b
-WHERE b.data IS NOT NULL AND b.size > 0
-  AND EXISTS (SELECT FROM artifacts AS a WHERE a.tenant = b.tenant AND a.sha256 = b.sha256)
+-- Bytes in PostgreSQL of runs of the batch, and of no run whose log is not in cold storage.
+SELECT b.tenant, b.sha256, b.size, b.data
+FROM archived_runs AS m JOIN artifacts AS a ON a.run_id = m.run_id
+JOIN content_blobs AS b ON b.tenant = a.tenant AND b.sha256 = a.sha256
+WHERE m.batch_id = $1 AND b.data IS NOT NULL AND b.size > 0
   AND NOT EXISTS (
       SELECT FROM artifacts AS a
       LEFT JOIN (archived_runs AS r JOIN archive_batches AS g ON g.batch_id = r.batch_id AND g.state = 'dropped')
           ON r.run_id = a.run_id
       WHERE a.tenant = b.tenant AND a.sha256 = b.sha256 AND r.run_id IS NULL)
-LIMIT $1
+LIMIT $2
+
+-- name: batch_moved
+-- Nothing of the batch is to be moved: it is looked at again when it is dropped again, or an artifact of its bytes goes.
+UPDATE archive_batches SET content_left = false WHERE batch_id = $1 AND state = 'dropped' RETURNING batch_id
 
 -- name: begin_move
 INSERT INTO content_objects (object, tenant, size) VALUES ($1, $2, $3)

@@ -21,11 +21,14 @@ class StoreFailure(StrEnum):
 
 
 class Collected(StrEnum):
-    """Kinds of what the collector removed: bytes without an artifact, uploads left behind, content past its time."""
+    """Kinds of what the collector removed: bytes without an artifact, uploads left behind, artifacts past their time,
+    and bytes of parts past theirs.
+    """
 
     BLOB = "blob"
     UPLOAD = "upload"
     EXPIRED = "expired"
+    PART = "part"
 
 
 class ContentMetrics:
@@ -49,8 +52,8 @@ class ContentMetrics:
         self.erased: Counter = out.counter("artifacts_erased", "Artifacts erased on request.", unit="artifacts")
         self.collected: Mapping[str, Counter] = out.counters(
             "content_collected",
-            "Removed by the collector: bytes without an artifact, uploads left behind, artifacts past "
-            "`content_keep_days`.",
+            "Removed by the collector: bytes without an artifact, uploads left behind, and past `content_keep_days` "
+            "artifacts (`expired`) and the bytes of parts without one.",
             unit="objects",
             kind=Collected,
         )

@@ -49,7 +49,7 @@ class Part:
     artifact: int | None = None
     """The artifact that a sealed part became."""
     erased: bool = False
-    """That artifact was erased: the bytes are gone."""
+    """The bytes are gone: the part was erased, or that artifact."""
 
     @property
     def is_text(self) -> bool:

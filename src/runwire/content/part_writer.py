@@ -7,6 +7,7 @@ its writes. The statement checks the fence of each part's run, so a worker that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple, Self
 
@@ -16,7 +17,7 @@ from runwire.content.part_metrics import PartMetrics
 from runwire.content.settings import DEFAULTS
 from runwire.db import Database, Row, load_sql
 from runwire.duties import Duty
-from runwire.errors import FenceStale, PartMoved, PartRefused, RunwireError
+from runwire.errors import DatabaseFailed, FenceStale, PartMoved, PartRefused, RunwireError
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -200,14 +201,18 @@ class PartWriter:
         self._on_ended(run_id)
 
     async def write_once(self, part: Part, data: bytes, *, fence: int, at: int | None) -> int:
-        """Stores the bytes by themselves and returns the part's new size. With `at`, the part must end there.
+        """Stores the bytes by themselves and returns the part's new size. With `at`, the part must end there. Renews
+        the lease of an external run that has less than half of it left.
 
         Raises PartRefused, PartMoved, FenceStale and DatabaseUnavailable.
         """
         rows = await self._database.fetch(_SQL["write"], [0], [part.part_id], [fence], [at], [data])
-        for _, begun_at, written_us in rows:
+        for _, begun_at, written_us, ages in rows:
             self._tell([Written(part.run_id, part.n, part.attempt, begun_at, data, written_us)])
             size: int = begun_at + len(data)
+            if ages:
+                with contextlib.suppress(DatabaseFailed):  # the bytes are stored, and the next write renews it
+                    await self._database.execute(_SQL["renew"], part.run_id, fence)
             return size
         now = await self._database.fetchrow(_SQL["refused"], [part.part_id])
         if now is not None and now["fence"] != fence:
@@ -233,7 +238,7 @@ class PartWriter:
             pieces,
         )
         written: list[Written] = []
-        for i, at, written_us in rows:
+        for i, at, written_us, _ in rows:
             part, data = parts[i], pieces[i]
             written.append(Written(part.run_id, part.n, part.attempt, at, data, written_us))
         self._tell(written)

@@ -4,16 +4,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from runwire.content.artifacts import Appending, NewArtifact
 from runwire.content.part import OPEN_MAX, Part, PartState, ended
 from runwire.content.reading import ArtifactReader
-from runwire.db import Database, Row, Statements, Transaction, load_sql, seen_by
-from runwire.errors import ContentUnavailable, PartNotFound, PartRefused, RunNotFound
+from runwire.db import AT_ONCE, Database, Patience, Row, Statements, Transaction, load_sql, seen_by
+from runwire.errors import (
+    ArtifactErased,
+    ContentQuotaExceeded,
+    ContentUnavailable,
+    PartErased,
+    PartNotFound,
+    PartRefused,
+    RunNotFound,
+)
 from runwire.model.content import Artifact
 from runwire.model.event import NewEvent, debug_trace
+from runwire.telemetry.logs import LogEvent, get_logger
 
+_log = get_logger()
 _SQL: Final = load_sql("runwire.content", "parts.sql")
 PIECE_BYTES: Final = 262_144
 ROWS_PER_READ: Final = 256
@@ -47,23 +58,42 @@ class Parts:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def place(self, run_id: str, name: str, *, at_most: int) -> Place:
+    async def place(self, run_id: str, name: str, *, at_most: int, tenant_bytes: int = 0) -> Place:
         """The place of the next part of that name: a new part, or the next attempt of one that was not sealed.
 
-        Raises PartRefused (`part_open`, `too_many_parts`).
+        Raises PartRefused (`part_open`, `too_many_parts`), and ContentQuotaExceeded where the run's tenant has
+        `tenant_bytes` bytes of content; 0 is no bound.
         """
-        row = await self._database.fetchrow(_SQL["place"], run_id, name)
+        row = await self._database.fetchrow(_SQL["place"], run_id, name, tenant_bytes)
         assert row is not None  # noqa: S101  # the statement gives one
         if row["is_open"]:
             raise PartRefused(run_id, n=row["n"], code="part_open", attempt=row["attempt"] - 1)
         if row["open"] >= OPEN_MAX or (row["attempt"] == 1 and row["parts"] >= at_most):
             raise PartRefused(run_id, n=row["n"], code="too_many_parts")
+        if 0 < tenant_bytes <= row["used"]:
+            raise ContentQuotaExceeded(run_id, tenant_bytes)
         return Place(row["n"], row["attempt"])
 
     async def left_open(self, run_id: str) -> list[Ending]:
         """The parts that an earlier owner of the run has left open, as abandoned."""
         rows = await self._database.fetch(_SQL["left_open"], run_id)
         return [Ending(row["part_id"], row["n"], row["name"], PartState.ABANDONED) for row in rows]
+
+
+async def _erase_within(transaction: Transaction, *, run_id: str, n: int) -> bool:
+    row = await transaction.fetchrow(_SQL["erase"], run_id, n)
+    if row is not None:
+        await transaction.execute(_SQL["forget_bytes"], [row["part_id"]])
+    return row is not None
+
+
+def check_not_erased(part: Part) -> None:
+    """Raises PartErased or, for a part that became an artifact, ArtifactErased."""
+    if not part.erased:
+        return
+    if part.artifact is None:
+        raise PartErased(part.run_id, n=part.n)
+    raise ArtifactErased(part.run_id, part.artifact)
 
 
 async def open_within(
@@ -96,7 +126,7 @@ async def end_within(transaction: Transaction, run_id: str, endings: Sequence[tu
         missing = next(ending for ending, _, _ in endings if ending.part_id not in ended)
         raise PartRefused(run_id, n=missing.n)
     if sealed := [ending.part_id for ending, _, artifact in endings if artifact is not None]:
-        await transaction.execute(_SQL["forget_sealed"], sealed)
+        await transaction.execute(_SQL["forget_bytes"], sealed)
 
 
 def events_of(endings: Sequence[Ending]) -> tuple[NewEvent, ...]:
@@ -219,12 +249,28 @@ class PartReader:
         )
         return {row["i"]: Grown(row["bytes"], row["size"], row["written_us"]) for row in rows}
 
-    async def pieces(self, run_id: str, n: int) -> AsyncIterator[bytes]:
+    async def pieces(self, run_id: str, n: int, *, patience: Patience = AT_ONCE) -> AsyncIterator[bytes]:
         """All bytes that the part has now."""
         at = 0
-        while (read := await self.read(run_id, n, offset=at, limit=PIECE_BYTES)).data:
+        while (read := await patience.through(partial(self.read, run_id, n, offset=at, limit=PIECE_BYTES))).data:
             yield read.data
             at = read.next_offset
+
+    async def erase(self, run_id: str, n: int) -> None:
+        """Erases the bytes of a part that has ended, and of the artifact that it became. Repeating it changes nothing.
+
+        Raises RunNotFound, PartNotFound, and PartRefused (`part_open`) while its run writes it.
+        """
+        while not (part := await self.part(run_id, n)).erased:
+            if part.artifact is not None:
+                if self._artifacts is None:
+                    raise ContentUnavailable("this process does not erase artifacts")
+                await self._artifacts.erase(run_id, part.artifact)
+            elif part.state is PartState.OPEN:
+                raise PartRefused(run_id, n=n, code="part_open")
+            elif await self._whole_database.in_transaction(partial(_erase_within, run_id=run_id, n=n)):
+                _log.info(LogEvent.PART_ERASED, run_id=run_id, n=n)
+                return
 
     async def _sealed(self, part: Part, offset: int, limit: int) -> bytes:
         if self._artifacts is None or part.artifact is None:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
-from runwire.content.artifacts import SQL
+from runwire.content.artifacts import SQL, forget_objects
 from runwire.content.metrics import ContentMetrics, StoreFailure
 from runwire.content.store import ContentStore
 from runwire.db import Database, Row, seen_by
@@ -128,13 +128,12 @@ class ArtifactReader:
             return
         if self._store is None or not rows:
             return
-        objects = [row["object"] for row in rows]
         try:
-            for path in objects:
-                await self._store.delete(path)
+            for row in rows:
+                await self._store.delete(row["object"])
         except ContentUnavailable:
             return
-        await self._database.execute(SQL["forget_objects"], objects)
+        await forget_objects(self._database, rows)
 
 
 def _located(run_id: str, row: Row | None) -> Located:

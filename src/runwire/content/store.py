@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from prometheus_client import Counter
 
@@ -47,8 +48,8 @@ class ContentStore:
         self._failures = failures
         self._patience_s = patience_s
 
-    async def put(self, path: str, data: bytes | Path, *, size: int, sha256: bytes) -> None:
-        """Stores `data`, or the file it names, and reads all of it back: it is durable then, and proven."""
+    async def put(self, path: str, data: bytes | IO[bytes], *, size: int, sha256: bytes) -> None:
+        """Stores `data`, which may be an open file, and reads all of it back: it is durable then, and proven."""
         import obstore
 
         with self._failing(StoreFailure.PUT):
@@ -79,15 +80,15 @@ class ContentStore:
             start = end
 
     async def delete(self, path: str) -> None:
-        """Also when there is no such object."""
+        """Also when there is no such object, and with what an upload left beside it in a folder when it was killed."""
         import obstore
 
         with self._failing(StoreFailure.DELETE):
-            try:
-                async with asyncio.timeout(self._patience_s):
+            async with asyncio.timeout(self._patience_s):
+                with contextlib.suppress(FileNotFoundError):
                     await obstore.delete_async(self._store, path)
-            except FileNotFoundError:
-                return
+                if self._folder is not None:
+                    await asyncio.to_thread(_delete_unfinished, self._folder / path)
 
     @contextmanager
     def _failing(self, operation: StoreFailure) -> Iterator[None]:
@@ -107,6 +108,12 @@ class ContentStore:
         self._failures[operation].inc()
         _log.warning(LogEvent.CONTENT_STORE_FAILED, operation=operation.value, why=why)
         return ContentUnavailable(f"the content store failed to {operation.value}: {why}")
+
+
+def _delete_unfinished(file: Path) -> None:
+    """Deletes the files that obstore writes to before it renames one to `file`."""
+    for unfinished in file.parent.glob(f"{file.name}#*"):
+        unfinished.unlink(missing_ok=True)
 
 
 def open_content_store(

@@ -24,7 +24,7 @@ from runwire.errors.kinds import (
     RunwireError,
     counted_by,
 )
-from runwire.errors.parts import PartMoved, PartNotFound, PartRefused, PartReset
+from runwire.errors.parts import PartErased, PartMoved, PartNotFound, PartRefused, PartReset
 from runwire.errors.requests import (
     AuthUnavailable,
     InvalidRequest,
@@ -106,6 +106,7 @@ __all__ = [
     "NotExternal",
     "NotPermitted",
     "Overloaded",
+    "PartErased",
     "PartMoved",
     "PartNotFound",
     "PartRefused",

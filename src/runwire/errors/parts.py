@@ -64,3 +64,16 @@ class PartReset(RunwireError):
         self.run_id = run_id
         self.n = n
         self.attempt = attempt
+
+
+class PartErased(RunwireError):
+    """The part was erased, or its time is over. Its bytes are gone."""
+
+    kind = Kind("part_erased", 410, "The part was erased. Its bytes are gone.")
+    facts = (RUN_ID, _PART)
+    exit_code = ExitCode.NOT_FOUND
+
+    def __init__(self, run_id: str, *, n: int) -> None:
+        super().__init__(f"part {n} of run {run_id!r} was erased")
+        self.run_id = run_id
+        self.n = n

@@ -33,7 +33,7 @@ class ExternalParts:
         checked_name(name)
         checked_media_type(media_type)
         await self._log.append(run_id, [], fence=fence, source=Source.API)  # its run and fence are right
-        place = await self._desk.parts.place(run_id, name, at_most=self._desk.limits.per_run)
+        place = await self._desk.place(run_id, name)
         event = debug_trace(opened(name, place.n))
         found: list[tuple[int, int]] = []
 

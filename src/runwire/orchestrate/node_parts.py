@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 from runwire.append import Companion, Stored
@@ -19,10 +20,10 @@ from runwire.clock import monotonic
 from runwire.content.artifacts import Artifacts, NewArtifact
 from runwire.content.part import PartState, checked_media_type, checked_name, opened
 from runwire.content.part_writer import OpenPart, PartWriter
-from runwire.content.parts import Ending, PartReader, Parts, events_of, open_within, store_endings
+from runwire.content.parts import Ending, PartReader, Parts, Place, events_of, open_within, store_endings
 from runwire.content.settings import DEFAULTS
-from runwire.db import Transaction
-from runwire.errors import ContentUnavailable, NodeFailed
+from runwire.db import AT_ONCE, Patience, Transaction
+from runwire.errors import ContentUnavailable, DatabaseUnavailable, NodeFailed, PartRefused, StorageUnavailable
 from runwire.model.content import Artifact
 from runwire.model.event import NewEvent, debug_trace
 from runwire.orchestrate.run_log import RunLog
@@ -33,11 +34,14 @@ BURST_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class PartLimits:
-    """`rate` is in bytes per second and part; a faster node waits."""
+    """`rate` is in bytes per second and part; a faster node waits. `tenant`: bytes of all content of a tenant, from
+    which on no part is opened; 0 is no bound.
+    """
 
     per_run: int = DEFAULTS.parts_per_run_max
     bytes: int = DEFAULTS.part_bytes_max
     rate: int = DEFAULTS.part_bytes_per_s
+    tenant: int = DEFAULTS.content_tenant_max_bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +55,20 @@ class PartDesk:
     """Makes artifacts of sealed parts. Without it, or where the store is away, their bytes stay where they are."""
     reader: PartReader | None = None
 
-    async def sealed(self, run_id: str, n: int, name: str, media_type: str) -> NewArtifact | Artifact | None:
+    async def place(self, run_id: str, name: str) -> Place:
+        """The place of the next part of that name. Raises as `Parts.place`."""
+        limits = self.limits
+        return await self.parts.place(run_id, name, at_most=limits.per_run, tenant_bytes=limits.tenant)
+
+    async def sealed(
+        self, run_id: str, n: int, name: str, media_type: str, *, patience: Patience = AT_ONCE
+    ) -> NewArtifact | Artifact | None:
         """The artifact that the part becomes when it is sealed. All its bytes are stored."""
         if self.artifacts is None or self.reader is None:
             return None
+        pieces = self.reader.pieces(run_id, n, patience=patience)
         try:
-            return await self.artifacts.prepare(run_id, name, self.reader.pieces(run_id, n), media_type=media_type)
+            return await self.artifacts.prepare(run_id, name, pieces, media_type=media_type, patience=patience)
         except ContentUnavailable:
             return None
 
@@ -96,18 +108,31 @@ class NodeParts:
         self._open: list[NodePart] = []
         self._opening: set[asyncio.Task[NodePart]] = set()
         self._one_at_a_time = asyncio.Lock()
+        """Of openings, each from the look for its place to its commit."""
+        self._tries = 0
+        """Tries whose parts were ended."""
 
     async def open(self, name: str, media_type: str) -> NodePart:
-        """A new part, or the next attempt of one. Raises InvalidRequest, and NodeFailed at a limit.
+        """A new part, or the next attempt of one. Raises InvalidRequest, and PartRefused or ContentQuotaExceeded at
+        a limit. Waits while the database is away.
 
-        The opening goes on when the node is cancelled meanwhile, so that the part is known, and ends with its try.
+        Once its place is known, the opening goes on when the node is cancelled meanwhile, so that the part is known,
+        and ends with its try.
         """
         desk = self._desk
         if desk is None:
             raise NodeFailed("parts_unavailable", "this worker has no store for parts", retry=False)
         checked_name(name)
         checked_media_type(media_type)
-        task = asyncio.create_task(self._opened(desk, name, media_type), name=f"open a part of {self._log.run_id}")
+        tries = self._tries
+        await self._one_at_a_time.acquire()
+        try:
+            place = await self._log.patience.through(partial(desk.place, self._log.run_id, name))
+        except BaseException:
+            self._one_at_a_time.release()
+            raise
+        opening = self._opened(desk, place, name, media_type, tries=tries)
+        task = asyncio.create_task(opening, name=f"open a part of {self._log.run_id}")
         self._opening.add(task)
         task.add_done_callback(self._settle)
         return await asyncio.shield(task)
@@ -117,25 +142,25 @@ class NodeParts:
         while self._opening:
             await asyncio.wait(self._opening)
 
-    async def _opened(self, desk: PartDesk, name: str, media_type: str) -> NodePart:
+    async def _opened(self, desk: PartDesk, place: Place, name: str, media_type: str, *, tries: int) -> NodePart:
         run_id = self._log.run_id
-        async with self._one_at_a_time:
-            place = await desk.parts.place(run_id, name, at_most=desk.limits.per_run)
-            event = debug_trace(opened(name, place.n))
-            part_ids: list[int] = []
+        if tries != self._tries:  # its try is over: nobody would end the part
+            raise PartRefused(run_id, n=place.n)
+        event = debug_trace(opened(name, place.n))
+        part_ids: list[int] = []
 
-            async def store(transaction: Transaction, stored: Stored) -> None:
-                seq = stored.seq_of(event)
-                part_id = await open_within(transaction, run_id, place, name=name, media_type=media_type, seq=seq)
-                part_ids.append(part_id)
+        async def store(transaction: Transaction, stored: Stored) -> None:
+            seq = stored.seq_of(event)
+            part_id = await open_within(transaction, run_id, place, name=name, media_type=media_type, seq=seq)
+            part_ids.append(part_id)
 
-            await self._log.append_from_node(event, companion=store)
-            bytes_ = desk.writer.open(
-                run_id, place.n, name=name, attempt=place.attempt, part_id=part_ids[-1], fence=self._fence
-            )
-            part = NodePart(bytes_, desk, media_type)
-            self._open.append(part)
-            return part
+        await self._log.append_from_node(event, companion=store)
+        bytes_ = desk.writer.open(
+            run_id, place.n, name=name, attempt=place.attempt, part_id=part_ids[-1], fence=self._fence
+        )
+        part = NodePart(bytes_, desk, media_type, patience=self._log.patience)
+        self._open.append(part)
+        return part
 
     def sealing(self) -> Sealing:
         """Ends the parts of a try that succeeded. Store it with the node's NodeFinished."""
@@ -147,8 +172,13 @@ class NodeParts:
 
     async def abandon_left(self) -> None:
         """Ends the parts that the run's last owner has left open, in an append of its own."""
-        if self._desk is not None:
-            await self._append(self._end(await self._desk.parts.left_open(self._log.run_id)))
+        if self._desk is None:
+            return
+        try:
+            left = await self._log.patience.through(partial(self._desk.parts.left_open, self._log.run_id))
+        except DatabaseUnavailable as error:
+            raise StorageUnavailable(self._log.run_id, str(error)) from error
+        await self._append(self._end(left))
 
     def drop(self) -> None:
         """Lets go of parts without a word: another worker has the run."""
@@ -157,11 +187,13 @@ class NodeParts:
         self._taken()
 
     def _settle(self, task: asyncio.Task[NodePart]) -> None:
+        self._one_at_a_time.release()
         self._opening.discard(task)
         if not task.cancelled():
             task.exception()  # a node that was cancelled does not ask
 
     def _taken(self) -> list[NodePart]:
+        self._tries += 1
         taken, self._open = self._open, []
         for part in taken:
             part.bytes.close()
@@ -193,8 +225,9 @@ class NodeParts:
 class NodePart:
     """One attempt of a part, as a node writes it: `Context.part` gives it."""
 
-    def __init__(self, part: OpenPart, desk: PartDesk, media_type: str) -> None:
+    def __init__(self, part: OpenPart, desk: PartDesk, media_type: str, *, patience: Patience) -> None:
         self.bytes = part
+        self._patience = patience
         self._desk = desk
         self._limits = desk.limits
         self._media_type = media_type
@@ -228,7 +261,9 @@ class NodePart:
         """The part has all its bytes: they are stored, and the part is sealed with the end of its node."""
         part = self.bytes
         await part.flush()
-        self._artifact = await self._desk.sealed(part.run_id, part.n, part.name, self._media_type)
+        self._artifact = await self._desk.sealed(
+            part.run_id, part.n, part.name, self._media_type, patience=self._patience
+        )
         self._complete = True
 
     def ending(self, *, failed: bool = False) -> Ending:

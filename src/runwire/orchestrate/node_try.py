@@ -19,7 +19,16 @@ from typing import Any, Final
 import msgspec
 
 from runwire.content import Artifacts, NewArtifact
-from runwire.errors import ContentUnavailable, GraphError, InvalidRequest, NodeFailed, RunwireError, StateRefused
+from runwire.errors import (
+    ContentUnavailable,
+    DatabaseUnavailable,
+    GraphError,
+    InvalidRequest,
+    NodeFailed,
+    RunwireError,
+    StateRefused,
+    StorageUnavailable,
+)
 from runwire.model.content import JSON, OCTETS, RESULT, Artifact, check_not_reserved
 from runwire.model.event import debug_trace
 from runwire.model.graph import Data, Node, Signal, Sleep, Wait
@@ -115,7 +124,8 @@ class NodeContext:
         """The result that the node gave its run, ready to be appended; None without one, or with the one there is."""
         if self._result is None:
             return None
-        prepared = await self._content.prepare(self.run_id, RESULT, self._result, media_type=JSON)
+        patience = self._open_log.patience
+        prepared = await self._content.prepare(self.run_id, RESULT, self._result, media_type=JSON, patience=patience)
         return prepared if isinstance(prepared, NewArtifact) else None
 
     @asynccontextmanager
@@ -145,8 +155,8 @@ class NodeContext:
         return self._artifacts
 
     async def _store(self, name: str, data: Data, media_type: str) -> Artifact:
-        _ = self._open_log
-        prepared = await self._content.prepare(self.run_id, name, data, media_type=media_type)
+        patience = self._open_log.patience
+        prepared = await self._content.prepare(self.run_id, name, data, media_type=media_type, patience=patience)
         if isinstance(prepared, Artifact):
             return prepared
         await self._open_log.append_from_node(prepared.event, companion=prepared.store)
@@ -186,6 +196,8 @@ class Tried:
     retry: bool = False
     facts: Mapping[str, Any] = field(default_factory=dict)
     result: NewArtifact | None = None
+    outage: bool = False
+    """It failed because the database is away."""
 
 
 class Threads:
@@ -327,4 +339,4 @@ def failure_of(error: BaseException) -> Tried:
     facts: dict[str, Any] = {}
     if code == "exception":
         facts = {"error_type": class_name(kind), "frames": frames_of(error)[-_FRAMES_TOLD:]}
-    return Tried(code=code, retry=retry, facts=facts)
+    return Tried(code=code, retry=retry, facts=facts, outage=issubclass(kind, DatabaseUnavailable | StorageUnavailable))

@@ -26,7 +26,7 @@ from runwire.model.run import RunState
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.claim import Claim
 from runwire.orchestrate.node_parts import NodeParts, PartDesk
-from runwire.orchestrate.node_try import Threads
+from runwire.orchestrate.node_try import Threads, Tried
 from runwire.orchestrate.run_log import RunLog
 from runwire.orchestrate.tries import NodeTries
 from runwire.orchestrate.waiting import waiting_of
@@ -210,7 +210,7 @@ class Walk:
             if tried.exit_ is not None:
                 told = partial(self._report.node_finished, node, attempt, monotonic() - started)
                 return await self._leave(node, tried.exit_, told, result=tried.result)
-            await self._parts.abandon()
+            await self._end_parts(tried)
             if self._log.cancel_requested:
                 self._report.node_cancelled(node, monotonic() - started)
                 return await self._cancelled_run()
@@ -230,6 +230,14 @@ class Walk:
                 return node.on_error, state
             else:
                 return await self._finish(RunState.FAILED, code, trace)
+
+    async def _end_parts(self, tried: Tried) -> None:
+        """Abandons the parts of a try that failed. Raises StorageUnavailable for one that a drain took from a database
+        that is away: that is not the node's failure, and the next worker tries it again.
+        """
+        if tried.outage and self._draining:
+            raise StorageUnavailable(self.claim.run_id, "the database is away")
+        await self._parts.abandon()
 
     async def _enter(self, node: Node[Any], attempt: int) -> None:
         first = attempt == 1

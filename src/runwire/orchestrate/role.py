@@ -123,7 +123,12 @@ async def offer_control(context: Context) -> None:
 
 def _desk(context: Context) -> PartDesk:
     settings = context.group(ContentSettings)
-    limits = PartLimits(settings.parts_per_run_max, settings.part_bytes_max, settings.part_bytes_per_s)
+    limits = PartLimits(
+        settings.parts_per_run_max,
+        settings.part_bytes_max,
+        settings.part_bytes_per_s,
+        tenant=settings.content_tenant_max_bytes,
+    )
     return PartDesk(
         context.part(Parts),
         context.part(PartWriter),

@@ -9,6 +9,7 @@ from typing import Final
 
 from runwire.append import Appended, Change, Checkpoint, Companion, EventLog
 from runwire.clock import monotonic, pause_s, wait_until_set
+from runwire.db import Patience
 from runwire.errors import IllegalAppend, NodeFailed, PartitionMissing, RunClosed, SeqConflict, StorageUnavailable
 from runwire.model.event import NewEvent, Source, debug_trace
 from runwire.telemetry.spans import NO_SPANS, Spans
@@ -87,6 +88,8 @@ class RunLog:
         self._uncertain_seq: int | None = None
         self.interrupted = asyncio.Event()
         """Set to stop the run: an append that cannot be stored is then no longer repeated."""
+        self.patience = Patience(patience_s, ended=self.interrupted)
+        """The patience with the database of everything else that the run needs of it."""
 
     def trace(self, fn: str) -> None:
         """Queues a DebugTrace, which is stored soon. Raises InvalidRequest when `fn` is not an identifier, and

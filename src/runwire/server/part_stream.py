@@ -22,8 +22,8 @@ from runwire.content.part import Part
 from runwire.content.part_feed import PartFeed
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.part_writer import Written
-from runwire.content.parts import PartReader, Read
-from runwire.errors import ArtifactErased, InvalidRequest, PartReset, RunwireError
+from runwire.content.parts import PartReader, Read, check_not_erased
+from runwire.errors import InvalidRequest, PartReset, RunwireError
 from runwire.model.part_offset import PART_BEGINNING, offset_text, place_of
 from runwire.model.text import whole_characters
 
@@ -177,8 +177,8 @@ class PartTail:
         return Read(self._part, self.at, data, closed=False)
 
     async def next(self, *, within_s: float, known: int = 0, rotation: Rotation | None = None) -> Read:
-        """The bytes after `at`, or the end of the part; nothing new when neither came in time. Raises PartReset and
-        ArtifactErased.
+        """The bytes after `at`, or the end of the part; nothing new when neither came in time. Raises PartReset,
+        PartErased and ArtifactErased.
 
         The first `known` of the bytes are no news. A rotation ends the wait.
         """
@@ -203,8 +203,7 @@ class PartTail:
         part = read.part
         if part.attempt != self._part.attempt:
             raise PartReset(part.run_id, n=part.n, attempt=part.attempt)
-        if part.erased and part.artifact is not None:
-            raise ArtifactErased(part.run_id, part.artifact)
+        check_not_erased(part)
         self._part = part
         return read
 

@@ -10,8 +10,8 @@ from aiohttp import web
 
 from runwire import clock
 from runwire.content.part import Part, PartState
-from runwire.content.parts import PartReader, Read
-from runwire.errors import ArtifactErased, InvalidRequest, PartRefused
+from runwire.content.parts import PartReader, Read, check_not_erased
+from runwire.errors import InvalidRequest, PartRefused
 from runwire.model.part_offset import offset_text
 from runwire.server.admission import CLIENT
 from runwire.server.auth import Access, Scope, caller_of
@@ -103,8 +103,7 @@ class PartRoutes:
         if live not in (None, "long-poll", "sse"):
             raise InvalidRequest("live must be long-poll or sse.", code="invalid_offset")
         part = await reader.part(run_id, n)
-        if part.erased and part.artifact is not None:
-            raise ArtifactErased(run_id, part.artifact)
+        check_not_erased(part)
         if request.method == "HEAD":
             return _head(part)
         if live is None:
@@ -125,6 +124,11 @@ class PartRoutes:
             if at >= part.size:
                 self._reads.note_delivery(read)
         return self._polled(request, read)
+
+    async def erase(self, request: web.Request) -> web.Response:
+        reader = self._reader.on_behalf_of(caller_of(request).tenant)
+        await reader.erase(run_id_in(request), part_in(request))
+        return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def _streamed(self, request: web.Request, reader: PartReader, first: Read) -> web.StreamResponse:
         caller, limits = caller_of(request), self._streams.limits
@@ -247,6 +251,7 @@ PARTS: Final = Group(
                 "part_not_found",
                 "part_reset",
                 "artifact_erased",
+                "part_erased",
                 "content_unavailable",
                 "too_many_streams",
                 "too_many_own_streams",
@@ -295,6 +300,18 @@ PARTS: Final = Group(
             headers=(FENCE,),
             status=204,
             errors=(*RUN_ERRORS, *_FENCED, "invalid_part", "part_not_found"),
+        ),
+        Route(
+            "DELETE",
+            RUN + "/parts/{n}/bytes",
+            PartRoutes.erase,
+            Access(Scope.CONTENT_ERASE),
+            "erasePart",
+            "The part's bytes are gone.",
+            "With the artifact that it became, if any. The part keeps its number, and the log is as it was. Erasing it "
+            "again changes nothing. A part that is being written is not erased.",
+            status=204,
+            errors=(*RUN_ERRORS, "invalid_part", "part_not_found", "part_open"),
         ),
         Route(
             "GET",
