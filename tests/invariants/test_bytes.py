@@ -70,7 +70,10 @@ asked_for = st.sampled_from([None, None, frozenset({"answer"}), frozenset({"note
 
 TRUTH = """
 SELECT p.run_id, p.n, p.name, p.attempt, p.state::text AS state, p.size, p.artifact, p.opened_seq, p.ended_seq,
-       (SELECT string_agg(c.bytes, '' ORDER BY c.at) FROM part_chunks AS c WHERE c.part_id = p.part_id) AS rows,
+       (SELECT string_agg(c.bytes, '' ORDER BY c.at)
+        FROM (SELECT part_id, at, bytes FROM part_chunks
+              UNION ALL SELECT part_id, row_at, tail FROM parts WHERE tail <> '') AS c
+        WHERE c.part_id = p.part_id) AS rows,
        a.sha256 = sha256(coalesce(b.data, '')) AS inline, a.size AS artifact_size, a.erased_at IS NOT NULL AS erased,
        b.data, r.last_seq
 FROM parts AS p JOIN runs AS r USING (run_id) LEFT JOIN artifacts AS a ON a.run_id = p.run_id AND a.n = p.artifact
