@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from chaos.campaign import Report, Scale, campaign
+from chaos.content import Rates
 from chaos.report import arguments, commit, put, tell_from
 
 BEGIN: Final = "<!-- written by make chaos -->"
@@ -24,6 +25,7 @@ def main() -> None:
         batch=50,
         pause_s=0.3,
         golden_every_s=1.0,
+        rates=Rates(authors=4, speakers=2, patients=4, words=40),
     )
     with tempfile.TemporaryDirectory(prefix="runwire-chaos-logs-") as folder:
         report = asyncio.run(campaign(scale, folder=Path(folder), seed=asked.seed, tell=tell_from(time.monotonic())))
@@ -35,6 +37,7 @@ def main() -> None:
 
 def _told(report: Report, *, seed: int, minutes: float) -> Iterator[str]:
     tally, load, probes = report.load.tally, report.load, report.probes
+    content, readers = report.content.counts, report.content.readers
     yield f"Commit `{commit()}`, seed {seed}, faults for {minutes:g} minutes, {report.took_s / 60:.1f} minutes in all."
     yield ""
     yield "| | |"
@@ -49,6 +52,13 @@ def _told(report: Report, *, seed: int, minutes: float) -> Iterator[str]:
     yield f"| stream tickets given | {load.tickets:,} |"
     yield "| events lost, duplicated, out of order | 0, 0, 0 |"
     yield "| acknowledged appends lost | 0 |"
+    yield f"| parts, attempts at them | {content['parts']:,}, {content['attempts at parts']:,} |"
+    yield f"| bytes of parts that clients showed, of {len(readers):,} readers | {content['bytes shown']:,} |"
+    yield "| bytes lost, duplicated, out of order | 0, 0, 0 |"
+    yield f"| artifacts; references that dangle, orphans after collection | {content['artifacts']:,}; 0, 0 |"
+    yield f"| signals with data; accepted and lost, heard twice | {content['signals heard']:,}; 0, 0 |"
+    yield f"| timers; lost, fired twice, fired late without a fault | {content['timers fired']:,}; 0, 0, 0 |"
+    yield f"| runs on streams of a session, each whole | {content['runs on streams of a session']:,} |"
     yield f"| attempts to cross: refused, without an answer | {probes.refused:,}, {probes.unavailable:,} |"
     yield f"| lists looked at, runs on them | {probes.lists:,}, {probes.runs_listed:,} |"
     yield f"| reads and calls across tenants | {len(probes.crossed)} |"

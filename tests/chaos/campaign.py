@@ -15,6 +15,7 @@ from typing import Any
 
 import asyncpg
 
+from chaos import content
 from chaos.clock import Clock
 from chaos.faults import FAULTS, NO_DATABASE, Scene
 from chaos.intruders import Intruders, Probes
@@ -30,7 +31,10 @@ from runwire.db.migrate import migrate
 from runwire.model.run import DEFAULT_TENANT
 from waiting import eventually
 
-PLACES = ("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1", "observer-0", "archiver-0")
+PLACES = (
+    *("api-0", "api-1", "worker-0", "worker-1", "publisher-0", "publisher-1"),
+    *("observer-0", "archiver-0", "collector-0"),
+)
 ENVIRONMENT = {
     "RUNWIRE_BUS": "postgres",
     "RUNWIRE_LEASE_S": "3",
@@ -42,9 +46,10 @@ ENVIRONMENT = {
     "RUNWIRE_OBSERVE_S": "2",
     "RUNWIRE_ARCHIVE_AFTER_DAYS": "1",
     "RUNWIRE_ARCHIVE_PERIOD_S": "1",
+    "RUNWIRE_CONTENT_COLLECT_S": "1",
     "PYTHONPATH": str(Path(__file__).parents[1]),
 }
-AGENTS = ("--agents", "chaos.trouble:trouble")
+AGENTS = tuple(word for agent in ("chaos.trouble:trouble", *content.AGENTS) for word in ("--agents", agent))
 QUIET_S = 120.0
 INTRUDERS = 4
 INTRUDER_PAUSE_S = 0.1
@@ -67,6 +72,7 @@ class Scale:
     batch: int = 20
     pause_s: float = 0.15
     golden_every_s: float = 0.5
+    rates: content.Rates = field(default_factory=content.Rates)
 
 
 @dataclass(slots=True)
@@ -77,6 +83,7 @@ class Report:
     took_s: float = 0.0
     resumed: int = 0
     load: Load = field(default_factory=Load)
+    content: content.Content = field(default_factory=content.Content)
     probes: Probes = field(default_factory=Probes)
 
 
@@ -100,6 +107,7 @@ async def campaign(
             await _under_way(scene, scale, report=report, seed=seed, tell=tell, beside=beside, intruders=intruders)
             await _read_archived(scene, report.load)
             await checked(scene.cluster.primary.dsn, report)
+            await content.check_content(report.content, dsn=scene.cluster.primary.dsn, folder=folder / "content")
             await _calm(intruders, scene, report)
         finally:
             assert report.probes.crossed == [], _crossings(report.probes)
@@ -125,11 +133,15 @@ async def _under_way(
     async with asyncio.TaskGroup() as everything:
         also += [everything.create_task(intruders.run(pause_s=INTRUDER_PAUSE_S)) for _ in range(INTRUDERS)]
         load = everything.create_task(_load(scene, scale, seed=seed, load=report.load, calm=calm))
+        writing = content.ContentLoad(
+            report.content, report.load, ports=[proxy.port for proxy in scene.to_api.values()], seed=seed
+        )
+        written = everything.create_task(writing.run(scale.rates, scene.realm.tenants, calm=calm))
         await _faults(scene, scale, report=report, tell=tell)
         calm.set()
         tell("quiet: every run goes to its end")
-        everything.create_task(_within(QUIET_S, lambda: _finished(report.load), scene))
-        await load
+        everything.create_task(_within(QUIET_S, lambda: _finished(report.load) and report.content.finished, scene))
+        await asyncio.wait([load, written])
         for task in also:
             task.cancel()
     await asyncio.wait(also)
@@ -169,7 +181,10 @@ def _crossings(probes: Probes) -> str:
 @asynccontextmanager
 async def _scene(folder: Path, rng: random.Random, load: Load) -> AsyncIterator[Scene]:
     folder.chmod(0o755)  # noqa: ASYNC240  # takes no time
-    archive = {"RUNWIRE_ARCHIVE_URL": str(folder / "archive")}
+    stores = {
+        "RUNWIRE_ARCHIVE_URL": str(folder / "archive"),
+        "RUNWIRE_CONTENT_URL": str(folder / "content"),
+    }
     clock = Clock(folder / "clock")
     async with AsyncExitStack() as held:
         database: Cluster = await held.enter_async_context(cluster(environment=clock.environment))
@@ -184,7 +199,7 @@ async def _scene(folder: Path, rng: random.Random, load: Load) -> AsyncIterator[
             member = Member(
                 place,
                 logs=folder,
-                environment={**ENVIRONMENT, **archive, **realm.environment, "RUNWIRE_DATABASE_URL": dsn},
+                environment={**ENVIRONMENT, **stores, **realm.environment, "RUNWIRE_DATABASE_URL": dsn},
                 arguments=("--role", place.partition("-")[0], *AGENTS),
             )
             members.append(member)
@@ -281,8 +296,9 @@ async def checked(dsn: str, report: Report) -> None:
         await eventually(all_published, within_s=60)
         runs = await connection.fetch("SELECT run_id, tenant, state::text AS state, last_seq FROM runs")
         report.runs = len(runs)
-        assert {row["run_id"] for row in runs} == {subscriber.run_id for subscriber in report.load.subscribers}
         may_end = {subscriber.run_id: subscriber.may_end for subscriber in report.load.subscribers}
+        may_end |= dict.fromkeys(report.content.run_ids, frozenset({"finished"}))
+        assert {row["run_id"] for row in runs} == set(may_end)
         assert [row["run_id"] for row in runs if row["state"] not in may_end[row["run_id"]]] == []
         assert all((row["run_id"].rpartition(":")[0] or DEFAULT_TENANT) == row["tenant"] for row in runs)
         broken = await connection.fetch(_AUDIT, [row["run_id"] for row in runs])

@@ -249,7 +249,7 @@ async def sessions_are_killed(scene: Scene) -> None:
 
 async def tables_are_locked(scene: Scene) -> None:
     """Somebody locks a table as DDL does, and keeps it: for less than the database's timeout, and for more."""
-    table = scene.rng.choice(("runs", "run_events", "run_outbox", "run_checkpoints", "publisher_shards"))
+    table = scene.rng.choice(("runs", "run_events", "run_outbox", "run_checkpoints", "publisher_shards", *OF_CONTENT))
     mode = scene.rng.choice(("ACCESS EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"))
     async with scene.running:
         session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
@@ -265,7 +265,7 @@ async def tables_are_locked(scene: Scene) -> None:
 
 async def statements_fail(scene: Scene) -> None:
     """Every write to a table fails with one SQLSTATE, as with a broken disk, a lost privilege or a rule of somebody."""
-    table = scene.rng.choice(("runs", "run_events", "run_outbox", "publishers"))
+    table = scene.rng.choice(("runs", "run_events", "run_outbox", "publishers", *OF_CONTENT))
     sqlstate = scene.rng.choice(SQLSTATES)
     async with scene.running:
         session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
@@ -333,6 +333,7 @@ async def _archive_beside_a_late_run(scene: Scene, session: asyncpg.Connection[a
         await eventually(lambda: session.fetchval(ended, first), within_s=60)
 
 
+OF_CONTENT: Final = ("parts", "part_chunks", "artifacts", "content_blobs", "run_signals")
 BACKDATED: Final = """
 WITH made AS (
     INSERT INTO runs (run_id, run_day, created_at, tenant, agent, request_hash, input, lease_until)

@@ -11,14 +11,15 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
-from chaos.tenants import RUNS, Realm, Tenant, Ticket, bearer, ticket_for
+from chaos.tenants import Realm, Tenant, Ticket, bearer, ticket_for
 from crash.wire import sent
 from runwire.server.auth import STREAM, Scope
 from runwire.server.bodies import StartRun
-from runwire.server.routes import Route
+from runwire.server.routes import MANY_STREAM, Route
 from runwire.server.table import API_ROUTES
 from waiting import eventually
 
+AGENTS: Final = "/api/agents/"
 ANSWER_S: Final = 15.0
 TICKETS_KEPT: Final = 40
 LISTED_AT_ONCE: Final = 200
@@ -30,11 +31,13 @@ _BODIES: Final[dict[str, object]] = {
     "appendEvents": {"events": []},
     "openPart": {"name": "p"},
 }
-OF_RUNS: Final = tuple(op for op in API_ROUTES if op.path.startswith(RUNS) and op.access.scope is not None)
+OF_RUNS: Final = tuple(op for op in API_ROUTES if op.path.startswith(AGENTS) and op.access.scope is not None)
 """Every operation on runs the service has: one that is added is tried without being named here."""
 
 LIST: Final = next(op for op in OF_RUNS if op.operation_id == "listRuns")
 READS: Final = (Scope.READ, Scope.STATE, Scope.OPS)
+FILTERS: Final = ("", "", "&session=s0", "&session=s1", "&label=kind:author", "&label=kind:patient")
+"""Of lists. Tenants use the same names of sessions and labels."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,7 @@ class Intruders:
         seen: set[str] = set()
         cursor: str | None = None
         while True:
-            page = await self._list_page(tenant, cursor=cursor)
+            page = await self._list_page(tenant, cursor=cursor, whole=True)
             assert page is not None, "no list in the calm"
             seen |= {run["runId"] for run in page["runs"]}
             cursor = page.get("nextCursor")
@@ -136,6 +139,7 @@ class Intruders:
                 ("an expired credential", owner.expired(), 401, "credentials_expired"),
                 ("a forged credential", owner.forged(), 401, "credentials_invalid"),
                 ("a credential without scopes", owner.powerless(), 403, "scope_missing"),
+                ("a credential without this scope", _without(owner, operation), 403, "scope_missing"),
                 ("another tenant's expired credential", other.expired(), 401, "credentials_expired"),
             ):
                 yield Attempt(who, operation, run_id, status, code, bearer(credential))
@@ -144,15 +148,29 @@ class Intruders:
             elif "{run_id}" in operation.path:
                 yield Attempt("another tenant", operation, run_id, 404, "run_not_found", other.header)
                 if operation.access == STREAM:
+                    for how, parameter in (("as a replay", "replay=1"), ("with its parts", "parts=*")):
+                        yield Attempt(
+                            f"another tenant, {how}", operation, run_id, 404, "run_not_found", other.header, parameter
+                        )
+                    blind = bearer(owner.without[Scope.CONTENT_READ]())
                     yield Attempt(
-                        "another tenant, as a replay", operation, run_id, 404, "run_not_found", other.header, "replay=1"
+                        "a reader of events, of parts", operation, run_id, 403, "scope_missing", blind, "parts=*"
                     )
+            elif operation.path.startswith(MANY_STREAM):
+                listed = f"run={run_id}"
+                yield Attempt("another tenant", operation, run_id, 404, "run_not_found", other.header, listed)
+                own = f"run={other.run_id('nothing')}&{listed}"
+                yield Attempt(
+                    "another tenant, among others", operation, run_id, 404, "run_not_found", other.header, own
+                )
             yield from self._with_tickets(operation, run_id)
 
     def _with_tickets(self, operation: Route[Any], run_id: str) -> Iterator[Attempt]:
         for ticket in self._some_tickets(run_id):
             parameter, own = f"ticket={ticket.text}", ticket.run_id == run_id
             who = "its own ticket" if own else "another run's ticket"
+            if operation.path == MANY_STREAM:  # its tickets are for a selector
+                parameter, own = f"run={run_id}&{parameter}", False
             yield Attempt(f"{who}, as a token", operation, run_id, 401, "credentials_invalid", bearer(ticket.text))
             if operation.access != STREAM:  # no other route looks at tickets
                 yield Attempt(f"{who}, on another route", operation, run_id, 401, "credentials_missing", "", parameter)
@@ -191,9 +209,12 @@ class Intruders:
             probes.crossed.append(f"{attempt}: {status} {body.get('code', '')}".rstrip())
         return True
 
-    async def _list_page(self, tenant: Tenant, *, cursor: str | None) -> dict[str, Any] | None:
-        """A page of what the tenant is shown; None when it is not available. All on it must be its own."""
+    async def _list_page(self, tenant: Tenant, *, cursor: str | None, whole: bool = False) -> dict[str, Any] | None:
+        """A page of what the tenant is shown, filtered or `whole`; None when it is not available. All on it must be its
+        own.
+        """
         page = "" if cursor is None else f"&cursor={cursor}"
+        page += "" if whole else self._rng.choice(FILTERS)
         allowed = Attempt(tenant.name, LIST, "", 200, "", tenant.header, f"limit={LISTED_AT_ONCE}{page}")
         try:
             status, body = await self._answer(allowed)
@@ -238,3 +259,9 @@ class Intruders:
                 answer: dict[str, Any] = json.loads(await reader.readexactly(int(head.headers["content-length"])))
                 return head.status, answer
             return head.status, {}
+
+
+def _without(tenant: Tenant, operation: Route[Any]) -> str:
+    scope = operation.access.scope
+    assert scope is not None
+    return tenant.without[scope]()

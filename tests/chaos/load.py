@@ -57,9 +57,13 @@ class Caller:
         headers += f"Content-Type: application/json\r\nContent-Length: {len(text)}\r\n"
         return await self._call(f"POST {path}", headers, text)
 
-    async def get(self, path: str) -> tuple[int, dict[str, Any]]:
+    async def get(self, path: str) -> tuple[int, Any]:
         """As `post`."""
         return await self._call(f"GET {path}", "", "")
+
+    async def write(self, path: str, text: str, *, headers: str = "") -> tuple[int, dict[str, Any]]:
+        """As `post`, with content, which is ASCII. An answer without a body is an empty object."""
+        return await self._call(f"POST {path}", f"{headers}Content-Length: {len(text)}\r\n", text)
 
     async def _call(self, what: str, headers: str, text: str) -> tuple[int, dict[str, Any]]:
         while True:
@@ -67,7 +71,8 @@ class Caller:
             request = f"{what} HTTP/1.1\r\nHost: [::1]\r\nConnection: close\r\n{credential}{headers}\r\n{text}"
             try:
                 async with asyncio.timeout(ANSWER_S), sent(self._rng.choice(self._ports), request) as (head, reader):
-                    answer = json.loads(await reader.readexactly(int(head.headers["content-length"])))
+                    length = 0 if head.status == 204 else int(head.headers["content-length"])
+                    answer = json.loads(await reader.readexactly(length)) if length else {}
             except (OSError, EOFError, TimeoutError):
                 self._load.unanswered += 1
             else:

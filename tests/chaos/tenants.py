@@ -8,6 +8,7 @@ import random
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -33,6 +34,8 @@ class Tenant:
     forged: Callable[[], str]
     powerless: Callable[[], str]
     """Good, but without any scope."""
+    without: Mapping[Scope, Callable[[], str]]
+    """Good, but without this one scope."""
 
     @property
     def header(self) -> str:
@@ -57,15 +60,24 @@ class Realm:
             return shown
 
         good, stale, powerless = key(), key(expires_at=time.time() // 1 - 60), key(scopes=())
+        lacking = {scope: key(scopes=[other for other in Scope if other is not scope]) for scope in Scope}
         issuer, stranger = Issuer(), Issuer()
         self.tenants: Final = (
-            Tenant("acme", lambda: good, lambda: stale, lambda: good[:-6] + "forged", lambda: powerless),
+            Tenant(
+                "acme",
+                lambda: good,
+                lambda: stale,
+                lambda: good[:-6] + "forged",
+                lambda: powerless,
+                {scope: partial(str, shown) for scope, shown in lacking.items()},
+            ),
             Tenant(
                 "globex",
                 _renewed(lambda: issuer.ec_token(tenant="globex", exp=int(time.time()) + TOKEN_S)),
                 _renewed(lambda: issuer.ec_token(tenant="globex", exp=int(time.time()) - 1)),
                 _renewed(lambda: stranger.ec_token(tenant="globex")),
                 _renewed(lambda: issuer.ec_token(tenant="globex", scope="")),
+                {scope: _renewed(partial(_token_without, issuer, scope)) for scope in Scope},
             ),
         )
         self.environment: Final[Mapping[str, str]] = {
@@ -145,6 +157,10 @@ async def ticket_for(run_id: str, *, tenant: Tenant, port: int) -> Ticket:
         answer = json.loads(await reader.readexactly(int(head.headers["content-length"])))
     assert head.status == 200, answer
     return Ticket(run_id, answer["ticket"], answer["expiresAt"])
+
+
+def _token_without(issuer: Issuer, scope: Scope) -> str:
+    return issuer.ec_token(tenant="globex", scope=" ".join(other for other in Scope if other is not scope))
 
 
 def bearer(credential: str) -> str:
