@@ -47,6 +47,19 @@ class Scene:
     def database_of_any(self) -> Proxy:
         return self.to_database[self.any_member().name]
 
+    async def session(self) -> asyncpg.Connection[asyncpg.Record]:
+        """A session of the primary, as soon as it has room for one: another fault may have taken all of it."""
+
+        async def connected() -> asyncpg.Connection[asyncpg.Record] | None:
+            try:
+                return await asyncpg.connect(self.cluster.primary.dsn, timeout=10)
+            except (OSError, TimeoutError, asyncpg.PostgresError):
+                return None
+
+        session: asyncpg.Connection[asyncpg.Record] | None = await eventually(connected, within_s=60)
+        assert session is not None
+        return session
+
     async def restart(self, member: Member) -> None:
         """Starts a process that has ended, as an init system does: repeatedly while the database is away."""
         for starts_left in reversed(range(20)):
@@ -252,7 +265,7 @@ async def tables_are_locked(scene: Scene) -> None:
     table = scene.rng.choice(("runs", "run_events", "run_outbox", "run_checkpoints", "publisher_shards", *OF_CONTENT))
     mode = scene.rng.choice(("ACCESS EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"))
     async with scene.running:
-        session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
+        session = await scene.session()
         try:
             with contextlib.suppress(asyncpg.PostgresError):
                 async with session.transaction():
@@ -268,7 +281,7 @@ async def statements_fail(scene: Scene) -> None:
     table = scene.rng.choice(("runs", "run_events", "run_outbox", "publishers", *OF_CONTENT))
     sqlstate = scene.rng.choice(SQLSTATES)
     async with scene.running:
-        session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
+        session = await scene.session()
         try:
             await session.execute(
                 "CREATE OR REPLACE FUNCTION chaos_fails() RETURNS trigger LANGUAGE plpgsql AS "
@@ -305,7 +318,7 @@ async def idle_connections(scene: Scene) -> None:
 async def archived_meanwhile(scene: Scene) -> None:
     """A day leaves the log while a run of it, pending until then, begins: all of its events must be somewhere."""
     async with scene.running:
-        session = await asyncpg.connect(scene.cluster.primary.dsn, timeout=10)
+        session = await scene.session()
         try:
             await _archive_beside_a_late_run(scene, session)
         finally:
