@@ -343,10 +343,10 @@ DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         "partitions are dropped",
         stage="processes and log",
-        turn=2,  # in which no process starts, for that would make them
+        turn=2,
         fault=faults.partitions_dropped,
-        what="The partitions of the days to come are dropped.",
-        recovery="Make them.",
+        what="A script drops the partitions of the days to come, again and again.",
+        recovery="Stop it, and make the partitions.",
         runbook="partitionsshort",
         fires=("PartitionsShort",),
     ),

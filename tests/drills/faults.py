@@ -113,13 +113,21 @@ async def connections_run_out(stage: Stage) -> AsyncIterator[None]:
 
 
 async def partitions_dropped(stage: Stage) -> AsyncIterator[None]:
-    """Somebody drops the partitions of the days to come. Processes would make them within the hour."""
+    """A script with a wrong date drops the partitions of the days to come, and again when a process has made them."""
     days = await stage.sql(
         "SELECT to_char((now() AT TIME ZONE 'UTC')::date + n, 'YYYYMMDD') AS day FROM generate_series(2, 7) AS n"
     )
-    for [day] in days:
-        await stage.sql(f"DROP TABLE IF EXISTS run_events_{day}")
+
+    async def drop() -> None:
+        while True:
+            for [day] in days:
+                with contextlib.suppress(asyncpg.PostgresError):
+                    await stage.sql(f"DROP TABLE IF EXISTS run_events_{day}")
+            await asyncio.sleep(1)
+
+    task = asyncio.create_task(drop())
     yield
+    await cancelled(task)
     await stage.sql(STEPS["changes data: makes the partitions of the next 7 days"])
 
 

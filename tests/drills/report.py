@@ -12,10 +12,11 @@ from typing import Final
 
 from drills.baseline import HEALTHY_S, WITHOUT_DATA, Baseline
 from drills.catalogue import DRILLS, WITHOUT_DRILL
-from drills.drill import Course, Outcome
+from drills.drill import Course, Drill, Outcome
 from drills.rules import BURN_SCALE, ROOT, SCALE
 from runwire.ops.tables import with_table
 
+NOT_YET: Final = "not measured"
 PAGE: Final = ROOT / "docs" / "drills.md"
 HEADERS: Final[Mapping[str, tuple[str, str]]] = {
     "faults": (
@@ -51,12 +52,16 @@ def write_report(outcomes: Sequence[Outcome], baseline: Baseline | None) -> None
 
 def write_rows(section: str, measured: Sequence[str]) -> None:
     """Puts these rows into a table of the page, each in the place of the one about the same alert and drill, and all of
-    them in the order of the catalogue. Rows about drills that are no more go.
+    them in the order of the catalogue. Rows about drills that are no more go; new drills get a row without figures.
     """
-    new = {(row.alert, row.drill): row for row in map(_parsed, measured)}
-    old = {(row.alert, row.drill): row for row in rows_of(section)}
-    kept = [found for key in wanted_rows() if (found := new.get(key) or old.get(key)) is not None]
-    write_section(section, "".join(f"{line}\n" for line in (*HEADERS[section], *(row.line for row in kept))))
+    new = {(row.alert, row.drill): row.line for row in map(_parsed, measured)}
+    old = {(row.alert, row.drill): row.line for row in rows_of(section)}
+    lines = [
+        new.get((alert, drill.name)) or old.get((alert, drill.name)) or _unmeasured(section, alert, drill)
+        for drill in DRILLS
+        for alert in drill.fires
+    ]
+    write_section(section, "".join(f"{line}\n" for line in (*HEADERS[section], *lines)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +81,7 @@ def rows_of(section: str) -> list[Row]:
 
 
 def wanted_rows() -> list[tuple[str, str]]:
-    """(alert, drill) of each row that both tables must have, in their order."""
+    """(alert, drill) of each row that both tables have, in their order."""
     return [(alert, drill.name) for drill in DRILLS for alert in drill.fires]
 
 
@@ -96,13 +101,26 @@ def commit() -> str:
     ).stdout.strip()
 
 
+def _unmeasured(section: str, alert: str, drill: Drill) -> str:
+    if section == "mutation":
+        return f"| `{alert}` | {drill.name} |  | {NOT_YET} |"
+    return f"| `{alert}`{_which(drill)} | {drill.name} | {drill.what} |  |  |  |  | {_recovery(drill)} |  | {NOT_YET} |"
+
+
+def _which(drill: Drill) -> str:
+    return "".join(f" ({value})" for value in drill.labels.values())
+
+
+def _recovery(drill: Drill) -> str:
+    return f"[{drill.recovery.rstrip('.')}](runbooks/run-diagnostics.md#{drill.runbook})"
+
+
 def _row(outcome: Outcome, course: Course, at: str) -> str:
     drill = outcome.drill
-    which = "".join(f" ({value})" for value in drill.labels.values())
     bad = "" if course.bad_s is None else f"{max(course.bad_s, 0.0):.1f}"
     firing = f"{course.firing_s:.1f}" + (" (muted by a higher one)" if course.overtaken else "")
-    recovery = f"[{drill.recovery.rstrip('.')}](runbooks/run-diagnostics.md#{drill.runbook})"
     muted = ", ".join(f"`{name}`" for name in outcome.muted)
     resolved = "busy machine" if course.resolved_s is None else f"+{course.resolved_s:.1f}"
     times = f"{bad} | {firing} | {course.step_s:.1f} | {resolved}"
-    return f"| `{course.alert}`{which} | {drill.name} | {drill.what} | {times} | {recovery} | {muted} | `{at}` |"
+    head = f"| `{course.alert}`{_which(drill)} | {drill.name} | {drill.what}"
+    return f"{head} | {times} | {_recovery(drill)} | {muted} | `{at}` |"

@@ -15,7 +15,7 @@ from drills.catalogue import DRILLS, PLANS, WITHOUT_DRILL
 from drills.drill import Drill
 from drills.mutation import CUT, campaigns, missed_s
 from drills.pressure import BUSY
-from drills.report import rows_of, wanted_rows, write_rows
+from drills.report import HEADERS, NOT_YET, rows_of, wanted_rows, write_rows
 from drills.rules import alert_names, left_out, rules
 
 pytestmark = pytest.mark.timeout(1200)
@@ -28,16 +28,27 @@ def test_every_alert_has_a_drill_or_a_reason() -> None:
     assert not drilled & set(WITHOUT_DRILL), "a reason that is none any more"
 
 
+@pytest.mark.parametrize("section", HEADERS)
+def test_the_page_has_a_row_for_each_alert_of_each_drill_and_no_others(section: str) -> None:
+    """`make drills DRILLS_REPORT=1` and `make drills-mutation` write them."""
+    assert [(row.alert, row.drill) for row in rows_of(section)] == wanted_rows()
+
+
 def test_a_report_of_some_drills_keeps_the_rows_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     page = tmp_path / "drills.md"
     page.write_text("<!-- mutation:begin -->\n<!-- mutation:end -->\n")
     monkeypatch.setattr(report, "PAGE", page)
     first, second, *_ = wanted_rows()
+
+    def commits() -> list[str]:
+        assert [(row.alert, row.drill) for row in rows_of("mutation")] == wanted_rows()
+        return [row.line.split(" | ")[-1].rstrip("| ") for row in rows_of("mutation")][:3]
+
     write_rows("mutation", [f"| `{second[0]}` | {second[1]} | 2.0 | `b` |", "| `Gone` | a former drill | 1.0 | `b` |"])
+    assert commits() == [NOT_YET, "`b`", NOT_YET]
     write_rows("mutation", [f"| `{first[0]}` | {first[1]} | 1.0 | `a` |"])
-    assert [(row.alert, row.drill) for row in rows_of("mutation")] == [first, second]
     write_rows("mutation", [f"| `{second[0]}` | {second[1]} | 3.0 | `c` |"])
-    assert [row.line.split(" | ")[-1] for row in rows_of("mutation")] == ["`a` |", "`c` |"]
+    assert commits() == ["`a`", "`c`", NOT_YET]
 
 
 def test_every_recovery_step_is_in_the_runbook() -> None:
