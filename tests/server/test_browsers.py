@@ -37,6 +37,9 @@ class TestAllowedOrigins:
         assert answer.headers["Vary"] == "Origin"
         shown = {name.strip() for name in answer.headers["Access-Control-Expose-Headers"].split(",")}
         assert {"ETag", "Location", "Retry-After"} <= shown
+        # As clients of Durable Streams and of artifacts need them.
+        assert {"stream-closed", "stream-sse-data-encoding", "range", "if-range", "if-none-match"} <= allowed
+        assert {"Stream-Next-Offset", "Stream-Up-To-Date", "Stream-Closed", "Stream-Cursor", "Content-Range"} <= shown
         assert "Access-Control-Allow-Credentials" not in answer.headers
 
     async def test_other_origins_are_told_nothing(self, api: Api) -> None:

@@ -20,7 +20,7 @@ from runwire.server.security_headers import security_headers
 from runwire.server.services import AdminServices, Services
 from runwire.server.settings import ServerSettings
 from runwire.server.static_files import names_in, packaged, served
-from runwire.server.table import ADMIN, API, OPENAPI
+from runwire.server.table import ADMIN, API, API_ROUTES, OPENAPI
 
 
 def build_api_app(services: Services) -> web.Application:
@@ -94,7 +94,7 @@ def _application(*middlewares: Middleware, body_max: int, tls: bool) -> web.Appl
 
 def _protect_browsers(app: web.Application, settings: ServerSettings) -> None:
     """Restricts pages of other origins to those that the settings allow, always on a service without authentication."""
-    cors = Cors(settings.cors_origins)
+    cors = Cors(settings.cors_origins, routes=API_ROUTES)
     local = settings.auth == "auto" and not settings.authenticates and is_loopback(settings.host)
     hosts = frozenset(name.lower() for name in settings.allowed_hosts)
 

@@ -157,6 +157,7 @@ _OF_BYTES: Final = {
     "ETag": "Strong: it changes with the bytes.",
     "Content-Disposition": "`attachment` unless the media type is safe to show.",
     "Accept-Ranges": "`bytes`.",
+    "Content-Range": "Of a part of the bytes: which they are.",
 }
 _PARTS: Final = {206: "The bytes that `Range` asks for.", 304: "The client's copy is current."}
 _READ_ERRORS: Final = (

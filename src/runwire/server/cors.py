@@ -6,22 +6,29 @@ Credentials of browsers (cookies) are never asked for: callers show a token in a
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 from aiohttp import hdrs, web
 
-_TAKEN: Final = (
-    "Authorization, Content-Type, Idempotency-Key, If-None-Match, Last-Event-ID, Runwire-Fence, traceparent, tracestate"
-)
-_SHOWN: Final = "ETag, Location, Retry-After, WWW-Authenticate"
+from runwire.server.routes import Route
+
+_TAKEN: Final = ("Authorization", "Content-Type", "traceparent", "tracestate")
+"""Headers of requests to any route. Each route names its own."""
+_SHOWN: Final = ("Retry-After", "WWW-Authenticate")
+"""Headers of answers of any route."""
 _MAX_AGE_S: Final = 600
 
 
 class Cors:
-    """The allow-list. `origins` are `scheme://host[:port]`; `*` stands for any."""
+    """The allow-list. `origins` are `scheme://host[:port]`; `*` stands for any. Pages may send the headers that
+    `routes` take, and see those of their answers.
+    """
 
-    def __init__(self, origins: Iterable[str]) -> None:
+    def __init__(self, origins: Iterable[str], *, routes: Iterable[Route[Any]]) -> None:
         self.origins = frozenset(origins)
+        known = tuple(routes)
+        self._taken = ", ".join(sorted({*_TAKEN, *(one.name for route in known for one in route.headers)}))
+        self._shown = ", ".join(sorted({*_SHOWN, *(name for route in known for name in route.answer_headers)}))
 
     def headers(self, request: web.Request) -> dict[str, str]:
         """The CORS headers of the answer to this request; none when no origins are allowed."""
@@ -34,7 +41,7 @@ class Cors:
             said = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: str(origin), hdrs.VARY: hdrs.ORIGIN}
         else:
             return {hdrs.VARY: hdrs.ORIGIN}
-        return said if origin is None else {**said, hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: _SHOWN}
+        return said if origin is None else {**said, hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: self._shown}
 
     def preflight(self, request: web.Request, methods: Iterable[str]) -> web.Response | None:
         """The answer to a preflight for a route of these methods; None when the request is not a preflight."""
@@ -45,7 +52,7 @@ class Cors:
             status=204,
             headers={
                 hdrs.ACCESS_CONTROL_ALLOW_METHODS: ", ".join(sorted(methods)),
-                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _TAKEN,
+                hdrs.ACCESS_CONTROL_ALLOW_HEADERS: self._taken,
                 hdrs.ACCESS_CONTROL_MAX_AGE: str(_MAX_AGE_S),
             },
         )

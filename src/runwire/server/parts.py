@@ -241,6 +241,7 @@ PARTS: Final = Group(
                 "Stream-Up-To-Date": "`true` when there is no more now.",
                 "Stream-Closed": "`true` when there will be no more.",
                 "Stream-Cursor": "Of a long-poll: give it back as `cursor`.",
+                "Stream-SSE-Data-Encoding": "`base64` where events `data` are in base64.",
                 "ETag": "Changes with the bytes, and when the part is closed.",
             },
             others={204: "A long-poll that ended without news.", 304: "The client's copy is current."},
