@@ -386,6 +386,10 @@ LISTS: list[tuple[RunFilter, RunOrder, str]] = [
     (RunFilter(), RunOrder.CREATED, "runs_listed"),
     (RunFilter(agent="a3"), RunOrder.CREATED, "runs_listed_by_agent"),
     (RunFilter(state=RunState.FAILED), RunOrder.CREATED, "runs_listed_by_state"),
+    (RunFilter(session="s70", state=RunState.FAILED), RunOrder.CREATED, "runs_listed_by_session"),
+    (RunFilter(labels={"env": "e4"}, agent="a4"), RunOrder.ENDED, "run_labels_ended"),
+    (RunFilter(error_code="boom", agent="a0", state=RunState.FAILED), RunOrder.CREATED, "runs_listed_by_error"),
+    (RunFilter(agent="a0", state=RunState.FAILED), RunOrder.CREATED, "runs_listed_by_agent"),
 ]
 
 
@@ -399,13 +403,15 @@ async def test_a_page_reads_an_index_and_no_more_than_it_has_to(database: str) -
         )
         reader = RunReader(OnConnection(connection))
         for wanted, order, index in LISTS:
-            for until_ms in (None, middle_ms):
+            second = (await reader.page(wanted, order=order, limit=20)).next_cursor
+            for until_ms, cursor in ((None, None), (middle_ms, None), (None, second)):
                 async with connection.transaction():
                     before = await rows_read(connection)
-                    page = await reader.page(replace(wanted, until_ms=until_ms), order=order, limit=20)
+                    asked = replace(wanted, until_ms=until_ms)
+                    page = await reader.page(asked, order=order, limit=20, cursor=cursor)
                     read = {name: n - before.get(name, 0) for name, n in (await rows_read(connection)).items()}
                     read = {name: n for name, n in read.items() if n}
-                told = (wanted, order, until_ms, read)
+                told = (wanted, order, until_ms, cursor, read)
                 assert index in read, told
                 assert {"runs", "run_labels"}.isdisjoint(read), f"read a whole table: {told}"
                 assert len(page.runs) <= 20
