@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import os
 import random
 import signal
@@ -19,9 +20,12 @@ from typing import Any
 import httpx
 
 from tied import tied
-from waiting import eventually
+from waiting import eventually, grows_to
 
 START_S = 90.0
+"""Seconds for which a process that starts may stand still. It mostly needs the processor, which a busy machine gives it
+slowly.
+"""
 QUICK_TAKEOVER: Mapping[str, str] = {
     "RUNWIRE_LEASE_S": "2",
     "RUNWIRE_LEASE_HEARTBEAT_S": "0.5",
@@ -46,6 +50,8 @@ class Member:
         self._log = logs / f"{name}.log"
         self._process: subprocess.Popen[bytes] | None = None
         self._said_before = 0
+        self._lines: list[dict[str, Any]] = []  # of the first so many bytes: a start is waited for by reading the rest
+        self._read_bytes = 0
 
     def use(self, environment: Mapping[str, str]) -> None:
         """Settings of the next process, besides the environment of this one."""
@@ -72,7 +78,9 @@ class Member:
         return self._process is not None and self._process.poll() is None
 
     async def start(self, *, within_s: float = START_S) -> None:
-        """Returns when the process said `server_started`; fails with its last lines when it ends instead."""
+        """Returns when the process said `server_started`; fails with its last lines when it ends instead, and when it
+        has got nowhere for so long.
+        """
         assert not self.running, f"{self.name} runs already"
         self._said_before = len(self.lines())
         with self._log.open("ab") as log:
@@ -84,13 +92,13 @@ class Member:
                 stderr=subprocess.STDOUT,
             )
 
-        def started() -> bool:
-            # Ending is no "not yet": RuntimeError, which `eventually` does not wait out.
+        async def progress() -> float:
             if not self.running:
                 raise RuntimeError(f"{self.name} ended while it started:\n{self.last_words()}")
-            return any(line.get("event") == "server_started" for line in self.lines()[self._said_before :])
+            started = any(line.get("event") == "server_started" for line in self.lines()[self._said_before :])
+            return math.inf if started else round(self._processor_s(), 1)
 
-        await eventually(started, within_s=within_s)
+        await grows_to(math.inf, progress, stalled_s=within_s)
 
     async def metric(self, name: str) -> float:
         """The value of a metric of this process; with labels in the name that of a series, without them their sum."""
@@ -104,6 +112,11 @@ class Member:
         """The resident memory of the process."""
         status = Path(f"/proc/{self.pid}/status").read_text()
         return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1])
+
+    def _processor_s(self) -> float:
+        """The processor time that the process has had."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
     def kill(self) -> None:
         """SIGKILL, and gone when this returns."""
@@ -139,9 +152,14 @@ class Member:
 
     def lines(self) -> list[dict[str, Any]]:
         """All that the processes in this place logged; what is no JSON, such as a traceback, under `event`."""
-        if not self._log.exists():
-            return []
-        return [_parsed(line) for line in self._log.read_text(errors="replace").splitlines()]
+        if self._log.exists():
+            with self._log.open("rb") as log:
+                log.seek(self._read_bytes)
+                new = log.read()
+            whole = new[: new.rfind(b"\n") + 1]
+            self._read_bytes += len(whole)
+            self._lines += map(_parsed, whole.decode(errors="replace").split("\n")[:-1])
+        return self._lines[:]
 
     def last_words(self) -> str:
         return "\n".join(json.dumps(line) for line in self.lines()[-20:])
