@@ -103,7 +103,7 @@ chat-pictures: $(DEV) ## Chat, reload in the middle of an answer, and take pictu
 	sh scripts/system-programs.sh pngquant
 	PYTHONPATH=tests:scripts $(BIN)/python scripts/chat_pictures.py
 
-list-plans: $(DEV) ## How lists of RUNS=10000000 runs are read, for every combination of filters: 5 GB, ten minutes
+list-plans: $(DEV) ## How lists of RUNS=10000000 runs are read, for every combination of filters: 10 GB, 15 minutes
 	$(BIN)/python scripts/list_plans.py --runs $(or $(RUNS),10000000) $(if $(PLANS),--plans)
 
 pictures: $(DEV) ## Draw the dashboards, as a service under load fills them: ten minutes; WORDS=draw draws the last ones again

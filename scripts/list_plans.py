@@ -1,4 +1,4 @@
-"""Shows how lists of runs are read from a big table: `make list-plans`. RUNS=10000000 needs 5 GB and some minutes.
+"""Shows how lists of runs are read from a big table: `make list-plans`. RUNS=10000000 needs 10 GB for a while.
 
 Fills a PostgreSQL of its own with runs, then reads the first page and one from the middle of the list, for every
 combination of the list's filters, and prints for each: milliseconds, buffers, and the scans of its plan. Ends with 1
