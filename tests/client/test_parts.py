@@ -16,7 +16,7 @@ from client.crooked import Answer, Crooked, crooked_server, hangs_up, plain, pro
 from crash.fleet import fleet_of
 from runwire.assembly import Assembly
 from runwire.client import Client, PartPiece, PartStream, StartedRun
-from runwire.errors import ArtifactErased, FenceStale, PartMoved, PartNotFound, PartRefused
+from runwire.errors import ArtifactErased, FenceStale, PartErased, PartMoved, PartNotFound, PartRefused
 from runwire.model.event import RUN_FINISHED, RUN_STARTED
 from runwire.model.part_offset import offset_text
 from runwire.model.run import RunState
@@ -158,6 +158,21 @@ async def test_an_abandoned_part_ends_with_its_run(database: str) -> None:
         await finish(client, run)
         assert [piece async for piece in reader] == []
         assert (reader.state, reader.offset) == ("abandoned", offset_text(1, 4))
+
+
+async def test_a_part_is_erased_once_it_has_ended(database: str) -> None:
+    async with service(database) as client:
+        run = await external(client)
+        part = client.write_part(run, "answer")
+        await part.open()
+        await part.write("half")
+        with pytest.raises(PartRefused):
+            await client.erase_part(run, 1)
+        await part.abandon()
+        for _ in range(2):
+            await client.erase_part(run, 1)
+        with pytest.raises(PartErased):
+            await client.part(run, 1)
 
 
 async def test_what_is_not_there_or_not_ones_own_is_refused_by_type(database: str) -> None:

@@ -67,7 +67,8 @@ class PartWriter:
         self.n, self.attempt, self.size = opened.part, opened.attempt, 0
 
     async def write(self, data: str | bytes) -> None:
-        """Adds bytes; text is encoded as UTF-8. They are stored, once, when it returns. They renew no lease.
+        """Adds bytes; text is encoded as UTF-8. They are stored, once, when it returns. They renew the
+        run's lease when less than half of it is left.
 
         A write beyond the service's rate is tried again for the client's `retry_s`. Raises PartRefused
         (`part_too_large`, `part_ended`, `part_rate_exceeded`), PartMoved when somebody else wrote, FenceStale,
