@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -15,14 +16,25 @@ from pipeline import Stages, stages
 from postgres import SETTINGS
 from runwire.content.part import PartState
 from runwire.content.part_metrics import PartMetrics
-from runwire.content.part_writer import OpenPart, PartWriter
+from runwire.content.part_writer import PLANS, OpenPart, PartWriter
 from runwire.content.parts import Ending, PartReader, Parts, end_within, open_within
+from runwire.db import load_sql
 from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.errors import PartMoved
 
 ROW = 972
 SIZES = "SELECT pg_total_relation_size('parts') + pg_total_relation_size('part_chunks')"
+ACTIVE = """
+WITH made AS (
+    INSERT INTO runs (run_id, agent, state, external, last_seq, fence, lease_owner, lease_until, lease_s, started_at,
+                      request_hash, input)
+    SELECT 'active-' || n, 'bench', 'started', true, 1, 1, 'external', now() + interval '1 hour', 3600, now(), '', ''
+    FROM generate_series(1, $1::int) AS n
+    RETURNING run_id
+)
+INSERT INTO parts (run_id, n, name, media_type, opened_seq, tail) SELECT run_id, 1, 'p', 'text/plain', 1, '' FROM made
+"""
 OLD_LAYOUT = """
 INSERT INTO parts (run_id, n, name, media_type, opened_seq, size, row_at)
 VALUES ('r', 1, 'old', 'text/plain', 1, 6, 4) RETURNING part_id
@@ -92,6 +104,26 @@ async def test_open_parts_take_a_fifth_more_than_their_bytes_at_most(tmp_path: P
             payload = sum(part.stored for part in parts)
             assert payload >= 40 * 300 * 192
             assert taken <= 1.2 * payload, taken / payload
+
+
+async def test_a_write_looks_at_its_parts_and_their_runs_alone(database: str) -> None:
+    """By the pages that it reads; many runs are active, and the plan is that of a new session."""
+    count = 100
+    async with rows(database) as r:
+        await r.stages.database.execute(ACTIVE, count)
+        ids = [row["part_id"] for row in await r.stages.database.fetch("SELECT part_id FROM parts ORDER BY part_id")]
+        write = load_sql("runwire.content", "parts.sql")["write"]
+        session = r.stages.database.session("parts", settings=PLANS)
+        try:
+            (row,) = await session.fetch(
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT json) {write}",
+                *(range(count), ids, [1] * count, [0] * count, [b"x" * 40] * count),
+            )
+        finally:
+            await session.aclose()
+        plan = json.loads(row[0])[0]["Plan"]
+        assert plan["Actual Rows"] == count
+        assert plan["Shared Hit Blocks"] + plan["Shared Read Blocks"] < 40 * count
 
 
 async def test_bytes_fill_rows_and_the_rest_is_in_the_part(database: str) -> None:

@@ -26,12 +26,13 @@ BUFFER_MAX: Final = 65_536
 """Bytes of one part that may wait for a tick. A writer with more waits."""
 TICK_BYTES_MAX: Final = 4 * 1024 * 1024
 """Bytes of one statement. It takes the others with the next."""
-_PLANS: Final = {
+PLANS: Final = {
     "enable_seqscan": "off",
     "enable_hashjoin": "off",
     "enable_mergejoin": "off",
     "plan_cache_mode": "force_generic_plan",
 }
+"""Settings of the writer's session."""
 _WRITABLE: Final = ("pending", "started")
 """States of a run whose parts take bytes."""
 _log = get_logger()
@@ -149,7 +150,7 @@ class PartWriter:
         on_written: Callable[[Sequence[Written]], None] = lambda _written: None,
         on_ended: Callable[[str], None] = lambda _run_id: None,
     ) -> None:
-        self._session = database.session("parts", settings=_PLANS)
+        self._session = database.session("parts", settings=PLANS)
         self._attempts = database.attempts(Duty.WRITE_PARTS, longest_s=1.0)
         self.metrics = metrics
         self._linger_s = linger_s

@@ -57,12 +57,15 @@ WITH written AS (
         FROM parts AS q
         WHERE q.part_id = w.part_id AND octet_length(coalesce(q.tail, '')) + octet_length(w.bytes) >= 972
         OFFSET 0
-    ) AS f ON true, clock, runs AS r
+    ) AS f ON true, clock
     WHERE p.part_id = ANY (ARRAY[w.part_id]) AND p.state = 'open' AND (w.at IS NULL OR p.size = w.at)
-      AND r.run_id = ANY (ARRAY[p.run_id::text]) AND r.fence = w.fence AND r.state IN ('pending', 'started')
+      -- Not a join: a plan made while there were few runs would go through all that are active, for each part.
+      AND w.fence = (SELECT CASE WHEN r.state IN ('pending', 'started') THEN r.fence END FROM runs AS r
+                     WHERE r.run_id = ANY (ARRAY[p.run_id::text]))
     RETURNING w.i, p.part_id, p.size - octet_length(w.bytes) AS at, p.written_us, p.row_at,
               CASE WHEN f.size = p.size - octet_length(w.bytes) THEN substr(f.bytes, 1, f.whole) END AS row_bytes,
-              r.external AND r.lease_until < now() + r.lease_s * 0.5 * interval '1 second' AS ages
+              (SELECT r.external AND r.lease_until < now() + r.lease_s * 0.5 * interval '1 second' FROM runs AS r
+               WHERE r.run_id = ANY (ARRAY[p.run_id::text])) AS ages
 ), added AS (
     INSERT INTO part_chunks (part_id, at, bytes)
     SELECT part_id, row_at - octet_length(row_bytes), row_bytes FROM granted WHERE row_bytes IS NOT NULL
