@@ -38,7 +38,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         "nobody knows the agent",
         stage="streams and runs",
-        turn=1,
+        turn=2,
         fault=faults.nobody_knows_the_agent,
         what="An API process accepts a run of an agent that no worker knows.",
         recovery="Start a worker that knows the agent.",

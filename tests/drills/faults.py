@@ -183,7 +183,7 @@ async def nobody_knows_the_agent(stage: Stage) -> AsyncIterator[None]:
     await stage.add("api-5", "api", RUNWIRE_AGENTS=references(*AGENTS, "lonely"))
     run = await (await stage.api("api-5")).start("lonely")
     yield
-    await stage.add("worker-5", "worker", RUNWIRE_AGENTS=references(*AGENTS, "lonely"))
+    await stage.add("worker-5", "worker", RUNWIRE_AGENTS=references("lonely"))
     client = await stage.api("api-5")
     await eventually(lambda: _is(client, run, RunState.FINISHED), within_s=PATIENCE_S)
     await stage.remove("api-5")
