@@ -346,6 +346,14 @@ async def test_a_run_that_does_not_exist_is_not_located(db: Database, bus: Memor
             await at.watch.locate()
 
 
+async def test_a_watch_that_two_loops_close_at_once_leaves_the_bus_once(db: Database, bus: MemoryBus) -> None:
+    """As when the database was away: one loop closes what is idle, the other what is gone."""
+    async with bench(db, bus) as at, bench(db, bus) as other:
+        for each in (at, other):
+            await each.watch.subscribe()
+        await asyncio.gather(at.watch.aclose(), at.watch.aclose())
+
+
 async def test_a_cursor_whose_events_are_gone_is_expired(db: Database, bus: MemoryBus, feed: Feed) -> None:
     await feed.add(5, end="finished")
     await db.execute("DELETE FROM run_events WHERE seq <= 3")

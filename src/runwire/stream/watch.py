@@ -115,13 +115,14 @@ class Watch:
             self.tail.ring.shed(keep=max(self.tail.last - self.fanout.sent, 0))
 
     async def aclose(self) -> None:
-        """Leaves the bus. Clients must have left before."""
+        """Leaves the bus. Clients must have left before. Two loops may close a watch at once: it leaves once."""
         reads = tuple((self._reads or {}).values())
         for read in reads:
             read.cancel()
         await asyncio.gather(*reads, return_exceptions=True)
-        if self._subscription is not None:
-            await self._subscription.__aexit__(None, None, None)
+        subscription, self._subscription = self._subscription, None
+        if subscription is not None:
+            await subscription.__aexit__(None, None, None)
 
     # ------------------------------------------------------------------ from the tail to the fan-out
 
