@@ -65,7 +65,7 @@ class Scene:
         for starts_left in reversed(range(20)):
             await asyncio.sleep(self.rng.uniform(0, 0.5))
             try:
-                await member.start(within_s=60)
+                await member.start(within_s=120)
             except RuntimeError:
                 if not starts_left or not member.lines()[-1]["event"].startswith(NO_DATABASE):
                     raise
