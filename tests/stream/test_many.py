@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from runwire.bus.memory import MemoryBus
 from runwire.clock import monotonic
-from runwire.db import Database
+from runwire.db import Database, Row
 from runwire.errors import CheckpointGone, CursorPastTail, InvalidRequest, RunNotFound
 from runwire.stream.many import Selector
-from runwire.stream.many.checkpoints import Checkpoint, Checkpoints
+from runwire.stream.many.checkpoints import SQL, Checkpoint, Checkpoints
 from runwire.stream.many.positions import RUNS_MAX, Positions, packed, parsed_id, stepped, unpacked
 from runwire.stream.many.saving import STEPS_MAX
 from runwire.telemetry.metrics import DisconnectReason
@@ -119,6 +119,44 @@ async def test_a_run_that_starts_joins_by_itself_though_nobody_says_so(db: Datab
         feeds = await runs(db, bus, 1, session="chat")
         await feeds[0].add(2)
         await eventually(lambda: screen.text.count("data:") == 2)
+
+
+class Recorded(Database):
+    """A database that says what it was asked."""
+
+    def __init__(self, dsn: str) -> None:
+        super().__init__(dsn)
+        self.fetched: list[str] = []
+
+    async def fetch(self, sql: str, *args: object, within_s: float | None = None) -> list[Row]:
+        self.fetched.append(sql)
+        return await super().fetch(sql, *args, within_s=within_s)
+
+
+async def test_one_statement_looks_for_all_streams_and_a_late_commit_is_found(database: str, bus: MemoryBus) -> None:
+    """A start becomes visible when it commits, which may be long after the run's time of creation."""
+    clients = [ManyClient(Selector(session=f"s{n}")) for n in range(3)]
+    clients += [ManyClient(Selector(labels={"env": "prod"})), ManyClient(Selector(labels={"env": "test"}))]
+    async with Recorded(database) as db, replica(db, bus) as here, contextlib.AsyncExitStack() as stack:
+        screens = [await stack.enter_async_context(client.connected(here)) for client in clients]
+        feeds = []
+        for n, (session, label) in enumerate((("s0", "prod"), ("s1", "test"), ("s9", "prod"))):
+            (feed,) = await runs(db, bus, 1, session=session, prefix=f"r{n}-")
+            await db.execute(
+                "UPDATE runs SET labels = jsonb_build_object('env', $2::text), created_at = now() - interval '40 s'"
+                " WHERE run_id = $1",
+                feed.run_id,
+                label,
+            )
+            await feed.add(1)
+            feeds.append(feed)
+        expected: tuple[list[Feed], ...] = (feeds[:1], feeds[1:2], [], [feeds[0], feeds[2]], feeds[1:2])
+        for screen, told in zip(screens, expected, strict=True):
+            await eventually(lambda screen=screen, told=told: screen.text.count("data:") == len(told), within_s=20)  # type: ignore[misc]
+        db.fetched.clear()
+        await here.many.look()
+        assert SQL["fresh"] in db.fetched
+        assert SQL["found"] not in db.fetched, "a statement for one stream"
 
 
 async def test_a_hundred_runs_on_one_connection_cost_less_than_a_third_more_bytes(db: Database, bus: MemoryBus) -> None:
@@ -280,25 +318,32 @@ async def test_a_session_with_more_runs_than_a_stream_may_have_is_followed_from_
         await client.follow(here, whole(feeds[2:]))
 
 
-async def test_a_stream_that_knows_as_many_runs_as_ids_can_name_begins_again_without_those_long_over(
+async def test_a_stream_that_has_named_all_runs_that_ids_can_name_numbers_those_that_are_open_anew(
     db: Database, bus: MemoryBus
 ) -> None:
     feeds = await runs(db, bus, 3, session="chat")
-    for feed in feeds:
+    for feed in feeds[:2]:
         await feed.add(2, end="finished")
-    await db.execute("UPDATE runs SET created_at = now() - interval '10 minutes'")
+    await feeds[2].add(1)
     client = ManyClient(Selector(session="chat"))
     async with replica(db, bus, known_max=3) as here:
         async with client.connected(here) as screen:
-            await eventually(lambda: screen.text.count("event: end") == 3)
-            feeds += await runs(db, bus, 3, session="chat", prefix="late")
-            for feed in feeds[3:]:
-                await feed.add(1)
-            here.many.look_soon()
-            await eventually(lambda: screen.reason)
+            await eventually(lambda: screen.text.count("event: end") == 2, within_s=20)
+            for turn in range(4):  # far more than ids of the first list could name
+                feeds += await runs(db, bus, 2, session="chat", prefix=f"late{turn}")
+                for feed in feeds[-2:]:
+                    await feed.add(2, end="finished")
+                await feeds[2].add(1)
+                here.many.look_soon()
+                ends = 2 * turn + 4
+                await eventually(lambda ends=ends: screen.text.count("event: end") == ends, within_s=20)  # type: ignore[misc]
+            assert screen.reason is None, "it goes on"
             client.take(screen)
-        assert screen.reason is DisconnectReason.ROTATE
-        await client.follow(here, whole(feeds))
+        assert client.seen == whole(feeds)
+        for made, told in client.ids[:: max(len(client.ids) // 10, 1)]:
+            again = ManyClient(client.selector, last_id=made)
+            again.seen = {run: whole(feeds)[run][:n] for run, n in told.items()}
+            await again.follow(here, whole(feeds))
     positions = Positions([str(n) for n in range(RUNS_MAX)], [0] * RUNS_MAX, key=1)
     assert parsed_id(positions.step(RUNS_MAX - 1, count=1)[0]) == (1, {RUNS_MAX - 1: 1}), "ids can name all of these"
 

@@ -16,6 +16,10 @@ from runwire.stream.many.positions import packed, unpacked
 SQL: Final = load_sql("runwire.stream.many", "many.sql")
 RANDOM_BITS: Final = 22
 AT_ONCE: Final = 500
+GROWN: Final = b"+"
+"""After the selector of a checkpoint whose runs are not only those of a list `runs`: releases that know no others
+answer 410, as for a checkpoint that is gone, and tell nothing twice.
+"""
 ROSTER_MORE_S: Final = 7200.0
 """Seconds that a list of runs is kept longer than positions. Streams store the list again in half of that."""
 
@@ -28,9 +32,12 @@ class Checkpoint:
     selector: bytes
     since_us: int
     runs: tuple[str, ...] | None
-    """None: those of the checkpoint `roster`."""
+    """None: those of the checkpoint `roster`, and `joined`."""
     positions: tuple[int, ...]
     roster: int | None = None
+    joined: tuple[str, ...] = ()
+    past: tuple[str, ...] = ()
+    """Beside `runs`: others of which everything was told."""
 
 
 def new_key() -> int:
@@ -99,6 +106,8 @@ class Checkpoints:
             [made.since_us for made in keyed.values()],
             [made.roster for made in keyed.values()],
             [None if made.runs is None else " ".join(made.runs) for made in keyed.values()],
+            [" ".join(made.joined) or None for made in keyed.values()],
+            [" ".join(made.past) or None for made in keyed.values()],
             [packed(made.positions) for made in keyed.values()],
         )
         return {row["key"] for row in rows}
@@ -106,10 +115,11 @@ class Checkpoints:
     async def load(self, key: int, *, tenant: str | None, selector: bytes) -> Checkpoint:
         """Raises CheckpointGone for one that is not there for this tenant and selector, and DatabaseUnavailable."""
         row = await seen_by(self._database, tenant).fetchrow(SQL["load"], key, tenant or "")
-        if row is None or row["selector"] != selector:
+        if row is None or row["selector"] not in (selector, selector + GROWN):
             raise CheckpointGone
         runs = tuple(row["runs"])
-        return Checkpoint(tenant or "", selector, row["since_us"], runs, tuple(unpacked(row["positions"])[: len(runs)]))
+        positions = tuple(unpacked(row["positions"])[: len(runs)])
+        return Checkpoint(tenant or "", selector, row["since_us"], runs, positions, past=tuple(row["past"]))
 
     async def collect(self, *, at_once: int = 10_000) -> int:
         """One step: deletes all checkpoints that are too old, in statements of a bounded size. Returns how many there

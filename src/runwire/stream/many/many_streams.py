@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from types import TracebackType
@@ -18,19 +18,17 @@ from runwire.errors import CursorPastTail, DatabaseFailed, RunNotFound
 from runwire.model.run import DEFAULT_TENANT, TERMINAL
 from runwire.stream.loops import kept_running
 from runwire.stream.many.checkpoints import SQL, Checkpoints
+from runwire.stream.many.members import LATE_US
 from runwire.stream.many.merged import MergedSession
+from runwire.stream.many.newcomers import SCAN_MAX, Newcomer, Newcomers
 from runwire.stream.many.positions import RUNS_MAX, ZERO, Positions, parsed_id, stepped
 from runwire.stream.many.saving import SavedPositions
 from runwire.stream.many.selector import Selector
 from runwire.stream.streams import NothingLeft, Streams
 from runwire.telemetry.logs import LogEvent, get_logger
-from runwire.telemetry.metrics import DisconnectReason
 
 LOOK_S: Final = 0.5
 COLLECT_S: Final = 60.0
-LATE_US: Final = 60_000_000
-"""A run may become visible so much later than it was created. Runs that are over are remembered for as long."""
-SCAN_MAX: Final = 5000
 
 _log = get_logger()
 
@@ -42,9 +40,12 @@ class _Arrival:
     positions: Positions
     since_us: int
     over: Mapping[str, bool]
+    created_us: Mapping[str, int]
     resumed: bool
     stored: bool
     """Its positions are in a checkpoint, or need none."""
+    is_full: bool = False
+    """It has no room for a run that matches."""
 
 
 class ManyStreams:
@@ -65,6 +66,7 @@ class ManyStreams:
         self._known_max = known_max
         self._streams = streams
         self._database = database
+        self._newcomers = Newcomers(database)
         self._sessions: dict[MergedSession, None] = {}
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
@@ -102,7 +104,10 @@ class ManyStreams:
             since_us=arrival.since_us,
             stored=shared.metrics.stream_checkpoints,
         )
-        session = MergedSession(selector, saved, shared, tenant=tenant or "", over=arrival.over)
+        session = MergedSession(
+            selector, saved, shared, tenant=tenant or "", over=arrival.over, created_us=arrival.created_us
+        )
+        session.is_full = arrival.is_full
         if session.open_runs == 0 and not selector.open_ended:
             yield NothingLeft(session.run_id, "", 0)
             return
@@ -129,25 +134,35 @@ class ManyStreams:
             self._wake.set()
 
     async def look(self) -> int:
-        """One step: has runs that match join the streams they match; how many joined. Raises DatabaseFailed."""
-        by_asked: dict[tuple[str, str], list[MergedSession]] = {}
-        for session in self._sessions:
-            by_asked.setdefault((session.tenant, session.selector.subject), []).append(session)
+        """One step: has runs that match join the streams they match; how many joined. Raises DatabaseFailed.
+
+        One statement for all streams. Those that had no room for a run are looked for one by one, and so are all of
+        them where more runs are new than a statement takes.
+        """
+        found, all_of_them = await self._newcomers.look(self._sessions)
+        joined = sum([self._offer(session, newcomers) for session, newcomers in found.items()])
+        for session in [session for session in self._sessions if session.is_full or not all_of_them]:
+            rows = await self._found(session.selector, session.tenant or None, since_us=session.saved.since_us)
+            newcomers = [Newcomer(row["run_id"], row["created_us"]) for row in reversed(rows)]
+            joined += self._offer(session, newcomers)
+        return joined
+
+    def _offer(self, session: MergedSession, newcomers: Sequence[Newcomer]) -> int:
+        """Has the runs join, the oldest first; returns how many did."""
         joined = 0
-        for (tenant, _), sessions in by_asked.items():
-            since_us = min(session.saved.since_us for session in sessions)
-            found = await self._found(sessions[0].selector, tenant or None, since_us=since_us)
-            for session in sessions:
-                known = set(session.runs)
-                for row in reversed(found):  # the oldest first
-                    if row["run_id"] in known or session.open_runs >= self.runs_max:
-                        continue
-                    if len(known) >= self._known_max:
-                        session.ask_to_end(DisconnectReason.ROTATE)  # the next one knows no runs that are long over
-                        break
-                    session.join(row["run_id"], created_us=row["created_us"])
-                    known.add(row["run_id"])
-                    joined += 1
+        session.is_full = False
+        for newcomer in newcomers:
+            if newcomer.run_id in session.runs:
+                continue
+            if session.open_runs >= self.runs_max:
+                session.is_full = True
+            elif session.numbered_runs >= self._known_max:
+                session.make_room()
+                session.is_full = True
+                break
+            else:
+                session.join(newcomer.run_id, created_us=newcomer.created_us)
+                joined += 1
         return joined
 
     # ------------------------------------------------------------------ where a client begins
@@ -160,9 +175,10 @@ class ManyStreams:
             positions, since_us = await self._resumed(selector, last_event_id, tenant)
         if selector.open_ended:
             found = await self._found(selector, tenant, since_us=since_us)
-        rows = await self._members(positions.runs, tenant)
+        rows = await self._members([*positions.runs, *positions.past], tenant)
         created_us = {run_id: row["created_us"] for run_id, row in rows.items()}
         over: dict[str, bool] = {}
+        is_full = False
         for run_id, told in zip(positions.runs, positions.sent, strict=True):
             row = rows.get(run_id)
             if row is None:
@@ -175,9 +191,11 @@ class ManyStreams:
                 raise CursorPastTail(run_id, cursor=told, last_seq=row["last_seq"])
             over[run_id] = row["state"] in TERMINAL and told == end
         if selector.open_ended:
+            known = {*positions.runs, *positions.past}
             positions, since_us = self._with_joined(positions, found, since_us, over=over, created_us=created_us)
+            is_full = any(row["run_id"] not in known and row["run_id"] not in positions.runs for row in found)
         stored = not selector.open_ended and positions.key == ZERO
-        return _Arrival(positions, since_us, over, last_event_id is not None, stored)
+        return _Arrival(positions, since_us, over, created_us, last_event_id is not None, stored, is_full)
 
     async def _resumed(self, selector: Selector, text: str, tenant: str | None) -> tuple[Positions, int]:
         key, steps = parsed_id(text)
@@ -188,7 +206,9 @@ class ManyStreams:
                 positions.step(number, count=further)
             return positions, 0
         checkpoint = await self.checkpoints.load(key, tenant=tenant, selector=selector.digest)
-        return Positions(checkpoint.runs or (), stepped(checkpoint.positions, steps), key=key), checkpoint.since_us
+        return Positions(
+            checkpoint.runs or (), stepped(checkpoint.positions, steps), key=key, past=checkpoint.past
+        ), checkpoint.since_us
 
     def _with_joined(
         self,
@@ -201,19 +221,16 @@ class ManyStreams:
     ) -> tuple[Positions, int]:
         """The positions without runs that need no longer be remembered, and with those that match by now."""
         since_us = max([since_us, *(row["created_us"] for row in found)])
-        kept = [
-            (run_id, told)
-            for run_id, told in zip(positions.runs, positions.sent, strict=True)
-            if not over[run_id] or created_us.get(run_id, 0) >= since_us - 2 * LATE_US
-        ]
-        known = set(positions.runs)
+        kept = [(run_id, told) for run_id, told in zip(positions.runs, positions.sent, strict=True) if not over[run_id]]
+        ended = [*[run_id for run_id in positions.runs if over[run_id]], *positions.past]
+        past = [run_id for run_id in ended if created_us.get(run_id, 0) >= since_us - 2 * LATE_US]
+        known = {*positions.runs, *positions.past}
         fresh = [row for row in found if row["run_id"] not in known]
-        still_open = sum(not over[run_id] for run_id, _ in kept)
-        room = max(min(self.runs_max - still_open, self._known_max - len(kept)), 0)
+        room = max(min(self.runs_max, self._known_max) - len(kept), 0)
         for row in reversed(fresh[:room]):
             kept.append((row["run_id"], 0))
             created_us[row["run_id"]] = row["created_us"]
-        return Positions([run_id for run_id, _ in kept], [told for _, told in kept]), since_us
+        return Positions([run_id for run_id, _ in kept], [told for _, told in kept], past=past), since_us
 
     async def _members(self, runs: list[str], tenant: str | None) -> dict[str, Row]:
         if not runs:

@@ -7,23 +7,23 @@ between runs is free, so whatever waits is written run by run, which keeps ids s
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
 from typing import Final
 
 from runwire.clock import JITTER, monotonic
-from runwire.errors import ArchiveUnavailable, CursorExpired, DatabaseFailed, RunNotFound
+from runwire.errors import ArchiveUnavailable, DatabaseFailed
 from runwire.stream.fanout import Outlet
+from runwire.stream.many.advancing import Advancing
 from runwire.stream.many.member import Member
-from runwire.stream.many.members import Members
+from runwire.stream.many.members import LATE_US, Members
 from runwire.stream.many.output import Output
 from runwire.stream.many.saving import SavedPositions
 from runwire.stream.many.selector import Selector
 from runwire.stream.many.telling import Telling
 from runwire.stream.sse import HEARTBEAT, jittered_retry_ms, prelude_of, resumable_end
 from runwire.stream.streams import Shared
-from runwire.stream.tail import End
-from runwire.telemetry.metrics import DeliveryPath, DisconnectReason, StreamKind
+from runwire.telemetry.metrics import DisconnectReason, StreamKind
 
 
 class MergedSession:
@@ -40,8 +40,9 @@ class MergedSession:
         *,
         tenant: str,
         over: Mapping[str, bool],
+        created_us: Mapping[str, int],
     ) -> None:
-        """`over`: the runs of which there is nothing more to tell."""
+        """`over`: the runs of which there is nothing more to tell. `created_us`: when runs were created."""
         self.selector = selector
         self.tenant = tenant
         self.outlet: Outlet
@@ -53,17 +54,20 @@ class MergedSession:
         self._output = Output(slice_bytes=parts.limits.slice_bytes)
         self._telling = Telling(saved, self._output)
         self._members = Members(parts.watches)
-        self._behind: deque[Member] = deque()
-        self._opened_at = monotonic()
-        self._rotate_at = self._opened_at + parts.limits.max_age_s * JITTER.uniform(0.9, 1.1)
+        self._advancing = Advancing(self._members, self._telling, parts.metrics)
+        self._rotate_at = monotonic() + parts.limits.max_age_s * JITTER.uniform(0.9, 1.1)
         self._asked: DisconnectReason | None = None
         self._ended_with = 1
         self._parked: asyncio.Future[None] | None = None
         self._resting = False
         self._ended = False
-        self._backfilled: int | None = 0
+        self.is_full = False
+        """It had no room for a run that matches."""
+        self._wants_room = False
         for number, run_id in enumerate(saved.positions.runs):
-            self._add(run_id, number, over=over.get(run_id, False))
+            self._add(run_id, number, over=over.get(run_id, False), created_us=created_us.get(run_id, 0))
+        for run_id in saved.positions.past:
+            self._members.add_over(run_id, created_us=created_us.get(run_id, 0))
 
     # ------------------------------------------------------------------ what others may see and do
 
@@ -77,9 +81,14 @@ class MergedSession:
         return sum(self._positions.sent)
 
     @property
-    def runs(self) -> frozenset[str]:
-        """Those that are a part of it, open or not."""
+    def runs(self) -> AbstractSet[str]:
+        """Those that are a part of it, open or not: a view, which changes with them."""
         return self._members.runs
+
+    @property
+    def numbered_runs(self) -> int:
+        """Runs that an id can name."""
+        return len(self._positions.runs)
 
     @property
     def open_runs(self) -> int:
@@ -120,8 +129,13 @@ class MergedSession:
         """Adds a run that has begun to match, from its first event on. Does nothing for one that is known."""
         self.saved.since_us = max(self.saved.since_us, created_us)
         if run_id not in self._members:
-            self._add(run_id, self._positions.join(run_id), over=False)
+            self._add(run_id, self._positions.join(run_id), over=False, created_us=created_us)
             self.wake()
+
+    def make_room(self) -> None:
+        """Has runs that are over give up their numbers, soon."""
+        self._wants_room = self.open_runs < len(self._positions.runs)
+        self.wake()
 
     def tend(self, now: float) -> float:
         """Heartbeat and rotation of a client that waits. Returns the seconds since its last write."""
@@ -180,7 +194,7 @@ class MergedSession:
 
     def is_behind(self, member: Member) -> None:
         """The fan-out gave a member back."""
-        self._behind.append(member)
+        self._advancing.behind.append(member)
         self.wake()
 
     # ------------------------------------------------------------------ the loop
@@ -188,88 +202,53 @@ class MergedSession:
     async def _until_over(self) -> DisconnectReason:
         outlet, limits = self.outlet, self._parts.limits
         while True:
-            if self._asked is not None:
-                return self._asked
-            if outlet.closing():
-                return DisconnectReason.CLIENT
-            if monotonic() >= self._rotate_at:
-                return DisconnectReason.ROTATE
+            if (reason := self._ends_for()) is not None:
+                return reason
             if outlet.buffered() > limits.pause_bytes:
                 await asyncio.sleep(0)  # the event loop writes at the end of its tick: the client may well take it all
                 if outlet.buffered() > limits.pause_bytes:
                     self._parts.pacing.wait_for(self)
                     await self._parking()
+            elif self._wants_room:
+                await self._renumber()
             elif self._telling.queued_bytes:
                 await self._telling.queued()
-            elif self._behind:
+            elif self._advancing.behind:
                 # The queue is empty, and nothing is queued for a member that is behind: the order of its run holds.
-                await self._advance(self._behind.popleft())
+                await self._advancing.advance()
             elif self._members.open == 0 and not self.selector.open_ended:
                 return DisconnectReason.TERMINAL
             else:
-                self._note_backfill()
+                self._advancing.note_caught_up()
                 self._resting = True
                 await self._parking()
                 self._resting = False
             self._output.flush()
+
+    def _ends_for(self) -> DisconnectReason | None:
+        if self._asked is not None:
+            return self._asked
+        if self.outlet.closing():
+            return DisconnectReason.CLIENT
+        return DisconnectReason.ROTATE if monotonic() >= self._rotate_at else None
 
     def _parking(self) -> asyncio.Future[None]:
         """Await it until `wake`."""
         self._parked = asyncio.get_running_loop().create_future()
         return self._parked
 
-    async def _advance(self, member: Member) -> None:
-        """Brings one member a piece forward, to its end, or to its watch."""
-        watch = member.watch
-        try:
-            if watch is None:
-                watch = self._members.watch(member)
-            if not watch.opened.done():
-                await asyncio.shield(watch.opened)
-            else:
-                watch.opened.result()
-            piece = await watch.piece_after(member.cursor)
-        except RunNotFound:
-            self._members.retire(member)
-            return
-        except CursorExpired as gone:  # its own stream would say 410 with this seq, and go on from there
-            await self._telling.skip(member, upto=gone.earliest_seq - 1)
-            member.cursor = gone.earliest_seq - 1
-            self._behind.append(member)
-            return
-        if piece is not None:
-            await self._telling.frames(member, piece.bytes(chunked=False))
-            member.cursor = piece.last
-            watch.note_delivery(piece.count)
-            self._parts.metrics.events_delivered[DeliveryPath.BACKFILL].inc(piece.count)
-            if self._backfilled is not None:
-                self._backfilled += piece.count
-            # The end at once: later, ids would have to name the run again.
-            if (end := watch.ended_for(piece.last)) is not None:
-                await self._end(member, end)
-            else:
-                self._behind.append(member)
-        elif (end := watch.ended_for(member.cursor)) is not None:
-            await self._end(member, end)
-        else:
-            # Nothing suspended since there was no piece: whatever comes now comes to members that follow.
-            watch.join(member)
+    async def _renumber(self) -> None:
+        """Numbers only the runs that are open: ids have names for no more than RUNS_MAX."""
+        self._wants_room = False
+        self.saved.cancel()
+        past = self._members.past(since_us=self.saved.since_us - 2 * LATE_US)
+        self._positions.renumber(self._members.renumber(), past=past)
+        await self.saved.checkpoint()
 
-    async def _end(self, member: Member, end: End) -> None:
-        await self._telling.end(member, end)
-        self._members.retire(member)
-
-    def _add(self, run_id: str, number: int, *, over: bool) -> None:
+    def _add(self, run_id: str, number: int, *, over: bool, created_us: int) -> None:
         if over:
-            self._members.add_over(run_id)
+            self._members.add_over(run_id, created_us=created_us)
             return
         member = Member(run_id, number=number, cursor=self._positions.sent[number], merging=self)
-        self._members.add(member)
-        self._behind.append(member)
-
-    def _note_backfill(self) -> None:
-        """Once, when the client first caught up with all its runs."""
-        if self._backfilled is not None:
-            self._parts.metrics.sse_backfill.observe(self._backfilled)
-            self._parts.metrics.sse_backfill_duration.observe(monotonic() - self._opened_at)
-            self._backfilled = None
+        self._members.add(member, created_us=created_us)
+        self._advancing.behind.append(member)

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 import string
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from runwire.errors import InvalidRequest
@@ -37,15 +37,18 @@ RUNS_MAX: Final = _SHORT + 26 * len(_LETTERS)
 class Positions:
     """The positions of a client. `known` runs, the first ones, are in the checkpoint."""
 
-    __slots__ = ("_base", "_steps", "key", "known", "roster", "runs", "sent")
+    __slots__ = ("_base", "_steps", "key", "known", "past", "roster", "rostered", "runs", "sent")
 
-    def __init__(self, runs: Sequence[str], sent: Sequence[int], *, key: int = ZERO) -> None:
-        """`key` is of the checkpoint that holds just these."""
+    def __init__(self, runs: Sequence[str], sent: Sequence[int], *, key: int = ZERO, past: Sequence[str] = ()) -> None:
+        """`key` is of the checkpoint that holds just these. `past` are runs without a number: everything was told."""
         self.runs = list(runs)
         self.sent = list(sent)
         self.key = key
         self.roster: int | None = None
-        """The checkpoint that has the list of these runs, when one has it."""
+        """The checkpoint that has the list of the first of these runs, when one has it, and all of `past`."""
+        self.rostered = 0
+        """How many of the runs it has."""
+        self.past = dict.fromkeys(past)
         self.known = len(self.runs)
         self._base = list(sent)
         self._steps: dict[int, str] = {}
@@ -54,8 +57,19 @@ class Positions:
         """Adds a run at 0, and returns its number. Its id can be told after the next checkpoint."""
         self.runs.append(run_id)
         self.sent.append(0)
-        self.roster = None
         return len(self.runs) - 1
+
+    def renumber(self, numbers: Sequence[int], *, past: Iterable[str]) -> None:
+        """Keeps the runs of these numbers, which are numbered by their order from here on. Ids can be told after the
+        next checkpoint, which has to be the next thing.
+        """
+        self.runs = [self.runs[number] for number in numbers]
+        self.sent = [self.sent[number] for number in numbers]
+        self.past = dict.fromkeys(past)
+        self.roster = None
+        self.known = 0
+        self._steps = {}
+        self._base = list(self.sent)
 
     @property
     def steps(self) -> int:

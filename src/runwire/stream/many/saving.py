@@ -11,13 +11,16 @@ from prometheus_client import Counter
 
 from runwire.clock import monotonic
 from runwire.errors import DatabaseFailed
-from runwire.stream.many.checkpoints import ROSTER_MORE_S, Checkpoint, Checkpoints
+from runwire.stream.many.checkpoints import GROWN, ROSTER_MORE_S, Checkpoint, Checkpoints
 from runwire.stream.many.positions import ZERO, Positions
 
 STEPS_MAX: Final = 11
 """Runs that an id mentions before a checkpoint is waited for: with two or three characters each, a fifth of a frame."""
 STEPS_SOON: Final = 7
 """Runs from which on a checkpoint is stored without anybody waiting for it."""
+JOINED_MIN: Final = 64
+JOINED_SHARE: Final = 8
+"""A checkpoint has the whole list again when so many runs have joined, and more than that share of it."""
 PATIENCE_S: Final = 1.0
 """For a checkpoint. Then ids get longer instead, because events must not wait for PostgreSQL."""
 
@@ -93,15 +96,23 @@ class SavedPositions:
 
     async def _store(self, sent: list[int]) -> tuple[int, list[int], bool]:
         positions = self.positions
-        with_runs = positions.roster is None or monotonic() - self._rostered_at > ROSTER_MORE_S / 2
+        runs, roster = positions.runs[: len(sent)], positions.roster
+        joined = () if roster is None else tuple(runs[positions.rostered :])
+        aged = monotonic() - self._rostered_at > ROSTER_MORE_S / 2
+        many = len(joined) > max(JOINED_MIN, (len(runs) + len(positions.past)) // JOINED_SHARE)
+        if with_runs := roster is None or aged or many:
+            roster, joined = None, ()
+        grown = GROWN if joined or positions.past else b""
         key = await self._checkpoints.store(
             Checkpoint(
                 self._tenant,
-                self._digest,
+                self._digest + grown,
                 self.since_us,
-                tuple(positions.runs[: len(sent)]) if with_runs else None,
+                tuple(runs) if with_runs else None,
                 tuple(sent),
-                None if with_runs else positions.roster,
+                roster,
+                joined,
+                tuple(positions.past) if with_runs else (),
             )
         )
         self._stored.inc()
@@ -109,6 +120,6 @@ class SavedPositions:
 
     def _rebase(self, key: int, sent: Sequence[int], *, with_runs: bool) -> None:
         self.positions.rebase(key, sent)
-        if with_runs and len(sent) == len(self.positions.runs):
-            self.positions.roster = key
+        if with_runs:
+            self.positions.roster, self.positions.rostered = key, len(sent)
             self._rostered_at = monotonic()
