@@ -205,7 +205,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         "the content store takes nothing",
         stage="streams and runs",
-        turn=1,
+        turn=3,  # alone: no process starts without its content store
         fault=faults.content_store_takes_nothing,
         what="A run stores a large artifact, and the content store cannot be written.",
         recovery="Make the content store writable; the artifact is sent again.",
