@@ -229,11 +229,8 @@ async def _beside_peers(stand: Stand, rows: Rows, size: Size) -> None:
                 found = await streams.turn(rate=RATE, seconds=stand.seconds)
                 for figure, value in (("p50 ms", found["p50_ms"]), ("p99 ms", found["p99_ms"])):
                     rows.setdefault(f"{one}, {RATE} chunks/s, {figure}", {})[name] = value
-                found = await streams.turn(rate=0, seconds=stand.seconds)
-                speed = found["deliveries"] / found["s"]
+                speed = await streams.flat_out(seconds=stand.seconds)
                 rows.setdefault(f"{one}, as fast as it is written, deliveries/s", {})[name] = speed
             async with server.streams(stand.prefix(), size.parts, clients=size.parts) as streams:
-                await streams.turn(rate=0, seconds=0.3)
-                found = await streams.turn(rate=0, seconds=stand.seconds)
-                speed = found["deliveries"] / found["s"]
+                speed = await streams.flat_out(seconds=stand.seconds)
                 rows.setdefault(f"{many}, as fast as they are written, deliveries/s", {})[name] = speed
