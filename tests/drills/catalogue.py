@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from drills import faults, part_faults
+from drills import faults, part_faults, service_faults
 from drills.drill import Drill
 from drills.pressure import LAGS, PUBLISH_BURNS, RUN_BURNS
 from drills.stage import Plan
@@ -20,6 +20,7 @@ PLANS: Final[Mapping[str, Plan]] = {
 """Each a service of its own, so that faults of one do not show in another."""
 
 WITHOUT_DRILL: Final[Mapping[str, str]] = {
+    "ApiDown": "No drill ends every API process yet; promtool's cases hold it.",
     "Watchdog": "It fires always: the healthy baseline asserts that it does.",
 }
 
@@ -97,6 +98,38 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="Block who opens them; their connections end.",
         runbook="httpconnectionsfull",
         fires=("HttpConnectionsFull",),
+    ),
+    Drill(
+        "starts are refused",
+        stage="streams and runs",
+        turn=1,
+        fault=service_faults.starts_refused,
+        what="A second API process, with a limit of one open run, is asked for starts.",
+        recovery="Raise the limit, or stop asking; five minutes later it is over.",
+        runbook="startsrefused",
+        fires=("StartsRefused",),
+    ),
+    Drill(
+        "the issuer is away",
+        stage="streams and runs",
+        turn=1,
+        fault=service_faults.issuer_away,
+        what="A second API process takes tokens of an issuer that does not answer.",
+        recovery="Bring the issuer back; five minutes later it is over.",
+        runbook="authunavailable",
+        fires=("AuthUnavailable",),
+    ),
+    Drill(
+        "a process keeps ending",
+        stage="streams and runs",
+        turn=1,
+        fault=service_faults.process_keeps_ending,
+        what="SIGKILL of a second observer, three times.",
+        recovery="Mend what ends it; ten minutes later it is over.",
+        runbook="crashloop",
+        fires=("CrashLoop",),
+        labels={"instance": "observer-2"},
+        also=("TargetDown",),
     ),
     Drill(
         "an observer may not read",

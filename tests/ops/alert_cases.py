@@ -217,6 +217,33 @@ WATCHING: Final = [
     Case("Watchdog", "always", {}, True),
 ]  # fmt: skip
 
+API, UP = "runwire_http_descriptors_max", "up"
+STARTS, KEYS = 'code="too_many_runs"', 'code="auth_unavailable"'
+REFUSED, LOCKED_OUT = "runwire_requests_refused_total", "runwire_access_refused_total"
+BORN = "process_start_time_seconds"
+
+SERVICE_CASES: Final = [
+    Case("ApiDown", "when the only one does not answer", gauge(UP, "1x20 0x40") | gauge(API, "100x20 _x40"), True, JOB,
+         at="6m"),
+    Case("ApiDown", "when it is no longer a target", gauge(API, "100x20 _x40"), True, JOB, at="6m"),
+    Case("ApiDown", "when one of two answers", gauge(UP, "1x20 0x40") | gauge(API, "100x20 _x40") | {
+        'up{job="runwire", instance="b"}': "1x60", f'{API}{{job="runwire", instance="b"}}': "100x60"}, False, at="6m"),
+    Case("ApiDown", "in a restart of some seconds", gauge(UP, "1x20 0x1 1x40") | gauge(API, "100x20 _x1 100x40"),
+         False, at="5m30s"),
+    Case("ApiDown", "when a process without an API is down", gauge(UP, 0) | gauge(API, "0x20 _x40"), False, at="6m"),
+    Case("StartsRefused", "when starts are refused all the time", counter(REFUSED, 1, STARTS), True, JOB, at="6m"),
+    Case("StartsRefused", "after a few", gauge(REFUSED, "0x20 4x40", STARTS), False, at="6m"),
+    Case("StartsRefused", "when streams are", counter(REFUSED, 1, 'code="too_many_streams"'), False),
+    Case("AuthUnavailable", "when no token can be verified", counter(LOCKED_OUT, 1, KEYS), True, JOB, at="6m"),
+    Case("AuthUnavailable", "after a few requests", gauge(LOCKED_OUT, "0x20 4x40", KEYS), False, at="6m"),
+    Case("AuthUnavailable", "when callers have wrong tokens", counter(LOCKED_OUT, 1, 'code="credentials_invalid"'),
+         False),
+    Case("CrashLoop", "after three starts", gauge(BORN, "100x9 200x4 300x4 400x40"), True, INSTANCE, at="8m"),
+    Case("CrashLoop", "after a deploy and a reboot", gauge(BORN, "100x9 200x4 300x40"), False, at="8m"),
+    Case("CrashLoop", "when something else crashes",
+         {f'{BORN}{{job="shop", instance="b"}}': "100x9 200x4 300x4 400x40"}, False, at="8m"),
+]  # fmt: skip
+
 HOURS: Final = 150
 """Samples of the cases below, one a minute: two hours and a half."""
 
@@ -274,4 +301,4 @@ OBJECTIVES: Final = [
          at="2h", every="1m"),
 ]  # fmt: skip
 
-CASES: Final = [*PIPELINE, *STREAMS, *WATCHING, *OBJECTIVES]
+CASES: Final = [*PIPELINE, *STREAMS, *SERVICE_CASES, *WATCHING, *OBJECTIVES]

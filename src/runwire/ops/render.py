@@ -15,6 +15,7 @@ from runwire.ops.database_alerts import database_alerts
 from runwire.ops.judgements import MODULE, judgements
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.rules import Group, rule_file
+from runwire.ops.service_alerts import service_alerts
 from runwire.ops.slo_rules import slo_alerts, slo_recordings
 from runwire.ops.tables import runbook_tables, with_table
 from runwire.ops.thresholds import Thresholds, load
@@ -83,6 +84,7 @@ def alert_groups(thresholds: Thresholds) -> tuple[Group, ...]:
         content_alerts(thresholds),
         stream_alerts(thresholds),
         database_alerts(thresholds),
+        service_alerts(thresholds),
         slo_alerts(thresholds),
         watching_alerts(thresholds),
     )

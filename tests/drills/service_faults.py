@@ -1,0 +1,79 @@
+"""Faults that keep clients out: refused starts, an issuer that is away, a process that keeps ending."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+
+from crash.fleet import free_port
+from drills.stage import Stage
+from waiting import eventually
+
+RUNS = "/api/agents/runs"
+ASK_S = 0.2
+UNVERIFIED = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImRyaWxsIn0.e30.AAAA"
+"""A token (RS256, kid `drill`) whose key nobody can look up."""
+
+
+async def starts_refused(stage: Stage) -> AsyncIterator[None]:
+    """An API process whose limit on open runs is too low for them."""
+    await stage.add("api-4", "api", RUNWIRE_RUNS_OPEN_MAX="1")
+    await (await stage.api()).start("patient")
+    async with _asking(stage, "api-4", "POST", json={"agent": "patient"}):
+        yield
+    await stage.remove("api-4")
+
+
+async def issuer_away(stage: Stage) -> AsyncIterator[None]:
+    """An API process that takes tokens, of an issuer that does not answer."""
+    await stage.add(
+        "api-5",
+        "api",
+        RUNWIRE_JWT_JWKS=f"http://127.0.0.1:{free_port()}/jwks",
+        RUNWIRE_JWT_ISSUER="https://issuer.example",
+        RUNWIRE_JWT_AUDIENCE="runwire",
+    )
+    async with _asking(stage, "api-5", "GET", headers={"Authorization": f"Bearer {UNVERIFIED}"}):
+        yield
+    await stage.remove("api-5")
+
+
+async def process_keeps_ending(stage: Stage) -> AsyncIterator[None]:
+    """Each life is long enough to be scraped."""
+    place = await stage.add("observer-2", "observer")
+    born: float | None = await eventually(lambda: _born(stage, after=0.0), within_s=60)
+    for _ in range(3):
+        place.kill()
+        await place.start()
+        born = await eventually(lambda before=born: _born(stage, after=before or 0.0), within_s=60)  # type: ignore[misc]
+    yield  # what ended it has been mended
+
+
+async def _born(stage: Stage, *, after: float) -> float | None:
+    """When the process that was scraped last started, if that was later."""
+    found = await stage.watching[0].value('process_start_time_seconds{instance="observer-2"}')
+    return found if found is not None and found > after else None
+
+
+@contextlib.asynccontextmanager
+async def _asking(stage: Stage, name: str, method: str, **request: Any) -> AsyncIterator[None]:
+    """Inside, a client sends the same request again and again."""
+    url = f"{stage.member(name).url}{RUNS}"
+
+    async def ask() -> None:
+        while True:
+            with contextlib.suppress(aiohttp.ClientError):
+                async with stage.session.request(method, url, **request) as answer:
+                    await answer.read()
+            await asyncio.sleep(ASK_S)
+
+    asking = asyncio.create_task(ask())
+    try:
+        yield
+    finally:
+        asking.cancel()
+        await asyncio.gather(asking, return_exceptions=True)
