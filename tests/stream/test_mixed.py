@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from types import SimpleNamespace
 from typing import Any
 
+from runwire.errors import DatabaseUnavailable
 from runwire.stream.mixed import MixedCursor, MixedReader
 
 
@@ -41,3 +43,25 @@ async def test_a_client_that_joins_a_look_under_way_looks_once_more_when_it_foun
     source.gate.set()
     assert await asyncio.gather(first, *joined) == [b""] * 6
     assert source.looks == 2
+
+
+async def test_a_look_that_fails_after_its_last_client_left_is_no_error_of_the_process() -> None:
+    source: Any = Source()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+
+    async def fails(_run_id: str) -> list[object]:
+        raise DatabaseUnavailable("away")
+
+    source.of_run = fails
+    look = asyncio.create_task(MixedReader(source, source).step("r", MixedCursor(0), names=None))
+    while source.looks == 0:  # noqa: ASYNC110  # it is short
+        await asyncio.sleep(0)
+    look.cancel()
+    await asyncio.gather(look, return_exceptions=True)
+    source.gate.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    del look
+    gc.collect()
+    assert complaints == []

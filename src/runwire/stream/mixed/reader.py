@@ -97,6 +97,8 @@ class MixedReader:
     def _forget(self, key: object, task: asyncio.Task[Step]) -> None:
         if self._under_way.get(key) is task:
             del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # every client may have left meanwhile
 
     async def _step(
         self, run_id: str, cursor: MixedCursor, names: Names, target: MixedCursor | None, published: int
