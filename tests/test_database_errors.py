@@ -193,13 +193,18 @@ async def test_each_statement_of_the_collector_in_turn_is_refused_and_it_goes_on
         collector, attempts = plane.collector(keep_days=1), through.attempts(Duty.COLLECT)
 
         async def leave(name: str) -> None:
-            """Bytes in PostgreSQL that no artifact names, and an upload that somebody did not finish."""
+            """Bytes in PostgreSQL that no artifact names, an unfinished upload, and a batch that may have content."""
             await plane.store.put(name, b"left", size=4, sha256=hashlib.sha256(b"left").digest())
             await direct.execute("INSERT INTO content_objects (object, tenant, size) VALUES ($1, 'default', 4)", name)
             await direct.execute(
-                "INSERT INTO content_blobs (tenant, sha256, size, data, used_at)"
+                "INSERT INTO content_blobs (tenant, sha256, size, data, released_at)"
                 " VALUES ('default', $1, 4, 'left', now() - interval '1 hour')",
                 hashlib.sha256(name.encode()).digest(),
+            )
+            await direct.execute(
+                "INSERT INTO archive_batches (batch_id, run_day, state, path, format, sha256, verified_at, dropped_at)"
+                " VALUES ($1, current_date, 'dropped', $1, '1', '\\x00', now(), now())",
+                name,
             )
 
         async def all_collected() -> bool:
@@ -207,12 +212,23 @@ async def test_each_statement_of_the_collector_in_turn_is_refused_and_it_goes_on
                 await collector.collect()
             left: int = await direct.fetchval(
                 "SELECT (SELECT count(*) FROM content_objects) + (SELECT count(*) FROM content_blobs)"
+                " + (SELECT count(*) FROM archive_batches WHERE content_left)"
             )
             return left == 0 and plane.files() == set()
 
         await leave("undisturbed")
         await eventually(all_collected, within_s=20)
-        names = ("expire", "collect_blobs", "condemn", "condemned", "forget_objects", "to_move", "orphans")
+        names = (
+            "expire",
+            "collect_blobs",
+            "condemn",
+            "condemned",
+            "forget_objects",
+            "batch_to_move",
+            "to_move",
+            "batch_moved",
+            "orphans",
+        )
         assert {f"runwire.content.{name}" for name in names} <= way.seen
         for number, _ in enumerate(refusals_of(way, set(way.seen))):
             await leave(f"left-{number}")

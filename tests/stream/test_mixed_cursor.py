@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runwire.content.part import OPEN_MAX
 from runwire.errors import InvalidRequest
 from runwire.stream import MixedCursor, parse_mixed_cursor
 
@@ -26,6 +27,8 @@ def test_other_texts_are_refused(text: str) -> None:
         parse_mixed_cursor(text, where="id")
 
 
-def test_more_places_than_a_header_holds_are_refused() -> None:
+def test_more_places_than_a_run_has_open_parts_are_refused() -> None:
+    places = [f"{n}.1:1" for n in range(1, OPEN_MAX + 2)]
+    assert len(parse_mixed_cursor("1~" + ",".join(places[:-1]), where="id").places) == OPEN_MAX
     with pytest.raises(InvalidRequest):
-        parse_mixed_cursor("1~" + ",".join(f"{n}.1:1" for n in range(1, 300)), where="id")
+        parse_mixed_cursor("1~" + ",".join(places), where="id")

@@ -193,8 +193,11 @@ class Spans:
         )
 
     def process_events(self, traceparent: str | None, *, run_id: str, count: int = 1) -> Span:
-        """CONSUMER `process runwire.events`: the first delivery of events to a client."""
-        if (parent := self._parent(traceparent)) is None:
+        """CONSUMER `process runwire.events`: the first delivery of events to a client.
+
+        Its parent is the run's request, whether the client waited for the events or found them stored.
+        """
+        if traceparent is None or self._parent(traceparent) is None or (parent := _parsed(traceparent)) is None:
             return NO_SPAN
         return self._start(
             parent,
