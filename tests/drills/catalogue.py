@@ -20,7 +20,6 @@ PLANS: Final[Mapping[str, Plan]] = {
 """Each a service of its own, so that faults of one do not show in another."""
 
 WITHOUT_DRILL: Final[Mapping[str, str]] = {
-    "ApiDown": "No drill ends every API process yet; promtool's cases hold it.",
     "Watchdog": "It fires always: the healthy baseline asserts that it does.",
 }
 
@@ -360,6 +359,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="Start an observer.",
         runbook="observerstale",
         fires=("ObserverStale",),
+        also=("TargetDown",),
+    ),
+    Drill(
+        "no API answers",
+        stage="processes and log",
+        turn=5,
+        fault=service_faults.api_killed,
+        what="SIGKILL of the only API process.",
+        recovery="Start one.",
+        runbook="apidown",
+        fires=("ApiDown",),
         also=("TargetDown",),
     ),
     Drill(

@@ -18,7 +18,8 @@ from runwire.model.run import RunState
 from runwire.ops.pipeline_alerts import PART_LAG
 from waiting import eventually
 
-READERS: Final = 4
+READERS: Final = 48
+"""The alert that pages asks for a hundred observations, and a late reader makes few."""
 CHUNK: Final = b"a few words, "
 PATIENCE_S: Final = 120.0
 

@@ -14,7 +14,15 @@ PUBLISH_BURNS: Final = ("PublishSloFastBurn", "PublishSloSlowBurn", "DeliverySlo
 RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
 OF_A_BUSY_MACHINE: Final = frozenset(
     {*LAGS, *PUBLISH_BURNS, *RUN_BURNS}
-    | {"PublisherDown", "ObserverStale", "TargetDown", "SseHeartbeatMissed", "TelemetryDropped", "RoleUnwell"}
+    | {
+        "PublisherDown",
+        "ObserverStale",
+        "TargetDown",
+        "ApiDown",
+        "SseHeartbeatMissed",
+        "TelemetryDropped",
+        "RoleUnwell",
+    }
     | {"RunsUnclaimed"}
 )
 """Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, a late collector, a worker

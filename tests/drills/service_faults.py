@@ -77,3 +77,10 @@ async def _asking(stage: Stage, name: str, method: str, **request: Any) -> Async
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
+
+
+async def api_killed(stage: Stage) -> AsyncIterator[None]:
+    """The only API process is killed: nobody can start, watch or cancel a run."""
+    stage.member("api-0").kill()
+    yield
+    await stage.member("api-0").start()
