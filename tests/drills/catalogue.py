@@ -319,13 +319,13 @@ DRILLS: Final[tuple[Drill, ...]] = (
         "parts are very late",
         stage="outbox",
         turn=3,
-        fault=part_faults.parts_late((3.0, 6.0), api="api-4"),
-        what="The way between an API process and PostgreSQL is slow: its readers get a part some seconds late.",
-        recovery="Mend the way; the readers catch up by themselves.",
+        fault=part_faults.parts_very_late,
+        what="An API process is throttled: it stands still for seconds, again and again, and its readers wait.",
+        recovery="Give it room, or end it; its readers go on elsewhere.",
         runbook="partlagpage",
         fires=("PartLagPage",),
         # At this scale a minute of the rules, 3 s, often has no observation, and the lower alert begins anew.
-        also=("PartLagCritical", *LAGS, *PUBLISH_BURNS, *RUN_BURNS),
+        also=("PartLagCritical", "EventLoopBlocked", *LAGS, *PUBLISH_BURNS, *RUN_BURNS),
     ),
     Drill(
         "the publisher is killed",

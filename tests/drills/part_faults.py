@@ -10,6 +10,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import runwire
 from chaos.proxy import Proxy, Toxic, proxying
+from crash.fleet import Member
 from drills.faults import Fault, Hold, cancelled, steer
 from drills.stage import Stage
 from runwire.errors import RunwireError
@@ -45,6 +46,23 @@ def parts_late(lag_s: tuple[float, float], *, api: str) -> Fault:
             await stage.remove(api)
 
     return fault
+
+
+async def parts_very_late(stage: Stage) -> AsyncIterator[None]:
+    """An API process stands still for seconds, again and again, as one that is throttled."""
+    await stage.add("api-4", "api")
+    async with _written_part(stage) as run, _reading(stage, run, api="api-4"):
+        standing = asyncio.create_task(_stand_still(stage.member("api-4")))
+        yield
+        await cancelled(standing)
+    await stage.remove("api-4")
+
+
+async def _stand_still(process: Member) -> None:
+    while True:
+        with process.frozen():
+            await asyncio.sleep(4.0)
+        await asyncio.sleep(0.7)
 
 
 def _socket_of(dsn: str) -> str:
