@@ -197,7 +197,7 @@ class Spans:
 
         Its parent is the run's request, whether the client waited for the events or found them stored.
         """
-        if traceparent is None or self._parent(traceparent) is None or (parent := _parsed(traceparent)) is None:
+        if (parent := self._request(traceparent)) is None:
             return NO_SPAN
         return self._start(
             parent,
@@ -231,12 +231,16 @@ class Spans:
 
     def _parent(self, traceparent: str | None) -> SpanContext | None:
         """The parent of a span of this run; None when it is not recorded."""
-        if self._tracer is None or sampled_trace_id(traceparent) is None:
-            return None
-        if traceparent is None or (remote := _parsed(traceparent)) is None:
+        if (remote := self._request(traceparent)) is None:
             return None
         current = trace.get_current_span().get_span_context()
         return current if current.trace_id == remote.trace_id else remote
+
+    def _request(self, traceparent: str | None) -> SpanContext | None:
+        """The span of the run's request; None when it is not recorded."""
+        if self._tracer is None or traceparent is None or sampled_trace_id(traceparent) is None:
+            return None
+        return _parsed(traceparent)
 
     def _start(
         self,
