@@ -56,7 +56,7 @@ def demo(
 
 async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bool) -> int:
     from runwire.cli.demo_service import demo_service
-    from runwire.cli.output import console, print_json, say
+    from runwire.cli.output import console, print_urls, say
     from runwire.cli.serve import stop_on_signals
     from runwire.client import Client
 
@@ -73,13 +73,9 @@ async def _demo(settings: Settings, *, site: str | None, keep: bool, as_json: bo
             "metrics": f"{service.admin_url}/metrics",
             "logs": str(settings.data_dir / "demo.log"),
         }
-        if as_json:
-            print_json({"urls": urls})
-        else:
-            out = console()
-            for name, url in urls.items():
-                out.print(f"[dim]{name:>8}[/]  {url}", soft_wrap=True)
-            out.print()
+        print_urls(urls, as_json=as_json)
+        if not as_json:
+            console().print()
         code = await _watched(client, run, as_json=as_json)
         if keep:
             stop_on_signals(service)

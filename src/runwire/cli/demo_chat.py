@@ -46,7 +46,7 @@ async def _chat(settings: Settings, *, open_page: bool, as_json: bool) -> int:
     import webbrowser
 
     from runwire.cli.demo_service import demo_service
-    from runwire.cli.output import console, print_json, say
+    from runwire.cli.output import print_urls, say
     from runwire.cli.serve import stop_on_signals
 
     if not as_json:
@@ -60,12 +60,8 @@ async def _chat(settings: Settings, *, open_page: bool, as_json: bool) -> int:
             "metrics": f"{service.admin_url}/metrics",
             "logs": str(settings.data_dir / "demo.log"),
         }
-        if as_json:
-            print_json({"urls": urls})
-        else:
-            out = console()
-            for name, url in urls.items():
-                out.print(f"[dim]{name:>8}[/]  {url}", soft_wrap=True)
+        print_urls(urls, as_json=as_json)
+        if not as_json:
             asked = "a scripted model" if settings.demo_model_url is None else f"the model {settings.demo_model}"
             say(f"{asked} answers at {page}; Ctrl-C stops it")
         if open_page:

@@ -6,6 +6,7 @@ import codecs
 import contextlib
 import re
 import sys
+from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
@@ -49,6 +50,16 @@ def print_json(value: Any) -> None:
     """One line of JSON on stdout, at once."""
     sys.stdout.write(msgspec.json.encode(value, enc_hook=str).decode() + "\n")
     sys.stdout.flush()
+
+
+def print_urls(urls: Mapping[str, str], *, as_json: bool) -> None:
+    """The addresses of a demo by name: a table for people, or one object of JSON."""
+    if as_json:
+        print_json({"urls": urls})
+        return
+    out = console()
+    for name, url in urls.items():
+        out.print(f"[dim]{name:>8}[/]  {url}", soft_wrap=True)
 
 
 def say(line: str) -> None:
