@@ -55,6 +55,14 @@ class Started:
         assert self.process.stdout is not None
         return (await asyncio.wait_for(self.process.stdout.readline(), within_s)).decode()
 
+    async def logged(self, event: str, *, within_s: float = 60) -> dict[str, Any]:
+        """Its next line on stdout that logs the event; what it logs before is read over."""
+        async with asyncio.timeout(within_s):
+            while True:
+                line: dict[str, Any] = json.loads(await self.line(within_s=within_s))
+                if line.get("event") == event:
+                    return line
+
     async def err_line(self, *, within_s: float = 60) -> str:
         assert self.process.stderr is not None
         return (await asyncio.wait_for(self.process.stderr.readline(), within_s)).decode()

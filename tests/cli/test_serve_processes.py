@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 
-from cli.command import Started, started
+from cli.command import started
 from runwire import Client
 from runwire.cli import run_command
 from waiting import eventually
@@ -21,17 +21,10 @@ from waiting import eventually
 pytestmark = pytest.mark.crash
 
 
-async def line_of(serving: Started, event: str) -> dict[str, Any]:
-    while True:
-        line: dict[str, Any] = json.loads(await serving.line(within_s=60))
-        if line["event"] == event:
-            return line
-
-
 async def test_several_processes_serve_one_port_and_what_dies_comes_back(database: str) -> None:
     serve = ("serve", "--port", "0", "--admin-port", "0", "--processes", "2")
     async with started(*serve, DATABASE_URL=database) as serving:
-        both = [await line_of(serving, "server_started") for _ in range(2)]
+        both = [await serving.logged("server_started") for _ in range(2)]
         assert both[0]["port"] == both[1]["port"]
         assert both[0]["admin_port"] != both[1]["admin_port"]
         assert both[0]["bus"] == "postgres"
@@ -43,9 +36,9 @@ async def test_several_processes_serve_one_port_and_what_dies_comes_back(databas
         children = [int(pid) for pid in _children(serving.process.pid)]
         assert len(children) == 2
         os.kill(children[0], signal.SIGKILL)
-        ended = await line_of(serving, "process_ended")
+        ended = await serving.logged("process_ended")
         assert (ended["code"], ended["again_in_s"]) == (-signal.SIGKILL, 0.5)
-        again = await line_of(serving, "server_started")
+        again = await serving.logged("server_started")
         assert again["port"] == both[0]["port"]
         async with Client(url) as client:
             assert len([event async for event in client.stream(await client.start("golden"))]) == 13
@@ -59,7 +52,7 @@ async def test_processes_that_answer_nobody_are_replaced(database: str) -> None:
     """One stands still. Another has no descriptor left, so it can accept no connection, though its event loop runs."""
     serve = ("serve", "--port", "0", "--admin-port", "0", "--processes", "3")
     async with started(*serve, DATABASE_URL=database) as serving:
-        first = [await line_of(serving, "server_started") for _ in range(3)]
+        first = [await serving.logged("server_started") for _ in range(3)]
         stands, full, _ = _children(serving.process.pid)
         os.kill(stands, signal.SIGSTOP)
         _, most = resource.prlimit(full, resource.RLIMIT_NOFILE)
@@ -82,7 +75,7 @@ async def test_when_the_supervisor_is_killed_nothing_is_left_running(database: s
     serve = ("serve", "--port", "0", "--admin-port", "0", "--processes", "2", "--role", "observer")
     async with started(*serve, DATABASE_URL=database) as serving:
         for _ in range(2):
-            await line_of(serving, "server_started")
+            await serving.logged("server_started")
         children = _children(serving.process.pid)
         serving.process.kill()
         await eventually(lambda: not any(_runs(pid) for pid in children), within_s=30)

@@ -15,7 +15,7 @@ import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -215,21 +215,27 @@ async def fleet_of(
             member.discard()
 
 
+_GIVEN: Final[set[int]] = set()
+
+
 def free_port() -> int:
     """A port nobody has, for a process that will be down now and then.
 
     Below the range clients' own ports come from: a client that calls a port of that range while nobody listens on it
-    may be given this very port, and be connected to itself.
+    may be given this very port, and be connected to itself. No two calls of a process get the same one.
     """
     candidates = random.SystemRandom()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
         port = candidates.randrange(12_000, 30_000)
+        if port in _GIVEN:
+            continue
         with socket.socket() as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _GIVEN.add(port)
             return port
     raise AssertionError("no free port")
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
+import ctypes
 import os
 import socket
 import threading
@@ -62,12 +62,18 @@ async def spins_and_swallows() -> None:
             sum(range(1000))
 
 
-def stand_for(seconds: float) -> None:
-    """Holds the thread in one call of C, which no signal ends, for about that long on any machine."""
-    tried = 100_000
-    began = time.perf_counter()
-    hashlib.pbkdf2_hmac("sha256", b"x", b"y", tried)
-    hashlib.pbkdf2_hmac("sha256", b"x", b"y", round(tried * seconds / (time.perf_counter() - began)))
+def stand_until(freed: threading.Event, *, within_s: float) -> None:
+    """Holds the thread in one call of C, which no signal ends: it waits for a mutex that it has itself."""
+    libc = ctypes.CDLL(None)
+    mutex = ctypes.create_string_buffer(128)  # zeros are PTHREAD_MUTEX_INITIALIZER
+
+    def free() -> None:
+        freed.wait(within_s)
+        libc.pthread_mutex_unlock(mutex)
+
+    libc.pthread_mutex_lock(mutex)
+    threading.Thread(target=free).start()
+    libc.pthread_mutex_lock(mutex)
 
 
 async def reads_from_a_socket() -> None:
@@ -208,8 +214,10 @@ async def test_leases_are_renewed_while_the_event_loop_stands(database: str) -> 
 
 
 async def test_what_no_signal_cuts_is_given_up_and_only_its_own_run_is_blamed(database: str) -> None:
-    async def hashes() -> None:
-        stand_for(5)
+    freed = threading.Event()
+
+    async def stands() -> None:
+        stand_until(freed, within_s=30)
 
     owners: list[str | None] = []
 
@@ -224,9 +232,10 @@ async def test_what_no_signal_cuts_is_given_up_and_only_its_own_run_is_blamed(da
         thread = threading.Thread(target=lambda: asyncio.run(look()))
         thread.start()
         thread.join()
+        freed.set()
 
     opened = asyncio.Event()
-    async with stages(database, standing(hashes, timeout_s=0.5), patient(opened)) as s:
+    async with stages(database, standing(stands, timeout_s=0.5), patient(opened)) as s:
         await s.control.start(StartRequest(agent="patient", run_id="beside"))
         await s.control.start(StartRequest(agent="standing", run_id="stands"))
         with capture_logs() as lines:

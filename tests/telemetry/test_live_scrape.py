@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import re
 import shutil
 import signal
@@ -30,7 +29,7 @@ pytestmark = pytest.mark.crash
 async def scraped(database: str) -> str:
     """A scrape of a service with every role, after its observer has looked."""
     async with started("serve", "--port", "0", "--admin-port", "0", DATABASE_URL=database) as serving:
-        said = json.loads(await serving.line())
+        said = await serving.logged("server_started")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{said['admin_port']}") as admin:
 
             async def looked() -> str | None:
