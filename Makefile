@@ -22,7 +22,8 @@ help: ## What there is to make
 demo: $(RUNTIME) ## Explore a site and watch it: SITE=https://... for one of yours, KEEP=1 to leave the service up
 	@$(BIN)/runwire demo $(if $(SITE),--site '$(SITE)') $(if $(KEEP),--keep)
 
-test: $(DEV) check ## Everything that has to be right: all checks, all tests, coverage
+test: $(DEV) ## Everything that has to be right: all checks, all tests, coverage
+	@$(MAKE) --no-print-directory -j2 check
 	sh scripts/system-programs.sh
 	$(BIN)/coverage erase
 # Nothing is run twice: a test that fails now and then is a defect, of the test or of the product.
