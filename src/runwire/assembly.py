@@ -91,6 +91,7 @@ class Assembly:
         self._context: Context | None = None
         self._stop = asyncio.Event()
         self._starting: asyncio.Task[Any] | None = None
+        self._started = False
 
     @property
     def api_port(self) -> int | None:
@@ -116,6 +117,26 @@ class Assembly:
     def admin_url(self) -> str:
         return url_of(self.settings.admin_host, self.admin_port, tls=self.settings.admin_tls)
 
+    @property
+    def has_agents(self) -> bool:
+        """Whether its agents are imported and fit: from then on its start keeps the event loop for moments only."""
+        return self._context is not None
+
+    @property
+    def migrating(self) -> bool:
+        """Whether it brings the database up to its version, or waits for another that does."""
+        return self._context is not None and self._context.migrating
+
+    @property
+    def started(self) -> bool:
+        """Whether its start is over, and it works."""
+        return self._started
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stop.is_set()
+
     def part(self, kind: type[T]) -> T:
         """A part of the running process, by its class: Streams, EventLog, Worker... Raises LookupError without one."""
         if self._context is None:
@@ -136,7 +157,7 @@ class Assembly:
                 starting.uncancel()
                 raise StoppedEarly from None
             raise
-        self._starting = None
+        self._starting, self._started = None, True
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -16,6 +16,8 @@ from runwire.cli.options import examples
 from runwire.errors import ExitCode, RunwireError
 
 if TYPE_CHECKING:
+    from runwire.assembly import Assembly
+    from runwire.cli.heartbeat import Phase
     from runwire.settings import Settings
 
 EPILOG: Final = (
@@ -105,7 +107,7 @@ async def _serve(settings: Settings) -> int:
     service = Assembly(settings)
     stop_on_signals(service)
     end_with_supervisor()
-    beating = asyncio.create_task(beat(), name="heartbeat")
+    beating = asyncio.create_task(beat(lambda: _phase_of(service)), name="heartbeat")
     asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, service.reload)
     for url in {settings.database_url, settings.database_direct_url}:
         if url is not None:
@@ -121,6 +123,19 @@ async def _serve(settings: Settings) -> int:
     finally:
         beating.cancel()
     return ExitCode.OK
+
+
+def _phase_of(service: Assembly) -> Phase | None:
+    """None while the service imports its agents, which may take long, and keeps the event loop for itself."""
+    from runwire.cli.heartbeat import Phase
+
+    if service.stopping:
+        return Phase.DRAINING
+    if service.started:
+        return Phase.SERVING
+    if not service.has_agents:
+        return None
+    return Phase.MIGRATING if service.migrating else Phase.STARTING
 
 
 def spare_garbage_collector() -> None:

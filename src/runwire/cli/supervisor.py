@@ -10,11 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from errno import errorcode
+from math import inf
 from typing import Final
 
 from runwire.bus.kinds import KINDS
 from runwire.cli.database import database_of
-from runwire.cli.heartbeat import BEAT_S, Ear
+from runwire.cli.heartbeat import BEAT_S, STARTING_S, Ear, Phase
 from runwire.clock import longest_pause_s, monotonic, wait_until_set
 from runwire.errors import ConfigurationError, ExitCode
 from runwire.settings import Settings
@@ -26,6 +28,8 @@ STEADY_S: Final = 60.0
 """A process that ran for so many seconds before it ended restarts at once, as if it had never failed."""
 GRACE_S: Final = 15.0
 """Seconds after the drain until a process that does not end is killed."""
+
+SERVE: Final = (sys.executable, "-m", "runwire", "serve")
 
 _log = get_logger()
 
@@ -43,15 +47,21 @@ async def supervise(settings: Settings) -> int:
 
 
 class Supervisor:
-    """Starts, restarts and stops the serving processes, and serves nothing itself. They share its output streams."""
+    """Starts, restarts and stops the serving processes, and serves nothing itself. They share its output streams.
 
-    def __init__(self, settings: Settings, *, dsn: str, port: int) -> None:
+    One that is deaf, or starts or drains for too long, is killed. The others go on, whatever becomes of one.
+    """
+
+    def __init__(self, settings: Settings, *, dsn: str, port: int, program: tuple[str, ...] = SERVE) -> None:
+        """`program` is what a process runs."""
         self._settings = settings
+        self._program = program
         self._dsn = dsn
         self._port = port
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._stopping = asyncio.Event()
         self._refused = False
+        self._ever_served = False
         self._replaced: Counter[int] = Counter()
 
     async def run(self) -> int:
@@ -80,23 +90,30 @@ class Supervisor:
         failures = 0
         while not self._stopping.is_set():
             began = monotonic()
-            code = await self._lived(place)
+            try:
+                code: int | None = await self._lived(place)
+                why = ""
+            except OSError as error:  # the system has no room for it: no process, no memory, no descriptor
+                code, why = None, errorcode.get(error.errno or 0, type(error).__name__)
             if self._stopping.is_set():
                 return
-            if code == ExitCode.USAGE:  # trying again does not help
+            if code == ExitCode.USAGE and not self._ever_served:  # trying again does not help
                 self._refused = True
                 self.stop()
                 return
             failures = 0 if monotonic() - began >= STEADY_S else failures + 1
             again_in_s = longest_pause_s(failures, first_s=_PAUSE_FIRST_S, longest_s=_PAUSE_MAX_S)
-            _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=again_in_s)
+            if code is None:
+                _log.error(LogEvent.PROCESS_NOT_STARTED, process=place, why=why, again_in_s=again_in_s)
+            else:
+                _log.warning(LogEvent.PROCESS_ENDED, process=place, code=code, again_in_s=again_in_s)
             await wait_until_set(self._stopping, within_s=again_in_s)
 
     async def _lived(self, place: int) -> int:
         """Runs one process to its end and returns its exit code, negative for a signal."""
         with Ear() as ear:
             process = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "runwire", "serve"),
+                *self._program,
                 env={**self._environment(place), **ear.environment},
                 stdin=asyncio.subprocess.DEVNULL,
                 pass_fds=(ear.descriptor,),
@@ -106,7 +123,7 @@ class Supervisor:
             if self._stopping.is_set():
                 process.terminate()
             ended = asyncio.ensure_future(process.wait())
-            others = {asyncio.ensure_future(self._overdue()), asyncio.ensure_future(self._deaf(place, ear))}
+            others = {asyncio.ensure_future(self._overdue(place)), asyncio.ensure_future(self._unfit(place, ear))}
             try:
                 await asyncio.wait({ended, *others}, return_when=asyncio.FIRST_COMPLETED)
                 if not ended.done():
@@ -118,12 +135,35 @@ class Supervisor:
                 if process.returncode is None:
                     process.kill()
 
-    async def _deaf(self, place: int, ear: Ear) -> None:
-        """Returns when the process in that place has not been heard for too long: it is to be replaced."""
-        while (silent_s := ear.deaf_for_s()) is None:  # noqa: ASYNC110  # silence is no event
+    async def _unfit(self, place: int, ear: Ear) -> None:
+        """Returns when the process in that place is to be replaced: it is deaf, or starts or drains for too long."""
+        while True:
+            ear.listen()
+            self._ever_served |= ear.phase is Phase.SERVING
+            if ear.is_deaf:
+                silent_s = round(ear.silent_s, 1)
+                self._replaced[place] += 1
+                _log.error(LogEvent.PROCESS_DEAF, process=place, silent_s=silent_s, replaced=self._replaced[place])
+                return
+            phase = ear.phase
+            if phase is not None and ear.phase_s > self._limits_s.get(phase, inf):
+                self._replaced[place] += 1
+                self._tell_overdue(place, phase, for_s=ear.phase_s)
+                return
             await asyncio.sleep(BEAT_S)
-        self._replaced[place] += 1
-        _log.error(LogEvent.PROCESS_DEAF, process=place, silent_s=round(silent_s, 1), replaced=self._replaced[place])
+
+    @property
+    def _limits_s(self) -> Mapping[Phase, float]:
+        """Seconds that phases may take. When all processes are to end, `_overdue` counts those of the drain."""
+        drain = {} if self._stopping.is_set() else {Phase.DRAINING: self._drain_max_s}
+        return {Phase.STARTING: STARTING_S, **drain}
+
+    def _tell_overdue(self, place: int, phase: Phase, *, for_s: float) -> None:
+        _log.error(LogEvent.PROCESS_OVERDUE, process=place, doing=phase.name.lower(), for_s=round(for_s, 1))
+
+    @property
+    def _drain_max_s(self) -> float:
+        return self._settings.drain_s + GRACE_S
 
     def _environment(self, place: int) -> Mapping[str, str]:
         """The environment of a child process: the settings of this one, except those that each process must have for
@@ -147,9 +187,11 @@ class Supervisor:
             own["ROLES"] = ",".join(role.value for role in settings.roles)
         return {**os.environ, **{f"RUNWIRE_{name}": value for name, value in own.items()}}
 
-    async def _overdue(self) -> None:
+    async def _overdue(self, place: int) -> None:
+        """Returns when the process in that place should have ended with all others."""
         await self._stopping.wait()
-        await asyncio.sleep(self._settings.drain_s + GRACE_S)
+        await asyncio.sleep(self._drain_max_s)
+        self._tell_overdue(place, Phase.DRAINING, for_s=self._drain_max_s)
 
     def _heed_signals(self) -> None:
         loop = asyncio.get_running_loop()
@@ -193,8 +235,8 @@ def _reserved(host: str, port: int) -> Iterator[int]:
 
 def end_with_supervisor() -> None:
     """Asks Linux to end this process (SIGTERM: it drains) when the supervisor that started it is gone."""
-    supervisor = os.environ.get("RUNWIRE_SUPERVISOR")
-    if supervisor is None or not sys.platform.startswith("linux"):
+    supervisor = os.environ.pop("RUNWIRE_SUPERVISOR", "")  # programs that this process starts are not its processes
+    if not supervisor.isdecimal() or not sys.platform.startswith("linux"):
         return
     import ctypes
 

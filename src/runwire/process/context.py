@@ -49,6 +49,7 @@ class Context:
     api_port: int | None = None
     """None without the role api, and until its listener is open."""
     admin_port: int = 0
+    migrating: bool = False
     draining: bool = False
     _parts: dict[Any, Any] = field(default_factory=dict)
 

@@ -33,7 +33,8 @@ def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, a
         {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
         version=version,
     )
-    metrics.process_replacements.inc(int(os.environ.get("RUNWIRE_REPLACED", "0")))
+    replaced = os.environ.get("RUNWIRE_REPLACED", "")
+    metrics.process_replacements.inc(int(replaced) if replaced.isdecimal() else 0)
     count_dropped_lines(metrics.telemetry_dropped["logs"].inc)
     spans = Tracing(
         exporter_from_environment() if telemetry.telemetry else None,
@@ -67,7 +68,9 @@ async def open_database(context: Context) -> None:
         context.database_url = postgres.dsn
     else:
         context.database_url = settings.database_url
+    context.migrating = True
     await migrate(settings.session_url or context.database_url)
+    context.migrating = False
     database = await ground.enter_async_context(
         Database(
             context.database_url,

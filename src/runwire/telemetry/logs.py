@@ -42,6 +42,8 @@ class LogEvent(StrEnum):
     SERVER_STOPPED = "server_stopped"
     PROCESS_ENDED = "process_ended"
     PROCESS_DEAF = "process_deaf"
+    PROCESS_OVERDUE = "process_overdue"
+    PROCESS_NOT_STARTED = "process_not_started"
     RUN_STARTED = "run_started"
     RUN_RESUMED = "run_resumed"
     RUN_WAITING = "run_waiting"
