@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import logging
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from importlib.metadata import EntryPoint
@@ -130,6 +131,8 @@ def test_a_module_that_fails_while_it_is_imported_is_a_problem_like_any_other(wr
         ("import no_such_dependency", "ModuleNotFoundError: No module named 'no_such_dependency'", 1),
         ("def f(): return f()\nf()", "RecursionError", 1),
         ("this is no python", "SyntaxError", 1),
+        ("import os\nos._exit(0)", "SystemExit: os._exit(0)", 2),
+        ("from os import _exit\n_exit(3)", "SystemExit: os._exit(3)", 2),
         ("from runwire import Wait\nWait('needs approval', then='X')", "NodeFailed: a Wait has at most 32 signals", 2),
         ("class E(Exception):\n    def __str__(self): raise SystemExit\nraise E", "E (", 3),
     ],
@@ -174,6 +177,14 @@ def test_what_a_module_prints_and_sets_up_for_its_log_is_not_in_ours(
         ("library", "card %s", None),
         ("ours", None, 1),
     ]
+
+
+def test_a_module_leaves_handlers_of_signals_as_they_were(write: Write) -> None:
+    """SIGTERM still drains, though a library wants it for itself."""
+    before = [signal.getsignal(number) for number in signal.valid_signals()]
+    write("shop_s", "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\ntriage = made('triage')")
+    assert "triage" in find_agents(["shop_s:triage"]).names
+    assert [signal.getsignal(number) for number in signal.valid_signals()] == before
 
 
 def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,22 @@ def test_a_command_that_something_ends_is_no_success(
 
     monkeypatch.setattr("runwire.settings.load_settings", exits)
     assert ran(capsys, "migrate").code == 1
+
+
+async def test_a_thread_of_a_module_that_cannot_be_imported_holds_nothing_up(database: str) -> None:
+    environment = {"DATABASE_URL": database, "PYTHONPATH": str(Path(__file__).parents[1])}
+    async with started("serve", "--agents", "cli.agents_that_hold:fine", **environment) as serving:
+        result = await serving.ended(within_s=40)
+    assert result.code == 2
+    assert "cli.agents_that_hold:fine cannot be loaded: LookupError: no model" in result.err
+
+
+async def test_a_thread_of_a_module_that_ends_the_process_makes_no_success_of_it(database: str, tmp_path: Path) -> None:
+    told = tmp_path / "end"
+    environment = {"DATABASE_URL": database, "PYTHONPATH": str(Path(__file__).parents[1]), "HOLD_EXITS_BY": str(told)}
+    serve = ("serve", "--port", "0", "--admin-port", "0", "--agents", "cli.agents_that_hold:fine")
+    async with started(*serve, **environment) as serving:
+        while json.loads(await serving.line(within_s=60))["event"] != "server_started":
+            pass
+        told.touch()
+        assert (await serving.ended(within_s=60)).code == 1

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from runwire.errors import ConfigurationError, GraphError
 from runwire.model.graph import Agent, Agents
@@ -23,7 +26,7 @@ def find_agents(references: Iterable[str] = ()) -> Agents:
     """Agents by entry point, then by `module:object`; the working directory is importable, as for `python -m`.
 
     Raises ConfigurationError naming every one that cannot be loaded or whose graph cannot run. The import of a module
-    leaves this process's logging and standard output as they were.
+    leaves this process's logging, standard output and handlers of signals as they were.
     """
     agents = Agents()
     problems: list[str] = []
@@ -47,7 +50,7 @@ def _add(agents: Agents, reference: str, problems: list[str], *, told_by: str) -
         return
     try:
         # Output that a module prints during its import does not reach the log.
-        with logging_kept(), contextlib.redirect_stdout(sys.stderr):
+        with logging_kept(), contextlib.redirect_stdout(sys.stderr), _exit_raises(), _signals_kept():
             found: Any = import_module(module_name)
             for part in path.split("."):
                 found = getattr(found, part)
@@ -60,6 +63,40 @@ def _add(agents: Agents, reference: str, problems: list[str], *, told_by: str) -
     except BaseException as error:  # noqa: BLE001  # a module may raise anything while it is imported, SystemExit included
         said = f"{class_name(type(error))}: {_first_line(error)}".rstrip(": ")
         problems.append(f"{told_by}: {reference} cannot be loaded: {said}{_where(error, module_name)}")
+
+
+@contextlib.contextmanager
+def _exit_raises() -> Iterator[None]:
+    """Inside, `os._exit` raises SystemExit: it would end this process without a word, and with any code."""
+    exit_, process, inside = os._exit, os.getpid(), True
+
+    def end(status: int) -> NoReturn:
+        if inside and os.getpid() == process:
+            raise SystemExit(f"os._exit({status})")
+        exit_(status)  # a module may keep this function under a name of its own
+
+    os._exit = end
+    try:
+        yield
+    finally:
+        inside = False
+        os._exit = exit_
+
+
+@contextlib.contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Undoes at its end what is done inside to handlers of signals: a module would take away how this process ends."""
+    if threading.current_thread() is not threading.main_thread():  # others can set none
+        yield
+        return
+    handlers = {number: signal.getsignal(number) for number in signal.valid_signals()}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            if handler is not None and signal.getsignal(number) is not handler:
+                signal.signal(number, handler)
+                signal.siginterrupt(number, False)  # noqa: FBT003  # has no name
 
 
 def _where(error: BaseException, module_name: str) -> str:

@@ -91,7 +91,7 @@ def run_command(args: Sequence[str]) -> int:
         settle_output()
         return ExitCode.INTERRUPTED
     except Exception as error:  # noqa: BLE001  # whatever it is, nobody is helped by a traceback
-        return _failed(error)
+        return say_failure(error)
     return int(result) if isinstance(result, int) else ExitCode.OK
 
 
@@ -116,7 +116,7 @@ def _usage(error: Exception) -> str:
     return f"{text}; see `{context.command_path if context else 'runwire'} --help`"
 
 
-def _failed(error: Exception) -> int:
+def say_failure(error: Exception) -> int:
     """Says on stderr what is wrong, and returns the exit code for it."""
     written = settle_output()
     if isinstance(error, _UsageError):

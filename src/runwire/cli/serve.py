@@ -61,7 +61,7 @@ def serve(
     ] = None,
 ) -> int:
     """Run the service: API, workers and publisher in one process, or some of them."""
-    from runwire.cli import environment
+    from runwire.cli import environment, say_failure
     from runwire.cli.process_check import take_descriptors
     from runwire.cli.service_loop import run_service
     from runwire.cli.standard_streams import queue_standard_output
@@ -84,7 +84,7 @@ def serve(
     take_descriptors()
     service = _serve(settings) if settings.processes == 1 else _serve_several(settings)
     try:
-        return run_service(service, loop_factory=fast_loop())
+        return run_service(service, loop_factory=fast_loop(), failed=say_failure)
     except SystemExit as error:  # nothing here raises it: whatever did was no success
         raise ServiceFailed("code in this process ended it with sys.exit") from error
 

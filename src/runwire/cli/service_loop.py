@@ -27,11 +27,16 @@ _log = get_logger()
 
 
 def run_service(
-    service: Coroutine[Any, Any, int], *, loop_factory: Callable[[], asyncio.AbstractEventLoop] | None
+    service: Coroutine[Any, Any, int],
+    *,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+    failed: Callable[[Exception], int],
 ) -> int:
-    """Runs the service and returns or raises its result. Ends the process itself when a part of its agents does not
-    end.
+    """Runs the service and returns its result. Ends the process itself when a part of its agents does not end.
+
+    `failed` says what the service raised, and returns the exit code for it: there may be no way back to the caller.
     """
+    others = set(threading.enumerate())
     loop = loop_factory() if loop_factory is not None else asyncio.new_event_loop()
     threads = ThreadPoolExecutor(thread_name_prefix="asyncio")
     loop.set_default_executor(threads)
@@ -39,11 +44,13 @@ def run_service(
     tell_of_strays(loop)
     try:
         code: int = _run_on(loop, loop.create_task(service, name="service"))
+    except Exception as error:  # noqa: BLE001  # said to the caller's user
+        code = failed(error)
     finally:
         ended = _wind_up(loop)
         threads.shutdown(wait=False, cancel_futures=True)
         asyncio.set_event_loop(None)
-    if not (ended and _threads_end()):
+    if not (ended and _threads_end(others)):
         atexit._run_exitfuncs()  # noqa: SLF001  # what is queued for standard output is written; then there is no way back
         os._exit(code)
     return code
@@ -82,12 +89,11 @@ def _wind_up(loop: asyncio.AbstractEventLoop) -> bool:
     return ended
 
 
-def _threads_end() -> bool:
-    """Whether no thread is left that the interpreter would wait for."""
-    deadline = GRACE_S
+def _threads_end(others: set[threading.Thread]) -> bool:
+    """Whether no thread is left that the interpreter would wait for, besides those that are none of the service's."""
     for thread in threading.enumerate():
-        if thread is not threading.current_thread() and not thread.daemon:
-            thread.join(deadline)
+        if thread not in others and not thread.daemon:
+            thread.join(GRACE_S)
             if thread.is_alive():
                 return False
     return True

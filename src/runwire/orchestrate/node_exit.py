@@ -1,7 +1,8 @@
 """`os._exit` called for a node ends the node, not the process: as `sys.exit` does, which raises SystemExit.
 
 Nothing else runs after `os._exit`: every other run of the process would lose an attempt because of one. A child that a
-node has forked ends as it asks to; so does whatever calls it outside of nodes.
+node has forked ends as it asks to. A call outside of nodes ends this process, and never with 0: after that nobody would
+start it again.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final, NoReturn
 
+from runwire.errors import ExitCode
 from runwire.orchestrate.beat import node_at_work
 
 _exit: Final = os._exit  # the one there is
@@ -22,9 +24,11 @@ def nodes_kept_from_exiting() -> Iterator[None]:
     process = os.getpid()
 
     def end(status: int) -> NoReturn:
-        if node_at_work() is not None and os.getpid() == process:
+        if os.getpid() != process:
+            _exit(status)
+        if node_at_work() is not None:
             raise SystemExit(status)
-        _exit(status)
+        _exit(status or ExitCode.FAILED)
 
     before, os._exit = os._exit, end
     try:
