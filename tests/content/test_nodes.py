@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from content.plane import Plane
-from orchestrate.agents_for_tests import Count, one_node
+from orchestrate.agents_for_tests import Count, Named, one_node
 from pipeline import Stages, stages
 from runwire import Agent, Context, NodeFailed
 from runwire.content.spool import INLINE_MAX
@@ -61,6 +61,19 @@ async def test_a_retried_node_gets_the_same_artifact_for_the_same_bytes_and_a_ne
         assert log == [*before, "error:no_luck:work", "retry:2:work", *after]
         assert [one.name for one in await plane.reader.list("r")] == ["same", "other", "other"]
         assert await plane.bytes_of("r", 3) == b"try 2"
+
+
+async def test_an_artifact_named_by_a_member_of_an_enumeration_has_its_value_as_name(
+    database: str, tmp_path: Path
+) -> None:
+    async def work(ctx: Context, _state: Count) -> None:
+        assert (await ctx.artifact(Named.REPORT, b"a report")).name == "report"
+
+    agent = one_node(work)
+    async with stages(database, agent) as s:
+        plane = Plane(s.database, tmp_path)
+        assert await walked(s, plane, agent) == ["Work", "artifact:report:1", "Work"]
+        assert [one.name for one in await plane.reader.list("r")] == ["report"]
 
 
 async def test_artifacts_keep_their_place_among_traces(database: str, tmp_path: Path) -> None:

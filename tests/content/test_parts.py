@@ -15,7 +15,7 @@ import pytest
 
 from content.killed_amid_part import HALF
 from content.plane import LARGE, Plane
-from orchestrate.agents_for_tests import Count, one_node
+from orchestrate.agents_for_tests import Count, Named, one_node
 from pipeline import Stages, stages
 from runwire import Context, NodeFailed
 from runwire.content.part import PartState
@@ -85,6 +85,17 @@ async def test_a_part_is_opened_written_and_sealed_with_the_end_of_its_node(data
         assert (part.state, part.opened_seq, part.ended_seq) == (PartState.SEALED, 3, 5)
         assert b"".join([each.data for each in b.written]) == "Grüße an alle.".encode()
         assert b.written[0].at == 0
+
+
+async def test_a_part_named_by_a_member_of_an_enumeration_has_its_value_as_name(database: str) -> None:
+    async def write(ctx: Context, _state: Count) -> None:
+        async with ctx.part(Named.ANSWER) as part:
+            await part.write("an answer")
+        ctx.trace(Named.DONE)
+
+    async with bench(database, write) as b:
+        assert (await b.walk())[2:5] == ["part:answer:1:opened", "done", "part:answer:1:sealed"]
+        assert [part.name for part in await b.reader.of_run("r")] == ["answer"]
 
 
 async def test_a_retried_node_begins_a_new_attempt_and_the_old_bytes_are_gone(database: str) -> None:

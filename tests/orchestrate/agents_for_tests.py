@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import enum
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -13,6 +14,14 @@ from runwire import END, Agent, Context, NodeFailed, Wait
 class Count:
     n: int = 0
     seen: list[str] = field(default_factory=list)
+
+
+class Named(str, enum.Enum):  # noqa: UP042  # as many write it; an f-string has `Named.ANSWER`, unlike a StrEnum's
+    """Names as a node may give them."""
+
+    REPORT = "report"
+    ANSWER = "answer"
+    DONE = "done"
 
 
 class Gate:

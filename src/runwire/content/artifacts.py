@@ -133,8 +133,7 @@ class Artifacts:
         RunNotFound, ContentLost when the upload took longer than the grace, and what the database raises. Errors of an
         iterator pass through.
         """
-        checked_name(name)
-        checked_media_type(media_type)
+        name, media_type = checked_name(name), checked_media_type(media_type)
         try:
             async with Spool(at_most=self.limits.artifact_bytes) as spool:
                 async for piece in _pieces(data):

@@ -9,6 +9,7 @@ from typing import Final
 
 from runwire.errors import InvalidRequest
 from runwire.model.content import RESULT
+from runwire.model.names import plain
 
 NAME_PATTERN: Final = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 """Names of parts: they are words of an event's `fn`."""
@@ -64,20 +65,20 @@ def is_text(media_type: str) -> bool:
 
 
 def checked_name(name: object) -> str:
-    """The name itself. Raises InvalidRequest (`invalid_part_name`). `result` is the name of another artifact."""
+    """The name as plain text. Raises InvalidRequest (`invalid_part_name`). `result` is the name of another artifact."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name == RESULT:
         raise InvalidRequest(
             "A part's name must be a letter or underscore, then up to 63 of A-Za-z0-9_, and not `result`.",
             code="invalid_part_name",
         )
-    return name
+    return plain(name)
 
 
 def checked_media_type(media_type: object) -> str:
-    """The type itself. Raises InvalidRequest (`invalid_media_type`)."""
+    """The type as plain text. Raises InvalidRequest (`invalid_media_type`)."""
     if not isinstance(media_type, str) or not _MEDIA_TYPE.fullmatch(media_type):
         raise InvalidRequest("media_type must be like text/markdown, in lower case.", code="invalid_media_type")
-    return media_type
+    return plain(media_type)
 
 
 def opened(name: str, n: int) -> str:

@@ -9,6 +9,7 @@ import msgspec
 
 from runwire.errors import InvalidRequest
 from runwire.model.event import EventType, NewEvent
+from runwire.model.names import plain
 
 ARTIFACT_NAME_PATTERN: Final = r"^[A-Za-z0-9_]{1,64}(?:\.[A-Za-z0-9_]{1,64}){0,4}$(?!\n)"
 """Names of artifacts and parts. They appear in the `fn` of events, so they follow its grammar, and no name has a colon:
@@ -50,22 +51,22 @@ class Artifact(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 
 
 def checked_name(name: str) -> str:
-    """The name. Raises InvalidRequest (`invalid_artifact_name`)."""
+    """The name as plain text. Raises InvalidRequest (`invalid_artifact_name`)."""
     if not (isinstance(name, str) and len(name) <= ARTIFACT_NAME_MAX and _NAME.match(name)):
         raise InvalidRequest(
             f"A name is 1 to 5 words of A-Za-z0-9_ with dots between, at most {ARTIFACT_NAME_MAX} characters.",
             code="invalid_artifact_name",
         )
-    return name
+    return plain(name)
 
 
 def checked_media_type(media_type: str) -> str:
-    """The media type. Raises InvalidRequest (`invalid_media_type`)."""
+    """The media type as plain text. Raises InvalidRequest (`invalid_media_type`)."""
     if not (isinstance(media_type, str) and len(media_type) <= MEDIA_TYPE_MAX and _MEDIA_TYPE.match(media_type)):
         raise InvalidRequest(
             "A media type is as `text/plain` or `text/plain; charset=utf-8`.", code="invalid_media_type"
         )
-    return media_type
+    return plain(media_type)
 
 
 def artifact_trace(name: str) -> NewEvent:

@@ -9,7 +9,7 @@ from typing import Annotated, Final, NamedTuple
 import msgspec
 
 from runwire.errors import InvalidRequest
-from runwire.model.names import code_of
+from runwire.model.names import code_of, plain
 
 VERSION: Final = 1
 
@@ -82,7 +82,7 @@ def debug_trace(fn: str) -> NewEvent:
     """A DebugTrace. Raises InvalidRequest when `fn` is not an identifier, so a payload cannot slip in as one."""
     if not (isinstance(fn, str) and _FN.match(fn)):
         raise InvalidRequest("fn must be an identifier, dotted or with colons", code="invalid_fn")
-    return NewEvent(EventType.DEBUG_TRACE, fn=fn)
+    return NewEvent(EventType.DEBUG_TRACE, fn=plain(fn))
 
 
 def error_trace(code: str, fn: str) -> NewEvent:

@@ -18,9 +18,16 @@ def class_name(cls: type) -> str:
     return name if len(name) <= _NAME_MAX and name.isascii() and name.isidentifier() else "unnamed"
 
 
+def plain(text: str) -> str:
+    """The text alone. A subclass may be a member of an enumeration, which an f-string shows by its name, or it may have
+    methods of user code.
+    """
+    return str.__str__(text)
+
+
 def code_of(said: object) -> str:
     """The error code itself if it is one: snake_case, at most 48 characters. Anything else is `exception`."""
     if not issubclass(type(said), str):
         return "exception"
-    text = str.__str__(said)  # of an enumeration's member: its value
+    text = str.__str__(said)
     return text if _CODE.fullmatch(text) else "exception"

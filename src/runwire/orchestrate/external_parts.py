@@ -30,8 +30,7 @@ class ExternalParts:
 
     async def open(self, run_id: str, name: str, media_type: str, *, fence: int) -> Part:
         """A new part, or the next attempt of one that was abandoned. Raises InvalidRequest."""
-        checked_name(name)
-        checked_media_type(media_type)
+        name, media_type = checked_name(name), checked_media_type(media_type)
         await self._log.append(run_id, [], fence=fence, source=Source.API)  # its run and fence are right
         place = await self._desk.place(run_id, name)
         event = debug_trace(opened(name, place.n))

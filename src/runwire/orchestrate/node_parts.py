@@ -122,8 +122,7 @@ class NodeParts:
         desk = self._desk
         if desk is None:
             raise NodeFailed("parts_unavailable", "this worker has no store for parts", retry=False)
-        checked_name(name)
-        checked_media_type(media_type)
+        name, media_type = checked_name(name), checked_media_type(media_type)
         tries = self._tries
         await self._one_at_a_time.acquire()
         try:

@@ -95,6 +95,8 @@ class NodeContext:
 
     def trace(self, fn: str) -> None:
         log = self._open_log
+        if type(fn) is not str:
+            fn = debug_trace(fn).fn or ""
         check_not_reserved(fn)
         if threading.get_ident() == self._loop_thread:
             log.trace(fn)
