@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import gc
 import json
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,12 +16,14 @@ import pytest
 from pipeline import raw
 from runwire.assembly import Assembly
 from runwire.client import SseParser
+from runwire.content.part import Part, PartState
 from runwire.content.part_feed import Hear, PartFeed
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader, Read
 from runwire.errors import ContentUnavailable, DatabaseUnavailable, RunwireError
 from runwire.server import part_stream
 from runwire.server import parts as parts_routes
+from runwire.telemetry.exposition import Exposition
 from server.calls import RUNS, Api, exchanged, streaming
 from waiting import eventually
 
@@ -354,6 +357,31 @@ async def test_the_lag_of_bytes_is_counted_for_each_way_to_a_client(
         while (await again.frame()).fields.get("event") != "part":  # type: ignore[union-attr]
             pass
     assert lag.count == 3
+
+
+async def test_a_read_that_fails_after_its_last_reader_left_is_no_error_of_the_process() -> None:
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: complaints.append(context))
+    began, gate = asyncio.Event(), asyncio.Event()
+
+    class Away:
+        async def read(self, *_args: object, **_named: object) -> Read:
+            began.set()
+            await gate.wait()
+            raise DatabaseUnavailable("away")
+
+    reader: Any = Away()
+    part = Part("r", 1, 1, 1, "answer", "text/plain", PartState.OPEN, 0, 1, None, None)
+    reading = asyncio.create_task(part_stream.PartReads(PartFeed(), PartMetrics(Exposition())).read(reader, part, at=0))
+    await began.wait()
+    reading.cancel()
+    await asyncio.gather(reading, return_exceptions=True)
+    gate.set()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    del reading
+    gc.collect()
+    assert complaints == []
 
 
 async def test_bytes_of_a_part_renew_the_lease_of_their_run(api: Api, database: str) -> None:

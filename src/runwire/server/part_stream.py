@@ -120,6 +120,8 @@ class PartReads:
     def _forget(self, key: object, task: asyncio.Task[Read]) -> None:
         if self._under_way.get(key) is task:
             del self._under_way[key]
+        if not task.cancelled():
+            task.exception()  # every reader may have left meanwhile
 
     def note_delivery(self, read: Read) -> None:
         """Bytes for which a client has waited were written to it."""

@@ -65,7 +65,7 @@ class Problem:
             "type": f"{prefix}/docs/problems#{self.code}",
             "title": kind.title,
             "status": kind.status,
-            "detail": self.detail,
+            "detail": self.detail.encode(errors="backslashreplace").decode(),  # quotes of headers need not be UTF-8
             "code": self.code,
             "instance": prefix + instance,
             **self.facts,
