@@ -98,7 +98,19 @@ def understood(text: str, *, pooled: bool = False) -> str:
 
 
 def _bracketed(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+    """An IPv6 address in brackets. The folder of a socket may have colons, too: Cloud SQL's does."""
+    return f"[{host}]" if ":" in host and not host.startswith("/") else host
+
+
+def _decoded(text: str) -> str:
+    """Without percent-encoding. Raises UrlRefused for bytes that no text of PostgreSQL's has."""
+    try:
+        decoded = unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise UrlRefused("has percent-encoded bytes that are not UTF-8") from None
+    if "\0" in decoded:
+        raise UrlRefused("has a percent-encoded zero byte, which no value may have")
+    return decoded
 
 
 class _Where:
@@ -113,6 +125,8 @@ class _Where:
         """One for each host, empty where none is named; without hosts, those of the default host."""
 
     def add(self, host: str, port: str) -> None:
+        if not host.startswith("/") and re.search(r"[\s\x00-\x20\x7f]", host):
+            raise UrlRefused("has a host name with a blank in it")
         self.hosts.append(host)
         self.ports.append(_port(port))
 
@@ -168,10 +182,10 @@ def _of_url(rest: str) -> tuple[_Where, dict[str, str]]:
     where = _Where()
     if at:
         user, _, password = userinfo.partition(":")
-        where.user, where.password = unquote(user), unquote(password)
+        where.user, where.password = _decoded(user), _decoded(password)
     for host in hostlist.split(",") if hostlist else ():
         name, port = _host_and_port(host)
-        where.add(unquote(name), port)
+        where.add(_decoded(name), port)
     if "/" in path.rstrip("/"):
         raise UrlRefused(f"has a path of several parts where the name of the database should be: {_ENCODE}")
     parameters: dict[str, str] = {}
@@ -179,8 +193,8 @@ def _of_url(rest: str) -> tuple[_Where, dict[str, str]]:
         name, equals, value = pair.partition("=")
         if not equals or not name:
             raise UrlRefused("has a parameter without a value")
-        parameters[unquote(name)] = unquote(value)
-    where.database = unquote(path.rstrip("/"))
+        parameters[_decoded(name)] = _decoded(value)
+    where.database = _decoded(path.rstrip("/"))
     return where, parameters
 
 
