@@ -56,6 +56,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         runbook="runsfailing",
         fires=("RunsFailing",),
         labels={"agent": "failing"},
+        also=RUN_BURNS,
     ),
     Drill(
         "viewers of a run churn",

@@ -248,14 +248,27 @@ HOURS: Final = 150
 """Samples of the cases below, one a minute: two hours and a half."""
 
 
+def appended(calls: float) -> dict[str, str]:
+    """So many calls to append in a minute, each of which stores a hundred events."""
+    events = counter("runwire_events_appended_total", 100 * calls, 'type="NodeStarted"', samples=HOURS)
+    return events | counter("runwire_append_duration_seconds_count", calls, samples=HOURS)
+
+
+def ended_runs(minutely: str, *, outcome: str, within: float = 1.0) -> dict[str, str]:
+    """Runs that end in an outcome, as promtool notes a counter; all of them take `within` seconds."""
+    series: dict[str, str] = {}
+    for edge in [*map(str, RUN_BUCKETS_S), "+Inf"]:
+        none = f"0x{HOURS}" if float(edge) < within else minutely
+        series |= gauge("runwire_run_duration_seconds_bucket", none, f'outcome="{outcome}", le="{edge}"')
+    return series | gauge("runwire_run_duration_seconds_count", minutely, f'outcome="{outcome}"')
+
+
 def bad_share(slo: str, percent: float) -> dict[str, str]:
     """A service that does what the objective is about 1000 times a minute, this share of them badly."""
     good, bad = 1000 - 10 * percent, 10 * percent
     if slo == "Append":
         reason = 'reason="storage_unavailable"'
-        return counter("runwire_events_appended_total", good, 'type="NodeStarted"', samples=HOURS) | counter(
-            "runwire_append_failures_total", bad, reason, samples=HOURS
-        )
+        return appended(good) | counter("runwire_append_failures_total", bad, reason, samples=HOURS)
     name, inside, outside, edges = {
         "Publish": ("runwire_publish_lag_seconds", 0.5, 1.0, LAG_BUCKETS_S),
         "Delivery": ("runwire_delivery_lag_seconds", 1.0, 2.5, LAG_BUCKETS_S),
@@ -276,10 +289,10 @@ def _objective(slo: str, label: str, *, fast: float, between: float, well: float
     ]
 
 
-_REFUSED: Final = counter("runwire_events_appended_total", 100, 'type="NodeStarted"', samples=HOURS) | counter(
+_REFUSED: Final = appended(100) | counter(
     "runwire_append_failures_total", 100, 'reason="fence_stale"', samples=HOURS
 ) | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS)  # fmt: skip
-_NO_PARTITION: Final = counter("runwire_events_appended_total", 900, 'type="NodeStarted"', samples=HOURS) | counter(
+_NO_PARTITION: Final = appended(900) | counter(
     "runwire_append_failures_total", 100, 'reason="partition_missing"', samples=HOURS
 ) | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS)  # fmt: skip
 _BETTER_AGAIN: Final = gauge("runwire_append_failures_total", f"0+200x60 {60 * 200}x90", 'reason="storage_unavailable"')
@@ -293,10 +306,24 @@ OBJECTIVES: Final = [
          at="2h", every="1m"),
     Case("AppendSloFastBurn", "when callers are refused with good reason", _REFUSED, False, at="2h", every="1m"),
     Case("AppendSloFastBurn", "an hour after it got better",
-         counter("runwire_events_appended_total", 1000, 'type="NodeStarted"', samples=HOURS) | _BETTER_AGAIN, False,
+         appended(1000) | _BETTER_AGAIN, False,
          at="2h", every="1m"),
+    Case("RunSloFastBurn", "when runs fail, however soon",
+         ended_runs(f"0+90x{HOURS}", outcome="finished") | ended_runs(f"0+10x{HOURS}", outcome="failed"), True,
+         JOB | {"slo": "run"}, at="2h", every="1m"),
+    Case("RunSloFastBurn", "when callers cancel runs",
+         ended_runs(f"0+90x{HOURS}", outcome="finished") | ended_runs(f"0+10x{HOURS}", outcome="cancelled"), False,
+         at="2h", every="1m"),
+    Case("RunSloFastBurn", "when few runs end, and nine of them fail in an hour",
+         ended_runs(f"0x60 {' '.join(str(n // 7) for n in range(7, 70))} 9x40", outcome="failed"), False,
+         at="2h", every="1m"),
+    Case("RunSloFastBurn", "when a scraper writes the edges of buckets in its own way",
+         {series.replace('le="600.0"', 'le="600"'): values
+          for series, values in (ended_runs(f"0+90x{HOURS}", outcome="finished")
+                                 | ended_runs(f"0+10x{HOURS}", outcome="finished", within=3600.0)).items()}, True,
+         JOB | {"slo": "run"}, at="2h", every="1m"),
     Case("AppendSloFastBurn", "while nothing at all happens",
-         counter("runwire_events_appended_total", 0, 'type="NodeStarted"', samples=HOURS)
+         appended(0)
          | counter("runwire_append_failures_total", 0, 'reason="storage_unavailable"', samples=HOURS), False,
          at="2h", every="1m"),
 ]  # fmt: skip

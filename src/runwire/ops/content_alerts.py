@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from runwire.ops.pipeline_alerts import PART_LAG
-from runwire.ops.rules import Alert, Group, above, limit
+from runwire.ops.rules import Alert, Group, above, in_window, limit
 from runwire.ops.thresholds import Severity, Thresholds
 
 CRITICAL, PAGE = Severity.CRITICAL, Severity.PAGE
@@ -25,16 +25,20 @@ def _part_lag(thresholds: Thresholds) -> Iterator[Alert]:
     for severity, summary in worded.items():
         window = thresholds.window("part_lag", severity)
         fewest = thresholds.at_least("part_lag", severity) or 0
-        observed = f"sum by (job) (increase({_PART_LAG_COUNT}[{thresholds.duration(window)}])) >= {fewest:.10g}"
+        observed = in_window(_observed, window, thresholds)
         yield Alert(
             f"PartLag{severity.value.capitalize()}",
-            above(f"{PART_LAG}{window}", thresholds, "part_lag", severity) + f"\nand\n{observed}",
+            above(f"{PART_LAG}{window}", thresholds, "part_lag", severity) + f"\nand\n({observed}) >= {fewest:.10g}",
             severity,
             summary,
             "The p95 from the commit of a part's bytes to a client is {{ $value | humanizeDuration }} in"
             f" {{{{ $labels.job }}}} (limit {limit(thresholds, 'part_lag', severity)}).",
             thresholds.level("part_lag", severity).for_,
         )
+
+
+def _observed(window: str) -> str:
+    return f"sum by (job) (increase({_PART_LAG_COUNT}[{window}]))"
 
 
 def _store(thresholds: Thresholds) -> Alert:

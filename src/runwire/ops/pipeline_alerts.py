@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
-from runwire.ops.rules import JOBS, Alert, Group, Recording, above, limit
+from runwire.ops.rules import JOBS, Alert, Group, Recording, above, in_window, limit
 from runwire.ops.thresholds import Severity, Thresholds
 
 WARNING, CRITICAL, PAGE = Severity.WARNING, Severity.CRITICAL, Severity.PAGE
@@ -18,12 +18,13 @@ OBSERVED: Final = "runwire_observer_last_success_timestamp_seconds"
 
 def recordings(thresholds: Thresholds) -> Group:
     """Expressions that alerts and dashboards share."""
+
+    def p95(name: str) -> Callable[[str], str]:
+        quantile, buckets = thresholds.named(name).quantile, f"runwire_{name}_seconds_bucket"
+        return lambda window: f"histogram_quantile({quantile}, sum by (job, le) (rate({buckets}[{window}])))"
+
     rules = [
-        Recording(
-            f"{series}{window}",
-            f"histogram_quantile({thresholds.named(name).quantile}, sum by (job, le) ("
-            f"rate(runwire_{name}_seconds_bucket[{thresholds.duration(window)}])))",
-        )
+        Recording(f"{series}{window}", in_window(p95(name), window, thresholds))
         for name, series in (("publish_lag", LAG), ("part_lag", PART_LAG))
         for window in thresholds.windows(name)
     ]

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from runwire.ops import durations
 from runwire.ops.thresholds import Severity, Thresholds
 
 JOBS: Final = 'job=~"runwire.*"'
 """Prometheus must scrape runwire as job `runwire` or `runwire-...`: by that its `up` is told from others'."""
+
+
+SURVIVES: Final = "4m"
+"""A window that holds some samples when scrapes are a minute apart."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +83,21 @@ class Group:
 def anchor(alert: str) -> str:
     """The fragment of the alert's heading in the runbook."""
     return alert.lower()
+
+
+def in_window(expr: Callable[[str], str], window: str, thresholds: Thresholds) -> str:
+    """The expression over a window, or over a longer one where scrapes are too rare for it."""
+    over = expr(thresholds.duration(window))
+    if durations.seconds(window) >= durations.seconds(SURVIVES):
+        return over
+    return f"{over}\nor\n{expr(thresholds.duration(SURVIVES))}"
+
+
+def bucket(edge: float) -> str:
+    """The matcher of a histogram's bucket. Scrapers write its label as `1.0` or as `1`."""
+    if edge == int(edge):
+        return f'le=~"{int(edge)}(\\\\.0)?"'
+    return f'le="{edge!r}"'
 
 
 def above(expr: str, thresholds: Thresholds, name: str, severity: Severity) -> str:

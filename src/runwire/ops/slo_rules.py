@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from runwire.ops.rules import Alert, Group, Recording
+from runwire.ops import durations
+from runwire.ops.rules import Alert, Group, Recording, bucket
 from runwire.ops.thresholds import BurnPair, Objective, Slo, Thresholds
 
 _RATE_WINDOW: Final = "5m"
@@ -19,6 +20,8 @@ _HISTOGRAMS: Final = {
     "deliver": "runwire_delivery_lag_seconds",
     "run": "runwire_run_duration_seconds",
 }
+_GOOD: Final = {"run": ('outcome!="failed"',)}
+"""More matchers of what is good."""
 _STORAGE_FAILS: Final = "storage_unavailable|partition_missing"
 _ALERT_NAMES: Final = {"publish": "Publish", "append": "Append", "deliver": "Delivery", "run": "Run"}
 # A burn rate of days needs no finer look, and 30 days of a series of every second would be slow to sum.
@@ -56,7 +59,7 @@ def _burns(thresholds: Thresholds) -> Iterator[Alert]:
         for speed, burn in slos.burn_rates.items():
             yield Alert(
                 alert_name(name, speed),
-                "\nor\n".join(_pair(name, objective, pair) for pair in burn.pairs),
+                "\nor\n".join(_pair(name, objective, pair, thresholds, at_least=burn.at_least) for pair in burn.pairs),
                 burn.severity,
                 f"The error budget of {name!r} burns {'fast' if speed == 'fast' else 'too fast'}",
                 f"{{{{ $value | humanizePercentage }}}} are not {objective.title()} in {{{{ $labels.job }}}};"
@@ -64,26 +67,33 @@ def _burns(thresholds: Thresholds) -> Iterator[Alert]:
             )
 
 
-def _pair(name: str, objective: Objective, pair: BurnPair) -> str:
+def _pair(name: str, objective: Objective, pair: BurnPair, thresholds: Thresholds, *, at_least: int) -> str:
     limit = f"{pair.factor * (1 - objective.objective):.6g}"
-    return (
-        f'(\n  {RATIO}{pair.long}{{slo="{name}"}} > {limit}\n  and\n  {RATIO}{pair.short}{{slo="{name}"}} > {limit}\n)'
+    # Rates are recorded once in an interval, so that their sum times the interval is a number of events.
+    interval_s = durations.seconds(thresholds.duration(_INTERVAL))
+    bad = f'sum_over_time({BAD}{{slo="{name}"}}[{thresholds.duration(pair.long)}])'
+    over = (
+        f'{RATIO}{pair.long}{{slo="{name}"}} > {limit}',
+        f'{RATIO}{pair.short}{{slo="{name}"}} > {limit}',
+        f"{bad} * {interval_s:.10g} >= {at_least / thresholds.scale:.10g}",
     )
+    return "(\n  " + "\n  and\n  ".join(over) + "\n)"
 
 
 def _rates(name: Slo, *, thresholds: Thresholds) -> Iterator[Recording]:
     window = thresholds.duration(_RATE_WINDOW)
     labels = (("slo", name),)
     if name == "append":
-        stored = f"sum by (job) (rate(runwire_events_appended_total[{window}]))"
+        # Calls on both sides: a call may append many events, and one that fails appends none.
+        stored = f"sum by (job) (rate(runwire_append_duration_seconds_count[{window}]))"
         # Refusals (a stale fence, a closed run, ...) are right answers to a wrong caller; only the storage fails.
         failed = f'sum by (job) (rate(runwire_append_failures_total{{reason=~"{_STORAGE_FAILS}"}}[{window}]))'
         yield Recording(EVENTS, f"{stored} + {failed}", labels)
         yield Recording(BAD, failed, labels)
         return
     histogram = _HISTOGRAMS[name]
-    # The label as runwire exports it: a number that always has a point.
-    good = f'sum by (job) (rate({histogram}_bucket{{le="{float(thresholds.within_s(name) or 0)}"}}[{window}]))'
+    matchers = ", ".join([bucket(thresholds.within_s(name) or 0), *_GOOD.get(name, ())])
+    good = f"sum by (job) (rate({histogram}_bucket{{{matchers}}}[{window}]))"
     every = f"sum by (job) (rate({histogram}_count[{window}]))"
     yield Recording(EVENTS, every, labels)
     yield Recording(BAD, f"clamp_min({every} - {good}, 0)", labels)

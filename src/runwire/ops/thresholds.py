@@ -162,8 +162,11 @@ class BurnPair(Strict, frozen=True):
 
 
 class BurnRate(Strict, frozen=True):
+    """`at_least`: with fewer bad events in the long window nobody is told, however few events there were."""
+
     severity: Severity
     why: Sentence
+    at_least: Annotated[int, Meta(ge=1)]
     pairs: Annotated[tuple[BurnPair, ...], Meta(min_length=1)]
 
 
