@@ -17,6 +17,7 @@ from runwire.content import ContentMetrics
 from runwire.content.part_metrics import PartMetrics
 from runwire.errors import DECLARED
 from runwire.observe import ObserverMetrics
+from runwire.process.metrics import PlaceMetrics
 from runwire.settings import Settings
 from runwire.telemetry.exposition import Declared, Exposition
 from runwire.telemetry.metrics import OPEN_LABELS, PipelineMetrics, ProcessMetrics, StreamMetrics
@@ -98,7 +99,7 @@ METRIC_GROUPS: Mapping[str, Callable[[Exposition], object]] = {
     "parts": PartMetrics,
     "archive": ArchiveMetrics,
     "content": ContentMetrics,
-    "process": lambda out: ProcessMetrics(out, ""),
+    "process": lambda out: (ProcessMetrics(out, ""), PlaceMetrics(out)),
 }
 
 

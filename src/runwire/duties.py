@@ -39,6 +39,7 @@ class Duty(StrEnum):
     BUS = "bus"
     MAKE_PARTITIONS = "make_partitions"
     PROBE_LOOP = "probe_loop"
+    READ_CLOCK = "read_clock"
 
     @property
     def part(self) -> Part:
@@ -63,4 +64,13 @@ _PARTS = {
     Duty.ARCHIVE: Part.ARCHIVER,
     Duty.COLLECT: Part.COLLECTOR,
 }
-_BESIDE = frozenset({Duty.OBSERVE, Duty.ARCHIVE, Duty.COLLECT, Duty.MAKE_PARTITIONS, Duty.PROBE_LOOP})
+_BESIDE = frozenset(
+    {
+        Duty.OBSERVE,
+        Duty.ARCHIVE,
+        Duty.COLLECT,
+        Duty.MAKE_PARTITIONS,
+        Duty.PROBE_LOOP,
+        Duty.READ_CLOCK,
+    }
+)

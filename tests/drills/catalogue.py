@@ -132,6 +132,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         also=("TargetDown",),
     ),
     Drill(
+        "a clock is ahead",
+        stage="streams and runs",
+        turn=1,
+        fault=service_faults.clock_ahead,
+        what="The clock of a second API process is three seconds ahead, while viewers watch runs there.",
+        recovery="Let the machine synchronise its time.",
+        runbook="clockskew",
+        fires=("ClockSkew",),
+        labels={"instance": "api-6"},
+    ),
+    Drill(
         "an observer may not read",
         stage="streams and runs",
         turn=1,

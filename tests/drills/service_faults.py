@@ -1,4 +1,4 @@
-"""Faults that keep clients out: refused starts, an issuer that is away, a process that keeps ending."""
+"""Faults that keep clients out, and faults of one process's place: its clock, its way to the others."""
 
 from __future__ import annotations
 
@@ -10,11 +10,15 @@ from typing import Any
 import aiohttp
 
 from crash.fleet import free_port
-from drills.stage import Stage
+from drills.faults import cancelled
+from drills.stage import TESTS, Stage
+from runwire.errors import RunwireError
 from waiting import eventually
 
 RUNS = "/api/agents/runs"
 ASK_S = 0.2
+WRONG_CLOCK = TESTS / "drills" / "wrong_clock"
+"""On PYTHONPATH, its `sitecustomize` makes the clock of a process wrong by the seconds in the file $DRILL_CLOCK."""
 UNVERIFIED = "eyJhbGciOiJSUzI1NiIsImtpZCI6ImRyaWxsIn0.e30.AAAA"
 """A token (RS256, kid `drill`) whose key nobody can look up."""
 
@@ -77,6 +81,32 @@ async def _asking(stage: Stage, name: str, method: str, **request: Any) -> Async
     finally:
         asking.cancel()
         await asyncio.gather(asking, return_exceptions=True)
+
+
+async def clock_ahead(stage: Stage) -> AsyncIterator[None]:
+    """The clock of an API process's machine is three seconds ahead, while viewers watch runs there."""
+    clock = stage.folder / "clock"
+    clock.write_text("3")
+    await stage.add("api-6", "api", PYTHONPATH=f"{WRONG_CLOCK}:{TESTS}", DRILL_CLOCK=str(clock))
+    client = await stage.api("api-6")
+
+    async def watch() -> None:
+        while True:
+            with contextlib.suppress(RunwireError):
+                async for _ in client.stream(await client.start("golden", input={"delay_ms": 20})):
+                    pass
+
+    watching = asyncio.create_task(watch())
+    yield
+    clock.write_text("0")  # the machine synchronises its time
+    await eventually(lambda: _less_than(stage, "abs(runwire_clock_offset_seconds)", 1), within_s=60)
+    await cancelled(watching)
+    await stage.remove("api-6")
+
+
+async def _less_than(stage: Stage, series: str, value: float) -> bool:
+    found = await stage.prometheus.value(series)
+    return found is not None and found < value
 
 
 async def api_killed(stage: Stage) -> AsyncIterator[None]:

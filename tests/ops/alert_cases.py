@@ -244,6 +244,15 @@ SERVICE_CASES: Final = [
          {f'{BORN}{{job="shop", instance="b"}}': "100x9 200x4 300x4 400x40"}, False, at="8m"),
 ]  # fmt: skip
 
+OFFSET, BOUND = "runwire_clock_offset_seconds", "runwire_clock_offset_bound_seconds"
+
+PROCESS_CASES: Final = [
+    Case("ClockSkew", "when a clock is three seconds ahead", gauge(OFFSET, 3) | gauge(BOUND, 0.001), True, INSTANCE),
+    Case("ClockSkew", "when one is twelve seconds behind", gauge(OFFSET, -12) | gauge(BOUND, 0.001), True, INSTANCE),
+    Case("ClockSkew", "when it may be the way to PostgreSQL that is slow", gauge(OFFSET, 3) | gauge(BOUND, 2.5), False),
+    Case("ClockSkew", "at half a second", gauge(OFFSET, 0.5) | gauge(BOUND, 0.001), False),
+]  # fmt: skip
+
 HOURS: Final = 150
 """Samples of the cases below, one a minute: two hours and a half."""
 
@@ -328,4 +337,4 @@ OBJECTIVES: Final = [
          at="2h", every="1m"),
 ]  # fmt: skip
 
-CASES: Final = [*PIPELINE, *STREAMS, *SERVICE_CASES, *WATCHING, *OBJECTIVES]
+CASES: Final = [*PIPELINE, *STREAMS, *SERVICE_CASES, *PROCESS_CASES, *WATCHING, *OBJECTIVES]

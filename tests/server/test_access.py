@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from runwire.assembly import Assembly
+from runwire.db.server_clock import ServerClock
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_api_app
 from runwire.server.auth import Gate, Scope, Tickets
@@ -60,6 +61,7 @@ def routes(**settings: Any) -> list[Route]:
         parts=nothing,
         part_feed=nothing,
         part_metrics=nothing,
+        clock=ServerClock(nothing),
         mixed=nothing,
         external_parts=nothing,
     )

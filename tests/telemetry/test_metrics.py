@@ -15,6 +15,7 @@ from runwire.content import ContentMetrics
 from runwire.content.part_metrics import PartMetrics
 from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
+from runwire.process.metrics import PlaceMetrics
 from runwire.telemetry.histogram import Histogram
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import LABEL_LIMIT, LAG_BUCKETS_S, Metrics
@@ -51,6 +52,7 @@ def test_what_is_declared_is_what_a_scrape_has() -> None:
     ArchiveMetrics(metrics.out)
     ContentMetrics(metrics.out)
     PartMetrics(metrics.out)
+    PlaceMetrics(metrics.out)
     for family in ours(metrics):
         name = family.name + ("_total" if family.type == "counter" else "")
         labels: dict[str, set[str]] = {}
@@ -75,6 +77,7 @@ def test_no_label_has_values_that_callers_choose() -> None:
         ArchiveMetrics(metrics.out)
         ContentMetrics(metrics.out)
         PartMetrics(metrics.out)
+        PlaceMetrics(metrics.out)
         labels.append({family.name: dict(family.labels) for family in metrics.out.declared})
     assert labels[0] == labels[1]
     named = {label for family in labels[0].values() for label in family}
@@ -181,6 +184,7 @@ def test_a_scrape_stays_under_a_thousand_samples_however_much_is_declared() -> N
     ArchiveMetrics(metrics.out)
     ContentMetrics(metrics.out)
     PartMetrics(metrics.out)
+    PlaceMetrics(metrics.out)
     assert sum(len(family.samples) for family in families(metrics)) <= 1000
 
 

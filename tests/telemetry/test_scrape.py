@@ -10,6 +10,7 @@ from runwire.bus.memory import MemoryBus
 from runwire.content import ContentMetrics
 from runwire.content.part_metrics import PartMetrics
 from runwire.observe import Observer, ObserverMetrics
+from runwire.process.metrics import PlaceMetrics
 from runwire.settings import Settings
 from runwire.stream import Cursor, LogReader, NothingLeft, Outlet, Streams
 from runwire.telemetry.metrics import Metrics
@@ -30,6 +31,7 @@ async def test_a_scrape_has_under_a_thousand_samples_with_a_thousand_streams_of_
     ArchiveMetrics(metrics.out)
     ContentMetrics(metrics.out)
     PartMetrics(metrics.out)
+    PlaceMetrics(metrics.out)
     async with stages(database) as s:
         await asyncio.gather(*(s.started_run(f"r{n}") for n in range(RUNS)))
         publisher = s.publisher(RecordingBus())

@@ -14,6 +14,7 @@ from runwire.ops.content_alerts import content_alerts
 from runwire.ops.database_alerts import database_alerts
 from runwire.ops.judgements import MODULE, judgements
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
+from runwire.ops.process_alerts import process_alerts
 from runwire.ops.rules import Group, rule_file
 from runwire.ops.service_alerts import service_alerts
 from runwire.ops.slo_rules import slo_alerts, slo_recordings
@@ -85,6 +86,7 @@ def alert_groups(thresholds: Thresholds) -> tuple[Group, ...]:
         stream_alerts(thresholds),
         database_alerts(thresholds),
         service_alerts(thresholds),
+        process_alerts(thresholds),
         slo_alerts(thresholds),
         watching_alerts(thresholds),
     )

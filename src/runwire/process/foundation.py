@@ -10,10 +10,13 @@ from runwire.db.embedded import EmbeddedOptions, EmbeddedPostgres
 from runwire.db.migrate import migrate
 from runwire.db.notify import Notifier
 from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
+from runwire.db.server_clock import AT_FIRST, ServerClock
 from runwire.db.settings import DatabaseSettings
 from runwire.duties import Duty
+from runwire.errors import DatabaseFailed
 from runwire.model.graph import Agents
 from runwire.process.context import Context
+from runwire.process.metrics import PlaceMetrics
 from runwire.process.phases import Phases
 from runwire.process.settings import ProcessSettings
 from runwire.process.supervision import Supervision
@@ -88,6 +91,19 @@ async def open_database(context: Context) -> None:
         await upkeep.ensure()
     context.keep(ground, Duty.MAKE_PARTITIONS, "partition upkeep", upkeep.run)
     context.keep(ground, Duty.PROBE_LOOP, "loop lag", LoopLagProbe(metrics.event_loop_lag).run)
+    await _read_clock(context)
+
+
+async def _read_clock(context: Context) -> None:
+    """Offers the ServerClock, read for the first time."""
+    clock = context.offer(ServerClock, ServerClock(context.database))
+    metrics = PlaceMetrics(context.metrics.out, clock_known=lambda: clock.known)
+    metrics.clock_offset.set_function(lambda: clock.ahead_s)
+    metrics.clock_offset_bound.set_function(lambda: clock.bound_s)
+    with contextlib.suppress(DatabaseFailed):  # the loop goes on
+        for _ in range(AT_FIRST):
+            await clock.measure()
+    context.keep(context.phases.ground, Duty.READ_CLOCK, "server clock", clock.run)
 
 
 async def tell_hints(context: Context) -> None:

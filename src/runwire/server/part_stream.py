@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -97,9 +97,11 @@ class Rotation:
 class PartReads:
     """The reads of a process's readers of parts. Those that wait at the same place share one."""
 
-    def __init__(self, feed: PartFeed, metrics: PartMetrics) -> None:
+    def __init__(self, feed: PartFeed, metrics: PartMetrics, *, now_us: Callable[[], int] = wall_us) -> None:
+        """`now_us`: the clock that the parts' times are of."""
         self.feed = feed
         self._metrics = metrics
+        self._now_us = now_us
         self._under_way: dict[object, asyncio.Task[Read]] = {}
 
     async def read(self, reader: PartReader, part: Part, *, at: int) -> Read:
@@ -126,7 +128,7 @@ class PartReads:
     def note_delivery(self, read: Read) -> None:
         """Bytes for which a client has waited were written to it."""
         if read.data and read.part.written_us is not None:
-            self._metrics.lag.observe(max(wall_us() - read.part.written_us, 0) / 1e6)
+            self._metrics.lag.observe(max(self._now_us() - read.part.written_us, 0) / 1e6)
 
 
 class PartTail:

@@ -49,7 +49,7 @@ _OPEN: Final = msgspec.json.Decoder(OpenPart)
 class PartRoutes:
     def __init__(self, services: Services) -> None:
         self._reader = services.parts
-        self._reads = PartReads(services.part_feed, services.part_metrics)
+        self._reads = PartReads(services.part_feed, services.part_metrics, now_us=services.clock.now_us)
         self._external = services.external_parts
         self._admission = services.admission
         self._streams = services.streams

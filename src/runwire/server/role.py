@@ -10,6 +10,7 @@ from runwire.content.part_feed import PartFeed
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader
 from runwire.db.secret import shared_secret
+from runwire.db.server_clock import ServerClock
 from runwire.db.settings import DatabaseSettings
 from runwire.db.tenancy import check_isolation
 from runwire.errors import DatabaseFailed
@@ -69,6 +70,7 @@ async def start_api(context: Context) -> None:
         parts=context.part(PartReader),
         part_feed=context.part(PartFeed),
         part_metrics=context.part(PartMetrics),
+        clock=context.part(ServerClock),
         mixed=context.part(MixedStreams),
         external_parts=context.part(ExternalParts),
     )

@@ -12,6 +12,7 @@ from runwire.content import ArtifactReader, Artifacts
 from runwire.content.part_feed import PartFeed
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader
+from runwire.db.server_clock import ServerClock
 from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.server.admission import Admission
@@ -72,5 +73,6 @@ class Services:
     parts: PartReader
     part_feed: PartFeed
     part_metrics: PartMetrics
+    clock: ServerClock
     mixed: MixedStreams
     external_parts: ExternalParts

@@ -6,6 +6,7 @@ from runwire.bus import Bus
 from runwire.content.part_feed import PartFeed
 from runwire.content.part_metrics import PartMetrics
 from runwire.content.parts import PartReader
+from runwire.db.server_clock import ServerClock
 from runwire.duties import Duty
 from runwire.process import Context
 from runwire.stream.epoch import LogEpoch
@@ -24,7 +25,12 @@ async def start(context: Context) -> None:
     context.metrics.sse_heartbeat.set(settings.sse_heartbeat_s)
     reader = context.offer(LogReader, LogReader(context.database, cold=context.find(ArchivedLog)))
     streams = Streams(
-        bus=context.part(Bus).reader, reader=reader, settings=settings, metrics=context.metrics, spans=context.spans
+        bus=context.part(Bus).reader,
+        reader=reader,
+        settings=settings,
+        metrics=context.metrics,
+        spans=context.spans,
+        now_us=context.part(ServerClock).now_us,
     )
     context.offer(Streams, await front.enter_async_context(streams))
     many = ManyStreams(streams, context.database, runs_max=settings.sse_runs_max, keep_s=settings.sse_checkpoint_keep_s)

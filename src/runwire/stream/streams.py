@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final, Self
 
 from runwire.bus import BusReader
-from runwire.clock import monotonic
+from runwire.clock import monotonic, wall_us
 from runwire.errors import TooManyReplays
 from runwire.stream.catch_up import CatchUp
 from runwire.stream.cursor import Cursor
@@ -52,6 +52,8 @@ class Shared:
     pacing: Pacing
     metrics: StreamMetrics
     limits: StreamLimits
+    now_us: Callable[[], int]
+    """The clock that events' times are of."""
 
 
 class Streams:
@@ -68,19 +70,25 @@ class Streams:
         settings: StreamSettings,
         metrics: StreamMetrics,
         spans: Spans = NO_SPANS,
+        now_us: Callable[[], int] = wall_us,
         limits: StreamLimits | None = None,
         sender: Sender | None = None,
         slots_a_tick: int | None = None,
     ) -> None:
-        """The last three are for tests and benchmarks: they follow from the settings and the machine unless given."""
+        """`now_us`: PostgreSQL's clock, by which lags are observed.
+
+        The last three are for tests and benchmarks: they follow from the settings and the machine unless given.
+        """
         self._reader = reader
         self._metrics = metrics
         self._spans = spans
+        self._now_us = now_us
         self._limits = limits or StreamLimits.of(settings)
         self._replays_max = settings.replays_max
         self._catch_up = CatchUp(reader)
         self._pacing = Pacing(self._limits)
-        self._scheduler = Scheduler(sender or open_sender(), Deliveries(metrics), slots_a_tick=slots_a_tick)
+        deliveries = Deliveries(metrics, now_us=now_us)
+        self._scheduler = Scheduler(sender or open_sender(), deliveries, slots_a_tick=slots_a_tick)
         self._watches = Watches(
             WatchParts(
                 bus=bus,
@@ -194,7 +202,7 @@ class Streams:
     @property
     def shared(self) -> Shared:
         """Everything that streams of many runs, and those with parts, share with those of one run."""
-        return Shared(self._watches, self._scheduler, self._pacing, self._metrics, self._limits)
+        return Shared(self._watches, self._scheduler, self._pacing, self._metrics, self._limits, self._now_us)
 
     def note_reconnect(self, run_id: str, client: str | None) -> None:
         """Counts a reconnect. For Attachment."""

@@ -29,6 +29,7 @@ def board(thresholds: Thresholds) -> Board:
     behind = Limit.of(thresholds, "retention", runbook=f"{runbook}#retentionbehind")
     unwell = Limit.of(thresholds, "role_unwell", runbook=f"{runbook}#roleunwell")
     used = Limit.of(thresholds, "database_used", runbook=f"{runbook}#limits-of-postgresql")
+    skew = Limit.of(thresholds, "clock_skew", runbook=f"{runbook}#clockskew")
     partitions = Limit.above(thresholds, "partitions_missing", runbook=f"{runbook}#partitionsshort")
     observer_age = f"time() - max by (job) (runwire_observer_last_success_timestamp_seconds{{{JOB}}})"
     stats = (
@@ -158,6 +159,14 @@ def board(thresholds: Thresholds) -> Board:
                         limit=partitions,
                         decimals=0,
                         rare=True,
+                    ),
+                    lines(
+                        "Clocks",
+                        "How far the clock of a process's machine is from PostgreSQL's, with the limit of its alert.",
+                        [Query(f"max by (instance) (abs(runwire_clock_offset_seconds{{{INSTANCE}}}))", "{{instance}}")],
+                        unit="s",
+                        limit=skew,
+                        many=True,
                     ),
                 ),
             ),

@@ -59,8 +59,10 @@ class Slots(Protocol):
 class Deliveries:
     """Counts deliveries once per batch: observing each fan-out by itself would cost more than it counts."""
 
-    def __init__(self, metrics: StreamMetrics) -> None:
+    def __init__(self, metrics: StreamMetrics, *, now_us: Callable[[], int] = wall_us) -> None:
+        """`now_us`: the clock that the events' times are of."""
         self._lag = metrics.delivery_lag
+        self._now_us = now_us
         self._delivered = metrics.events_delivered[DeliveryPath.LIVE]
 
     def tell(self, delivered: Iterable[Delivered]) -> None:
@@ -69,7 +71,7 @@ class Deliveries:
         for times, clients in delivered:
             for count, ts_us in times:
                 at[ts_us] = at.get(ts_us, 0) + count * clients
-        now_us = wall_us()
+        now_us = self._now_us()
         lags: dict[int, list[float]] = {}
         for ts_us, deliveries in at.items():
             lags.setdefault(deliveries, []).append((now_us - ts_us) / 1_000_000)

@@ -67,7 +67,7 @@ class MixedStreams:
             feed=feed,
             reader=self._reader,
             catch_up=self.catch_up,
-            slots=PartSlots(shared.scheduler, metrics=shared.metrics, parts=metrics),
+            slots=PartSlots(shared.scheduler, metrics=shared.metrics, parts=metrics, now_us=shared.now_us),
             limits=shared.limits,
         )
         self._watches: dict[tuple[str, Names], MixedWatch] = {}
@@ -103,8 +103,11 @@ class MixedStreams:
         watch = self._watches.get(key)
         if watch is None or watch.lost:
             watch = self._watches[key] = MixedWatch(run_id, names, self._parts)
-        source = MixedSource(watch, cursor, reader=self._reader, limits=self._shared.limits, parts=self._metrics)
-        session = MixedSession(source, cursor, self._shared)
+        shared = self._shared
+        source = MixedSource(
+            watch, cursor, reader=self._reader, limits=shared.limits, parts=self._metrics, now_us=shared.now_us
+        )
+        session = MixedSession(source, cursor, shared)
         source.client = session
         watch.clients[source] = None
         try:

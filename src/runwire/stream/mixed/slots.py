@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
-from runwire.clock import wall_us
 from runwire.content.part_metrics import PartMetrics
 from runwire.stream.fanout import Deliveries, Queued, Scheduler
 from runwire.stream.fanout.outlet import Socket
@@ -19,9 +18,12 @@ from runwire.telemetry.metrics import StreamMetrics
 class PartSlots:
     """As the scheduler, except that it counts what was delivered once for bytes and once for events."""
 
-    def __init__(self, scheduler: Scheduler, *, metrics: StreamMetrics, parts: PartMetrics) -> None:
+    def __init__(
+        self, scheduler: Scheduler, *, metrics: StreamMetrics, parts: PartMetrics, now_us: Callable[[], int]
+    ) -> None:
         self._scheduler = scheduler
-        self._deliveries = Deliveries(metrics)
+        self._deliveries = Deliveries(metrics, now_us=now_us)
+        self._now_us = now_us
         self._lag = parts.lag
         self._batch = 0
         self._delivered: list[Delivered] = []
@@ -47,7 +49,7 @@ class PartSlots:
     def tell(self, delivered: Iterable[Delivered]) -> None:
         """Counts what has just been written."""
         events: list[Delivered] = []
-        now_us = wall_us()
+        now_us = self._now_us()
         for times, clients in delivered:
             lags = [max(now_us - at, 0) / 1e6 for count, at in times if at and isinstance(at, BytesAt)]
             if lags:

@@ -11,10 +11,10 @@ comes from a replica which knows more. It takes steps whenever there is news.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from runwire.clock import wall_us
 from runwire.content.part_metrics import PartMetrics
 from runwire.stream.fanout import Follower, Outlet
 from runwire.stream.limits import StreamLimits
@@ -57,6 +57,7 @@ class MixedSource:
         "_lag",
         "_limits",
         "_looked_at",
+        "_now_us",
         "_reader",
         "_rest",
         "_suspended",
@@ -70,8 +71,16 @@ class MixedSource:
     path = DeliveryPath.BACKFILL
 
     def __init__(
-        self, watch: MixedWatch, cursor: MixedCursor, *, reader: MixedReader, limits: StreamLimits, parts: PartMetrics
+        self,
+        watch: MixedWatch,
+        cursor: MixedCursor,
+        *,
+        reader: MixedReader,
+        limits: StreamLimits,
+        parts: PartMetrics,
+        now_us: Callable[[], int],
     ) -> None:
+        """`now_us`: the clock that the parts' times are of."""
         self.watch = watch
         self.client: Joining
         """The session. Set it before anything else."""
@@ -82,6 +91,7 @@ class MixedSource:
         self._reader = reader
         self._limits = limits
         self._lag = parts.lag
+        self._now_us = now_us
         self._rest = b""
         self._times: list[Times] = []
         self._end: End | None = None
@@ -172,7 +182,7 @@ class MixedSource:
         """Bytes that came while the client waited outside of the fan-out are live, too."""
         written, self._written = self._written, []
         if self._waited:
-            now_us = wall_us()
+            now_us = self._now_us()
             for _, at in written:
                 if at and isinstance(at, BytesAt):
                     self._lag.observe(max(now_us - at, 0) / 1e6)

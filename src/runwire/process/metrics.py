@@ -1,0 +1,26 @@
+"""Metrics of a process among the others of its deployment: its clock beside PostgreSQL's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import Gauge
+
+from runwire.telemetry.exposition import Exposition
+
+
+class PlaceMetrics:
+    """The group of every process."""
+
+    def __init__(self, out: Exposition, *, clock_known: Callable[[], bool] = lambda: True) -> None:
+        """`clock_known`: whether PostgreSQL's clock has been read."""
+        self.clock_offset: Gauge = out.gauge(
+            "clock_offset_seconds",
+            "How far this machine's clock is ahead of PostgreSQL's; negative: behind. Lags do not depend on it.",
+            known=clock_known,
+        )
+        self.clock_offset_bound: Gauge = out.gauge(
+            "clock_offset_bound_seconds",
+            "How far runwire_clock_offset_seconds may be wrong: half of the round trip to PostgreSQL, and drift.",
+            known=clock_known,
+        )
