@@ -35,6 +35,7 @@ class Duty(StrEnum):
     WRITE_PARTS = "write_parts"
     CONNECT = "connect"
     LISTEN = "listen"
+    HEAR = "hear"
     NOTIFY = "notify"
     BUS = "bus"
     MAKE_PARTITIONS = "make_partitions"
@@ -69,6 +70,7 @@ _BESIDE = frozenset(
         Duty.OBSERVE,
         Duty.ARCHIVE,
         Duty.COLLECT,
+        Duty.HEAR,
         Duty.MAKE_PARTITIONS,
         Duty.PROBE_LOOP,
         Duty.READ_CLOCK,

@@ -8,13 +8,16 @@ from contextlib import asynccontextmanager
 
 from hypothesis import given
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from db.test_connections import Wire, kill
+from muffled import Way
 from pipeline import RecordingBus, raw, stages
 from runwire.append import Change
-from runwire.db import Database, Listener
+from runwire.db import Database, Listener, Troubles
 from runwire.db.notify import PAYLOAD_MAX, Notifier, packed
 from runwire.db.partitions import PartitionUpkeep
+from runwire.duties import Duty
 from runwire.model.event import RUN_STARTED, Source, debug_trace
 from runwire.model.run import RunState
 from runwire.orchestrate import StartRequest
@@ -77,9 +80,62 @@ async def test_a_listener_whose_connection_makes_no_sense_any_more_connects_agai
         listener = Listener(Database(dsn), {"c": lambda _payload: None}, check_s=0.1)
         async with running(listener.run()):
             await asyncio.wait_for(listener.connected.wait(), 10)
-            wire.say(b"T\x00\x00\x00\x06\x00\x01")
-            await eventually(lambda: wire.connects == 2)
+
+            def connects_again() -> bool:
+                wire.say(b"T\x00\x00\x00\x06\x00\x01")  # in the answer to a query it would do no harm
+                return wire.connects >= 2
+
+            await eventually(connects_again, within_s=20)
             await asyncio.wait_for(listener.connected.wait(), 10)
+
+
+async def test_a_deaf_listener_is_found_named_and_opened_again_until_it_hears(database: str) -> None:
+    heard: list[str] = []
+    deaf: list[int] = []
+    look = await raw(database)
+    troubles = Troubles()
+
+    async def named() -> list[str]:
+        rows = await look.fetch(
+            "SELECT application_name FROM pg_stat_activity "
+            "WHERE datname = current_database() AND application_name LIKE 'runwire deaf %'"
+        )
+        return [row[0] for row in rows]
+
+    with capture_logs() as lines:
+        async with Way(database).open() as way, Database(way.dsn, troubles=troubles) as db:
+            listener = Listener(db, {"c": heard.append}, place="api-1:7", on_deaf=lambda: deaf.append(1), check_s=0.2)
+            async with running(listener.run()):
+                assert set(await eventually(named, within_s=30)) == {"runwire deaf listener of api-1:7"}
+                assert [trouble.duty for trouble in troubles.lasting(0)] == [Duty.HEAR]
+                await eventually(lambda: way.connects >= 4, within_s=30)  # the pool has one of them
+                way.muffled = False
+
+                async def hears() -> bool:
+                    await look.execute("NOTIFY c, 'again'")
+                    return bool(heard) and not troubles.lasting(0) and not await named()
+
+                await eventually(hears, within_s=30)
+    assert len(deaf) >= 2
+    assert {line["code"] for line in lines if line["event"] == "database_unavailable"} == {"listener_deaf"}
+    assert {line["listener"] for line in lines if line["event"] == "database_unavailable"} == {"listener"}
+    assert "database_recovered" in [line["event"] for line in lines]
+    await look.close()
+
+
+async def test_a_listener_that_hears_stays_connected_while_the_pool_has_a_trouble(database: str) -> None:
+    heard: list[str] = []
+    connects: list[int] = []
+    db = Database(database)  # never entered: its pool is closed
+    listener = Listener(db, {"c": heard.append}, on_connected=lambda: connects.append(1))
+    sender = await raw(database)
+    async with running(listener.run()):
+        for n in range(5):  # a check goes by meanwhile
+            await asyncio.wait_for(listener.connected.wait(), 10)
+            await sender.execute(f"NOTIFY c, '{n}'")
+            await eventually(lambda: len(heard) == n + 1)  # noqa: B023  # asked before n goes on
+    assert connects == [1]
+    await sender.close()
 
 
 async def test_a_listener_that_cannot_listen_leaves_no_connection_open(database: str) -> None:

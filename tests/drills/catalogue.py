@@ -143,6 +143,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         labels={"instance": "api-6"},
     ),
     Drill(
+        "an API is deaf",
+        stage="streams and runs",
+        turn=1,
+        fault=service_faults.api_deaf,
+        what="A proxy between a second API process and PostgreSQL drops notifications.",
+        recovery="Mend the way, or set RUNWIRE_DATABASE_DIRECT_URL.",
+        runbook="deaf-listeners",
+        fires=("RoleUnwell",),
+        labels={"instance": "api-7"},
+    ),
+    Drill(
         "an observer may not read",
         stage="streams and runs",
         turn=1,

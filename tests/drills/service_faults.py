@@ -12,6 +12,7 @@ import aiohttp
 from crash.fleet import free_port
 from drills.faults import cancelled
 from drills.stage import TESTS, Stage
+from muffled import Way
 from runwire.errors import RunwireError
 from waiting import eventually
 
@@ -102,6 +103,18 @@ async def clock_ahead(stage: Stage) -> AsyncIterator[None]:
     await eventually(lambda: _less_than(stage, "abs(runwire_clock_offset_seconds)", 1), within_s=60)
     await cancelled(watching)
     await stage.remove("api-6")
+
+
+async def api_deaf(stage: Stage) -> AsyncIterator[None]:
+    """A proxy between an API process and PostgreSQL drops notifications."""
+    async with Way(stage.database).open() as way:
+        await stage.add("api-7", "api", RUNWIRE_DATABASE_URL=way.dsn)
+        yield
+        way.muffled = False
+        await eventually(
+            lambda: _less_than(stage, 'runwire_role_unwell{instance="api-7",role="process"}', 1), within_s=60
+        )
+        await stage.remove("api-7")
 
 
 async def _less_than(stage: Stage, series: str, value: float) -> bool:

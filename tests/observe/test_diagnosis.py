@@ -286,6 +286,22 @@ async def test_a_bus_that_is_down(database: str) -> None:
         await asyncio.gather(link, return_exceptions=True)
 
 
+async def test_an_api_that_hears_no_notifications(database: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        await publish_all(s, "r")
+        session = await raw(database)
+        await session.execute("SET application_name = 'runwire deaf bus listener of api-1:7'")
+        found = await diagnosed(s, "r", Stage.API_DEAF, "process api-1:7 hears no notifications")
+        assert found.evidence["deafListeners"] == [
+            {"listener": "runwire deaf bus listener", "process": "api-1:7", "address": None}
+        ]
+        await session.close()
+        await diagnosed(s, "r", Stage.CLIENT_SIDE)
+        await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
+        await diagnosed(s, "r", Stage.OUTBOX_STUCK)
+
+
 async def test_a_run_that_waits_for_its_signal_is_healthy(database: str) -> None:
     async with stages(database, asking()) as s:
         run_id = (await s.control.start(StartRequest(agent="asking"))).run_id

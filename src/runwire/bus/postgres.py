@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from runwire.bus import Bus, Deliver, Published
 from runwire.bus.subscribers import Subscribers, Subscription, tell
@@ -32,11 +33,11 @@ class PostgresBusWriter:
 class PostgresBusReader:
     """Routes notifications to subscribers. Run its `listener`; messages may be lost while it reconnects."""
 
-    def __init__(self, database: Database, *, on_connected: Callable[[], None] = lambda: None) -> None:
-        """`on_connected`: after every (re)connect, when messages may have been lost."""
+    def __init__(self, database: Database, *, on_connected: Callable[[], None] = lambda: None, **how: Any) -> None:
+        """`on_connected`: after every (re)connect, when messages may have been lost. `how`: as for Listener."""
         self._subscribers = Subscribers()
         self.listener = Listener(
-            database, {EVENTS_PUBLISHED: self._route}, name="bus listener", on_connected=on_connected
+            database, {EVENTS_PUBLISHED: self._route}, name="bus listener", on_connected=on_connected, **how
         )
 
     def subscribe(self, run_id: str, deliver: Deliver) -> Subscription:
@@ -53,7 +54,9 @@ async def open_bus(context: Context) -> Bus:
     """The bus of a process; its listener runs where streams need it."""
     session = context.database.session("bus")
     context.phases.ground.push_async_callback(session.aclose)
-    reader = PostgresBusReader(context.database, on_connected=context.bus_missed)
+    reader = PostgresBusReader(
+        context.database, on_connected=context.bus_missed, place=context.place, on_deaf=context.note_deaf
+    )
     if Role.API in context.roles:
         context.keep(context.phases.ground, Duty.LISTEN, "bus listener", reader.listener.run)
     return Bus(PostgresBusWriter(session), reader)

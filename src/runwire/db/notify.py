@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import secrets
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
 
 from runwire.clock import wait_until_set
 from runwire.db.connection import Connection, cut
@@ -29,13 +32,41 @@ EVENTS_PUBLISHED = "runwire_published"
 PAYLOAD_MAX = 7900
 """Bytes of one payload; PostgreSQL takes fewer than 8000."""
 
+DEAF: Final = "runwire deaf"
+"""The name of a deaf connection's session begins with it, and goes on with the listener and its process."""
+
 _LAST_WORDS_S = 2.0
 _CONNECT_S = 5.0
+_HEAR_S = 5.0
 _AGAIN_MAX_S = 2.0
+_DEAF_MAX_S = 60.0
+
+
+class ListenerDeaf(DatabaseUnavailable):
+    """The connection that listens is open, and notifications do not reach it."""
+
+    code = "listener_deaf"
+
+
+@dataclass(frozen=True, slots=True)
+class _Line:
+    """A connection that listens. Its events are its own, since a connection that was given up tells late."""
+
+    connection: Connection
+    lost: asyncio.Event
+    news: asyncio.Event
+    """Set by an echo, and by the loss."""
+
+    @property
+    def open(self) -> bool:
+        return not self.connection.is_closed() and not self.lost.is_set()
 
 
 class Listener:
     """One connection that listens on channels and reopens after a loss until it succeeds.
+
+    It also listens for its own notifications, which it sends through the pool, as others send theirs. When one does not
+    come, the connection is *deaf*: that is a trouble, and the connection is opened again.
 
     Callbacks run in the event loop and must not block. `on_connected` runs after every (re)connect, when the
     channels are already listened on: what was missed in between is to be read from the tables then.
@@ -47,61 +78,113 @@ class Listener:
         channels: Mapping[str, Callable[[str], None]],
         *,
         name: str = "listener",
+        place: str = "",
         on_connected: Callable[[], None] = lambda: None,
-        check_s: float = 10.0,
+        on_deaf: Callable[[], None] = lambda: None,
+        check_s: float = 5.0,
     ) -> None:
+        """`place`: the process, by which PostgreSQL knows a deaf connection. `on_deaf`: called for each of them."""
+        self._database = database
         self._door = database.door(name, timeout_s=_CONNECT_S)
         self._attempts = database.attempts(Duty.LISTEN, longest_s=_AGAIN_MAX_S)
+        self._hearing = database.attempts(Duty.HEAR, longest_s=_DEAF_MAX_S, facts={"listener": name})
         self._channels = channels
+        self._echo_channel = f"runwire_echo_{secrets.token_hex(8)}"
+        self._name = name
+        self._place = place
         self._on_connected = on_connected
+        self._on_deaf = on_deaf
         self._check_s = check_s
         self.connected = asyncio.Event()
 
     async def run(self) -> None:
         """Listens until cancelled."""
         while True:
-            connection, lost = await self._connect()
+            line = await self._connect()
             try:
                 self._on_connected()
                 self.connected.set()
-                await self._watch(connection, lost)
+                await self._watch(line)
+            except ListenerDeaf as error:
+                await self._stay_deaf(line, error)
+                continue
             finally:
                 self.connected.clear()
-                cut(connection)
+                cut(line.connection)
             self._attempts.failed(DatabaseUnavailable("PostgreSQL: the connection that listens was lost"))
 
-    async def _connect(self) -> tuple[Connection, asyncio.Event]:
-        """A connection that listens, and what is set when it is lost: its own, since one given up tells late."""
+    async def _connect(self) -> _Line:
         while True:
             with self._attempts:
                 return await self._listen()
             await asyncio.sleep(self._attempts.pause_s)
 
-    async def _listen(self) -> tuple[Connection, asyncio.Event]:
+    async def _listen(self) -> _Line:
         connection = await self._door.open()
-        lost = asyncio.Event()
-        connection.add_termination_listener(lambda _connection: lost.set())
+        line = _Line(connection, asyncio.Event(), asyncio.Event())
+
+        def lose(_connection: object) -> None:
+            line.lost.set()
+            line.news.set()
+
+        connection.add_termination_listener(lose)
         try:
             with translated:
                 for channel, callback in self._channels.items():
                     await connection.add_listener(channel, _payload_only(callback))
+                await connection.add_listener(self._echo_channel, _payload_only(lambda _payload: line.news.set()))
         except BaseException:
             cut(connection)
             raise
-        return connection, lost
+        return line
 
-    async def _watch(self, connection: Connection, lost: asyncio.Event) -> None:
-        """Returns when the connection is lost. Probes a silent connection now and then, since TCP may not report the
-        loss.
+    async def _watch(self, line: _Line) -> None:
+        """Returns when the connection is lost. Raises ListenerDeaf."""
+        if self._hearing.failures:
+            await self._call_session(line, f"{DEAF} {self._name} of {self._place}")
+        while line.open and await self._hears(line):
+            if self._hearing.failures and line.news.is_set():
+                await self._call_session(line, f"runwire {self._name}")
+                self._hearing.succeeded()
+            if await wait_until_set(line.lost, within_s=self._check_s):
+                return
+
+    async def _hears(self, line: _Line) -> bool:
+        """Sends a notification and waits for it; False when the connection is lost. Raises ListenerDeaf.
+
+        TCP may not report the loss, so a connection from which nothing comes is asked something. When the notification
+        cannot be sent, nobody knows whether it would have come.
         """
-        while not connection.is_closed() and not lost.is_set():
-            if await wait_until_set(lost, within_s=self._check_s):
-                return
-            try:
-                with translated:
-                    await connection.execute("SELECT 1", timeout=min(self._check_s, _CONNECT_S))
-            except DatabaseFailed:
-                return
+        line.news.clear()
+        try:
+            await self._database.execute("SELECT pg_notify($1, '')", self._echo_channel)
+        except DatabaseFailed:
+            sent = False  # the pool has a trouble of its own
+        else:
+            sent = True
+            if await wait_until_set(line.news, within_s=min(self._check_s, _HEAR_S)):
+                return line.open
+        try:
+            with translated:
+                await line.connection.execute("SELECT 1", timeout=min(self._check_s, _CONNECT_S))
+        except DatabaseFailed:
+            return False
+        await asyncio.sleep(0)  # what came before the answer is told by now: this process may have stood still
+        if sent and not line.news.is_set():
+            raise ListenerDeaf(f"PostgreSQL: no notification reaches the {self._name}, though its connection is open")
+        return line.open
+
+    async def _stay_deaf(self, line: _Line, error: ListenerDeaf) -> None:
+        """Keeps the connection until it is time for another, so that everybody sees that it is deaf."""
+        self._on_deaf()
+        self._hearing.failed(error)
+        await self._call_session(line, f"{DEAF} {self._name} of {self._place}")
+        await wait_until_set(line.lost, within_s=self._hearing.pause_s)
+
+    async def _call_session(self, line: _Line, name: str) -> None:
+        """Every process sees the name in pg_stat_activity, where diagnoses look for it."""
+        with contextlib.suppress(DatabaseFailed), translated:
+            await line.connection.execute("SELECT set_config('application_name', $1, false)", name)
 
 
 def _payload_only(callback: Callable[[str], None]) -> Callable[..., None]:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import msgspec
 
 from runwire.db import Database, Row, load_sql, seen_by
+from runwire.db.notify import DEAF
 from runwire.errors import RunNotFound
 from runwire.model.graph import Agents
 from runwire.model.run import RunState
@@ -46,6 +47,7 @@ class Stage(StrEnum):
     PARTS_STUCK = "parts_stuck"
     OUTBOX_STUCK = "outbox_stuck"
     BUS_DOWN = "bus_down"
+    API_DEAF = "api_deaf"
     WAITING = "waiting"
     FAILED = "failed"
     CLIENT_SIDE = "client_side"
@@ -94,13 +96,14 @@ class Diagnostician:
         parts = await self._database.fetch(_SQL["open_parts"], run_id)
         publishers = await self._database.fetch(_SQL["publisher_health"])
         locks = await self._database.fetch(_SQL["row_holders"])
+        deaf = await self._database.fetch(_SQL["deaf_listeners"], DEAF)
         # A database that takes no writes lets nobody lock a row either, so that one is free.
         cursor_is_free = run["read_only"] or await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
         in_flight = node if node is not None and node["type"] == "NodeStarted" else None
-        evidence = evidence_of(run, in_flight, error, parts=parts, publishers=publishers, locks=locks)
+        evidence = evidence_of(run, in_flight, error, parts=parts, publishers=publishers, locks=locks, deaf=deaf)
         publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free, limits=self._limits)
         walking = publishing or self._walking_problem(run, in_flight, parts, locks)
-        stage, summary, step = walking or _no_problem(run, error, parts)
+        stage, summary, step = walking or _deaf_problem(run, deaf) or _no_problem(run, error, parts)
         healthy = stage in HEALTHY
         return Diagnosis(run_id, stage, healthy, summary, evidence, step)
 
@@ -309,6 +312,21 @@ def _publishing_problem(
         Stage.OUTBOX_STUCK,
         f"{behind}, though a publisher is alive and does not fail.",
         NextStep("Nudge it; that is safe at any time.", f"psql -c \"NOTIFY runwire_dirty, '{run['run_id']}'\""),
+    )
+
+
+def _deaf_problem(run: Row, deaf: list[Row]) -> _Finding | None:
+    """Viewers at a deaf process get events when it looks by itself, which it does after seconds of silence."""
+    if not deaf or RunState(run["state"]).terminal:
+        return None
+    where = ", ".join(dict.fromkeys(row["process"] for row in deaf))
+    return (
+        Stage.API_DEAF,
+        f"All of the run is published, but process {where} hears no notifications: viewers there see events late.",
+        NextStep(
+            "A pooler or a proxy before PostgreSQL passes none: set RUNWIRE_DATABASE_DIRECT_URL, or mend the way.",
+            "runwire doctor",
+        ),
     )
 
 

@@ -9,7 +9,14 @@ from runwire.telemetry.traceparent import sampled_trace_id
 
 
 def evidence_of(
-    run: Row, node: Row | None, error: Row | None, *, parts: list[Row], publishers: list[Row], locks: list[Row]
+    run: Row,
+    node: Row | None,
+    error: Row | None,
+    *,
+    parts: list[Row],
+    publishers: list[Row],
+    locks: list[Row],
+    deaf: list[Row],
 ) -> dict[str, Any]:
     """Ages and waits in seconds, seqs, owners, sizes, the trace. Never payload."""
     return {
@@ -59,6 +66,7 @@ def evidence_of(
             }
             for row in publishers
         ],
+        "deafListeners": [dict(row) for row in deaf],
         "locks": [{**row, "waited_s": _rounded(row["waited_s"])} for row in locks],
     }
 

@@ -219,6 +219,14 @@ JOIN pg_stat_activity AS b ON b.pid = blocking.pid
 WHERE w.datname = current_database() AND w.application_name LIKE 'runwire %' AND w.wait_event_type = 'Lock'
 ORDER BY waited_s DESC LIMIT 5
 
+-- name: deaf_listeners
+-- Connections that hear no notifications. Each says so by its session's name, which ends with its process.
+SELECT split_part(application_name, ' of ', 1) AS listener, split_part(application_name, ' of ', 2) AS process,
+       client_addr::text AS address
+FROM pg_stat_activity
+WHERE datname = current_database() AND application_name LIKE $1 || ' %'
+ORDER BY backend_start LIMIT 5
+
 -- name: outbox_is_free
 -- No row: another session has locked the cursor, or there is none.
 SELECT run_id FROM run_outbox WHERE run_id = $1 FOR UPDATE SKIP LOCKED

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
@@ -43,6 +44,8 @@ class Context:
     hints: Hints = field(default_factory=Hints)
     bus_missed: Callbacks = field(default_factory=Callbacks)
     """Called when messages of the bus may have been lost."""
+    note_deaf: Callable[[], None] = lambda: None
+    """Called when a connection of this process hears no notifications."""
     keep_up: Callable[[], Awaitable[None]] = _at_once
     """Awaited before each commit of appends. It returns once this process's publisher keeps up with them."""
     database_url: str = ""
@@ -56,6 +59,11 @@ class Context:
     @property
     def roles(self) -> frozenset[Role]:
         return frozenset(self.settings.roles)
+
+    @property
+    def place(self) -> str:
+        """The process, for people: the name of its worker, and its process id."""
+        return f"{self.settings.worker_id}:{os.getpid()}"
 
     @property
     def database(self) -> Database:

@@ -98,6 +98,7 @@ async def _read_clock(context: Context) -> None:
     """Offers the ServerClock, read for the first time."""
     clock = context.offer(ServerClock, ServerClock(context.database))
     metrics = PlaceMetrics(context.metrics.out, clock_known=lambda: clock.known)
+    context.note_deaf = metrics.listeners_deaf.inc
     metrics.clock_offset.set_function(lambda: clock.ahead_s)
     metrics.clock_offset_bound.set_function(lambda: clock.bound_s)
     with contextlib.suppress(DatabaseFailed):  # the loop goes on
@@ -119,5 +120,11 @@ async def hear_hints(context: Context) -> None:
     """Passes the hints of other processes to the parts built so far."""
     channels = context.hints.heard()
     if channels and not context.alone:
-        listener = Listener(context.database, channels, on_connected=context.hints.missed)
+        listener = Listener(
+            context.database,
+            channels,
+            place=context.place,
+            on_connected=context.hints.missed,
+            on_deaf=context.note_deaf,
+        )
         context.keep(context.phases.ground, Duty.LISTEN, "listener", listener.run)

@@ -1,10 +1,10 @@
-"""Metrics of a process among the others of its deployment: its clock beside PostgreSQL's."""
+"""Metrics of a process among the others of its deployment: its clock, and whether it hears them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from prometheus_client import Gauge
+from prometheus_client import Counter, Gauge
 
 from runwire.telemetry.exposition import Exposition
 
@@ -23,4 +23,9 @@ class PlaceMetrics:
             "clock_offset_bound_seconds",
             "How far runwire_clock_offset_seconds may be wrong: half of the round trip to PostgreSQL, and drift.",
             known=clock_known,
+        )
+        self.listeners_deaf: Counter = out.counter(
+            "listeners_deaf",
+            "Connections that were open and heard no notification of this process's own. They are opened again.",
+            unit="connections",
         )

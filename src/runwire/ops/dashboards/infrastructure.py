@@ -161,6 +161,15 @@ def board(thresholds: Thresholds) -> Board:
                         rare=True,
                     ),
                     lines(
+                        "Deaf listeners",
+                        "Connections that were open and heard no notification. Streams and workers then look by "
+                        "themselves, seconds later.",
+                        [Query(rate("runwire_listeners_deaf_total", by="instance"), "{{instance}}")],
+                        unit="suffix:/s",
+                        many=True,
+                        rare=True,
+                    ),
+                    lines(
                         "Clocks",
                         "How far the clock of a process's machine is from PostgreSQL's, with the limit of its alert.",
                         [Query(f"max by (instance) (abs(runwire_clock_offset_seconds{{{INSTANCE}}}))", "{{instance}}")],
