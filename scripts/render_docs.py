@@ -18,9 +18,12 @@ from runwire.content.part_metrics import PartMetrics
 from runwire.errors import DECLARED
 from runwire.observe import ObserverMetrics
 from runwire.process.metrics import PlaceMetrics
+from runwire.server.metrics import RequestMetrics
+from runwire.server.table import API_ROUTES
 from runwire.settings import Settings
 from runwire.telemetry.exposition import Declared, Exposition
-from runwire.telemetry.metrics import OPEN_LABELS, PipelineMetrics, ProcessMetrics, StreamMetrics
+from runwire.telemetry.labels import OPEN_LABELS
+from runwire.telemetry.metrics import PipelineMetrics, ProcessMetrics, StreamMetrics
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -99,6 +102,7 @@ METRIC_GROUPS: Mapping[str, Callable[[Exposition], object]] = {
     "parts": PartMetrics,
     "archive": ArchiveMetrics,
     "content": ContentMetrics,
+    "requests": lambda out: RequestMetrics(out, API_ROUTES),
     "process": lambda out: (ProcessMetrics(out, ""), PlaceMetrics(out)),
 }
 

@@ -435,7 +435,15 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="End the forgotten transaction.",
         runbook="appendslofastburn",
         fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
-        also=(*RUN_BURNS, *PUBLISH_BURNS, "RunStalled", "RunsUnclaimed", "RunsFailing", "RoleUnwell"),
+        also=(
+            *RUN_BURNS,
+            *PUBLISH_BURNS,
+            "RunStalled",
+            "RunsUnclaimed",
+            "RunsFailing",
+            "RoleUnwell",
+            "ReadinessLost",
+        ),
     ),
     Drill(
         "PostgreSQL is stopped",
@@ -445,7 +453,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         what="PostgreSQL is shut down under all processes.",
         recovery="Start PostgreSQL, and nothing else.",
         runbook="schema-health",
-        fires=("ObserverStale", "AppendSloFastBurn", "AppendSloSlowBurn"),
+        fires=("ObserverStale", "ReadinessLost", "AppendSloFastBurn", "AppendSloSlowBurn"),
         also=(
             "PublisherDown",
             "RoleUnwell",

@@ -22,6 +22,7 @@ OF_A_BUSY_MACHINE: Final = frozenset(
         "SseHeartbeatMissed",
         "TelemetryDropped",
         "RoleUnwell",
+        "ReadinessLost",
     }
     | {"RunsUnclaimed"}
 )

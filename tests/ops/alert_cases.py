@@ -246,7 +246,17 @@ SERVICE_CASES: Final = [
 
 OFFSET, BOUND = "runwire_clock_offset_seconds", "runwire_clock_offset_bound_seconds"
 
+READY, ROLE = "runwire_ready", "runwire_role_info"
+OTHER_API: Final = {'runwire_role_info{job="runwire", instance="b", role="api"}': "1x60"}
+
 PROCESS_CASES: Final = [
+    Case("ReadinessLost", "when the only API is not ready", gauge(ROLE, 1, 'role="api"') | gauge(READY, 0), True, JOB),
+    Case("ReadinessLost", "once for all of its roles",
+         gauge(ROLE, 1, 'role="api"') | gauge(ROLE, 1, 'role="worker"') | gauge(READY, 0), True, JOB),
+    Case("ReadinessLost", "when another API is ready", gauge(ROLE, 1, 'role="api"') | gauge(READY, 0) | OTHER_API
+         | {'runwire_ready{job="runwire", instance="b"}': "1x60"}, False),
+    Case("ReadinessLost", "in a failover", gauge(ROLE, 1, 'role="api"') | gauge(READY, "1x20 0x7 1x40"), False,
+         at="6m45s"),
     Case("ClockSkew", "when a clock is three seconds ahead", gauge(OFFSET, 3) | gauge(BOUND, 0.001), True, INSTANCE),
     Case("ClockSkew", "when one is twelve seconds behind", gauge(OFFSET, -12) | gauge(BOUND, 0.001), True, INSTANCE),
     Case("ClockSkew", "when it may be the way to PostgreSQL that is slow", gauge(OFFSET, 3) | gauge(BOUND, 2.5), False),

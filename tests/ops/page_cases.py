@@ -95,6 +95,8 @@ PAGES: Final = [
     Page("DatabaseUnwell", series("runwire_database_used_ratio", step(0.5, 0.95), 'limit="connections"'), 150,
          JOB | {"limit": "connections"}),
     Page("ApiDown", series("up", step(1, 0)) | series("runwire_http_descriptors_max", step(100, None)), 150),
+    Page("ReadinessLost", series("runwire_ready", step(1, 0)) | series("runwire_role_info", flat(1), 'role="api"'),
+         210),
     Page("AuthUnavailable", series("runwire_access_refused_total", grows(0, 0.2), 'code="auth_unavailable"'), 180),
     Page("ObserverStale", series("runwire_observer_last_success_timestamp_seconds", lambda at: min(at, FAULT_S)), 180),
     Page("PublishSloFastBurn", _PUBLISH, 900, _slo("publish")),

@@ -24,7 +24,7 @@ from runwire.orchestrate import StartRequest, Worker
 from runwire.orchestrate.beat import Beat
 from runwire.orchestrate.sessions import WorkerFacts, WorkerSession
 from runwire.orchestrate.watch import Watch, WatchLimits
-from runwire.telemetry.metrics import EXTERNAL
+from runwire.telemetry.labels import EXTERNAL
 from waiting import eventually
 
 LEASE_LEFT = "SELECT extract(epoch FROM min(lease_until) - clock_timestamp()) FROM runs"

@@ -20,8 +20,11 @@ from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_api_app
 from runwire.server.auth import Gate, Scope, Tickets
 from runwire.server.auth.caller import Access
+from runwire.server.metrics import RequestMetrics
 from runwire.server.services import Services
+from runwire.server.table import API_ROUTES
 from runwire.settings import Settings
+from runwire.telemetry.exposition import Exposition
 from server.calls import RUNS, Api
 from server.issuer import ALL_SCOPES, Issuer
 
@@ -62,6 +65,7 @@ def routes(**settings: Any) -> list[Route]:
         part_feed=nothing,
         part_metrics=nothing,
         clock=ServerClock(nothing),
+        requests=RequestMetrics(Exposition(), API_ROUTES),
         mixed=nothing,
         external_parts=nothing,
     )

@@ -17,8 +17,9 @@ from runwire.model.event import EventType
 from runwire.observe import ObserverMetrics
 from runwire.process.metrics import PlaceMetrics
 from runwire.telemetry.histogram import Histogram
+from runwire.telemetry.labels import LABEL_LIMIT
 from runwire.telemetry.loop_lag import LoopLagProbe
-from runwire.telemetry.metrics import LABEL_LIMIT, LAG_BUCKETS_S, Metrics
+from runwire.telemetry.metrics import LAG_BUCKETS_S, Metrics
 
 OPENMETRICS = "application/openmetrics-text;version=1.0.0,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
 AGENTS = {"golden": ["OpenApp", "Ping"], "triage": ["Classify"]}

@@ -10,7 +10,7 @@ from prometheus_client import Counter, Gauge
 
 from runwire.clock import monotonic
 from runwire.telemetry.exposition import Exposition
-from runwire.telemetry.metrics import OTHER, named_labels
+from runwire.telemetry.labels import OTHER, named_labels
 from runwire.thresholds import OBSERVER_STALE_S, PUBLISHER_DEAD_S
 
 

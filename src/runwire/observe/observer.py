@@ -14,8 +14,8 @@ from runwire.observe.audit import ArchiveAudit, Audit
 from runwire.observe.metrics import DatabaseLimit, ObserverMetrics
 from runwire.observe.settings import DEFAULTS, ObserverSettings
 from runwire.telemetry.asyncpg_spans import suppressed
+from runwire.telemetry.labels import OTHER
 from runwire.telemetry.logs import get_logger
-from runwire.telemetry.metrics import OTHER
 from runwire.thresholds import PUBLISHER_DEAD_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from runwire.ops.rules import Alert, Group, above, limit
 from runwire.ops.thresholds import Severity, Thresholds
 
-_WARNING: Final = Severity.WARNING
+_WARNING, _PAGE = Severity.WARNING, Severity.PAGE
 
 
 def process_alerts(thresholds: Thresholds) -> Group:
-    return Group("runwire-processes", (_clock_skew(thresholds),))
+    return Group("runwire-processes", (_readiness_lost(thresholds), _clock_skew(thresholds)))
+
+
+def _readiness_lost(thresholds: Thresholds) -> Alert:
+    """Once for a deployment, however many of its roles are affected."""
+    ready = "runwire_role_info and on (job, instance) (runwire_ready == 1)"
+    lost = f"count by (job, role) (runwire_role_info) unless on (job, role) count by (job, role) ({ready})"
+    return Alert(
+        "ReadinessLost",
+        above(f"count by (job) ({lost})", thresholds, "readiness_lost", _PAGE),
+        _PAGE,
+        "No process of a role is ready: a load balancer sends it nothing",
+        "Of {{ $value | humanize }} roles of {{ $labels.job }}, no process says by /readyz that it is ready"
+        f" (limit {limit(thresholds, 'readiness_lost', _PAGE)}).",
+        thresholds.level("readiness_lost", _PAGE).for_,
+    )
 
 
 def _clock_skew(thresholds: Thresholds) -> Alert:

@@ -25,8 +25,8 @@ from runwire.orchestrate.sessions import LOOK_S, NOTHING, Taken, WorkerSession
 from runwire.orchestrate.settings import DEFAULTS
 from runwire.orchestrate.stall import Stall, Standing
 from runwire.telemetry.asyncpg_spans import suppressed
+from runwire.telemetry.labels import EXTERNAL
 from runwire.telemetry.logs import LogEvent, get_logger
-from runwire.telemetry.metrics import EXTERNAL
 
 _TICK_S: Final = 0.1
 _FAILED_S: Final = 1.0

@@ -18,10 +18,11 @@ from runwire.model.graph import Agents
 from runwire.process.context import Context
 from runwire.process.metrics import PlaceMetrics
 from runwire.process.phases import Phases
-from runwire.process.settings import ProcessSettings
+from runwire.process.settings import ProcessSettings, Role
 from runwire.process.supervision import Supervision
 from runwire.settings_group import group_of
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
+from runwire.telemetry.labels import LABEL_LIMIT, NODES_BESIDE_API
 from runwire.telemetry.logs import count_dropped_lines
 from runwire.telemetry.loop_lag import LoopLagProbe
 from runwire.telemetry.metrics import Metrics
@@ -35,6 +36,7 @@ def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, a
     metrics = Metrics(
         {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
         version=version,
+        nodes_max=_nodes_max(settings),
     )
     replaced = os.environ.get("RUNWIRE_REPLACED", "")
     metrics.process_replacements.inc(int(replaced) if replaced.isdecimal() else 0)
@@ -60,6 +62,13 @@ def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, a
         supervision=Supervision(troubles, restarted=metrics.loop_restarts.inc),
         phases=phases,
     )
+
+
+def _nodes_max(settings: ProcessSettings) -> int:
+    """The most nodes with a name of their own in a scrape. Only a worker runs any."""
+    if Role.WORKER not in settings.roles:
+        return 0
+    return NODES_BESIDE_API if Role.API in settings.roles else LABEL_LIMIT
 
 
 async def open_database(context: Context) -> None:
@@ -97,7 +106,8 @@ async def open_database(context: Context) -> None:
 async def _read_clock(context: Context) -> None:
     """Offers the ServerClock, read for the first time."""
     clock = context.offer(ServerClock, ServerClock(context.database))
-    metrics = PlaceMetrics(context.metrics.out, clock_known=lambda: clock.known)
+    metrics = PlaceMetrics(context.metrics.out, roles=context.roles, clock_known=lambda: clock.known)
+    context.offer(PlaceMetrics, metrics)
     context.note_deaf = metrics.listeners_deaf.inc
     metrics.clock_offset.set_function(lambda: clock.ahead_s)
     metrics.clock_offset_bound.set_function(lambda: clock.bound_s)

@@ -27,7 +27,9 @@ def build_api_app(services: Services) -> web.Application:
     """The API, the documentation and the console. Served by `listening`."""
     settings, gate = services.settings, services.gate
     admitted = services.admission.middleware(settings.trusted_proxies, path_prefix=settings.path_prefix)
-    app = _application(admitted, body_max=settings.body_max_bytes, tls=settings.tls_cert is not None)
+    requests = services.requests
+    app = _application(requests.begin, admitted, body_max=settings.body_max_bytes, tls=settings.tls_cert is not None)
+    app.on_response_prepare.append(requests.note)
     for group in API:
         for route, handler in group.bound(services):
             private = route.path == OPENAPI and not settings.pages

@@ -17,14 +17,17 @@ from runwire.errors import DatabaseFailed
 from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.process import Context
+from runwire.process.metrics import PlaceMetrics
 from runwire.server.admission import Admission, AdmissionLimits
 from runwire.server.app import build_admin_app, build_api_app
 from runwire.server.auth.build import check_exposure, gate_of
 from runwire.server.connections import Connections
 from runwire.server.descriptors import admin_limits, api_limits
 from runwire.server.listener import Certificate, listening
+from runwire.server.metrics import RequestMetrics
 from runwire.server.services import AdminServices, Readiness, Services
 from runwire.server.settings import ServerSettings
+from runwire.server.table import API_ROUTES
 from runwire.stream import LogReader, MixedStreams, Streams
 from runwire.stream.many import ManyStreams
 
@@ -64,6 +67,7 @@ async def start_api(context: Context) -> None:
         artifacts=context.part(Artifacts),
         content=context.part(ArtifactReader),
         gate=gate,
+        requests=RequestMetrics(metrics.out, API_ROUTES),
         spans=context.spans,
         settings=settings,
         admission=Admission(AdmissionLimits.of(settings), refused=metrics.requests_refused),
@@ -99,6 +103,7 @@ async def start_api(context: Context) -> None:
 async def start_admin(context: Context) -> None:
     """Serves health and metrics until the front closes."""
     settings = context.group(ServerSettings)
+    context.part(PlaceMetrics).ready.set_function(lambda: float(is_well(context)))
     token = settings.admin_token.get_secret_value() if settings.admin_token is not None else None
     app = build_admin_app(
         AdminServices(
@@ -125,6 +130,11 @@ def _descriptors_elsewhere(context: Context) -> int:
     return context.group(DatabaseSettings).db_pool_size + context.group(AppendSettings).append_connections
 
 
+def is_well(context: Context) -> bool:
+    """Whether the process does not drain, and no needed duty is unwell."""
+    return not context.draining and not any(trouble.duty.needed for trouble in context.troubles.lasting(UNWELL_AFTER_S))
+
+
 async def look(context: Context) -> Readiness:
     """Whether the process should get traffic: its database answers, it does not drain, and no needed duty is unwell."""
     try:
@@ -134,9 +144,8 @@ async def look(context: Context) -> Readiness:
         checks = {"database": error.code}
     checks["process"] = "draining" if context.draining else "ok"
     lasting = context.troubles.lasting(UNWELL_AFTER_S)
-    needed = any(trouble.duty.needed for trouble in lasting)
     return Readiness(
-        ready=not needed and all(found == "ok" for found in checks.values()),
+        ready=is_well(context) and all(found == "ok" for found in checks.values()),
         checks=checks | {trouble.name: trouble.why for trouble in lasting},
         api_port=context.api_port,
         admin_port=context.admin_port,

@@ -17,6 +17,7 @@ from runwire.observe import Diagnostician
 from runwire.orchestrate import ExternalParts, ExternalRuns, RunControl
 from runwire.server.admission import Admission
 from runwire.server.auth.gate import Gate
+from runwire.server.metrics import RequestMetrics
 from runwire.server.settings import DEFAULTS, ServerSettings
 from runwire.stream import LogReader, MixedStreams, Streams
 from runwire.stream.many import ManyStreams
@@ -67,6 +68,7 @@ class Services:
     artifacts: Artifacts
     content: ArtifactReader
     gate: Gate
+    requests: RequestMetrics
     spans: Spans
     settings: ServerSettings
     admission: Admission

@@ -61,7 +61,20 @@ API: Final[tuple[Group[Services, Any], ...]] = (
     PARTS,
     SIGNALS,
     TICKETS,
-    Group(ApiDocument, (Route("GET", OPENAPI, ApiDocument.get, PUBLIC, "getOpenapi", "This document."),)),
+    Group(
+        ApiDocument,
+        (
+            Route(
+                "GET",
+                OPENAPI,
+                ApiDocument.get,
+                PUBLIC,
+                "getOpenapi",
+                "This document.",
+                others={304: "The client's copy is current."},
+            ),
+        ),
+    ),
 )
 """The routes of the API listener, without its pages."""
 ADMIN: Final[tuple[Group[AdminServices, Any], ...]] = (

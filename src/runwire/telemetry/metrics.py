@@ -6,10 +6,10 @@ from the start, because `increase()` does not see a counter that is born at 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from types import MappingProxyType
-from typing import Final, TypeVar
+from typing import Final
 
 from prometheus_client import Counter, Gauge, ProcessCollector
 
@@ -18,6 +18,7 @@ from runwire.errors import counted_by
 from runwire.model.event import EventType
 from runwire.telemetry.exposition import Exposition
 from runwire.telemetry.histogram import Histogram
+from runwire.telemetry.labels import LABEL_LIMIT, ByName, ByNameAndOutcome, bounded
 
 LAG_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 """Edges lie exactly on the alert thresholds, so a quantile is exact where it matters."""
@@ -26,16 +27,6 @@ RUN_BUCKETS_S: Final = (0.1, 0.5, 1.0, 5.0, 10.0, 30.0, 60.0, 300.0, 600.0, 3600
 NODE_BUCKETS_S: Final = (0.1, 1.0, 10.0, 60.0)
 BATCH_BUCKETS: Final = (1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0)
 BACKFILL_BUCKETS: Final = (0.0, 1.0, 10.0, 50.0, 100.0, 500.0, 1000.0, 5000.0)
-
-OPEN_LABELS: Final = frozenset({"agent", "node", "version"})
-"""Labels with values that differ from one installation to the next. The others have the same values everywhere."""
-EXTERNAL: Final = "external"
-"""The label of undeclared agents and nodes: those of external orchestrators."""
-OTHER: Final = "other"
-"""The label that declared agents and nodes past `LABEL_LIMIT` share."""
-LABEL_LIMIT: Final = 17
-
-T = TypeVar("T")
 
 
 class RunOutcome(StrEnum):
@@ -110,13 +101,13 @@ class Signal(StrEnum):
 class PipelineMetrics:
     """Runs, nodes, append and publish."""
 
-    def __init__(self, out: Exposition, agents: Mapping[str, Sequence[str]]) -> None:
+    def __init__(self, out: Exposition, agents: Mapping[str, Sequence[str]], *, nodes_max: int = LABEL_LIMIT) -> None:
         """`agents`: the names of the nodes of each registered agent."""
-        agent_names, more_agents = _bounded(agents)
-        node_names, more_nodes = _bounded(node for nodes in agents.values() for node in nodes)
+        agent_names, more_agents = bounded(agents)
+        node_names, more_nodes = bounded((node for nodes in agents.values() for node in nodes), limit=nodes_max)
 
         started = out.counters("runs_started", "Runs started.", unit="runs", agent=agent_names)
-        self.runs_started: Mapping[str, Counter] = _ByName(started, overflow=more_agents)
+        self.runs_started: Mapping[str, Counter] = ByName(started, overflow=more_agents)
         """By agent."""
         finished = out.counter_family(
             "runs_finished",
@@ -125,7 +116,7 @@ class PipelineMetrics:
             labels=("agent", "outcome"),
             series=[(name, str(outcome)) for name in agent_names for outcome in RunOutcome],
         )
-        self.runs_finished: Mapping[tuple[str, str], Counter] = _ByNameAndOutcome(
+        self.runs_finished: Mapping[tuple[str, str], Counter] = ByNameAndOutcome(
             {(name, outcome): counter for (name, outcome), counter in finished.items()},
             overflow=more_agents,
         )
@@ -149,7 +140,7 @@ class PipelineMetrics:
             labels=("node", "outcome"),
             series=[(name, str(outcome)) for name in node_names for outcome in NodeOutcome],
         )
-        self.node_duration: Mapping[tuple[str, str], Histogram] = _ByNameAndOutcome(
+        self.node_duration: Mapping[tuple[str, str], Histogram] = ByNameAndOutcome(
             {(name, outcome): series for (name, outcome), series in node_duration.series.items()},
             overflow=more_nodes,
         )
@@ -165,7 +156,7 @@ class PipelineMetrics:
             "`external` where no node is to blame.",
             node=node_names,
         )
-        self.loop_blocked: Mapping[str, Counter] = _ByName(blocked, overflow=more_nodes)
+        self.loop_blocked: Mapping[str, Counter] = ByName(blocked, overflow=more_nodes)
         """By node; `external` where no node is to blame."""
 
         self.workers_lost: Counter = out.counter("workers_lost", "Workers found dead by this process.")
@@ -345,55 +336,23 @@ class Metrics(PipelineMetrics, StreamMetrics, ProcessMetrics):
     A group whose numbers come from one role only is made by that role, with `out`, when it starts.
     """
 
-    def __init__(self, agents: Mapping[str, Sequence[str]] = MappingProxyType({}), *, version: str = "dev") -> None:
+    def __init__(
+        self,
+        agents: Mapping[str, Sequence[str]] = MappingProxyType({}),
+        *,
+        version: str = "dev",
+        nodes_max: int = LABEL_LIMIT,
+    ) -> None:
         """`agents`: the names of the nodes of each registered agent, the values of the labels agent and node.
 
-        Names that are not among them count as `external`, those past the first 17 as `other`.
+        Names that are not among them count as `external`, agents past the first 17 and nodes past `nodes_max` as
+        `other`.
         """
         self.out = Exposition()
-        PipelineMetrics.__init__(self, self.out, agents)
+        PipelineMetrics.__init__(self, self.out, agents, nodes_max=nodes_max)
         StreamMetrics.__init__(self, self.out)
         ProcessMetrics.__init__(self, self.out, version)
 
     def exposition(self, accept: str = "") -> tuple[bytes, str]:
         """The body and Content-Type of a scrape: OpenMetrics, with exemplars, when `accept` asks for it."""
         return self.out.render(accept)
-
-
-class _ByName(dict[str, T]):
-    """Series by a declared name; a name that was not declared finds `external`."""
-
-    def __init__(self, series: Mapping[str, T], *, overflow: Iterable[str]) -> None:
-        super().__init__(series)
-        for name in overflow:
-            self[name] = series[OTHER]
-
-    def __missing__(self, name: str) -> T:
-        return self[EXTERNAL]
-
-
-class _ByNameAndOutcome(dict[tuple[str, str], T]):
-    """Series by a declared name and an outcome; a name that was not declared finds `external`."""
-
-    def __init__(self, series: Mapping[tuple[str, str], T], *, overflow: Iterable[str]) -> None:
-        super().__init__(series)
-        shared = {outcome: one for (name, outcome), one in series.items() if name == OTHER}
-        self.update({(name, outcome): one for name in overflow for outcome, one in shared.items()})
-
-    def __missing__(self, key: tuple[str, str]) -> T:
-        name, outcome = key
-        if name == EXTERNAL:
-            raise KeyError(key)
-        return self[EXTERNAL, outcome]
-
-
-def named_labels(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """Declared names that are values of a label, and those past the limit."""
-    distinct = [name for name in dict.fromkeys(names) if name not in (EXTERNAL, OTHER)]
-    return distinct[:LABEL_LIMIT], distinct[LABEL_LIMIT:]
-
-
-def _bounded(names: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The label values to export, and the names past the limit."""
-    named, overflow = named_labels(names)
-    return [*named, *([OTHER] if overflow else []), EXTERNAL], overflow

@@ -14,6 +14,7 @@ from runwire.ops.dashboards.panels import (
     Query,
     lines,
     mean,
+    means,
     number,
     percentiles,
     quantile,
@@ -220,6 +221,47 @@ def board(thresholds: Thresholds) -> Board:
             Row(
                 (
                     lines(
+                        "Requests by route",
+                        "By the operationId of openapi.json. A stream counts when it begins.",
+                        [Query(rate("runwire_http_requests_total", by="route"), "{{route}}")],
+                        unit="suffix:/s",
+                        many=True,
+                    ),
+                    lines(
+                        "Answers of 500 and above",
+                        "Requests that the service failed, or could not serve: by route.",
+                        [
+                            Query(
+                                rate("runwire_http_requests_total", by="route", where='status="5xx"'),
+                                "{{route}}",
+                            )
+                        ],
+                        unit="suffix:/s",
+                        many=True,
+                        rare=True,
+                    ),
+                    lines(
+                        "Duration of requests",
+                        "Mean by route, from the head of the request to the head of its answer.",
+                        [Query(means("runwire_http_request_duration_seconds", by="route"), "{{route}}")],
+                        unit="s",
+                        many=True,
+                    ),
+                    lines(
+                        "Ready",
+                        "1: the process says by /readyz that it can take requests, as far as its duties go.",
+                        [Query(f"min by (instance) (runwire_ready{{{INSTANCE}}})", "{{instance}}")],
+                        unit="short",
+                        many=True,
+                        decimals=0,
+                    ),
+                ),
+                title="Requests",
+                height=9,
+            ),
+            Row(
+                (
+                    lines(
                         "Requests refused for a limit",
                         "By the code of the problem. Runs: no start is accepted; clients try again later.",
                         [Query(rate("runwire_requests_refused_total", by="code"), "{{code}}")],
@@ -270,6 +312,13 @@ def board(thresholds: Thresholds) -> Board:
                         unit="short",
                         decimals=0,
                         stacked=True,
+                    ),
+                    lines(
+                        "Roles",
+                        "Processes by role. One process may have several.",
+                        [Query(f"sum by (role) (runwire_role_info{{{INSTANCE}}})", "{{role}}")],
+                        unit="short",
+                        decimals=0,
                     ),
                 ),
                 title="Watching",
