@@ -7,7 +7,7 @@ from typing import Final
 
 from drills import faults, part_faults, service_faults
 from drills.drill import Drill
-from drills.pressure import LAGS, PUBLISH_BURNS, RUN_BURNS
+from drills.pressure import LAGS, PUBLISH_BURNS, RUN_BURNS, START_BURNS
 from drills.stage import Plan
 
 SPLIT: Final = {"api-0": ("api",), "worker-0": ("worker",), "publisher-0": ("publisher",), "observer-0": ("observer",)}
@@ -108,6 +108,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="Raise the limit, or stop asking; five minutes later it is over.",
         runbook="startsrefused",
         fires=("StartsRefused",),
+        also=START_BURNS,
     ),
     Drill(
         "the issuer is away",
@@ -453,7 +454,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         what="PostgreSQL is shut down under all processes.",
         recovery="Start PostgreSQL, and nothing else.",
         runbook="schema-health",
-        fires=("ObserverStale", "ReadinessLost", "AppendSloFastBurn", "AppendSloSlowBurn"),
+        fires=("ObserverStale", "ReadinessLost", *START_BURNS, "AppendSloFastBurn", "AppendSloSlowBurn"),
         also=(
             "PublisherDown",
             "RoleUnwell",

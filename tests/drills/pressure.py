@@ -11,9 +11,10 @@ BUSY: Final = 0.5
 
 LAGS: Final = ("PublishLagWarning", "PublishLagCritical", "PublishLagPage")
 PUBLISH_BURNS: Final = ("PublishSloFastBurn", "PublishSloSlowBurn", "DeliverySloFastBurn", "DeliverySloSlowBurn")
+START_BURNS: Final = ("StartSloFastBurn", "StartSloSlowBurn")
 RUN_BURNS: Final = ("RunSloFastBurn", "RunSloSlowBurn")
 OF_A_BUSY_MACHINE: Final = frozenset(
-    {*LAGS, *PUBLISH_BURNS, *RUN_BURNS}
+    {*LAGS, *PUBLISH_BURNS, *START_BURNS, *RUN_BURNS}
     | {
         "PublisherDown",
         "ObserverStale",

@@ -285,6 +285,14 @@ def ended_runs(minutely: str, *, outcome: str, within: float = 1.0) -> dict[str,
 def bad_share(slo: str, percent: float) -> dict[str, str]:
     """A service that does what the objective is about 1000 times a minute, this share of them badly."""
     good, bad = 1000 - 10 * percent, 10 * percent
+    if slo == "Start":
+        answers = {"2xx": good, "4xx": 100.0, "5xx": bad}
+        series: dict[str, str] = {}
+        for status, each in answers.items():
+            series |= counter(
+                "runwire_http_requests_total", each, f'route="startRun", status="{status}"', samples=HOURS
+            )
+        return series
     if slo == "Append":
         reason = 'reason="storage_unavailable"'
         return appended(good) | counter("runwire_append_failures_total", bad, reason, samples=HOURS)
@@ -317,6 +325,7 @@ _NO_PARTITION: Final = appended(900) | counter(
 _BETTER_AGAIN: Final = gauge("runwire_append_failures_total", f"0+200x60 {60 * 200}x90", 'reason="storage_unavailable"')
 
 OBJECTIVES: Final = [
+    *_objective("Start", "start", fast=2, between=0.5, well=0.05),
     *_objective("Publish", "publish", fast=20, between=5, well=0.5),
     *_objective("Delivery", "deliver", fast=20, between=5, well=0.5),
     *_objective("Append", "append", fast=2, between=0.5, well=0.05),

@@ -99,6 +99,8 @@ PAGES: Final = [
          210),
     Page("AuthUnavailable", series("runwire_access_refused_total", grows(0, 0.2), 'code="auth_unavailable"'), 180),
     Page("ObserverStale", series("runwire_observer_last_success_timestamp_seconds", lambda at: min(at, FAULT_S)), 180),
+    Page("StartSloFastBurn", series("runwire_http_requests_total", grows(5, 0), 'route="startRun", status="2xx"')
+         | series("runwire_http_requests_total", grows(0, 5), 'route="startRun", status="5xx"'), 600, _slo("start")),
     Page("PublishSloFastBurn", _PUBLISH, 900, _slo("publish")),
     Page("DeliverySloFastBurn", slower("runwire_delivery_lag_seconds", LAG_BUCKETS_S, good=0.01, bad=5.0), 900,
          _slo("deliver")),

@@ -23,7 +23,7 @@ _HISTOGRAMS: Final = {
 _GOOD: Final = {"run": ('outcome!="failed"',)}
 """More matchers of what is good."""
 _STORAGE_FAILS: Final = "storage_unavailable|partition_missing"
-_ALERT_NAMES: Final = {"publish": "Publish", "append": "Append", "deliver": "Delivery", "run": "Run"}
+_ALERT_NAMES: Final = {"start": "Start", "publish": "Publish", "append": "Append", "deliver": "Delivery", "run": "Run"}
 # A burn rate of days needs no finer look, and 30 days of a series of every second would be slow to sum.
 _INTERVAL: Final = "1m"
 
@@ -90,6 +90,12 @@ def _rates(name: Slo, *, thresholds: Thresholds) -> Iterator[Recording]:
         failed = f'sum by (job) (rate(runwire_append_failures_total{{reason=~"{_STORAGE_FAILS}"}}[{window}]))'
         yield Recording(EVENTS, f"{stored} + {failed}", labels)
         yield Recording(BAD, failed, labels)
+        return
+    if name == "start":
+        # An answer of 4xx is the caller's own fault. Too many open runs are not: 503.
+        answered = 'sum by (job) (rate(runwire_http_requests_total{{route="startRun", status{}}}[{}]))'
+        yield Recording(EVENTS, answered.format('!="4xx"', window), labels)
+        yield Recording(BAD, answered.format('="5xx"', window), labels)
         return
     histogram = _HISTOGRAMS[name]
     matchers = ", ".join([bucket(thresholds.within_s(name) or 0), *_GOOD.get(name, ())])

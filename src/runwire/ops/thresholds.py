@@ -17,7 +17,7 @@ from runwire.ops import durations
 
 FILE: Final = Path("alerts") / "thresholds.yaml"
 
-Slo = Literal["publish", "append", "deliver", "run"]
+Slo = Literal["start", "publish", "append", "deliver", "run"]
 Duration = Annotated[str, Meta(pattern=durations.PATTERN)]
 Sentence = Annotated[str, Meta(min_length=10)]
 Link = Annotated[str, Meta(pattern=r"^https?://[^#\s]+[^#/\s]$")]
@@ -301,11 +301,11 @@ def _inconsistent(read: Thresholds) -> Iterator[str]:
             if durations.seconds(pair.short) >= durations.seconds(pair.long):
                 yield f"slos.burn_rates.{speed}: the short window {pair.short} must be shorter than {pair.long}"
     for name, objective in read.slos.objectives.items():
-        if name != "append" and objective.within_s is None:
+        if name not in ("start", "append") and objective.within_s is None:
             yield f"slos.objectives.{name}: within_s is missing"
     for where, present, wanted in (
         ("diagnosis", set(read.diagnosis), {"unclaimed", "node_grace", "external_node", "lock_wait"}),
-        ("slos.objectives", set(read.slos.objectives), {"publish", "append", "deliver", "run"}),
+        ("slos.objectives", set(read.slos.objectives), {"start", "publish", "append", "deliver", "run"}),
         ("slos.burn_rates", set(read.slos.burn_rates), {"fast", "slow"}),
         ("routing", set(read.routing), {"page", "at_once", "ticket", "watchdog"}),
     ):

@@ -11,6 +11,7 @@ from runwire.ops.dashboards.panels import (
     INSTANCE,
     JOB,
     LEVEL_COLORS,
+    LIGHT,
     ORANGE,
     PURPLE,
     RED,
@@ -188,7 +189,7 @@ def _budget(thresholds: Thresholds, budget: Limit) -> Panel:
 
 
 def _burn(thresholds: Thresholds) -> Panel:
-    """In multiples of the rate that spends the budget in just the SLO's window, so that one scale fits all four."""
+    """In multiples of the rate that spends the budget in just the SLO's window, so that one scale fits all."""
     burns = thresholds.slos.burn_rates
     steps = sorted((min(pair.factor for pair in burn.pairs), LEVEL_COLORS[burn.severity]) for burn in burns.values())
     return lines(
@@ -198,7 +199,7 @@ def _burn(thresholds: Thresholds) -> Panel:
         [
             Query(f'{RATIO}1h{{{JOB}, slo="{name}"}} / {1 - one.objective:.6g}', name, color)
             for (name, one), color in zip(
-                thresholds.slos.objectives.items(), (PURPLE, BLUE, GREEN, ORANGE), strict=True
+                thresholds.slos.objectives.items(), (LIGHT, PURPLE, BLUE, GREEN, ORANGE), strict=True
             )
         ],
         unit="none",
