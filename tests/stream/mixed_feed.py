@@ -6,7 +6,7 @@ import asyncio
 import base64
 import json
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -36,23 +36,27 @@ class CountingParts(PartReader):
         self.away = False
         """The database does not answer."""
         self.refused = 0
+        self.first: Callable[[], Awaitable[object]] | None = None
+        """Called before each look at the parts: on a slow way to PostgreSQL, much happens meanwhile."""
 
-    def _answer(self) -> None:
+    async def _answer(self) -> None:
         if self.away:
             self.refused += 1
             raise DatabaseUnavailable("away")
+        if self.first is not None:
+            await self.first()
 
     async def of_run(self, run_id: str) -> list[Part]:
-        self._answer()
+        await self._answer()
         return await super().of_run(run_id)
 
     async def read(self, run_id: str, n: int, *, offset: int, limit: int) -> Read:
-        self._answer()
+        await self._answer()
         self.reads += 1
         return await super().read(run_id, n, offset=offset, limit=limit)
 
     async def beyond(self, reaches: Sequence[Reach], *, limit: int) -> dict[int, Grown]:
-        self._answer()
+        await self._answer()
         self.batches += 1
         return await super().beyond(reaches, limit=limit)
 
@@ -85,11 +89,13 @@ class PartsFeed(Feed):
         if publish:
             await self.publish()
 
-    async def write(self, data: bytes, n: int = 1, *, tell: str = "bytes") -> None:
-        """`tell` is `bytes`, `hint`, `nothing`, or `late`: then `catch_up` tells of them, the last first."""
+    async def write(self, data: bytes, n: int = 1, *, tell: str = "bytes", ahead_s: int = 0) -> None:
+        """`tell` is `bytes`, `hint`, `nothing`, or `late`: then `catch_up` tells of them, the last first. The clock of
+        PostgreSQL is ahead by so much.
+        """
         at = len(self.written[n])
         self.written[n] += data
-        now_us = time.time_ns() // 1000
+        now_us = time.time_ns() // 1000 + ahead_s * 1_000_000
         await self.database.execute(
             "WITH moved AS (INSERT INTO part_chunks (part_id, at, bytes) SELECT part_id, row_at, tail FROM parts"
             " WHERE run_id = $1 AND n = $2 AND tail <> '')"

@@ -12,6 +12,10 @@ from runwire.clock import monotonic
 from runwire.db import Database
 from runwire.errors import InvalidRequest, RunNotFound
 from runwire.stream import MixedCursor
+from runwire.stream.mixed.frames import event_frame, ids_in
+from runwire.stream.mixed.reader import BytesAt
+from runwire.stream.mixed.slots import PartSlots
+from runwire.stream.mixed.trail import Trail
 from runwire.telemetry.metrics import DisconnectReason
 from stream.mixed_feed import MixedClient, MixedReplica, PartsFeed, mixed_replica
 from stream.screen import Connected, Screen
@@ -294,3 +298,59 @@ async def test_a_client_far_behind_reads_until_it_has_caught_up_though_nothing_h
             await first.sees(one, run.written, events=2)
             async with late.connected(here) as two:  # there is a place to reach by now
                 await late.sees(two, run.written, events=2)
+
+
+async def test_late_bytes_are_counted_where_every_look_finds_something_new(db: Database, bus: MemoryBus) -> None:
+    """Where the way to PostgreSQL is slow, a client that follows a busy part never finds nothing new."""
+    async with mixed_replica(db, bus) as here:
+        run = await begun(db, bus, here)
+
+        async def busy() -> None:
+            if len(run.written[1]) < 500:
+                await run.write(b"late ", tell="hint")
+
+        here.parts.first = busy
+        client = MixedClient()
+        async with client.connected(here) as screen:
+            await eventually(lambda: len(run.written[1]) >= 500, within_s=60)
+            await client.sees(screen, run.written, events=2)
+            await eventually(lambda: here.metrics.lag.count >= 3, within_s=20)
+
+
+async def test_bytes_that_were_read_together_are_as_late_as_the_first_of_them(db: Database, bus: MemoryBus) -> None:
+    """PostgreSQL says when the last of them came: here, in an hour. A look without a hint knows no better."""
+    async with mixed_replica(db, bus) as here:
+        run = await begun(db, bus, here)
+        client = MixedClient()
+        async with client.connected(here) as screen:
+
+            async def follows() -> bool:
+                await run.write(b".")
+                return here.metrics.lag.count > 0
+
+            await eventually(follows, within_s=20)
+            await client.sees(screen, run.written, events=2)
+            before = here.metrics.lag.sum
+            for _ in range(20):
+                read_on = asyncio.Event()
+                here.parts.first = read_on.wait
+                await run.write(b"first ", tell="hint", ahead_s=3600)
+                await run.write(b"last ", tell="nothing", ahead_s=3600)
+                read_on.set()
+                await client.sees(screen, run.written, events=2)
+                if here.metrics.lag.sum > before:
+                    break
+            assert here.metrics.lag.sum > before
+
+
+async def test_frames_that_a_late_client_takes_from_the_trail_have_their_times(db: Database, bus: MemoryBus) -> None:
+    async with mixed_replica(db, bus) as here:
+        shared = here.one.streams.shared
+        slots = PartSlots(shared.scheduler, metrics=shared.metrics, parts=here.metrics, now_us=shared.now_us)
+        trail = Trail("run-1", "1", slots=slots, limits=shared.limits)
+        trail.add(event_frame("2", b"{}") + event_frame("3", b"{}"), ["2", "3"], [(1, 70), (1, BytesAt(71))])
+        trail.add(event_frame("4", b"{}"), ["4"], [(1, BytesAt(72))])
+        await trail.fanout.idle()
+        frames, times = trail.frames_after(1)
+        assert (ids_in(frames), times) == (["3", "4"], [(1, 71), (1, 72)])
+        assert all(isinstance(at, BytesAt) for _, at in times)

@@ -101,7 +101,7 @@ class PartReads:
         """`now_us`: the clock that the parts' times are of."""
         self.feed = feed
         self._metrics = metrics
-        self._now_us = now_us
+        self.now_us = now_us
         self._under_way: dict[object, asyncio.Task[Read]] = {}
 
     async def read(self, reader: PartReader, part: Part, *, at: int) -> Read:
@@ -125,10 +125,13 @@ class PartReads:
         if not task.cancelled():
             task.exception()  # every reader may have left meanwhile
 
-    def note_delivery(self, read: Read) -> None:
-        """Bytes for which a client has waited were written to it."""
+    def note_delivery(self, read: Read, *, since_us: int) -> None:
+        """Bytes for which a client has waited were written to it. The first of them were there since then, if that is
+        known: the time of a part is that of its last bytes.
+        """
         if read.data and read.part.written_us is not None:
-            self._metrics.lag.observe(max(self._now_us() - read.part.written_us, 0) / 1e6)
+            written_us = min(read.part.written_us, since_us or read.part.written_us)
+            self._metrics.lag.observe(max(self.now_us() - written_us, 0) / 1e6)
 
 
 class PartTail:
@@ -137,10 +140,13 @@ class PartTail:
     def __init__(self, reads: PartReads, reader: PartReader, part: Part, *, at: int) -> None:
         self.at = at
         """The reader has so many bytes. Set it as it goes on."""
+        self.since_us = 0
+        """When the first of the bytes that `next` gave were there, or heard of (epoch us); 0: nobody knows."""
         self._reads = reads
         self._reader = reader
         self._part = part
         self._news = asyncio.Event()
+        self._news_us = 0
         self._look = True
         self._heard = b""
         self._heard_at = 0
@@ -167,6 +173,7 @@ class PartTail:
             else:
                 self._heard, self._heard_at = written.data, written.at
             self._part = replace(part, written_us=written.written_us)
+        self._news_us = self._news_us or (self._reads.now_us() if written is None else written.written_us)
         self._news.set()
 
     def _take(self) -> Read | None:
@@ -189,6 +196,7 @@ class PartTail:
         until = monotonic() + within_s
         while True:
             self._news.clear()
+            self.since_us, self._news_us = self._news_us, 0
             if (heard := self._take()) is not None:
                 return heard
             if self._look:
@@ -255,7 +263,7 @@ async def serve_sse(
                 await asyncio.wait_for(response.write(frame), slow_s)
                 told = True
                 if live:
-                    reads.note_delivery(read)
+                    reads.note_delivery(read, since_us=tail.since_us)
             if over or monotonic() >= rotation.at or reads.feed.draining:
                 return response
             known = len(read.data) - len(data)  # of half a character, whose rest may take its time

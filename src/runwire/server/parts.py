@@ -122,7 +122,7 @@ class PartRoutes:
             with PartTail(self._reads, reader, part, at=at) as tail:
                 read = await tail.next(within_s=min(LONG_POLL_S, limits.heartbeat_s))
             if at >= part.size:
-                self._reads.note_delivery(read)
+                self._reads.note_delivery(read, since_us=tail.since_us)
         return self._polled(request, read)
 
     async def erase(self, request: web.Request) -> web.Response:

@@ -43,12 +43,13 @@ class PartCatchUp:
 
     def __init__(self, parts: PartReader) -> None:
         self._parts = parts
-        self._behind: dict[Behind, None] = {}
+        self._behind: dict[Behind, int] = {}
+        """Each with the time (epoch us) since which it lacks bytes; 0 where nobody knows whether it lacks any."""
         self._asked = asyncio.Event()
 
-    def ask(self, watch: Behind) -> None:
-        """Has the watch served by the next read."""
-        self._behind[watch] = None
+    def ask(self, watch: Behind, *, since_us: int = 0) -> None:
+        """Has the watch served by the next read. `since_us`: when the news came of the bytes that it lacks."""
+        self._behind[watch] = self._behind.get(watch) or since_us
         self._asked.set()
 
     def forget(self, watch: Behind) -> None:
@@ -58,26 +59,28 @@ class PartCatchUp:
         """One step: reads for those that asked first. Returns how many parts had grown. Raises DatabaseFailed; then
         they are asked about again.
         """
-        watches: list[Behind] = []
+        watches: dict[Behind, int] = {}
         reaches: list[tuple[Behind, Reach]] = []
-        for watch in islice(self._behind, PARTS_PER_READ):
+        for watch, since_us in islice(self._behind.items(), PARTS_PER_READ):
             if len(reaches) >= PARTS_PER_READ:
                 break
-            watches.append(watch)
+            watches[watch] = since_us
             reaches += [(watch, reach) for reach in watch.reaches()]
         for watch in watches:
             del self._behind[watch]
         try:
             found = await self._parts.beyond([reach for _, reach in reaches], limit=PART_BYTES) if reaches else {}
         except DatabaseFailed:
-            for watch in watches:
-                self.ask(watch)
+            for watch, since_us in watches.items():
+                self.ask(watch, since_us=since_us)
             raise
         for i, grown in found.items():
             watch, reach = reaches[i]
-            watch.hear(Written(watch.run_id, reach.n, reach.attempt, reach.at, grown.data, grown.written_us))
+            # The time is that of the last bytes. On a slow way they have come a while after the news of the first.
+            written_us = min(grown.written_us, watches[watch] or grown.written_us)
+            watch.hear(Written(watch.run_id, reach.n, reach.attempt, reach.at, grown.data, written_us))
             if reach.at + len(grown.data) < grown.size:
-                self.ask(watch)
+                self.ask(watch, since_us=written_us)
         return len(found)
 
     async def run(self) -> None:

@@ -8,11 +8,12 @@ opened it. A step depends on its cursor and target alone, and clients at the sam
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final, TypeAlias
 
+from runwire.clock import wall_us
 from runwire.content.part import Part, PartState
 from runwire.content.parts import PartReader
 from runwire.errors import CursorPastTail, InvalidRequest
@@ -37,6 +38,17 @@ class BytesAt(int):
     __slots__ = ()
 
 
+def counted_from(times: Sequence[Times], since_us: int) -> list[Times]:
+    """The times of frames that one read found, whose first bytes were there since then (epoch us; 0: nobody knows).
+
+    PostgreSQL says when the last bytes of a part were stored. The first ones of a slow read are older.
+    """
+    if not since_us:
+        return list(times)
+    since = BytesAt(since_us)
+    return [(count, since if isinstance(at, BytesAt) and at > since_us else at) for count, at in times]
+
+
 @dataclass(frozen=True, slots=True)
 class Growing:
     """An attempt that may get bytes. `told` is how many of them the cursor has."""
@@ -59,12 +71,18 @@ class Step:
     growing: Sequence[Growing] = ()
     """The attempts that are open at the cursor."""
     end: End | None = None
+    began_us: int = 0
+    """When its reading began (epoch us)."""
+    complete: bool = True
+    """There was no more when it was read, or none up to the target."""
 
 
 class MixedReader:
     """Reads steps of mixed streams. Raises what LogReader and PartReader raise."""
 
-    def __init__(self, reader: LogReader, parts: PartReader) -> None:
+    def __init__(self, reader: LogReader, parts: PartReader, *, now_us: Callable[[], int] = wall_us) -> None:
+        """`now_us`: the clock that the parts' times are of."""
+        self._now_us = now_us
         self._reader = reader
         self._parts = parts
         self._under_way: dict[object, asyncio.Task[Step]] = {}
@@ -103,6 +121,7 @@ class MixedReader:
     async def _step(
         self, run_id: str, cursor: MixedCursor, names: Names, target: MixedCursor | None, published: int
     ) -> Step:
+        began_us = self._now_us()
         position = await self._reader.position(run_id)
         if cursor.seq > position.last_seq:
             raise CursorPastTail(run_id, cursor=cursor.seq, last_seq=position.last_seq)
@@ -112,9 +131,11 @@ class MixedReader:
         upto = max(position.published, min(published, position.last_seq))
         if target is not None:
             upto = min(upto, target.seq)
+        goal = upto
         for part in chosen:
             if part.opened_seq > cursor.seq:
                 upto = min(upto, part.opened_seq)  # its bytes come next
+                frames.complete = frames.complete and part.opened_seq > goal
             elif part.ended_seq is None or part.ended_seq > cursor.seq:
                 complete = await self._read_part(part, frames, target)
                 if part.ended_seq is not None and not complete:
@@ -126,7 +147,8 @@ class MixedReader:
         over = position.closed and frames.cursor.seq >= position.last_seq
         end = End(position.state.value, position.last_seq) if over else None
         growing = [_growing(part, frames.cursor) for part in chosen if _is_told_of(part, frames.cursor)]
-        return Step(b"".join(frames.frames), frames.cursor, frames.times, growing, end)
+        complete = frames.complete and frames.cursor.seq >= goal
+        return Step(b"".join(frames.frames), frames.cursor, frames.times, growing, end, began_us, complete)
 
     async def _read_part(self, part: Part, frames: _Frames, target: MixedCursor | None) -> bool:
         """Adds bytes of an attempt whose beginning the client knows. Returns whether the client has all of it then."""
@@ -145,6 +167,7 @@ class MixedReader:
         while at < upto:
             read = await self._parts.read(part.run_id, part.n, offset=at, limit=PART_BYTES)
             if read.part.part_id != part.part_id:
+                frames.complete = False
                 return False  # begun again meanwhile: the next step knows
             last = part.ended_seq is not None and read.next_offset >= part.size
             data = read.data if target is None else read.data[: upto - at]
@@ -154,6 +177,7 @@ class MixedReader:
             frames.content(part, at, data)
             at += len(data)
             if frames.full or (part.ended_seq is None and target is None):
+                frames.complete = frames.complete and (at >= upto or read.up_to_date)
                 break
         return at >= part.size
 
@@ -166,6 +190,8 @@ class _Frames:
         self.cursor = cursor
         self.frames: list[bytes] = []
         self.times: list[Times] = []
+        self.complete = True
+        """Every byte that was asked for is there, but for half a character at the end."""
         self.encoder = WireEncoder(run_id, source=Source.OUTBOX)
         self._ends = ends
         self._size = 0

@@ -60,7 +60,7 @@ class MixedStreams:
         self.catch_up = PartCatchUp(parts)
         self._streams = streams
         self._shared = shared = streams.shared
-        self._reader = MixedReader(reader, parts)
+        self._reader = MixedReader(reader, parts, now_us=shared.now_us)
         self._metrics = metrics
         self._parts = MixedParts(
             watches=shared.watches,
@@ -69,6 +69,7 @@ class MixedStreams:
             catch_up=self.catch_up,
             slots=PartSlots(shared.scheduler, metrics=shared.metrics, parts=metrics, now_us=shared.now_us),
             limits=shared.limits,
+            now_us=shared.now_us,
         )
         self._watches: dict[tuple[str, Names], MixedWatch] = {}
         self._tasks: list[asyncio.Task[None]] = []

@@ -20,7 +20,7 @@ from runwire.stream.fanout import Follower, Outlet
 from runwire.stream.limits import StreamLimits
 from runwire.stream.mixed.cursor import MixedCursor, parse_mixed_cursor
 from runwire.stream.mixed.frames import PART_HEAD, last_id_in
-from runwire.stream.mixed.reader import BytesAt, MixedReader
+from runwire.stream.mixed.reader import BytesAt, MixedReader, counted_from
 from runwire.stream.mixed.watch import MixedWatch
 from runwire.stream.piece import FRAME_END, Piece, Times, fitting, split
 from runwire.stream.tail import End
@@ -54,15 +54,16 @@ class MixedSource:
         "_at",
         "_end",
         "_joined",
+        "_known_us",
         "_lag",
         "_limits",
+        "_live",
         "_looked_at",
         "_now_us",
         "_reader",
         "_rest",
         "_suspended",
         "_times",
-        "_waited",
         "_written",
         "client",
         "cursor",
@@ -96,7 +97,10 @@ class MixedSource:
         self._times: list[Times] = []
         self._end: End | None = None
         self._joined = False
-        self._waited = False
+        self._live = False
+        """It had all there was, and waits for what comes: that is late if it takes long, whatever way it comes."""
+        self._known_us = 0
+        """Bytes that the next step finds may be there since then (epoch us); 0: nobody knows."""
         self._written: list[Times] = []
         self._looked_at = -1
         """The news of the watch before a step that found nothing."""
@@ -123,7 +127,8 @@ class MixedSource:
             if trail is not None and (number := trail.number_of(self._at)) is not None:
                 if number >= trail.fanout.sent:
                     return None
-                self._rest = trail.frames_after(number)
+                self._rest, times = trail.frames_after(number)
+                self._times = times if self._live else []
                 break
             if trail is not None and self._looked_at == watch.news:
                 return None
@@ -133,19 +138,22 @@ class MixedSource:
             step = await self._reader.step(
                 watch.run_id, place, names=watch.names, target=target, published=watch.published
             )
-            self._rest, self._times = step.frames, list(step.times)
+            self._rest = step.frames
+            self._times = counted_from(step.times, self._known_us) if self._live else []
             self._looked_at = -1 if step.frames else news
             if not step.frames:
                 self._end = step.end
-                if watch.trail is None and step.end is None:
-                    watch.adopt(step)
+            if step.complete:
+                self._live, self._known_us = True, step.began_us
+            if watch.trail is None and step.end is None and (step.complete or not step.frames):
+                watch.adopt(step)  # not only where nothing is new: where reading takes long, something always is
         return self._piece(cursor) if self._rest else None
 
     def ended_for(self, cursor: int) -> End | None:  # noqa: ARG002  # the id says more
         return None if self._rest else self._end or self.watch.ended_at(self._at)
 
     def join(self, client: Follower) -> None:
-        watch, self._waited = self.watch, True
+        watch, self._live, self._known_us = self.watch, True, 0
         trail = watch.trail
         if trail is not None and (number := trail.number_of(self._at)) is not None:
             self.cursor = number
@@ -179,13 +187,15 @@ class MixedSource:
             self.watch.trail.fanout.to_transport(self)
 
     def note_delivery(self, count: int) -> None:  # noqa: ARG002
-        """Bytes that came while the client waited outside of the fan-out are live, too."""
+        """Bytes that a live client gets outside of the fan-out are counted here. Once its own connection is full, it is
+        late by itself.
+        """
         written, self._written = self._written, []
-        if self._waited:
-            now_us = self._now_us()
-            for _, at in written:
-                if at and isinstance(at, BytesAt):
-                    self._lag.observe(max(now_us - at, 0) / 1e6)
+        now_us = self._now_us() if written else 0
+        for _, at in written:
+            if at and isinstance(at, BytesAt):
+                self._lag.observe(max(now_us - at, 0) / 1e6)
+        self._live = self._live and self.outlet.buffered() <= self._limits.pause_bytes
 
     # ------------------------------------------------------------------ for the fan-out, and for the watch
 
@@ -196,10 +206,12 @@ class MixedSource:
     def wake(self) -> None:
         """The fan-out gives the client back."""
         self._settle()
-        self._waited = False  # it was too slow: what comes next is late by itself
+        # One that refused a piece is slow itself: what it gets late now is not the service's lag.
+        self._live = self.watch.trail is not None and self.cursor >= self.watch.trail.fanout.sent
         self.client.wake()
 
     def hear(self) -> None:
+        self._known_us = self._known_us or self._now_us()
         self.client.wake()
 
     def ask_to_end(self, reason: DisconnectReason, *, among: int = 1) -> None:

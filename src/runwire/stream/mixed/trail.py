@@ -30,6 +30,8 @@ class Trail:
         self._ring = Ring(1 << 60)  # bounded below
         self._ids = [first_id]
         """Those of the frames in the ring, after the id before them."""
+        self._times: list[int] = []
+        """Those of the frames in the ring."""
 
     @property
     def last_id(self) -> str:
@@ -55,15 +57,20 @@ class Trail:
         """The id of a frame that some follower may have got last."""
         return self._ids[number - self._ring.before]
 
-    def frames_after(self, number: int) -> bytes:
-        """The frames up to what followers have, as far as they fit into a piece."""
+    def frames_after(self, number: int) -> tuple[bytes, list[Times]]:
+        """The frames up to what followers have, as far as they fit into a piece, and their times."""
         piece = self._ring.slice(number, upto=self.fanout.sent, most_bytes=self._limits.slice_bytes)
-        return piece.bytes(chunked=False)
+        before = self._ring.before
+        return piece.bytes(chunked=False), [
+            (1, at) for at in self._times[piece.first - before - 1 : piece.last - before]
+        ]
 
     def add(self, frames: bytes, ids: Sequence[str], times: Sequence[Times]) -> None:
         """Has frames written to all followers. `ids` has one for each."""
         ring = self._ring
         self._ids += ids
+        for count, at in times:
+            self._times += [at] * count
         left = len(ids)
         while frames:
             piece = fitting(frames, self._limits.slice_bytes)
@@ -77,6 +84,7 @@ class Trail:
             before = ring.before
             ring.shed(keep=max(ring.tail - self.fanout.written_upto, 1))
             del self._ids[: ring.before - before]
+            del self._times[: ring.before - before]
 
     def close(self) -> None:
         """No frame follows: gives followers back once they have all."""

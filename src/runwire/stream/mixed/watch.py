@@ -8,7 +8,7 @@ It knows where it is (`head`: a MixedCursor), and makes the frames that come nex
 An event that opens or ends a part, and the last one of the run, take a *repair*: steps from the head, which put bytes
 and events in order. News wait meanwhile.
 
-    new --adopt: a client that has caught up--> stale --repair: a step without news--> live --such an event--> stale
+    new --adopt: a client that has caught up--> stale --repair: a complete step------> live --such an event--> stale
                                                   |                                     |
                                                   +--the run is over--> ended           +--too much pending--> stale
 """
@@ -16,7 +16,7 @@ and events in order. News wait meanwhile.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
@@ -30,7 +30,7 @@ from runwire.stream.mixed.catch_up import PartCatchUp
 from runwire.stream.mixed.cursor import MixedCursor
 from runwire.stream.mixed.frames import ids_in, last_id_in
 from runwire.stream.mixed.head import Head
-from runwire.stream.mixed.reader import MixedReader, Names, Step
+from runwire.stream.mixed.reader import MixedReader, Names, Step, counted_from
 from runwire.stream.mixed.slots import PartSlots
 from runwire.stream.mixed.trail import Trail
 from runwire.stream.piece import Times
@@ -69,6 +69,8 @@ class MixedParts:
     catch_up: PartCatchUp
     slots: PartSlots
     limits: StreamLimits
+    now_us: Callable[[], int]
+    """The clock that the parts' times are of."""
 
 
 class MixedWatch:
@@ -92,6 +94,7 @@ class MixedWatch:
         self._waiting: dict[Client, None] = {}
         self._published = 0
         self._stale = False
+        self._lacks_since_us = 0  # what the next step finds may be as old
         self._repairing = False
         self._lagging = False
         self._queue: list[bytes | Written] = []
@@ -144,11 +147,11 @@ class MixedWatch:
         return self.end if self.trail is not None and event_id == self.trail.last_id else None
 
     def adopt(self, step: Step) -> None:
-        """Begins where a client is that found nothing new."""
+        """Begins where a client is that has found all there was."""
         self._head.adopt(step)
         self.cursor = self._head.seq
         self.trail = Trail(self.run_id, self._head.id, slots=self._parts.slots, limits=self._parts.limits)
-        self._make_stale()  # something may be new since
+        self._make_stale(since_us=step.began_us)  # something may be new since
 
     def wait(self, client: Client) -> None:
         """Has a client hear of news that cannot follow."""
@@ -172,14 +175,14 @@ class MixedWatch:
             return
         told = self._head.tell_bytes(written)
         if told is None:
-            self._parts.catch_up.ask(self)
+            self._parts.catch_up.ask(self, since_us=written.written_us)
         elif told.frames:
             self._send(b"".join(told.frames), told.ids, told.times)
 
-    def look(self) -> None:
-        """News may have been lost: has bytes read that nobody told of."""
+    def look(self, *, hinted_us: int = 0) -> None:
+        """News may have been lost, or were a hint that came then: has bytes read that nobody told of."""
         if self._head.reaches:
-            self._parts.catch_up.ask(self)
+            self._parts.catch_up.ask(self, since_us=hinted_us)
 
     def wake(self) -> None:
         """The run's watch gives the follower back: the run is over, or too much was pending."""
@@ -188,7 +191,7 @@ class MixedWatch:
 
     def _hear(self, written: Written | None) -> None:
         if written is None:
-            self.look()
+            self.look(hinted_us=self._parts.now_us())
         elif self.trail is not None:
             self.hear(written)
 
@@ -240,7 +243,8 @@ class MixedWatch:
 
     # ------------------------------------------------------------------ repair
 
-    def _make_stale(self) -> None:
+    def _make_stale(self, *, since_us: int = 0) -> None:
+        self._lacks_since_us = self._lacks_since_us if self._stale else since_us or self._parts.now_us()
         self._stale = True
         self._work.set()
 
@@ -295,20 +299,18 @@ class MixedWatch:
         """Tells what comes after the head. Returns False when that is not there yet."""
         published = self.published
         step = await self._parts.reader.step(self.run_id, self.head, names=self.names, published=published)
-        self._stale = bool(step.frames)
+        since_us = self._lacks_since_us
+        self._lacks_since_us = step.began_us if step.complete else since_us
         self._head.settle_at(step)
+        missing = step.end is None and (self._head.seq < published or self._run.ended_for(self._head.seq) is not None)
+        self._stale = missing or (bool(step.frames) and not step.complete)
         if step.frames:
-            self._send(step.frames, ids_in(step.frames), step.times)
+            self._send(step.frames, ids_in(step.frames), counted_from(step.times, since_us))
         if step.end is not None and self.trail is not None:
             self.end = step.end
             self.trail.close()
             self._tell_waiting()
-        seq = self._head.seq
-        missing = seq < published or self._run.ended_for(seq) is not None
-        if not step.frames and self.end is None and missing:
-            self._stale = True
-            return False
-        return True
+        return bool(step.frames) or not missing
 
     async def _follow(self) -> None:
         """Goes on with the run's watch: takes a piece that it has, or follows it."""
