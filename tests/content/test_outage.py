@@ -16,10 +16,12 @@ from content.test_parts import Bench, bench
 from orchestrate.agents_for_tests import Count
 from outage import Outage, Striking
 from runwire import Context
-from runwire.content import ArtifactReader, Artifacts
-from runwire.content.parts import PartReader, Parts
+from runwire.content import ArtifactReader, Artifacts, NewArtifact
+from runwire.content.parts import PartReader, Parts, Place
 from runwire.db import Database
 from runwire.errors import DatabaseUnavailable
+from runwire.model.content import Artifact
+from runwire.model.graph import Data
 from runwire.orchestrate import StartRequest, Worker
 from waiting import eventually
 
@@ -56,6 +58,35 @@ STATEMENTS = {
     "place": "runwire.content.place",
     "read": "runwire.content.read",
 }
+APPENDS = ("the append that refers", "the append that opens")
+"""Statements of the log, which has sessions of its own: the database goes away just after what comes before."""
+OF_ARTIFACTS = ("room", "begin_upload", "the append that refers")
+
+
+class LastPlace(Parts):
+    """The database goes away once it has told of a part's place."""
+
+    def __init__(self, database: Database, strike: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(database)
+        self._strike = strike
+
+    async def place(self, run_id: str, name: str, *, at_most: int, tenant_bytes: int = 0) -> Place:
+        place = await super().place(run_id, name, at_most=at_most, tenant_bytes=tenant_bytes)
+        await self._strike()
+        return place
+
+
+class LastPrepared(Artifacts):
+    """The database goes away once the bytes of an artifact are ready to be referred to."""
+
+    def __init__(self, plane: Plane, strike: Callable[[], Awaitable[None]]) -> None:
+        super().__init__(plane.database, plane.store, metrics=plane.metrics)
+        self._strike = strike
+
+    async def prepare(self, run_id: str, name: str, data: Data, **how: Any) -> NewArtifact | Artifact:
+        prepared = await super().prepare(run_id, name, data, **how)
+        await self._strike()
+        return prepared
 
 
 @asynccontextmanager
@@ -64,7 +95,7 @@ async def struck(admin_dsn: str, dsn: str, folder: Path, *, at: str, **node: Any
 
     async def write(ctx: Context, _state: Count) -> None:
         try:
-            if at in ("room", "begin_upload"):
+            if at in OF_ARTIFACTS:
                 await ctx.artifact("large", LARGE)
             async with ctx.part("answer") as part:
                 await part.write("the whole answer")
@@ -74,18 +105,29 @@ async def struck(admin_dsn: str, dsn: str, folder: Path, *, at: str, **node: Any
         ended.append("")
 
     outage = Outage(admin_dsn, dsn)
+
+    async def once() -> None:
+        if not outage.begun.is_set():
+            await outage.begin()
+
     async with bench(dsn, write, **node) as b:
-        database = cast("Database", Striking(b.stages.database, STATEMENTS[at], outage.begin))
+        database = b.stages.database
+        if at in STATEMENTS:
+            database = cast("Database", Striking(database, STATEMENTS[at], outage.begin))
         plane = Plane(database, folder)
         reader = PartReader(database, artifacts=ArtifactReader(b.stages.database, plane.store, metrics=plane.metrics))
         b.desk = replace(b.desk, parts=Parts(database), reader=reader, artifacts=plane.artifacts)
+        if at == "the append that opens":
+            b.desk = replace(b.desk, parts=LastPlace(database, once))
+        elif at == "the append that refers":
+            b.desk = replace(b.desk, artifacts=LastPrepared(plane, once))
         try:
             yield Struck(b, outage, Plane(b.stages.database, folder), ended)
         finally:
             await outage.end()
 
 
-@pytest.mark.parametrize("at", STATEMENTS)
+@pytest.mark.parametrize("at", [*STATEMENTS, *APPENDS])
 async def test_a_node_waits_until_the_database_is_back(
     postgres_dsn: str, database: str, tmp_path: Path, at: str
 ) -> None:
@@ -98,7 +140,7 @@ async def test_a_node_waits_until_the_database_is_back(
         assert labels[-1] == "RunFinished"
         assert not [label for label in labels if label.startswith(("error", "retry"))]
         assert s.ended == [""]
-        if at in ("room", "begin_upload"):
+        if at in OF_ARTIFACTS:
             assert await s.plane.bytes_of("r", 1) == LARGE
         await s.plane.collector().collect()
         await s.plane.check(collected=True)
