@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,14 +19,18 @@ from counting import count
 from orchestrate.agents_for_tests import Count
 from runwire import Context, NodeFailed
 from runwire.append import Change, Stored
-from runwire.content.part import PartState
+from runwire.content.part import Part, PartState
+from runwire.content.part_metrics import PartMetrics
+from runwire.content.part_quota import PartQuota
+from runwire.content.part_writer import PartWriter
 from runwire.content.parts import Ending, PartReader, check_not_erased, events_of, store_endings
 from runwire.db import Transaction
-from runwire.errors import ContentQuotaExceeded, PartErased, PartRefused
+from runwire.errors import ContentQuotaExceeded, PartErased, PartMoved, PartRefused
 from runwire.model.event import RUN_FINISHED, Source
 from runwire.model.run import RunState
 from runwire.orchestrate.external_parts import ExternalParts
 from runwire.orchestrate.node_parts import PartLimits
+from runwire.telemetry.exposition import Exposition
 
 CANARY = "canary-Zeisig-4711 "
 SONG = (CANARY * 100).encode()
@@ -210,6 +216,88 @@ async def test_a_tenant_at_its_limit_opens_no_part(database: str, tmp_path: Path
             await k.left_run("three")
         await k.reader.erase("one", 1)
         await k.external.open("two", "more", "text/plain", fence=fence)
+
+
+async def test_a_part_grows_no_further_than_its_tenant_may(database: str, tmp_path: Path) -> None:
+    async with kept(database, tmp_path, limits=PartLimits(tenant=2 * len(SONG))) as k:
+        one = await k.left_run("one")
+        fence = await k.bench.stages.started_run("two")
+        opened = await k.external.open("two", "song", "text/plain", fence=fence)
+        part = await k.external.append(opened, SONG, fence=fence, at=0)
+        for at in (None, part.size):
+            with pytest.raises(ContentQuotaExceeded):
+                await k.external.append(part, b"x", fence=fence, at=at)
+        with pytest.raises(PartMoved):  # a repeat is no growth
+            await k.external.append(part, SONG, fence=fence, at=0)
+        assert (await k.reader.part("two", 1)).size == len(SONG)
+        await k.end("one", one)
+        await k.reader.erase("one", 1)
+        part = await k.external.append(part, b"x", fence=fence, at=part.size)
+        assert part.size == len(SONG) + 1
+        assert (await k.bench.walk())[-3:] == [
+            "part:song:1:abandoned",
+            "error:content_quota_exceeded:work",
+            "RunFinished",
+        ]
+        assert (await k.reader.part("r", 1)).size == 0
+
+
+async def test_an_artifact_leaves_the_room_of_open_parts(database: str, tmp_path: Path) -> None:
+    limit = 2 * len(SONG)
+    async with kept(database, tmp_path, limits=PartLimits(tenant=limit)) as k:
+        plane = Plane(k.plane.database, tmp_path, tenant_bytes=limit)
+        k.bench.desk = desk = replace(k.bench.desk, artifacts=plane.artifacts, reader=k.reader)
+        fence = await k.left_run()
+        part = await k.reader.part("left", 1)
+        with pytest.raises(ContentQuotaExceeded):
+            await plane.stored(k.bench.stages, "left", "other", b"x" * (len(SONG) + 1), fence=fence)
+        await plane.stored(k.bench.stages, "left", "other", b"x" * len(SONG), fence=fence)
+        await ExternalParts(k.bench.stages.log, desk).seal(part, fence=fence)  # its bytes do not count twice
+        assert await k.used() == limit
+
+
+async def test_processes_that_fill_a_tenant_together_pass_its_limit_by_their_commits_at_most(
+    database: str, tmp_path: Path
+) -> None:
+    piece, limit = b"x" * 64, 3000
+    async with kept(database, tmp_path, limits=PartLimits(tenant=limit)) as k:
+        fence = await k.bench.stages.started_run("x")
+        parts = [await k.external.open("x", f"p{n}", "text/plain", fence=fence) for n in range(3)]
+
+        async def fill(part: Part) -> None:
+            metrics = PartMetrics(Exposition())
+            async with PartWriter(k.plane.database, metrics=metrics, tenant_bytes=limit, linger_s=0) as writer:
+                place = {"name": part.name, "attempt": 1, "part_id": part.part_id, "tenant": part.tenant}
+                mine = writer.open("x", part.n, fence=fence, **place)  # type: ignore[arg-type]
+                while mine.error is None:
+                    with contextlib.suppress(ContentQuotaExceeded):
+                        await mine.write(piece)
+                        await mine.flush()
+
+        await asyncio.gather(*map(fill, parts))
+        stored = sum(part.size for part in await k.reader.of_run("x"))
+        assert limit - len(piece) < stored <= limit + 2 * len(piece)
+
+
+async def test_far_from_the_limit_nobody_asks_for_each_write() -> None:
+    asked: list[Sequence[str]] = []
+
+    async def usage(_sql: str, tenants: Sequence[str]) -> list[Any]:
+        asked.append(tenants)
+        return [(tenant, 0) for tenant in tenants]
+
+    quota = PartQuota(at_most=16_000_000)
+    for _ in range(500):
+        await quota.ask(usage, {"a": 1000, "b": 1})
+        assert quota.take("a", 1000)
+        assert quota.take("b", 1)
+    assert len(asked) < 10  # once, and again only on a machine that takes seconds for this
+    await quota.ask(usage, {"a": 15_999_999})
+    assert quota.take("a", 15_999_999)
+    assert not quota.take("a", 2)
+    await PartQuota(at_most=0).ask(usage, {"c": 1 << 60})
+    assert PartQuota(at_most=0).take("c", 1 << 60)
+    assert ["c"] not in asked
 
 
 async def test_a_large_part_sealed_while_the_store_was_away_ends_with_its_time(database: str, tmp_path: Path) -> None:

@@ -62,8 +62,11 @@ async def bench(
     async with stages(dsn, one_node(run, **node)) as s:  # type: ignore[arg-type]
         written: list[Written] = []
         metrics = PartMetrics(s.metrics.out)
-        async with PartWriter(s.database, metrics=metrics, linger_s=0.005, on_written=written.extend) as writer:
-            desk = PartDesk(Parts(s.database), writer, limits or PartLimits())
+        limits = limits or PartLimits()
+        async with PartWriter(
+            s.database, metrics=metrics, tenant_bytes=limits.tenant, linger_s=0.005, on_written=written.extend
+        ) as writer:
+            desk = PartDesk(Parts(s.database), writer, limits)
             yield Bench(s, desk, PartReader(s.database), written)
 
 

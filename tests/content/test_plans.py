@@ -45,6 +45,8 @@ STATEMENTS = {
     "expire parts": (PARTS["expire"], (3, 50)),
     "erase a part": (PARTS["erase"], ("r17", 1)),
     "place": (PARTS["place"], ("r17", "p1", 1)),
+    "usage": (PARTS["usage"], (["t1", "t2"],)),
+    "room": (CONTENT["room"], ("r17", "a", 1, 0)),
 }
 LARGE = ("content_blobs", "artifacts", "parts", "part_chunks", "runs", "archived_runs")
 

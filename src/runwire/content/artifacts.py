@@ -123,11 +123,18 @@ class Artifacts:
         self._metrics = metrics
 
     async def prepare(
-        self, run_id: str, name: str, data: Data, *, media_type: str = OCTETS, patience: Patience = AT_ONCE
+        self,
+        run_id: str,
+        name: str,
+        data: Data,
+        *,
+        media_type: str = OCTETS,
+        patience: Patience = AT_ONCE,
+        of_part: int = 0,
     ) -> NewArtifact | Artifact:
         """Stores and proves the bytes. Returns what an append makes an artifact of, or the run's newest artifact of
         that name if it has the same bytes and media type: storing it twice is storing it once. `patience` waits out an
-        outage of the database.
+        outage of the database. `of_part`: the number of the part whose bytes these are; they count once.
 
         Raises InvalidRequest, ArtifactTooLarge, TooManyArtifacts, ContentQuotaExceeded, ContentUnavailable,
         RunNotFound, ContentLost when the upload took longer than the grace, and what the database raises. Errors of an
@@ -138,15 +145,18 @@ class Artifacts:
             async with Spool(at_most=self.limits.artifact_bytes) as spool:
                 async for piece in _pieces(data):
                     await spool.write(piece)
-                return await self._stored(run_id, name, spool, media_type, patience)
+                return await self._stored(
+                    run_id, name, spool, media_type=media_type, patience=patience, of_part=of_part
+                )
         except (ArtifactTooLarge, ContentQuotaExceeded, TooManyArtifacts) as error:
             self._metrics.refused[error.code].inc()
             raise
 
     async def _stored(
-        self, run_id: str, name: str, spool: Spool, media_type: str, patience: Patience
+        self, run_id: str, name: str, spool: Spool, *, media_type: str, patience: Patience, of_part: int
     ) -> NewArtifact | Artifact:
-        row = await patience.through(partial(self._database.fetchrow, SQL["room"], run_id, name))
+        bound = self.limits.tenant_bytes
+        row = await patience.through(partial(self._database.fetchrow, SQL["room"], run_id, name, bound, of_part))
         if row is None:
             raise RunNotFound(run_id)
         if (row["sha256"], row["media_type"]) == (spool.sha256, media_type):

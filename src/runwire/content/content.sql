@@ -1,7 +1,12 @@
 -- name: room
 -- The run's and its tenant's use of content, for the limits, and the newest artifact of that name. The sum of the slots is exact.
+-- Open parts count where there is a bound, but for the one that becomes this artifact.
 SELECT r.artifacts,
-       (SELECT coalesce(sum(u.bytes), 0)::bigint FROM content_usage AS u WHERE u.tenant = r.tenant) AS used,
+       (SELECT coalesce(sum(u.bytes), 0)::bigint FROM content_usage AS u WHERE u.tenant = r.tenant)
+       + CASE WHEN $3::bigint > 0 THEN
+           (SELECT coalesce(sum(o.size), 0)::bigint FROM parts AS o
+            WHERE o.tenant = r.tenant AND o.state = 'open' AND NOT (o.run_id = $1 AND o.n = $4))
+       ELSE 0 END AS used,
        a.n, a.media_type, a.size, a.sha256, a.seq
 FROM runs AS r LEFT JOIN LATERAL (
     SELECT * FROM artifacts AS a WHERE a.run_id = r.run_id AND a.name = $2 ORDER BY a.n DESC LIMIT 1

@@ -51,6 +51,7 @@ class Part:
     """The artifact that a sealed part became."""
     erased: bool = False
     """The bytes are gone: the part was erased, or that artifact."""
+    tenant: str = ""
 
     @property
     def is_text(self) -> bool:

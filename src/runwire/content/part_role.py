@@ -33,6 +33,7 @@ async def start(context: Context) -> None:
     writer = PartWriter(
         context.database,
         metrics=metrics,
+        tenant_bytes=settings.content_tenant_max_bytes,
         linger_s=settings.part_linger_ms / 1000,
         on_written=written,
         on_ended=lambda run_id: hints.tell(PARTS_WRITTEN, [run_id]),

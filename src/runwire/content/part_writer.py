@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
 from typing import Final, NamedTuple, Self
 
 from runwire.clock import monotonic, wait_until_set
 from runwire.content.part import Part, PartState
 from runwire.content.part_metrics import PartMetrics
+from runwire.content.part_quota import PartQuota
 from runwire.content.settings import DEFAULTS
 from runwire.db import Database, Row, load_sql
 from runwire.duties import Duty
-from runwire.errors import DatabaseFailed, FenceStale, PartMoved, PartRefused, RunwireError
+from runwire.errors import ContentQuotaExceeded, DatabaseFailed, FenceStale, PartMoved, PartRefused, RunwireError
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -52,7 +55,7 @@ class Written(NamedTuple):
 class OpenPart:
     """One attempt of a part, for the one who writes it. `write` buffers, `flush` waits for the commit.
 
-    The next call after a refusal raises it, as PartRefused.
+    The next call after a refusal raises it: PartRefused, or ContentQuotaExceeded of a tenant that has no more room.
     """
 
     def __init__(
@@ -65,8 +68,10 @@ class OpenPart:
         attempt: int,
         part_id: int,
         fence: int,
+        tenant: str = "",
         size: int = 0,
     ) -> None:
+        self.tenant = tenant
         self.run_id = run_id
         self.n = n
         self.name = name
@@ -86,7 +91,7 @@ class OpenPart:
         return self.stored + len(self.pending)
 
     async def write(self, data: bytes) -> None:
-        """Takes the bytes. Waits while too many wait already. Raises PartRefused."""
+        """Takes the bytes. Waits while too many wait already. Raises a refusal."""
         self._raise()
         if not data:
             return
@@ -96,7 +101,7 @@ class OpenPart:
             await self._progressed()
 
     async def flush(self) -> None:
-        """Returns when every byte that was written is committed. Raises PartRefused."""
+        """Returns when every byte that was written is committed. Raises a refusal."""
         self._raise()
         while self.pending:
             self._writer.ask(self, at_once=True)
@@ -146,10 +151,12 @@ class PartWriter:
         database: Database,
         *,
         metrics: PartMetrics,
+        tenant_bytes: int = DEFAULTS.content_tenant_max_bytes,
         linger_s: float = DEFAULTS.part_linger_ms / 1000,
         on_written: Callable[[Sequence[Written]], None] = lambda _written: None,
         on_ended: Callable[[str], None] = lambda _run_id: None,
     ) -> None:
+        self._quota = PartQuota(at_most=tenant_bytes)
         self._session = database.session("parts", settings=PLANS)
         self._attempts = database.attempts(Duty.WRITE_PARTS, longest_s=1.0)
         self.metrics = metrics
@@ -174,10 +181,20 @@ class PartWriter:
         await self._session.aclose()
 
     def open(
-        self, run_id: str, n: int, *, name: str, attempt: int, part_id: int, fence: int, size: int = 0
+        self, run_id: str, n: int, *, name: str, attempt: int, part_id: int, fence: int, tenant: str = "", size: int = 0
     ) -> OpenPart:
-        """The part, for the holder of `fence`. It must exist. `close` it."""
-        part = OpenPart(self, run_id=run_id, n=n, name=name, attempt=attempt, part_id=part_id, fence=fence, size=size)
+        """The part, for the holder of `fence`. It must exist. `close` it. Only with its tenant, it has a limit."""
+        part = OpenPart(
+            self,
+            run_id=run_id,
+            n=n,
+            name=name,
+            attempt=attempt,
+            part_id=part_id,
+            fence=fence,
+            tenant=tenant,
+            size=size,
+        )
         self._open.add(part)
         self.metrics.open.set(len(self._open))
         return part
@@ -205,8 +222,12 @@ class PartWriter:
         """Stores the bytes by themselves and returns the part's new size. With `at`, the part must end there. Renews
         the lease of an external run that has less than half of it left.
 
-        Raises PartRefused, PartMoved, FenceStale and DatabaseUnavailable.
+        Raises ContentQuotaExceeded, PartRefused, PartMoved, FenceStale and DatabaseUnavailable.
         """
+        if at is None or at >= part.size:  # no repeat
+            await self._quota.ask(self._database.fetch, {part.tenant: len(data)})
+            if not self._quota.take(part.tenant, len(data)):
+                raise ContentQuotaExceeded(part.run_id, self._quota.at_most)
         rows = await self._database.fetch(_SQL["write"], [0], [part.part_id], [fence], [at], [data])
         for _, begun_at, written_us, ages in rows:
             self._tell([Written(part.run_id, part.n, part.attempt, begun_at, data, written_us)])
@@ -228,6 +249,8 @@ class PartWriter:
         Raises DatabaseFailed; what was not stored waits for the next step.
         """
         parts, pieces = self._take()
+        if self._quota.at_most and parts:
+            parts, pieces = await self._with_room(parts, pieces)
         if not parts:
             return 0
         rows = await self._session.fetch(
@@ -267,6 +290,18 @@ class PartWriter:
         # In the order of their ids, so that two writers never wait for each other.
         order = sorted(range(len(parts)), key=lambda i: parts[i].part_id)
         return [parts[i] for i in order], [pieces[i] for i in order]
+
+    async def _with_room(self, parts: list[OpenPart], pieces: list[bytes]) -> tuple[list[OpenPart], list[bytes]]:
+        """Those whose tenants have room for them. The others take nothing more."""
+        wanted = Counter[str]()
+        for part, piece in zip(parts, pieces, strict=True):
+            wanted[part.tenant] += len(piece)
+        await self._quota.ask(self._session.fetch, wanted)
+        fitting = [self._quota.take(part.tenant, len(piece)) for part, piece in zip(parts, pieces, strict=True)]
+        for part in [part for part, fits in zip(parts, fitting, strict=True) if not fits]:
+            part.fail(ContentQuotaExceeded(part.run_id, self._quota.at_most))
+            self._dirty.pop(part, None)
+        return list(compress(parts, fitting)), list(compress(pieces, fitting))
 
     def _advance(self, part: OpenPart, count: int) -> None:
         if part.error is None:

@@ -37,6 +37,7 @@ class Place:
 
     n: int
     attempt: int
+    tenant: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ class Parts:
             raise PartRefused(run_id, n=row["n"], code="too_many_parts")
         if 0 < tenant_bytes <= row["used"]:
             raise ContentQuotaExceeded(run_id, tenant_bytes)
-        return Place(row["n"], row["attempt"])
+        return Place(row["n"], row["attempt"], row["tenant"] or "")
 
     async def left_open(self, run_id: str) -> list[Ending]:
         """The parts that an earlier owner of the run has left open, as abandoned."""
@@ -305,4 +306,5 @@ _COLUMNS: Final = (
     "written_us",
     "artifact",
     "erased",
+    "tenant",
 )

@@ -7,6 +7,7 @@ SELECT coalesce(again.n, (SELECT coalesce(max(n), 0) + 1 FROM parts WHERE run_id
        (again.state = 'open') IS TRUE AS is_open,
        (SELECT count(*) FROM parts WHERE run_id = $1) AS parts,
        (SELECT count(*) FROM parts WHERE run_id = $1 AND state = 'open') AS open,
+       (SELECT tenant FROM runs WHERE run_id = $1) AS tenant,
        CASE WHEN $3::bigint > 0 THEN
            (SELECT coalesce(sum(u.bytes), 0) FROM content_usage AS u JOIN runs AS r USING (tenant) WHERE r.run_id = $1)
            + (SELECT coalesce(sum(o.size), 0) FROM parts AS o JOIN runs AS r USING (tenant)
@@ -71,6 +72,12 @@ WITH written AS (
     SELECT part_id, row_at - octet_length(row_bytes), row_bytes FROM granted WHERE row_bytes IS NOT NULL
 )
 SELECT i, at, written_us, ages FROM granted
+
+-- name: usage
+-- The bytes that tenants have stored, open parts among them.
+SELECT t.tenant, (coalesce((SELECT sum(u.bytes) FROM content_usage AS u WHERE u.tenant = t.tenant), 0)
+       + coalesce((SELECT sum(o.size) FROM parts AS o WHERE o.tenant = t.tenant AND o.state = 'open'), 0))::bigint AS used
+FROM unnest($1::text[]) AS t (tenant)
 
 -- name: renew
 -- The lease of an external run, as an append renews it.
@@ -141,7 +148,7 @@ SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text 
        p.ended_seq, p.written_us, p.artifact,
        p.erased_at IS NOT NULL OR EXISTS (
            SELECT FROM artifacts AS a WHERE a.run_id = p.run_id AND a.n = p.artifact AND a.erased_at IS NOT NULL) AS erased,
-       r.state::text AS run_state, r.external
+       p.tenant, r.state::text AS run_state, r.external
 FROM parts AS p JOIN runs AS r USING (run_id)
 WHERE p.run_id = $1 AND ($2::int IS NULL OR p.n = $2) ORDER BY p.n
 
@@ -152,7 +159,7 @@ SELECT p.run_id, p.n, p.part_id, p.attempt, p.name, p.media_type, p.state::text 
        p.ended_seq, p.written_us, p.artifact,
        p.erased_at IS NOT NULL OR EXISTS (
            SELECT FROM artifacts AS a WHERE a.run_id = p.run_id AND a.n = p.artifact AND a.erased_at IS NOT NULL) AS erased,
-       r.state::text AS run_state, r.external, c.at, c.bytes
+       p.tenant, r.state::text AS run_state, r.external, c.at, c.bytes
 FROM parts AS p JOIN runs AS r USING (run_id)
 LEFT JOIN LATERAL (
     SELECT greatest(b.at, $3) AS at, substr(b.bytes, (greatest($3 - b.at, 0) + 1)::int, $5::int) AS bytes

@@ -43,7 +43,20 @@ class ExternalParts:
 
         await self._log.append(run_id, [event], fence=fence, source=Source.API, companion=store)
         part_id, seq = found[-1]
-        return Part(run_id, place.n, part_id, place.attempt, name, media_type, PartState.OPEN, 0, seq, None, None)
+        return Part(
+            run_id=run_id,
+            n=place.n,
+            part_id=part_id,
+            attempt=place.attempt,
+            name=name,
+            media_type=media_type,
+            state=PartState.OPEN,
+            size=0,
+            opened_seq=seq,
+            ended_seq=None,
+            written_us=None,
+            tenant=place.tenant,
+        )
 
     async def append(self, part: Part, data: bytes, *, fence: int, at: int | None) -> Part:
         """The part with the bytes at its end. With `at`, the end must be there. Raises PartMoved."""

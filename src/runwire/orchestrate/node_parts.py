@@ -35,7 +35,7 @@ BURST_S: Final = 1.0
 @dataclass(frozen=True, slots=True)
 class PartLimits:
     """`rate` is in bytes per second and part; a faster node waits. `tenant`: bytes of all content of a tenant, from
-    which on no part is opened; 0 is no bound.
+    which on no part is opened, and the writer stores nothing more; 0 is no bound.
     """
 
     per_run: int = DEFAULTS.parts_per_run_max
@@ -68,7 +68,9 @@ class PartDesk:
             return None
         pieces = self.reader.pieces(run_id, n, patience=patience)
         try:
-            return await self.artifacts.prepare(run_id, name, pieces, media_type=media_type, patience=patience)
+            return await self.artifacts.prepare(
+                run_id, name, pieces, media_type=media_type, patience=patience, of_part=n
+            )
         except ContentUnavailable:
             return None
 
@@ -155,7 +157,13 @@ class NodeParts:
 
         await self._log.append_from_node(event, companion=store)
         bytes_ = desk.writer.open(
-            run_id, place.n, name=name, attempt=place.attempt, part_id=part_ids[-1], fence=self._fence
+            run_id,
+            place.n,
+            name=name,
+            attempt=place.attempt,
+            part_id=part_ids[-1],
+            fence=self._fence,
+            tenant=place.tenant,
         )
         part = NodePart(bytes_, desk, media_type, patience=self._log.patience)
         self._open.append(part)
