@@ -5,9 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 import msgspec
 import pytest
@@ -202,6 +202,61 @@ def answering_otherwise(fn: Callable[..., Any]) -> Callable[..., Any]:
 )
 def test_a_wait_that_is_returned_as_it_is_written_declares_itself(fn: Any, signals: dict[str, Any] | None) -> None:
     assert written_signals(fn) == signals
+
+
+class Typed(TypedDict):
+    verdicts: list[Verdict]
+
+
+@dataclass
+class Nest:
+    inner: Verdict | None = None
+    by_number: dict[int, Verdict] = field(default_factory=dict)
+    typed: Typed | None = None
+    lenient: Lenient | None = None
+
+
+class Lenient(msgspec.Struct, rename="camel"):
+    """It drops keys that it does not know, as its author wants it."""
+
+    its_verdict: Verdict | None = None
+
+
+FITS = b'{"by": "x"}'
+EXTRA = b'{"by": "x", "canary": 1}'
+
+
+@pytest.mark.parametrize(
+    ("schema", "data", "where"),
+    [
+        (Verdict, EXTRA, "$"),
+        (Nest, b'{"canary": 1}', "$"),
+        (Nest, b'{"inner": %b}' % EXTRA, "$.inner"),
+        (Nest, b'{"by_number": {"1": %b, "2": %b}}' % (FITS, EXTRA), "$.by_number[...]"),
+        (Nest, b'{"typed": {"verdicts": [], "canary": 1}}', "$.typed"),
+        (Nest, b'{"typed": {"verdicts": [%b, %b]}}' % (FITS, EXTRA), "$.typed[...][...]"),
+        (Nest, b'{"lenient": {"itsVerdict": %b, "canary": 1}}' % EXTRA, "$.lenient.itsVerdict"),
+        (list[Verdict], b"[%b]" % EXTRA, "$[...]"),
+    ],
+)
+def test_a_key_that_a_dataclass_does_not_declare_is_refused_when_it_is_sent(
+    schema: Any, data: bytes, where: str
+) -> None:
+    kind = StateType(schema)
+    with pytest.raises(InvalidRequest) as refused:
+        kind.check_signal(data)
+    assert (refused.value.code, refused.value.detail) == (
+        "invalid_signal",
+        f"data: Object contains unknown field - at `{where}`",
+    )
+    kind.from_signal(data)  # one that was stored by an earlier release is taken
+    kind.check_signal(data.replace(b', "canary": 1', b"").replace(b'"canary": 1', b""))
+
+
+@pytest.mark.parametrize("schema", [Lenient, Model, dict, Any, Verdict | None, int | str])
+def test_other_types_say_themselves_what_becomes_of_a_key(schema: Any) -> None:
+    data = b"7" if schema == (int | str) else b"null" if schema == (Verdict | None) else b'{"by": "x", "more": 1}'
+    StateType(schema).check_signal(data)
 
 
 @pytest.mark.parametrize(

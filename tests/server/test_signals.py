@@ -44,6 +44,7 @@ async def test_data_reaches_the_node_that_goes_on_and_a_repeat_is_answered_as_be
     [
         ({"name": "approved", "data": {"by": 7, "comment": "canary"}}, 422, "invalid_signal", "`$.by`"),
         ({"name": "approved"}, 422, "invalid_signal", "Expected `object`"),
+        ({"name": "approved", "data": {"by": "Ann", "canary": 1}}, 422, "invalid_signal", "unknown field - at `$`"),
         ({"name": "postponed", "data": "canary"}, 409, "signal_not_awaited", ""),
         ({"name": "approved", "data": "canary" * 11_000}, 413, "signal_too_large", "65536"),
     ],

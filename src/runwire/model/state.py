@@ -16,7 +16,7 @@ import msgspec.inspect
 
 from runwire.errors import InvalidRequest, StateRefused
 from runwire.model.names import class_name
-from runwire.model.state_shape import complete, exceeds, field_names, same
+from runwire.model.state_shape import complete, exceeds, field_names, same, undeclared
 
 S = TypeVar("S")
 
@@ -54,6 +54,16 @@ class StateType(Generic[S]):
         except BaseException as error:  # noqa: BLE001  # see from_input
             raise InvalidRequest(f"data: {_where(self._codec, error, self.of)}", code="invalid_signal") from None
         return made
+
+    def check_signal(self, data: bytes) -> None:
+        """As `from_signal`, for a signal that is sent now: a dataclass refuses keys that it does not declare."""
+        made = self.from_signal(data)
+        try:
+            place = None if isinstance(self._codec, _Pydantic) else undeclared(msgspec.json.decode(data), made)
+        except BaseException:  # noqa: BLE001  # a property of an object of user code
+            place = None
+        if place is not None:
+            raise InvalidRequest(f"data: Object contains unknown field - at `{place}`", code="invalid_signal")
 
     def json_schema(self) -> dict[str, Any] | None:
         """The JSON Schema of what it reads; None where the class has none to show."""

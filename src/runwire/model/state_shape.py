@@ -89,6 +89,33 @@ def complete(value: Any) -> None:
         ]
 
 
+def undeclared(given: Any, made: Any) -> str | None:
+    """Where an object of JSON has a key that the class does not declare whose instance was `made` of it; None where
+    none has. A Struct and a pydantic model say themselves what becomes of such keys. Other classes drop them.
+
+    The place is as msgspec writes it, and names declared fields only.
+    """
+    todo = [(given, made, "$")]
+    while todo:
+        one, of, place = todo.pop()
+        if isinstance(one, list) and isinstance(of, (list, tuple)):
+            todo += [(inner, part, f"{place}[...]") for inner, part in zip(one, of, strict=False)]
+        elif not isinstance(one, dict):
+            continue
+        elif isinstance(of, dict):
+            if len(one) != len(of):  # of a TypedDict
+                return place
+            todo += [(inner, part, f"{place}[...]") for inner, part in zip(one.values(), of.values(), strict=True)]
+        elif isinstance(of, msgspec.Struct):
+            names = zip(of.__struct_encode_fields__, of.__struct_fields__, strict=True)
+            todo += [(one[key], getattr(of, name), f"{place}.{key}") for key, name in names if key in one]
+        elif not hasattr(of, "__pydantic_fields__") and (declared := field_names(type(of))) is not None:
+            if one.keys() - set(declared):
+                return place
+            todo += [(inner, getattr(of, name), f"{place}.{name}") for name, inner in one.items()]
+    return None
+
+
 def field_names(of: Any) -> tuple[str, ...] | None:
     """The fields of a dataclass, Struct, pydantic model or attrs class; None for any other."""
     return _field_names(of)

@@ -66,7 +66,7 @@ def check_awaited(agents: Agents, run: RunView, sent: SentSignal) -> None:
         raise SignalNotAwaited(run.run_id)
     schema = agent.schema_of(sent.name)
     if schema is not None:
-        schema.from_signal(sent.data or b"null")
+        schema.check_signal(sent.data or b"null")
 
 
 @dataclass(frozen=True, slots=True)
