@@ -171,8 +171,21 @@ async def test_one_signal_more_than_a_run_may_have_is_refused(api: Api) -> None:
     assert (ended["state"], ended["outcome"]) == ("cancelled", "cancelled")
 
 
-async def test_a_run_without_checkpoint_has_no_state_yet(api: Api) -> None:
-    await api.external("ext")
+async def _waits(api: Api, run_id: str) -> bool:
+    return bool((await api.run(run_id))["state"] == "waiting")
+
+
+async def test_a_run_without_checkpoint_has_the_state_that_it_begins_with(api: Api, database: str) -> None:
+    run_id = (await api.start(agent="review", input={"heard": ["before"]}))["runId"]
+    await eventually(lambda: _waits(api, run_id), within_s=20)
+    connection = await asyncpg.connect(database)
+    try:
+        await connection.execute("DELETE FROM run_checkpoints WHERE run_id = $1", run_id)
+    finally:
+        await connection.close()
+    state = (await api.http.get(f"{RUNS}/{run_id}/state")).json()
+    assert state == {"runId": run_id, "seq": 0, "state": {"heard": ["before"]}}
+    await api.external("ext", input={"not": "a state"})
     assert (await api.http.get(f"{RUNS}/ext/state")).json() == {"runId": "ext", "seq": 0, "state": None}
 
 

@@ -198,7 +198,7 @@ class Client(ArtifactCalls, PartCalls, ExternalCalls):
         return await self._on_run("GET", run, "/events", EventPage, query=query)
 
     async def state(self, run: Run) -> StoredState:
-        """The run's state as of its last checkpoint. Raises RunNotFound."""
+        """The run's state as of its last checkpoint, or the one that it begins with. Raises RunNotFound."""
         return await self._on_run("GET", run, "/state", StoredState)
 
     async def diagnosis(self, run: Run) -> Diagnosis:

@@ -161,7 +161,9 @@ class EventPage(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class StoredState(msgspec.Struct, frozen=True, rename="camel"):
-    """A run's state at its last checkpoint, and the `seq` of that checkpoint. None and 0 before the first."""
+    """A run's state at its last checkpoint, and the `seq` of that checkpoint. Before the first, the state that the run
+    begins with, and 0. None for an external run.
+    """
 
     run_id: str
     seq: int = 0

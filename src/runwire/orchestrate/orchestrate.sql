@@ -73,8 +73,9 @@ LEFT JOIN LATERAL (
 ORDER BY f.at DESC, f.id DESC, f.matched DESC
 
 -- name: state
--- A run's state as of its last checkpoint.
-SELECT r.run_id, c.seq, c.node, c.next_node, c.state FROM runs AS r LEFT JOIN run_checkpoints AS c USING (run_id)
+-- A run's state as of its last checkpoint, or the one that it begins with. The input of an external run is no state.
+SELECT r.run_id, c.seq, c.node, c.next_node, CASE WHEN c.seq IS NULL AND NOT r.external THEN r.input ELSE c.state END AS state
+FROM runs AS r LEFT JOIN run_checkpoints AS c USING (run_id)
 WHERE r.run_id = $1
 
 -- name: cancel

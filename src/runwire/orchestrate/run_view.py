@@ -84,7 +84,9 @@ class RunPage(msgspec.Struct, frozen=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class StoredState:
-    """A run's state as of its last checkpoint: `state` is JSON, or None before the first."""
+    """A run's state as of its last checkpoint; before the first, with seq 0, the one that it begins with. `state` is
+    JSON, or None for an external run.
+    """
 
     run_id: str
     seq: int

@@ -185,7 +185,9 @@ class StreamTicket(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class RunStateDocument(msgspec.Struct, frozen=True, rename="camel"):
-    """A run's state at its last checkpoint, after event `seq`; null before the first."""
+    """A run's state at its last checkpoint, after event `seq`. Before the first, with `seq` 0, the one that it begins
+    with. null for an external run, whose state is elsewhere.
+    """
 
     run_id: RunId
     seq: int

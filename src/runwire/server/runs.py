@@ -235,7 +235,7 @@ RUN_GROUP: Final = Group(
             RunRoutes.state,
             Access(Scope.STATE),
             "getRunState",
-            "The state at the last checkpoint.",
+            "The state at the last checkpoint, or the one that the run begins with.",
             answer=RunStateDocument,
             errors=RUN_ERRORS,
         ),
