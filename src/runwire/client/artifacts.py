@@ -62,6 +62,12 @@ class ArtifactCalls(ClientConnection):
         """Erases an artifact for good. Repeating it changes nothing. Raises RunNotFound or ArtifactNotFound."""
         await self._on_run("DELETE", run, f"/artifacts/{n}", type(None))
 
+    async def erase_content(self, run: Run) -> None:
+        """Erases all content of a run that has ended, its state and its input for good. Repeating it changes nothing.
+        Raises RunNotFound, or RunStillOpen.
+        """
+        await self._on_run("DELETE", run, "/content", type(None))
+
     async def erase_part(self, run: Run, n: int) -> None:
         """Erases a part for good, and the artifact that it became. Repeating it changes nothing. Raises RunNotFound,
         PartNotFound, or PartRefused while the run writes it.

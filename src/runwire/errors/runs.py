@@ -210,13 +210,13 @@ class CheckpointGone(RunwireError):
 
 
 class RunStillOpen(RunwireError):
-    """Only a closed run can be replayed; an open one has a stream."""
+    """Only a run that has ended can be replayed, or lose its content. An open one has a stream."""
 
-    kind = Kind("run_open", 409, "Only a run that has ended can be replayed.")
+    kind = Kind("run_open", 409, "Only a run that has ended can be replayed, or lose its content.")
     facts = (RUN_ID, STATE)
 
     def __init__(self, run_id: str, *, state: str) -> None:
-        super().__init__(f"run {run_id!r} is {state}, and only a run that has ended can be replayed")
+        super().__init__(f"run {run_id!r} is {state}, and has to end first")
         self.run_id = run_id
         self.state = state
 

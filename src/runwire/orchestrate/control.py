@@ -94,6 +94,12 @@ class RunControl(RunReader):
             self._on_claimable(view.agent)
         return view
 
+    async def erase_state(self, run_id: str) -> None:
+        """Erases the state and the input of a run that has ended. Raises RunNotFound."""
+        await self.view(run_id)  # it is the caller's
+        await self._starter.database.execute(_SQL["erase_state"], run_id)
+        _log.info(LogEvent.STATE_ERASED, run_id=run_id)
+
     async def _end_at_rest(self, run_id: str) -> bool:
         if self._cancelling is None:
             return False

@@ -78,6 +78,13 @@ SELECT r.run_id, c.seq, c.node, c.next_node, CASE WHEN c.seq IS NULL AND NOT r.e
 FROM runs AS r LEFT JOIN run_checkpoints AS c USING (run_id)
 WHERE r.run_id = $1
 
+-- name: erase_state
+-- Of a run that has ended: the state of its last checkpoint, and the input that it began with. Nobody needs them any more.
+WITH ended AS (
+    UPDATE runs SET input = '' WHERE run_id = $1 AND state IN ('finished', 'failed', 'cancelled') RETURNING run_id
+)
+UPDATE run_checkpoints AS c SET state = 'null' FROM ended WHERE c.run_id = ended.run_id
+
 -- name: cancel
 -- Durable and idempotent: the first request's time stays, and a closed run is left as it is.
 UPDATE runs SET cancel_requested_at = now()

@@ -11,6 +11,7 @@ from runwire.server import openapi
 from runwire.server.admin import HEALTH
 from runwire.server.artifacts import ARTIFACTS
 from runwire.server.auth import PUBLIC
+from runwire.server.erasure import ERASURE
 from runwire.server.events import EVENTS
 from runwire.server.forwarded import prefix_of
 from runwire.server.parts import PARTS
@@ -60,6 +61,7 @@ API: Final[tuple[Group[Services, Any], ...]] = (
     ARTIFACTS,
     PARTS,
     SIGNALS,
+    ERASURE,
     TICKETS,
     Group(
         ApiDocument,

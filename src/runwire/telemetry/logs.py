@@ -76,6 +76,7 @@ class LogEvent(StrEnum):
     CONTENT_STORE_FAILED = "content_store_failed"
     ARTIFACT_ERASED = "artifact_erased"
     PART_ERASED = "part_erased"
+    STATE_ERASED = "state_erased"
     DATABASE_UNAVAILABLE = "database_unavailable"
     DATABASE_RECOVERED = "database_recovered"
     BUS_UNAVAILABLE = "bus_unavailable"
