@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -51,6 +52,7 @@ def blocks(page: Path, *languages: str) -> list[Block]:
     ]
 
 
+@cache  # pages link to each other's headings hundreds of times
 def headings(page: Path) -> list[tuple[int, str, str]]:
     """(level, text, anchor) of each heading, in order."""
     found: list[tuple[int, str, str]] = []

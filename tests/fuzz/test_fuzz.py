@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,18 +17,45 @@ from fuzz.targets import SEEDS, TARGETS
 RUNS = 5_000
 
 
-@pytest.mark.parametrize("target", TARGETS)
-def test_a_target_survives_inputs_that_reach_for_new_code(target: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="session")
+def fuzzed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[str], tuple[int, str]]]:
+    """Fuzzes a target, in a child of one process that has made the imports: its exit code, and its words."""
     pytest.importorskip("atheris", reason="there is no atheris for this Python and system")
-    done = subprocess.run(
-        [sys.executable, "-m", "fuzz", target, f"-runs={RUNS}", "-seed=1", "-max_len=4096", "-timeout=10"],
-        cwd=tmp_path,  # where it would leave what it found
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    folder = tmp_path_factory.mktemp("fuzz")  # where it would leave what it found
+    words = folder / "words.log"
+    with (
+        words.open("wb") as log,
+        subprocess.Popen(
+            [sys.executable, "-m", "fuzz", "-", f"-runs={RUNS}", "-seed=1", "-max_len=4096", "-timeout=10"],
+            cwd=folder,
+            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        ) as parent,
+    ):
+        asked, answers = parent.stdin, parent.stdout
+        assert asked is not None
+        assert answers is not None
+
+        def fuzz(target: str) -> tuple[int, str]:
+            said = words.stat().st_size
+            asked.write(f"{target}\n")
+            asked.flush()
+            answer = answers.readline()
+            return int(answer or -1), words.read_bytes()[said:].decode(errors="replace")[-3000:]
+
+        yield fuzz
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_a_target_survives_inputs_that_reach_for_new_code(
+    target: str, fuzzed: Callable[[str], tuple[int, str]]
+) -> None:
+    code, words = fuzzed(target)
+    assert code == 0, words
+    assert f"Done {RUNS} runs" in words
 
 
 @pytest.mark.parametrize("target", TARGETS)
