@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from runwire import clock
 from runwire.content.part import checked_name
 from runwire.errors import InvalidRequest
 from runwire.server.auth import Scope
@@ -38,15 +37,8 @@ async def serve_mixed(
     async with mixed.attach(run_id, cursor=cursor, names=names, resumed=resumed, client=client) as session:
         if isinstance(session, NothingLeft):
             return web.Response(status=204, headers={"Cache-Control": "no-store"})
-        if caller.expires_at is not None:
-            session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-        if (key_id := caller.key_id) is None:
+        with revocations.watching(session, caller):
             return await served(request, session)
-        revocations.watch(session, key_id)
-        try:
-            return await served(request, session)
-        finally:
-            revocations.forget(session, key_id)
 
 
 def _names_in(asked: str) -> frozenset[str] | None:

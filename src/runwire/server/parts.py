@@ -8,7 +8,6 @@ from typing import Final
 import msgspec
 from aiohttp import web
 
-from runwire import clock
 from runwire.content.part import Part, PartState
 from runwire.content.parts import PartReader, Read, check_not_erased
 from runwire.errors import InvalidRequest, PartRefused
@@ -131,13 +130,9 @@ class PartRoutes:
         return web.Response(status=204, headers={"Cache-Control": "no-store"})
 
     async def _streamed(self, request: web.Request, reader: PartReader, first: Read) -> web.StreamResponse:
-        caller, limits = caller_of(request), self._streams.limits
+        limits = self._streams.limits
         rotation = Rotation(in_s=limits.max_age_s)
-        if caller.expires_at is not None:
-            rotation.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-        if caller.key_id is not None:
-            self._revocations.watch(rotation, caller.key_id)
-        try:
+        with self._revocations.watching(rotation, caller_of(request)):
             return await serve_sse(
                 request,
                 reader,
@@ -147,9 +142,6 @@ class PartRoutes:
                 slow_s=limits.slow_s,
                 heartbeat_s=limits.heartbeat_s,
             )
-        finally:
-            if caller.key_id is not None:
-                self._revocations.forget(rotation, caller.key_id)
 
     def _page(self, request: web.Request, read: Read) -> web.Response:
         etag = etag_of(read, closed=read.closed)

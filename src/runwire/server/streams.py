@@ -6,7 +6,6 @@ from typing import Final
 
 from aiohttp import web
 
-from runwire import clock
 from runwire.errors import InvalidRequest
 from runwire.server.admission import CLIENT
 from runwire.server.auth import STREAM, caller_of
@@ -68,15 +67,8 @@ class StreamRoutes:
             async with attached as session:
                 if isinstance(session, NothingLeft):
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
-                if caller.expires_at is not None:
-                    session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-                if (key_id := caller.key_id) is None:
+                with self._revocations.watching(session, caller):
                     return await served(request, session)
-                self._revocations.watch(session, key_id)
-                try:
-                    return await served(request, session)
-                finally:
-                    self._revocations.forget(session, key_id)
 
     async def stream_many(self, request: web.Request) -> web.StreamResponse:
         selector = selector_in(request, runs_max=self._many.runs_max)
@@ -89,15 +81,8 @@ class StreamRoutes:
             ) as session:
                 if isinstance(session, NothingLeft):
                     return web.Response(status=204, headers={"Cache-Control": "no-store"})
-                if caller.expires_at is not None:
-                    session.rotate_within(caller.expires_at - clock.wall_us() / 1e6)
-                if (key_id := caller.key_id) is None:
+                with self._revocations.watching(session, caller):
                     return await served(request, session)
-                self._revocations.watch(session, key_id)
-                try:
-                    return await served(request, session)
-                finally:
-                    self._revocations.forget(session, key_id)
 
 
 def _cursor_in(request: web.Request) -> Cursor:
