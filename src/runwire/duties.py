@@ -1,12 +1,13 @@
-"""The duties of a process. Each lasts as long as its role, and has one name in readiness and logs."""
+"""The roles of a process and its duties. A duty lasts as long as its role, and has one name in readiness and logs."""
 
 from __future__ import annotations
 
 from enum import StrEnum
+from typing import Final
 
 
-class Part(StrEnum):
-    """The owner of the duty: a role, or the whole process. The label of the metric, which has few."""
+class Role(StrEnum):
+    """A part of the pipeline that a process can run. `serve` without `--role` runs all of them."""
 
     API = "api"
     WORKER = "worker"
@@ -14,7 +15,12 @@ class Part(StrEnum):
     OBSERVER = "observer"
     ARCHIVER = "archiver"
     COLLECTOR = "collector"
-    PROCESS = "process"
+
+
+PROCESS: Final = "process"
+"""Owns the duties that every process has."""
+OWNERS: Final = (*Role, PROCESS)
+"""Labels of the metric, which has few."""
 
 
 class Duty(StrEnum):
@@ -43,8 +49,9 @@ class Duty(StrEnum):
     READ_CLOCK = "read_clock"
 
     @property
-    def part(self) -> Part:
-        return _PARTS.get(self, Part.PROCESS)
+    def owner(self) -> str:
+        """A role, or the whole process."""
+        return _ROLES.get(self, PROCESS)
 
     @property
     def needed(self) -> bool:
@@ -52,18 +59,18 @@ class Duty(StrEnum):
         return self not in _BESIDE
 
 
-_PARTS = {
-    Duty.STREAM: Part.API,
-    Duty.CLAIM: Part.WORKER,
-    Duty.RENEW_LEASES: Part.WORKER,
-    Duty.REAP: Part.WORKER,
-    Duty.WATCH: Part.WORKER,
-    Duty.PUBLISH: Part.PUBLISHER,
-    Duty.SWEEP: Part.PUBLISHER,
-    Duty.LEASE_SHARDS: Part.PUBLISHER,
-    Duty.OBSERVE: Part.OBSERVER,
-    Duty.ARCHIVE: Part.ARCHIVER,
-    Duty.COLLECT: Part.COLLECTOR,
+_ROLES = {
+    Duty.STREAM: Role.API,
+    Duty.CLAIM: Role.WORKER,
+    Duty.RENEW_LEASES: Role.WORKER,
+    Duty.REAP: Role.WORKER,
+    Duty.WATCH: Role.WORKER,
+    Duty.PUBLISH: Role.PUBLISHER,
+    Duty.SWEEP: Role.PUBLISHER,
+    Duty.LEASE_SHARDS: Role.PUBLISHER,
+    Duty.OBSERVE: Role.OBSERVER,
+    Duty.ARCHIVE: Role.ARCHIVER,
+    Duty.COLLECT: Role.COLLECTOR,
 }
 _BESIDE = frozenset(
     {

@@ -20,10 +20,11 @@ from runwire.bus.settings import BusSettings
 from runwire.content.settings import ContentSettings
 from runwire.db.settings import DatabaseSettings
 from runwire.dsn import redact_dsn
+from runwire.duties import Role
 from runwire.errors import ConfigurationError
 from runwire.observe.settings import ObserverSettings
 from runwire.orchestrate.settings import OrchestrateSettings
-from runwire.process.settings import ProcessSettings, Role
+from runwire.process.settings import ProcessSettings
 from runwire.publish.settings import PublishSettings
 from runwire.server.addresses import is_loopback
 from runwire.server.settings import ServerSettings

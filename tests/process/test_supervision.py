@@ -8,7 +8,7 @@ import pytest
 import structlog
 
 from runwire.db import Attempts, Troubles
-from runwire.duties import Duty, Part
+from runwire.duties import Duty, Role
 from runwire.errors import ConstraintViolated, DatabaseUnavailable
 from runwire.process import supervision
 from runwire.process.supervision import Supervision
@@ -23,7 +23,7 @@ class Kept:
         monkeypatch.setattr(supervision, "AGAIN_FIRST_S", 0.01)
         monkeypatch.setattr(supervision, "STEADY_S", 0.05)
         self.metrics = Metrics()
-        self.troubles = Troubles(lambda part, count: self.metrics.role_unwell[part].set(count))
+        self.troubles = Troubles(lambda owner, count: self.metrics.role_unwell[owner].set(count))
         self._supervision = Supervision(self.troubles, restarted=self.metrics.loop_restarts.inc)
         self._raises = list(raises)
         self.begun = 0
@@ -83,8 +83,8 @@ async def test_while_it_rests_the_duty_is_in_trouble_by_the_loops_name(monkeypat
 
 
 def test_attempts_wait_out_what_the_database_does_and_nothing_else() -> None:
-    counts: list[tuple[Part, int]] = []
-    troubles = Troubles(lambda part, count: counts.append((part, count)))
+    counts: list[tuple[str, int]] = []
+    troubles = Troubles(lambda owner, count: counts.append((owner, count)))
     attempts = Attempts(Duty.OBSERVE, troubles, first_s=1.0, longest_s=3.0)
     assert attempts.pause_s == 0.0
     for error in (DatabaseUnavailable("PostgreSQL: io error"), ConstraintViolated("runs_pkey")):
@@ -98,7 +98,7 @@ def test_attempts_wait_out_what_the_database_does_and_nothing_else() -> None:
     with attempts:
         pass
     assert (attempts.failures, attempts.pause_s, troubles.lasting(0)) == (0, 0.0, [])
-    assert counts == [(Part.OBSERVER, 1), (Part.OBSERVER, 0)]
+    assert counts == [(Role.OBSERVER, 1), (Role.OBSERVER, 0)]
 
 
 def test_a_trouble_is_as_old_as_its_first_failure() -> None:

@@ -27,9 +27,9 @@ from runwire.bus.nats_wire import PREFIX, decoded, encoded, subject_of
 from runwire.bus.settings import BusSettings
 from runwire.bus.subscribers import Subscribers, tell
 from runwire.clock import pause_s, wait_until_set
-from runwire.duties import Duty
+from runwire.duties import Duty, Role
 from runwire.errors import BusUnavailable
-from runwire.process import Context, Role
+from runwire.process import Context
 from runwire.telemetry.logs import LogEvent, get_logger
 
 _FAILURES: Final = (NatsError, OSError, TimeoutError, AssertionError)

@@ -9,9 +9,9 @@ from runwire.bus import Bus, Deliver, Published
 from runwire.bus.subscribers import Subscribers, Subscription, tell
 from runwire.db import Database, Listener, Session
 from runwire.db.notify import EVENTS_PUBLISHED, packed
-from runwire.duties import Duty
+from runwire.duties import Duty, Role
 from runwire.errors import BusUnavailable, DatabaseFailed
-from runwire.process import Context, Role
+from runwire.process import Context
 
 
 class PostgresBusWriter:

@@ -11,9 +11,9 @@ from runwire.content.parts import PartReader, Parts
 from runwire.content.reading import ArtifactReader
 from runwire.content.settings import ContentSettings
 from runwire.db.notify import PARTS_WRITTEN
+from runwire.duties import Role
 from runwire.process import Context
 from runwire.process.hints import By
-from runwire.process.settings import Role
 
 
 async def start(context: Context) -> None:

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from runwire.clock import monotonic, pause_s
-from runwire.duties import Duty, Part
+from runwire.duties import Duty
 from runwire.errors import DatabaseFailed
 
 _FIRST_S: Final = 0.05
@@ -41,10 +41,10 @@ class Trouble:
 class Troubles:
     """The troubles of a process; usable from any thread.
 
-    `on_change` hears how many there are of a part of the process, whenever one begins or ends.
+    `on_change` hears how many there are of an owner of duties, whenever one begins or ends.
     """
 
-    def __init__(self, on_change: Callable[[Part, int], None] = lambda _part, _count: None) -> None:
+    def __init__(self, on_change: Callable[[str, int], None] = lambda _owner, _count: None) -> None:
         self._on_change = on_change
         self._current: dict[tuple[Duty, str], Trouble] = {}
 
@@ -66,7 +66,8 @@ class Troubles:
         return ended
 
     def _changed(self, duty: Duty) -> None:
-        self._on_change(duty.part, sum(trouble.duty.part is duty.part for trouble in tuple(self._current.values())))
+        owner = duty.owner
+        self._on_change(owner, sum(trouble.duty.owner == owner for trouble in tuple(self._current.values())))
 
     def lasting(self, at_least_s: float) -> list[Trouble]:
         """The troubles of at least that age, oldest first."""

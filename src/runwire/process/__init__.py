@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from runwire.process.hints import Hints
     from runwire.process.phases import Phases
     from runwire.process.plan import Plan, Step
-    from runwire.process.settings import ProcessSettings, Role
+    from runwire.process.settings import ProcessSettings
     from runwire.process.supervision import Supervision
 else:
     __getattr__ = lazily(__name__)
 
-__all__ = ["Context", "Hints", "Phases", "Plan", "ProcessSettings", "Role", "Step", "Supervision"]
+__all__ = ["Context", "Hints", "Phases", "Plan", "ProcessSettings", "Step", "Supervision"]

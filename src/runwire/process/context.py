@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from runwire.db import Database, Troubles
-from runwire.duties import Duty
+from runwire.duties import Duty, Role
 from runwire.model.graph import Agents
 from runwire.process.hints import Callbacks, Hints
 from runwire.process.phases import Phases
-from runwire.process.settings import ProcessSettings, Role
+from runwire.process.settings import ProcessSettings
 from runwire.process.supervision import Supervision
 from runwire.settings_group import SettingsGroup, group_of
 from runwire.telemetry.metrics import Metrics

@@ -12,13 +12,13 @@ from runwire.db.notify import Notifier
 from runwire.db.partitions import PartitionForbidden, PartitionUpkeep
 from runwire.db.server_clock import AT_FIRST, ServerClock
 from runwire.db.settings import DatabaseSettings
-from runwire.duties import Duty
+from runwire.duties import Duty, Role
 from runwire.errors import DatabaseFailed
 from runwire.model.graph import Agents
 from runwire.process.context import Context
 from runwire.process.metrics import PlaceMetrics
 from runwire.process.phases import Phases
-from runwire.process.settings import ProcessSettings, Role
+from runwire.process.settings import ProcessSettings
 from runwire.process.supervision import Supervision
 from runwire.settings_group import group_of
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg
@@ -51,7 +51,7 @@ def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, a
     phases.ground.push_async_callback(spans.aclose)
     if spans.recording:
         phases.ground.callback(instrument_asyncpg(spans.provider))
-    troubles = Troubles(lambda part, count: metrics.role_unwell[part].set(count))
+    troubles = Troubles(lambda owner, count: metrics.role_unwell[owner].set(count))
     return Context(
         settings=settings,
         alone=alone,

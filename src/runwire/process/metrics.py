@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 
 from prometheus_client import Counter, Gauge
 
-from runwire.process.settings import Role
+from runwire.duties import Role
 from runwire.telemetry.exposition import Exposition
 
 

@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
+from runwire.duties import Role
 from runwire.process.context import Context
-from runwire.process.settings import Role
 
 Start: TypeAlias = Callable[[Context], Awaitable[None]]
 

@@ -3,22 +3,11 @@
 from __future__ import annotations
 
 import socket
-from enum import StrEnum
 
 from pydantic import Field
 
+from runwire.duties import Role
 from runwire.settings_group import SettingsGroup, Words
-
-
-class Role(StrEnum):
-    """A part of the pipeline that a process can run. `serve` without `--role` runs all of them."""
-
-    API = "api"
-    WORKER = "worker"
-    PUBLISHER = "publisher"
-    OBSERVER = "observer"
-    ARCHIVER = "archiver"
-    COLLECTOR = "collector"
 
 
 class ProcessSettings(SettingsGroup):

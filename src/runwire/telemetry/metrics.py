@@ -13,7 +13,7 @@ from typing import Final
 
 from prometheus_client import Counter, Gauge, ProcessCollector
 
-from runwire.duties import Part
+from runwire.duties import OWNERS
 from runwire.errors import counted_by
 from runwire.model.event import EventType
 from runwire.telemetry.exposition import Exposition
@@ -272,7 +272,7 @@ class ProcessMetrics:
             "db_pool_wait_seconds", "Wait for a connection from the pool.", edges=LAG_BUCKETS_S
         )
         self.role_unwell: Mapping[str, Gauge] = out.gauges(
-            "role_unwell", "Duties of a role that fail at the moment; 0: all is well.", unit="duties", role=Part
+            "role_unwell", "Duties of a role that fail at the moment; 0: all is well.", unit="duties", role=OWNERS
         )
         """By role; `process`: what all roles share."""
         self.loop_restarts: Counter = out.counter(
