@@ -10,12 +10,13 @@ import asyncio
 from contextlib import AbstractContextManager
 from typing import Protocol
 
-from runwire.clock import JITTER, monotonic
+from runwire.clock import monotonic
 from runwire.errors import ArchiveUnavailable, ArtifactErased, ContentUnavailable, CursorExpired, DatabaseFailed
+from runwire.stream.client_loop import ClientLoop
 from runwire.stream.fanout import Follower, Outlet, Pacing
 from runwire.stream.limits import StreamLimits
 from runwire.stream.piece import BrokenSequence, Piece
-from runwire.stream.sse import HEARTBEAT, chunk, end_frame, jittered_retry_ms, prelude, resumable_end
+from runwire.stream.sse import HEARTBEAT, chunk, end_frame, prelude
 from runwire.stream.tail import End
 from runwire.telemetry.metrics import DeliveryPath, DisconnectReason, StreamKind, StreamMetrics
 
@@ -68,51 +69,35 @@ class Source(Protocol):
         """The session has written a piece of so many events."""
 
 
-class Session:
+class Session(ClientLoop):
     """One client's stream, from `Streams.attach` or `Streams.replay`. Send `prelude` first, then `run`."""
 
     __slots__ = (
-        "_asked",
         "_backfilled",
         "_end",
-        "_ended_with",
         "_first",
-        "_limits",
         "_metrics",
         "_opened_at",
         "_pacing",
-        "_parked",
-        "_resting",
-        "_rotate_at",
         "_source",
         "_stored_part",
         "_wrote_at",
         "cursor",
-        "outlet",
-        "reason",
     )
 
     def __init__(
         self, source: Source, *, cursor: int, pacing: Pacing, metrics: StreamMetrics, limits: StreamLimits
     ) -> None:
+        super().__init__(limits)
         self.cursor = cursor
         """The last seq written. It is out of date while the source has the client."""
-        self.outlet: Outlet
-        self.reason = DisconnectReason.CLIENT
-        """Why it ended; `client` for a session that never ran."""
         self._source = source
         self._pacing = pacing
         self._metrics = metrics
-        self._limits = limits
         self._stored_part: AbstractContextManager[object] | None = None
         self._opened_at = self._wrote_at = monotonic()
-        self._rotate_at = self._opened_at + limits.max_age_s * JITTER.uniform(0.9, 1.1)
         self._first: Piece | None = None
         self._end: End | None = None
-        self._asked: DisconnectReason | None = None
-        self._ended_with = 1
-        self._parked: asyncio.Future[None] | None = None
-        self._resting = False
         self._backfilled: int | None = 0 if source.path is DeliveryPath.BACKFILL else None
 
     @property
@@ -130,15 +115,6 @@ class Session:
         Send it before `run`.
         """
         return prelude(self.cursor, retry_ms=self._limits.retry_ms)
-
-    @property
-    def is_parked(self) -> bool:
-        """It waits until `wake`."""
-        return self._parked is not None and not self._parked.done()
-
-    def rotate_within(self, seconds: float) -> None:
-        """Rotates the stream no later: the client's permission does not hold for longer."""
-        self._rotate_at = min(self._rotate_at, monotonic() + seconds)
 
     def start_with(self, piece: Piece | None) -> None:
         """Takes the piece that was read before any header, so that a bad cursor is refused in time."""
@@ -167,17 +143,6 @@ class Session:
         if not outlet.closing() and self.reason is not DisconnectReason.CLIENT:
             self._write(self._last_words())
         return self.reason
-
-    def ask_to_end(self, reason: DisconnectReason, *, among: int = 1) -> None:
-        """Ends the stream soon, as one of `among` that are ended together."""
-        self._asked = reason
-        self._ended_with = among
-        self.wake()
-
-    def wake(self) -> None:
-        """Lets the loop look again; the source calls it when it gives the client back."""
-        if self._parked is not None and not self._parked.done():
-            self._parked.set_result(None)
 
     def tend(self, now: float) -> float:
         """Heartbeat and rotation of a client that waits at its source. Returns the seconds since its last write."""
@@ -227,11 +192,6 @@ class Session:
                 source.leave(self)  # a session that was asked to end has not left yet, and would get more
                 await source.settled()
 
-    def _parking(self) -> asyncio.Future[None]:
-        """Await it until `wake`. A coroutine would stay in memory for as long as the session has nothing to do."""
-        self._parked = asyncio.get_running_loop().create_future()
-        return self._parked
-
     def _send(self, piece: Piece) -> None:
         if piece.first != self.cursor + 1:
             raise BrokenSequence(expected=self.cursor + 1, actual=piece.first)
@@ -263,8 +223,7 @@ class Session:
     def _last_words(self) -> bytes:
         if self.reason is DisconnectReason.TERMINAL and self._end is not None:
             return end_frame(self.run_id, state=self._end.state, last_seq=self._end.last_seq)
-        retry_ms = jittered_retry_ms(self._limits.retry_ms, streams=self._ended_with)
-        return resumable_end(self.reason.value, retry_ms=retry_ms)
+        return self._resumable_end()
 
     def _write(self, data: bytes, *, framed: bool = False) -> None:
         self.outlet.write(data if framed or not self.outlet.chunked else chunk(data))

@@ -11,8 +11,9 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import Final
 
-from runwire.clock import JITTER, monotonic
+from runwire.clock import monotonic
 from runwire.errors import ArchiveUnavailable, DatabaseFailed
+from runwire.stream.client_loop import ClientLoop
 from runwire.stream.fanout import Outlet
 from runwire.stream.many.advancing import Advancing
 from runwire.stream.many.member import Member
@@ -21,12 +22,12 @@ from runwire.stream.many.output import Output
 from runwire.stream.many.saving import SavedPositions
 from runwire.stream.many.selector import Selector
 from runwire.stream.many.telling import Telling
-from runwire.stream.sse import HEARTBEAT, jittered_retry_ms, prelude_of, resumable_end
+from runwire.stream.sse import HEARTBEAT, prelude_of
 from runwire.stream.streams import Shared
 from runwire.telemetry.metrics import DisconnectReason, StreamKind
 
 
-class MergedSession:
+class MergedSession(ClientLoop):
     """One client's stream of many runs, from `ManyStreams.attach`. Send `prelude` first, then `run`."""
 
     run_id: Final = "*"
@@ -43,11 +44,9 @@ class MergedSession:
         created_us: Mapping[str, int],
     ) -> None:
         """`over`: the runs of which there is nothing more to tell. `created_us`: when runs were created."""
+        super().__init__(parts.limits)
         self.selector = selector
         self.tenant = tenant
-        self.outlet: Outlet
-        self.reason = DisconnectReason.CLIENT
-        """Why it ended; `client` for a session that never ran."""
         self._parts = parts
         self.saved = saved
         self._positions = saved.positions
@@ -55,11 +54,6 @@ class MergedSession:
         self._telling = Telling(saved, self._output)
         self._members = Members(parts.watches)
         self._advancing = Advancing(self._members, self._telling, parts.metrics)
-        self._rotate_at = monotonic() + parts.limits.max_age_s * JITTER.uniform(0.9, 1.1)
-        self._asked: DisconnectReason | None = None
-        self._ended_with = 1
-        self._parked: asyncio.Future[None] | None = None
-        self._resting = False
         self._ended = False
         self.is_full = False
         """It had no room for a run that matches."""
@@ -103,27 +97,7 @@ class MergedSession:
     @property
     def prelude(self) -> bytes:
         """The first bytes of the body, without chunk framing: `retry:`, and the client's own cursor. Send it first."""
-        return prelude_of(self._positions.id, retry_ms=self._parts.limits.retry_ms)
-
-    @property
-    def is_parked(self) -> bool:
-        """It waits until `wake`."""
-        return self._parked is not None and not self._parked.done()
-
-    def rotate_within(self, seconds: float) -> None:
-        """Rotates the stream no later: the client's permission does not hold for longer."""
-        self._rotate_at = min(self._rotate_at, monotonic() + seconds)
-
-    def ask_to_end(self, reason: DisconnectReason, *, among: int = 1) -> None:
-        """Ends the stream soon, as one of `among` that are ended together."""
-        self._asked = reason
-        self._ended_with = among
-        self.wake()
-
-    def wake(self) -> None:
-        """Lets the loop look again."""
-        if self._parked is not None and not self._parked.done():
-            self._parked.set_result(None)
+        return prelude_of(self._positions.id, retry_ms=self._limits.retry_ms)
 
     def join(self, run_id: str, *, created_us: int) -> None:
         """Adds a run that has begun to match, from its first event on. Does nothing for one that is known."""
@@ -144,7 +118,7 @@ class MergedSession:
                 self.ask_to_end(DisconnectReason.CLIENT)
             elif now >= self._rotate_at:
                 self.ask_to_end(DisconnectReason.ROTATE)
-            elif now - self._output.wrote_at >= self._parts.limits.heartbeat_s:
+            elif now - self._output.wrote_at >= self._limits.heartbeat_s:
                 self._output.write(HEARTBEAT)
         return now - self._output.wrote_at
 
@@ -167,8 +141,7 @@ class MergedSession:
         if not outlet.closing() and self.reason is not DisconnectReason.CLIENT:
             self._output.flush()
             if self.reason is not DisconnectReason.TERMINAL:
-                retry_ms = jittered_retry_ms(self._parts.limits.retry_ms, streams=self._ended_with)
-                self._output.write(resumable_end(self.reason.value, retry_ms=retry_ms))
+                self._output.write(self._resumable_end())
         return self.reason
 
     def let_go(self) -> None:
@@ -200,7 +173,7 @@ class MergedSession:
     # ------------------------------------------------------------------ the loop
 
     async def _until_over(self) -> DisconnectReason:
-        outlet, limits = self.outlet, self._parts.limits
+        outlet, limits = self.outlet, self._limits
         while True:
             if (reason := self._ends_for()) is not None:
                 return reason
@@ -231,11 +204,6 @@ class MergedSession:
         if self.outlet.closing():
             return DisconnectReason.CLIENT
         return DisconnectReason.ROTATE if monotonic() >= self._rotate_at else None
-
-    def _parking(self) -> asyncio.Future[None]:
-        """Await it until `wake`."""
-        self._parked = asyncio.get_running_loop().create_future()
-        return self._parked
 
     async def _renumber(self) -> None:
         """Numbers only the runs that are open: ids have names for no more than RUNS_MAX."""
