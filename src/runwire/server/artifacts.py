@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from aiohttp import web
@@ -153,17 +154,36 @@ def _number_in(request: web.Request) -> int:
     return int(text) if int(text) <= ARTIFACT_N_MAX else 0
 
 
-_OF_BYTES: Final = {
-    "ETag": "Strong: it changes with the bytes.",
-    "Content-Disposition": "`attachment` unless the media type is safe to show.",
-    "Accept-Ranges": "`bytes`.",
-    "Content-Range": "Of a part of the bytes: which they are.",
-}
-_PARTS: Final = {206: "The bytes that `Range` asks for.", 304: "The client's copy is current."}
-_READ_ERRORS: Final = (
-    *RUN_ERRORS,
-    *("artifact_not_found", "artifact_erased", "range_not_satisfiable", "content_unavailable"),
-)
+def _bytes_at(
+    path: str,
+    handler: Callable[[ArtifactRoutes, web.Request], Awaitable[web.StreamResponse]],
+    operation: str,
+    summary: str,
+    description: str,
+) -> Route[ArtifactRoutes]:
+    return Route(
+        "GET",
+        RUN + path,
+        handler,
+        Access(Scope.CONTENT_READ),
+        operation,
+        summary,
+        description,
+        headers=(RANGE, IF_RANGE, IF_NONE_MATCH),
+        media=OCTETS,
+        answer_headers={
+            "ETag": "Strong: it changes with the bytes.",
+            "Content-Disposition": "`attachment` unless the media type is safe to show.",
+            "Accept-Ranges": "`bytes`.",
+            "Content-Range": "Of a part of the bytes: which they are.",
+        },
+        others={206: "The bytes that `Range` asks for.", 304: "The client's copy is current."},
+        errors=(
+            *RUN_ERRORS,
+            *("artifact_not_found", "artifact_erased", "range_not_satisfiable", "content_unavailable"),
+        ),
+    )
+
 
 ARTIFACTS: Final = Group(
     ArtifactRoutes,
@@ -205,19 +225,12 @@ ARTIFACTS: Final = Group(
                 *("content_unavailable", "content_lost", "storage_unavailable", "partition_missing"),
             ),
         ),
-        Route(
-            "GET",
-            RUN + "/artifacts/{n}",
+        _bytes_at(
+            "/artifacts/{n}",
             ArtifactRoutes.get,
-            Access(Scope.CONTENT_READ),
             "getArtifact",
             "The artifact's bytes.",
             "One range of bytes may be asked for. The ETag is strong. Browsers save what they could execute.",
-            headers=(RANGE, IF_RANGE, IF_NONE_MATCH),
-            media=OCTETS,
-            answer_headers=_OF_BYTES,
-            others=_PARTS,
-            errors=_READ_ERRORS,
         ),
         Route(
             "DELETE",
@@ -230,19 +243,12 @@ ARTIFACTS: Final = Group(
             status=204,
             errors=(*RUN_ERRORS, "artifact_not_found"),
         ),
-        Route(
-            "GET",
-            RUN + "/result",
+        _bytes_at(
+            "/result",
             ArtifactRoutes.result,
-            Access(Scope.CONTENT_READ),
             "getResult",
             "The run's result: its newest artifact named `result`.",
             "Served as any artifact is.",
-            headers=(RANGE, IF_RANGE, IF_NONE_MATCH),
-            media=OCTETS,
-            answer_headers=_OF_BYTES,
-            others=_PARTS,
-            errors=_READ_ERRORS,
         ),
     ),
 )
