@@ -35,13 +35,14 @@ class ExitCode(IntEnum):
 class Kind:
     """A code, with the HTTP status and the title of its problem (RFC 9457). The title has no detail of a request.
 
-    `counted` names the metric, if any, that counts the error by its code.
+    `counted` names the metric, if any, that counts the error by its code. `bare`: its problem has none of the facts.
     """
 
     code: str
     status: int
     title: str
     counted: str = ""
+    bare: bool = False
 
     @property
     def retry(self) -> bool:
@@ -73,7 +74,7 @@ class Declared:
 
     @property
     def facts(self) -> tuple[Fact, ...]:
-        return () if self.error is None else self.error.facts
+        return () if self.error is None or self.kind.bare else self.error.facts
 
 
 _declared: Final[dict[str, Declared]] = {}

@@ -81,13 +81,14 @@ class NotPermitted(RunwireError):
         "scope_missing", 403, "The credentials lack the scope that this request needs.", counted="access_refused"
     )
     others = (
-        Kind("run_id_reserved", 403, "A run id that you choose must begin with your tenant and a colon."),
+        Kind("run_id_reserved", 403, "A run id that you choose must begin with your tenant and a colon.", bare=True),
         Kind(
             "origin_refused",
             403,
             "Web pages of this origin may not send this request to a service without authentication.",
+            bare=True,
         ),
-        Kind("host_refused", 403, "A service without authentication does not accept this host name."),
+        Kind("host_refused", 403, "A service without authentication does not accept this host name.", bare=True),
     )
     facts = (Fact("scope", "scope", str, "The scope that the request needs."),)
 
