@@ -35,7 +35,7 @@ You are talking to a **run**. Your message started it, and this conversation is 
 where it was.
 - Kill the worker, and another one takes the run over. It begins this answer again, and your page drops the first \
 half. You never see a word twice.
-- Events have no payload. What we say travels beside the log, never in it.
+- Events have no payload. Our words travel beside the log, never in it.
 
 So go ahead: press reload, open a second tab, pull the plug. I have time.
 """
