@@ -24,7 +24,9 @@ _PLUGINS: Final = {
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_CREDENTIAL_PROVIDER": "opentelemetry_otlp_credential_provider",
     "OTEL_PYTHON_EXPORTER_OTLP_HTTP_TRACES_CREDENTIAL_PROVIDER": "opentelemetry_otlp_credential_provider",
 }
-"""Variables that name plug-ins, separated by commas, and the group of entry points where each is looked for."""
+"""Variables that name a plug-in, and the group of entry points where it is looked for."""
+_SEVERAL: Final = "OTEL_PROPAGATORS"
+"""The one that names any number, with commas between, or `none`."""
 
 
 ignored: list[str] = []
@@ -45,7 +47,7 @@ def _is_usable(name: str, value: str) -> bool:
     if _NUMBER.fullmatch(name):
         return not value.strip() or _is_number(value)
     if name in _PLUGINS:
-        return _are_installed(value, group=_PLUGINS[name])
+        return _are_installed(value, group=_PLUGINS[name], several=name == _SEVERAL)
     return True
 
 
@@ -54,8 +56,10 @@ def _is_number(value: str) -> bool:
     return re.fullmatch(r"\s*[0-9]{1,18}\s*", value) is not None
 
 
-def _are_installed(value: str, *, group: str) -> bool:
+def _are_installed(value: str, *, group: str, several: bool) -> bool:
     from importlib.metadata import entry_points
 
     installed = {entry.name for entry in entry_points(group=group)}
+    if not several:
+        return value.strip() in installed
     return all(name.strip() in installed or name.strip().lower() == "none" for name in value.split(","))
