@@ -20,7 +20,11 @@ HEAD: Final = """\
 """
 
 # A moment says nothing in a graph and cannot be alerted on: the Agent can send how long ago it was.
-AGES: Final = {"runwire_observer_last_success_timestamp_seconds": "observer_last_success_age_seconds"}
+AGES: Final = {
+    "runwire_observer_last_success_timestamp_seconds": "observer_last_success_age_seconds",
+    "runwire_canary_last_success_timestamp_seconds": "canary_last_success_age_seconds",
+    "runwire_canary_last_round_timestamp_seconds": "canary_last_round_age_seconds",
+}
 # Of what Prometheus clients tell of their process; without a prefix of ours.
 PROCESS: Final = (
     "process_cpu_seconds",
@@ -31,11 +35,11 @@ PROCESS: Final = (
 )
 
 
-def documented() -> list[tuple[str, str]]:
-    """(name, type) of every metric of docs/telemetry.md, in its order."""
+def documented(*, canary: bool = False) -> list[tuple[str, str]]:
+    """(name, type) of every metric of docs/telemetry.md, in its order: of the service, or with those of the canary."""
     section = TABLE.read_text(encoding="utf-8").split("\n## Metrics\n")[1].split("\n## ")[0]
     rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
-    return [(row[0].strip().strip("`"), row[1].strip()) for row in rows]
+    return [(row[0].strip().strip("`"), row[1].strip()) for row in rows if canary or row[5].strip() != "canary"]
 
 
 def metric(name: str) -> dict[str, Any]:
@@ -57,7 +61,10 @@ def configuration() -> dict[str, Any]:
                 "collect_counters_with_distributions": True,
                 # `version` is Datadog's own word for the version of a service.
                 "rename_labels": {"version": "runwire_version"},
-                "metrics": [*(metric(name) for name, _ in documented()), *({name: name} for name in PROCESS)],
+                "metrics": [
+                    *(metric(name) for name, _ in documented(canary=True)),
+                    *({name: name} for name in PROCESS),
+                ],
             }
         ],
     }

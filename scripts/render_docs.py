@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 from runwire.archive import ArchiveMetrics
+from runwire.canary import CanaryMetrics
 from runwire.content import ContentMetrics
 from runwire.content.part_metrics import PartMetrics
 from runwire.errors import DECLARED
@@ -104,6 +105,7 @@ METRIC_GROUPS: Mapping[str, Callable[[Exposition], object]] = {
     "content": ContentMetrics,
     "requests": lambda out: RequestMetrics(out, API_ROUTES),
     "process": lambda out: (ProcessMetrics(out, ""), PlaceMetrics(out)),
+    "canary": CanaryMetrics,
 }
 
 

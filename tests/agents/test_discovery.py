@@ -62,13 +62,13 @@ def problems(*references: str) -> tuple[str, ...]:
 
 
 def test_the_built_in_agents_are_found_by_their_entry_points() -> None:
-    assert find_agents().names == ("explore", "golden")
+    assert find_agents().names == ("canary", "explore", "golden")
 
 
 def test_an_agent_of_the_working_directory_is_found_by_reference(write: Write) -> None:
     write("shop_a", "triage = made('triage')")
     found = find_agents(["shop_a:triage"])
-    assert found.names == ("explore", "golden", "triage")
+    assert found.names == ("canary", "explore", "golden", "triage")
 
 
 def test_a_reference_may_lead_through_attributes(write: Write) -> None:
@@ -79,6 +79,7 @@ def test_a_reference_may_lead_through_attributes(write: Write) -> None:
 def test_the_same_agent_twice_is_one(write: Write) -> None:
     write("shop_c", "triage = made('triage')\nalias = triage")
     assert find_agents(["shop_c:triage", "shop_c:alias", "runwire.agents.golden:golden"]).names == (
+        "canary",
         "explore",
         "golden",
         "triage",
@@ -192,7 +193,7 @@ def test_a_working_directory_that_is_gone_is_no_obstacle(tmp_path: Path, monkeyp
     gone.mkdir()
     monkeypatch.chdir(gone)
     gone.rmdir()
-    assert find_agents().names == ("explore", "golden")
+    assert find_agents().names == ("canary", "explore", "golden")
 
 
 def test_two_agents_of_one_name_are_refused(write: Write) -> None:

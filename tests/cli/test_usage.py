@@ -17,6 +17,7 @@ COMMANDS = [
     "demo",
     "demo chat",
     "doctor",
+    "canary",
     "migrate",
     "run",
     "keys create",

@@ -40,11 +40,13 @@ class Member:
     A process ends with the thread that started it.
     """
 
+    starts_with = "server_started"
+    """The event of the line by which the process says that it has started."""
+
     def __init__(self, name: str, *, logs: Path, environment: Mapping[str, str], arguments: Sequence[str] = ()) -> None:
         self.name = name
         self.port = free_port() if "api" in name else 0
-        self._command = [sys.executable, "-m", "runwire", "serve", "--port", str(self.port), "--admin-port", "0"]
-        self._command += arguments
+        self._command = self.command(arguments)
         self._environment: Mapping[str, str] = {}
         self.use(environment)
         self._log = logs / f"{name}.log"
@@ -52,6 +54,10 @@ class Member:
         self._said_before = 0
         self._lines: list[dict[str, Any]] = []  # of the first so many bytes: a start is waited for by reading the rest
         self._read_bytes = 0
+
+    def command(self, arguments: Sequence[str]) -> list[str]:
+        """The words that start the process."""
+        return [sys.executable, "-m", "runwire", "serve", "--port", str(self.port), "--admin-port", "0", *arguments]
 
     def use(self, environment: Mapping[str, str]) -> None:
         """Settings of the next process, besides the environment of this one."""
@@ -78,8 +84,8 @@ class Member:
         return self._process is not None and self._process.poll() is None
 
     async def start(self, *, within_s: float = START_S) -> None:
-        """Returns when the process said `server_started`; fails with its last lines when it ends instead, and when it
-        has got nowhere for so long.
+        """Returns when the process said that it has started. Fails with its last lines when it ends instead, and when
+        it has got nowhere for so long.
         """
         assert not self.running, f"{self.name} runs already"
         self._said_before = len(self.lines())
@@ -95,7 +101,7 @@ class Member:
         async def progress() -> float:
             if not self.running:
                 raise RuntimeError(f"{self.name} ended while it started:\n{self.last_words()}")
-            started = any(line.get("event") == "server_started" for line in self.lines()[self._said_before :])
+            started = any(line.get("event") == self.starts_with for line in self.lines()[self._said_before :])
             return math.inf if started else round(self._processor_s(), 1)
 
         await grows_to(math.inf, progress, stalled_s=within_s)

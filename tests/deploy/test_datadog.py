@@ -17,7 +17,7 @@ from telemetry.tables import code, table
 
 ROOT = Path(__file__).parents[2]
 AGENT = Path(__file__).parent / "agent.py"
-DISTRIBUTIONS = {code(row[0]) for row in table("Metrics") if row[1] == "histogram"}
+DISTRIBUTIONS = {code(row[0]) for row in table("Metrics") if row[1] == "histogram" and row[5] != "canary"}
 
 Look = Callable[[], Awaitable[dict[str, Any]]]
 

@@ -13,7 +13,7 @@ from drills.stage import Plan
 SPLIT: Final = {"api-0": ("api",), "worker-0": ("worker",), "publisher-0": ("publisher",), "observer-0": ("observer",)}
 JOINED: Final = {"api-0": ("api", "worker"), "publisher-0": ("publisher",), "observer-0": ("observer",)}
 PLANS: Final[Mapping[str, Plan]] = {
-    "streams and runs": Plan(JOINED, alone=True),
+    "streams and runs": Plan(JOINED, alone=True, canary=True),
     "outbox": Plan(JOINED),
     "processes and log": Plan(SPLIT, own_server=True),
 }
@@ -153,6 +153,29 @@ DRILLS: Final[tuple[Drill, ...]] = (
         runbook="deaf-listeners",
         fires=("RoleUnwell",),
         labels={"instance": "api-7"},
+    ),
+    Drill(
+        "the canary fails",
+        stage="streams and runs",
+        turn=1,
+        fault=service_faults.canary_fails,
+        what="SIGKILL of the API process behind the URL of a second canary.",
+        recovery="Start it again; the next round is good.",
+        runbook="canaryfailing",
+        fires=("CanaryFailing",),
+        labels={"instance": "canary-1"},
+        also=("TargetDown",),
+    ),
+    Drill(
+        "the canary is frozen",
+        stage="streams and runs",
+        turn=4,
+        fault=service_faults.canary_frozen,
+        what="SIGSTOP of the only canary.",
+        recovery="Start it again.",
+        runbook="canarysilent",
+        fires=("CanarySilent",),
+        also=("TargetDown",),
     ),
     Drill(
         "an observer may not read",

@@ -25,7 +25,7 @@ OF_A_BUSY_MACHINE: Final = frozenset(
         "RoleUnwell",
         "ReadinessLost",
     }
-    | {"RunsUnclaimed"}
+    | {"RunsUnclaimed", "CanaryFailing"}
 )
 """Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, a late collector, a worker
 that has no time to claim, and statements past their time limit, which is short here. Each has a drill; that it comes in

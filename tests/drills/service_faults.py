@@ -1,9 +1,10 @@
-"""Faults that keep clients out, and faults of one process's place: its clock, its way to the others."""
+"""Faults that keep clients out, those of the canary, and those of a place: its clock, its way to other processes."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -125,3 +126,28 @@ async def api_killed(stage: Stage) -> AsyncIterator[None]:
     stage.member("api-0").kill()
     yield
     await stage.member("api-0").start()
+
+
+async def canary_fails(stage: Stage) -> AsyncIterator[float]:
+    """The API process behind the canary's URL is killed."""
+    api = await stage.add("api-9", "api")
+    canary = await stage.add_canary("canary-1", api="api-9")
+    await eventually(lambda: True in canary.rounds, within_s=60)
+    api.kill()
+    killed = time.time()
+    yield killed
+    await api.start()
+    await eventually(lambda: canary.rounds[-1], within_s=60)
+    await eventually(lambda: _is(stage, 'runwire_canary_up{instance="canary-1"}', 1), within_s=60)
+    await stage.remove("canary-1")
+    await stage.remove("api-9")
+
+
+async def canary_frozen(stage: Stage) -> AsyncIterator[None]:
+    """The only canary is there, and walks no rounds."""
+    with stage.member("canary-0").frozen():
+        yield
+
+
+async def _is(stage: Stage, series: str, wanted: float) -> bool:
+    return await stage.prometheus.value(series) == wanted

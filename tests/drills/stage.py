@@ -17,6 +17,7 @@ import asyncpg
 import runwire
 from crash.fleet import Member, free_port
 from drills.collector import Collector
+from drills.outside import CanaryMember
 from drills.pager import Pager, pager
 from drills.programs import Alertmanager, Prometheus, alertmanager, prometheus
 from drills.rules import BURN_SCALE, SCALE, is_burn_rate, routing, rules
@@ -52,13 +53,14 @@ class Plan:
     """Roles by process. `alone`: one Prometheus has all rules; else a second one, faster, has the burn rates.
 
     Without `burn_rates` nobody has those: they look at hours, which a stage that has just begun has not seen.
-    `own_server`: its PostgreSQL is nobody else's, so that it can be stopped.
+    `own_server`: its PostgreSQL is nobody else's, so that it can be stopped. `canary`: one walks rounds all the time.
     """
 
     processes: Mapping[str, tuple[str, ...]]
     alone: bool = False
     burn_rates: bool = True
     own_server: bool = False
+    canary: bool = False
     scale: float = SCALE
     quick: bool = True
 
@@ -149,6 +151,14 @@ class Stage:
         self.watch(name)
         return member
 
+    async def add_canary(self, name: str, *, api: str = "api-0") -> CanaryMember:
+        """Starts a canary of that API process and has it watched."""
+        member = CanaryMember(name, url=self.member(api).url, logs=self.folder)
+        self.places[name] = Place(member, member.metrics_port, ("canary",))
+        await member.start(within_s=60)
+        self.watch(name)
+        return member
+
     def watch(self, name: str) -> None:
         place = self.places[name]
         for one in self.watching:
@@ -190,6 +200,8 @@ async def stage(folder: Path, *, admin_dsn: str, plan: Plan, without: Iterable[s
         )
         try:
             await asyncio.gather(*(made.add(name, *roles) for name, roles in plan.processes.items()))
+            if plan.canary:
+                await made.add_canary("canary-0")
             everything = plan.alone and plan.burn_rates
             rule_sets = [rules(scale=plan.scale, burn_rates=None if everything else False, without=without)]
             if plan.burn_rates and not plan.alone:

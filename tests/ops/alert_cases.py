@@ -263,6 +263,21 @@ PROCESS_CASES: Final = [
     Case("ClockSkew", "at half a second", gauge(OFFSET, 0.5) | gauge(BOUND, 0.001), False),
 ]  # fmt: skip
 
+FAILED_ROUNDS, LAST_ROUND = "runwire_canary_failed_rounds", "runwire_canary_last_round_timestamp_seconds"
+
+CANARY: Final = [
+    Case("CanaryFailing", "after two bad rounds", gauge(FAILED_ROUNDS, 2), True, INSTANCE),
+    Case("CanaryFailing", "after one", gauge(FAILED_ROUNDS, 1), False),
+    Case("CanaryFailing", "when one of two canaries fails", gauge(FAILED_ROUNDS, 0) | {
+        f'{FAILED_ROUNDS}{{job="runwire", instance="b"}}': "2x60"}, True, JOB | {"instance": "b"}),
+    Case("CanarySilent", "when it is gone", gauge(LAST_ROUND, "0+15x4 _x80"), True, JOB, at="10m"),
+    Case("CanarySilent", "when it hangs", gauge(LAST_ROUND, "0+15x4 60x80"), True, JOB, at="10m"),
+    Case("CanarySilent", "while it walks, well or not", gauge(LAST_ROUND, "0+15x60") | gauge(FAILED_ROUNDS, 9), False),
+    Case("CanarySilent", "when another one took over", gauge(LAST_ROUND, "0+15x4 _x80") | {
+        f'{LAST_ROUND}{{job="runwire", instance="b"}}': "_x5 75+15x60"}, False),
+    Case("CanarySilent", "where there is none", {}, False),
+]  # fmt: skip
+
 HOURS: Final = 150
 """Samples of the cases below, one a minute: two hours and a half."""
 
@@ -356,4 +371,4 @@ OBJECTIVES: Final = [
          at="2h", every="1m"),
 ]  # fmt: skip
 
-CASES: Final = [*PIPELINE, *STREAMS, *SERVICE_CASES, *PROCESS_CASES, *WATCHING, *OBJECTIVES]
+CASES: Final = [*PIPELINE, *STREAMS, *SERVICE_CASES, *PROCESS_CASES, *CANARY, *WATCHING, *OBJECTIVES]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final, TypeAlias
 
-from ops.alert_cases import JOB, SERVICE
+from ops.alert_cases import INSTANCE, JOB, SERVICE
 from runwire.content.part_metrics import PART_LAG_BUCKETS_S
 from runwire.telemetry.metrics import LAG_BUCKETS_S, RUN_BUCKETS_S
 
@@ -95,6 +95,7 @@ PAGES: Final = [
     Page("DatabaseUnwell", series("runwire_database_used_ratio", step(0.5, 0.95), 'limit="connections"'), 150,
          JOB | {"limit": "connections"}),
     Page("ApiDown", series("up", step(1, 0)) | series("runwire_http_descriptors_max", step(100, None)), 150),
+    Page("CanaryFailing", series("runwire_canary_failed_rounds", step(0, 2)), 75, INSTANCE),
     Page("ReadinessLost", series("runwire_ready", step(1, 0)) | series("runwire_role_info", flat(1), 'role="api"'),
          210),
     Page("AuthUnavailable", series("runwire_access_refused_total", grows(0, 0.2), 'code="auth_unavailable"'), 180),

@@ -142,7 +142,8 @@ def test_what_mutes_and_what_is_muted_are_alerts_that_exist() -> None:
         muted[named(rule["source_matchers"]).pop()] = named(rule["target_matchers"])
     lags = {"PublishLagWarning", "PublishLagCritical", "PublishLagPage"}
     assert muted == {
-        "PublisherDown": lags | {"OutboxBacklog", "PartLagCritical", "PartLagPage"},
+        "PublisherDown": lags | {"OutboxBacklog", "PartLagCritical", "PartLagPage", "CanaryFailing"},
+        "ApiDown": {"CanaryFailing"},
         "PublishLagPage": lags - {"PublishLagPage"},
         "PublishLagCritical": {"PublishLagWarning"},
         "PartLagPage": {"PartLagCritical"},

@@ -110,7 +110,12 @@ def test_every_step_of_colour_comes_from_the_thresholds_or_says_whether_there_is
         steps_of_both = zip(_coloured(panel), _coloured(other), strict=True)
         stayed += [(where, now) for now, then in steps_of_both if now == then]
     presence = [where for where, step in stayed if step == 1]
-    assert sorted(presence) == ["infrastructure: Processes up", "outbox: Publishers", "overview: Firing alerts"]
+    assert sorted(presence) == [
+        "infrastructure: Processes up",
+        "outbox: Publishers",
+        "overview: Canary",
+        "overview: Firing alerts",
+    ]
     assert stayed == [(where, 1) for where in presence]
 
 

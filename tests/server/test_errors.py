@@ -165,7 +165,7 @@ async def test_a_problem_s_type_leads_to_its_description(api: Api) -> None:
 
 async def test_an_unknown_agent_is_answered_with_the_known_ones(api: Api) -> None:
     problem = (await api.http.post(RUNS, json={"agent": "nobody"})).json()
-    assert (problem["agent"], problem["known"]) == ("nobody", ["approval", "explore", "golden", "review"])
+    assert (problem["agent"], problem["known"]) == ("nobody", ["approval", "canary", "explore", "golden", "review"])
 
 
 async def test_json_with_a_charset_and_no_content_type_are_both_taken(api: Api) -> None:

@@ -53,7 +53,7 @@ def exported(scrape: str) -> dict[str, str]:
 
 
 async def test_it_exports_what_is_documented_and_nothing_else(scraped: str) -> None:
-    documented = {code(row[0]): row[1] for row in table("Metrics")}
+    documented = {code(row[0]): row[1] for row in table("Metrics") if row[5] != "canary"}
     assert exported(scraped) == documented
 
 
@@ -63,6 +63,7 @@ async def test_rules_and_dashboards_ask_for_nothing_that_is_documented_and_not_t
     )
     asked = re.sub(r"\b[a-z]+:[a-z0-9_:]+", "", asked)  # recorded from others
     names = {re.sub(r"_(bucket|count|sum)$", "", name) for name in re.findall(r"\brunwire_[a-z0-9_]+\b", asked)}
+    names -= {code(row[0]) for row in table("Metrics") if row[5] == "canary"}
     assert len(names) > 30
     assert names - set(exported(scraped)) == set()
 

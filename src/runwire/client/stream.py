@@ -42,8 +42,9 @@ class StreamBroken(RunwireError):
 class FollowedStream(Generic[T]):
     """An async iterator over what a run's stream has. It ends after the terminal event; `end` then has the final state.
 
-    `cursor` is the seq of the last event returned. `connections` counts the
-    connections so far. Closing the stream early (`async with`, or `aclose`) frees its connection at once.
+    `cursor` is the seq of the last event returned. `connections` counts the connections so far, `repeated` the events
+    that came twice, and `skipped` the times when one was missing; it is asked for again. Both stay 0 with a service
+    that is well. Closing the stream early (`async with`, or `aclose`) frees its connection at once.
     """
 
     def __init__(
@@ -64,6 +65,8 @@ class FollowedStream(Generic[T]):
         self.cursor = after
         self.end: StreamEnd | None = None
         self.connections = 0
+        self.repeated = 0
+        self.skipped = 0
         self._query: dict[str, str | list[str]] = {} if speed is None else {"replay": "1", "speed": speed}
         self._headers: dict[str, str] = {}
         if parts is not None:
@@ -236,10 +239,12 @@ class FollowedStream(Generic[T]):
             raise UnexpectedAnswer(f"the stream of run {self.run_id!r} has an event of run {event.run_id!r}")
         if event.seq > self._heard + 1:
             self._skipped(event.seq)
-        if event.seq == self._heard + 1:  # lower: sent twice, given once
-            self._heard = event.seq
-            self._heard_id = event_id
-            self._keep(event)
+        if event.seq <= self._heard:  # sent twice, given once
+            self.repeated += 1
+            return
+        self._heard = event.seq
+        self._heard_id = event_id
+        self._keep(event)
 
     def _keep(self, event: Event) -> None:
         raise NotImplementedError
@@ -248,6 +253,7 @@ class FollowedStream(Generic[T]):
         """A stream that did not ask for parts takes no frames of them."""
 
     def _skipped(self, seq: int) -> None:
+        self.skipped += 1
         raise Again(StreamBroken(f"the stream went from event {self._heard} to {seq}"))
 
     def _drop(self) -> None:

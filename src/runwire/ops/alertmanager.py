@@ -16,6 +16,7 @@ _CAUSED_BY_A_DEAD_PUBLISHER: Final = (
     "OutboxBacklog",
     "PartLagCritical",
     "PartLagPage",
+    "CanaryFailing",
 )
 
 
@@ -48,6 +49,7 @@ def alertmanager(thresholds: Thresholds, *, webhook: str | None = None) -> dict[
         },
         "inhibit_rules": [
             _mutes('alertname="PublisherDown"', _any_of(_CAUSED_BY_A_DEAD_PUBLISHER)),
+            _mutes('alertname="ApiDown"', 'alertname="CanaryFailing"'),
             _mutes('alertname="PublishLagPage"', _any_of(("PublishLagWarning", "PublishLagCritical"))),
             _mutes('alertname="PublishLagCritical"', 'alertname="PublishLagWarning"'),
             _mutes('alertname="PartLagPage"', 'alertname="PartLagCritical"'),

@@ -10,6 +10,7 @@ from typing import Final
 
 from runwire.ops import dashboards
 from runwire.ops.alertmanager import alertmanager
+from runwire.ops.canary_alerts import canary_alerts
 from runwire.ops.content_alerts import content_alerts
 from runwire.ops.database_alerts import database_alerts
 from runwire.ops.judgements import MODULE, judgements
@@ -87,6 +88,7 @@ def alert_groups(thresholds: Thresholds) -> tuple[Group, ...]:
         database_alerts(thresholds),
         service_alerts(thresholds),
         process_alerts(thresholds),
+        canary_alerts(thresholds),
         slo_alerts(thresholds),
         watching_alerts(thresholds),
     )

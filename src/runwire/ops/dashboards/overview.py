@@ -111,6 +111,47 @@ def board(thresholds: Thresholds) -> Board:
         ],
         unit="eps",
     )
+    canary = (
+        number(
+            "Canary",
+            "1 when the last round of each canary was good. Empty without `runwire canary`.",
+            f"min(runwire_canary_up{{{JOB}}})",
+            unit="none",
+            base=RED,
+            limit=Limit.any(GREEN, runbook=f"{runbook}#canaryfailing"),
+        ),
+        lines(
+            "Canary, p95 by step",
+            "How long an outside client waits, from the call that begins each step.",
+            [Query(quantile(0.95, "runwire_canary_step_seconds", by="step"), "{{step}}", exemplars=True)],
+            unit="s",
+            log=True,
+            many=True,
+        ),
+        lines(
+            "Canary, rounds and failures",
+            "Rounds of the canary by outcome, and the failed ones by step.",
+            [
+                Query(rate("runwire_canary_rounds_total", by="outcome"), "{{outcome}}"),
+                Query(rate("runwire_canary_failures_total", by="step"), "failed: {{step}}"),
+            ],
+            unit="suffix:/s",
+            rare=True,
+            many=True,
+        ),
+        lines(
+            "Canary, last good round",
+            "Time since the last good round of each canary.",
+            [
+                Query(
+                    f"time() - max by (instance) (runwire_canary_last_success_timestamp_seconds{{{JOB}}})",
+                    "{{instance}}",
+                )
+            ],
+            unit="s",
+            many=True,
+        ),
+    )
     return Board(
         "overview",
         "Overview",
@@ -170,6 +211,7 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                 ),
             ),
+            Row(canary, title="From outside", widths=(3, 8, 8, 5)),
         ),
     )
 
