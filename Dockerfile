@@ -9,6 +9,7 @@ RUN python -m venv --without-pip /opt/runwire \
 COPY pyproject.toml hatch_build.py README.md LICENSE ./
 COPY src ./src
 COPY docs ./docs
+COPY alerts/thresholds.yaml ./alerts/
 RUN pip --python /opt/runwire/bin/python install --no-cache-dir --disable-pip-version-check --no-deps .
 
 FROM python:3.13.15-slim-bookworm

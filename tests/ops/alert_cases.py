@@ -205,7 +205,11 @@ WATCHING: Final = [
     Case("RoleUnwell", "in a failover", gauge("runwire_role_unwell", "0x36 2x3 0x20", 'role="worker"'), False,
          at="9m45s"),
     Case("ObserverStale", "when it stopped looking", gauge(SEEN, 0), True, JOB),
-    Case("ObserverStale", "when there is none", {}, True),
+    Case("ObserverStale", "when nothing is scraped", {}, True),
+    Case("ObserverStale", "when no process is one", gauge("up", 1), True),
+    Case("ObserverStale", "when it is gone", gauge("up", "1x20 _x40") | gauge(SEEN, "0+15x20 _x40"), True, JOB),
+    Case("ObserverStale", "when that of another job is gone", gauge(SEEN, "0+15x60") | {
+        f'{SEEN}{{job="runwire-b", instance="b"}}': "0+15x20 _x40"}, True, {"job": "runwire-b"}),
     Case("ObserverStale", "while it looks", gauge(SEEN, "0+15x60"), False),
     Case("ObserverStale", "when one of two is cut off", gauge(SEEN, 0) | {
         f'{SEEN}{{job="runwire", instance="b"}}': "0+15x60"}, False),

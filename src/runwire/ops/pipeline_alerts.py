@@ -115,15 +115,20 @@ def _watching(thresholds: Thresholds) -> Iterator[Alert]:
         " /readyz says which, and why.",
         unwell.for_,
     )
+    # One that is gone exports nothing, so what it said last counts. Without any at all there is nothing to say by job.
+    seen = f"last_over_time({OBSERVED}[{thresholds.duration(thresholds.window('observer_stale', PAGE))}])"
     yield Alert(
         "ObserverStale",
-        above(f"time() - max by (job) ({OBSERVED})", thresholds, "observer_stale", PAGE) + f"\nor\nabsent({OBSERVED})",
+        above(f"time() - max by (job) ({seen})", thresholds, "observer_stale", PAGE)
+        + f"\nor\ngroup by () (up{{{JOBS}}}) unless on () group by () ({seen})"
+        + f"\nor\nabsent(up{{{JOBS}}}) and on () absent({seen})",
         PAGE,
         "The observer sees nothing, so alerts on backlog, runs and invariants are blind",
-        "{{ if $labels.job }}The observer of {{ $labels.job }} last looked at everything"
+        "{{ if eq $value 1.0 }}No process with the role observer is scraped."
+        "{{ else }}The observer of {{ $labels.job }} last looked at everything"
         " {{ $value | humanizeDuration }} ago"
         f" (limit {limit(thresholds, 'observer_stale', PAGE)})."
-        "{{ else }}No process with the role observer is scraped.{{ end }}",
+        "{{ end }}",
         stale.for_,
     )
     yield Alert(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
@@ -14,9 +14,11 @@ from runwire.ops.canary_alerts import canary_alerts
 from runwire.ops.content_alerts import content_alerts
 from runwire.ops.database_alerts import database_alerts
 from runwire.ops.judgements import MODULE, judgements
+from runwire.ops.kubernetes import prometheus_rule
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.process_alerts import process_alerts
 from runwire.ops.rules import Group, rule_file
+from runwire.ops.scope import Scope
 from runwire.ops.service_alerts import service_alerts
 from runwire.ops.slo_rules import slo_alerts, slo_recordings
 from runwire.ops.tables import runbook_tables, with_table
@@ -42,36 +44,74 @@ class Drift:
     change: Change
 
 
+class Format(StrEnum):
+    """`files` for Prometheus and Alertmanager; `prometheusrule` for the Prometheus Operator of Kubernetes."""
+
+    FILES = "files"
+    PROMETHEUSRULE = "prometheusrule"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """For whom the files are rendered, outside the source tree."""
+
+    scope: Scope = field(default_factory=Scope)
+    format: Format = Format.FILES
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """Of the PrometheusRule."""
+    runbook_url: str | None = None
+    webhook: str | None = None
+    """URL to which Alertmanager sends its messages."""
+
+
+OURS: Final = Target()
+"""The tree's own files: one deployment in its Prometheus."""
+
+
 def render(
-    root: Path, *, check: bool = False, scale: float = 1.0, out: Path | None = None, webhook: str | None = None
+    root: Path | None,
+    *,
+    check: bool = False,
+    scale: float = 1.0,
+    out: Path | None = None,
+    target: Target = OURS,
 ) -> list[Drift]:
     """Renders the files and returns those that differed. With `check` it writes nothing.
 
-    `root` is the source tree. `out` renders elsewhere, without the runbook and what the service judges by. `scale`
-    divides all durations; `webhook` gets Alertmanager's messages. Raises ConfigurationError when the thresholds or the
-    runbook are not as they must be.
+    `root` is the source tree; without one the thresholds are those of the installed package. `out` renders elsewhere,
+    without the runbook and what the service judges by. `scale` divides all durations. Raises ConfigurationError when
+    the thresholds or the runbook are not as they must be.
     """
-    thresholds = load(root, scale=scale)
-    wanted = rendered(thresholds, webhook=webhook)
-    if out is None:
+    thresholds = load(root, scale=scale, runbook=target.runbook_url)
+    wanted = rendered(thresholds, target)
+    if out is None and root is not None:
         wanted[RUNBOOK] = _runbook(root, thresholds)
         wanted[MODULE] = judgements(thresholds)
-    target = out or root
-    drifts = list(_drifts(target, wanted))
+    folder = out or root or Path()
+    drifts = list(_drifts(folder, wanted))
     if not check:
         for drift in drifts:
-            _write(target / drift.path, wanted.get(drift.path))
+            _write(folder / drift.path, wanted.get(drift.path))
     return drifts
 
 
-def rendered(thresholds: Thresholds, *, webhook: str | None = None) -> dict[Path, str]:
+def rendered(thresholds: Thresholds, target: Target) -> dict[Path, str]:
     """The text of each file that watches, by its path in the tree."""
-    alerts = Path("alerts")
+    alerts, scope = Path("alerts"), target.scope
+    recorded, alerting = recording_groups(thresholds), alert_groups(thresholds)
+    boards = {
+        Path("dashboards") / f"{name}.json": scope.dashboard(text) if scope != Scope() else text
+        for name, text in dashboards.rendered(thresholds).items()
+    }
+    if target.format is Format.PROMETHEUSRULE:
+        document = scope.rules(rule_file((*recorded, *alerting), thresholds))
+        return {alerts / "prometheusrule.yaml": dump(prometheus_rule(document, labels=target.labels)), **boards}
+    routing = alertmanager(thresholds, webhook=target.webhook)
     return {
-        alerts / "recording-rules.yaml": dump(rule_file(recording_groups(thresholds), thresholds)),
-        alerts / "alert-rules.yaml": dump(rule_file(alert_groups(thresholds), thresholds)),
-        alerts / "alertmanager.yaml": dump(alertmanager(thresholds, webhook=webhook)),
-        **{Path("dashboards") / f"{name}.json": text for name, text in dashboards.rendered(thresholds).items()},
+        alerts / "recording-rules.yaml": dump(scope.rules(rule_file(recorded, thresholds))),
+        alerts / "alert-rules.yaml": dump(scope.rules(rule_file(alerting, thresholds))),
+        alerts / "alertmanager.yaml": dump(scope.routing(routing)),
+        **boards,
     }
 
 

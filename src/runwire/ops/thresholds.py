@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from enum import StrEnum
+from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -20,7 +23,8 @@ FILE: Final = Path("alerts") / "thresholds.yaml"
 Slo = Literal["start", "publish", "append", "deliver", "run"]
 Duration = Annotated[str, Meta(pattern=durations.PATTERN)]
 Sentence = Annotated[str, Meta(min_length=10)]
-Link = Annotated[str, Meta(pattern=r"^https?://[^#\s]+[^#/\s]$")]
+_LINK: Final = r"^https?://[^#\s]+[^#/\s]$"
+Link = Annotated[str, Meta(pattern=_LINK)]
 
 
 class Severity(StrEnum):
@@ -254,15 +258,19 @@ class Thresholds(Strict, frozen=True):
         return durations.scaled(text, self.scale)
 
 
-def load(root: Path, *, scale: float = 1.0) -> Thresholds:
-    """The file under `root`. Raises ConfigurationError that says where in the file what is wrong."""
-    path = root / FILE
+def load(root: Path | None = None, *, scale: float = 1.0, runbook: str | None = None) -> Thresholds:
+    """The file under `root`, or without one that of the installed package. `runbook` replaces the runbook's URL.
+
+    Raises ConfigurationError that says where in the file something is wrong.
+    """
     try:
-        raw = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ConfigurationError((f"{path} is missing: run this in the source tree, or name it with --root",)) from None
+        raw = yaml.safe_load(_text(root))
     except yaml.YAMLError as error:
         raise ConfigurationError((f"{FILE}: {' '.join(str(error).split())}",)) from None
+    if runbook is not None and isinstance(raw, Mapping):
+        if re.match(_LINK, runbook) is None:
+            raise ConfigurationError((f"--runbook-url: {runbook!r} is no URL of a page like https://wiki/runs",))
+        raw = {**raw, "links": {**raw["links"], "runbook": runbook}}
     try:
         read = msgspec.convert({**raw, "scale": scale} if isinstance(raw, Mapping) else raw, Thresholds)
     except msgspec.ValidationError as error:
@@ -270,6 +278,20 @@ def load(root: Path, *, scale: float = 1.0) -> Thresholds:
     if problems := tuple(f"{FILE}: {problem}" for problem in _inconsistent(read)):
         raise ConfigurationError(problems)
     return read
+
+
+def _text(root: Path | None) -> str:
+    path: Traversable = root / FILE if root is not None else _packaged()
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigurationError((f"{path} is missing: run this in the source tree, or name it with --root",)) from None
+
+
+def _packaged() -> Traversable:
+    """The file in the installed package, or, in a source tree, beside the sources."""
+    installed = files("runwire.ops") / FILE.name
+    return installed if installed.is_file() else Path(__file__).resolve().parents[3] / FILE
 
 
 def amount(value: float, unit: Unit, shown_in: Unit | None = None) -> str:
