@@ -20,7 +20,7 @@ from runwire.errors import ConfigurationError, RunwireError
 from runwire.observe import role as observe_role
 from runwire.observe.role import WatchedArchive
 from runwire.orchestrate import role as orchestrate_role
-from runwire.process import Context, Phases, Plan, Step, foundation
+from runwire.process import Context, Phases, Plan, Step, foundation, presence
 from runwire.publish import role as publish_role
 from runwire.server import role as server_role
 from runwire.server.addresses import url_of
@@ -44,6 +44,7 @@ async def _lend_archive(context: Context) -> None:
 PLAN: Final = Plan(
     (
         Step("database", foundation.open_database),
+        Step("work", presence.offer_work),
         Step("telling hints", foundation.tell_hints),
         Step("bus", bus_role.start),
         Step("publisher", publish_role.start, Role.PUBLISHER),
@@ -61,6 +62,7 @@ PLAN: Final = Plan(
         Step("control", orchestrate_role.offer_control, Role.API),
         Step("diagnosis", observe_role.offer_diagnosis, Role.API),
         Step("api", server_role.start_api, Role.API),
+        Step("presence", presence.start),
         Step("admin", server_role.start_admin),
     )
 )

@@ -47,6 +47,7 @@ class Duty(StrEnum):
     MAKE_PARTITIONS = "make_partitions"
     PROBE_LOOP = "probe_loop"
     READ_CLOCK = "read_clock"
+    BEAT = "beat"
 
     @property
     def owner(self) -> str:
@@ -81,5 +82,6 @@ _BESIDE = frozenset(
         Duty.MAKE_PARTITIONS,
         Duty.PROBE_LOOP,
         Duty.READ_CLOCK,
+        Duty.BEAT,
     }
 )

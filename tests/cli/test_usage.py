@@ -18,6 +18,7 @@ COMMANDS = [
     "demo chat",
     "doctor",
     "canary",
+    "top",
     "migrate",
     "run",
     "keys create",

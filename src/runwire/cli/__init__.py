@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final
 import typer
 
 import runwire
-from runwire.cli import archive, canary, content, demo, doctor, environment, keys, migrate, ops, serve
+from runwire.cli import archive, canary, content, demo, doctor, environment, keys, migrate, ops, serve, top
 from runwire.cli.failures import EXIT_CODES_HELP, defect, sentences_of
 from runwire.cli.options import examples
 from runwire.cli.standard_streams import open_standard_descriptors, settle_output
@@ -44,6 +44,7 @@ app.add_typer(content.app, name="run", epilog=examples("runwire run start --foll
 app.add_typer(archive.app, name="archive", epilog=archive.EPILOG)
 app.command(epilog=doctor.EPILOG)(doctor.doctor)
 app.command(epilog=canary.EPILOG)(canary.canary)
+app.command(epilog=top.EPILOG)(top.top)
 app.command(epilog=migrate.EPILOG)(migrate.migrate)
 app.add_typer(keys.app, name="keys", epilog=examples("runwire keys create --scope runs:read --name dashboard"))
 app.add_typer(ops.app, name="ops", epilog=examples("runwire ops render", "runwire ops render --check"))

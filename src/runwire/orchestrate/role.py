@@ -33,6 +33,7 @@ from runwire.orchestrate.watch import Watch, WatchLimits
 from runwire.orchestrate.worker import Worker
 from runwire.process import Context
 from runwire.process.hints import By
+from runwire.process.presence import Work
 
 DEATHS_COUNTED_S: Final = 5.0
 """Seconds that a worker waits, before its first claim, for the deaths of others to be counted."""
@@ -59,6 +60,8 @@ async def start(context: Context) -> None:
         desk=_desk(context),
     )
     context.offer(Worker, worker)
+    work = context.part(Work)
+    work.slots, work.walking = settings.worker_concurrency, lambda: worker.active
     _take_hints(context, worker)
 
     def taken(taken: Taken) -> None:

@@ -48,6 +48,7 @@ class Context:
     """Called when a connection of this process hears no notifications."""
     keep_up: Callable[[], Awaitable[None]] = _at_once
     """Awaited before each commit of appends. It returns once this process's publisher keeps up with them."""
+    version: str = ""
     database_url: str = ""
     api_port: int | None = None
     """None without the role api, and until its listener is open."""

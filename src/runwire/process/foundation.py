@@ -61,6 +61,7 @@ def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, a
         troubles=troubles,
         supervision=Supervision(troubles, restarted=metrics.loop_restarts.inc),
         phases=phases,
+        version=version,
     )
 
 

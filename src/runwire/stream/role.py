@@ -9,6 +9,7 @@ from runwire.content.parts import PartReader
 from runwire.db.server_clock import ServerClock
 from runwire.duties import Duty
 from runwire.process import Context
+from runwire.process.presence import Work
 from runwire.stream.epoch import LogEpoch
 from runwire.stream.log import ArchivedLog, LogReader
 from runwire.stream.many import ManyStreams
@@ -33,6 +34,7 @@ async def start(context: Context) -> None:
         now_us=context.part(ServerClock).now_us,
     )
     context.offer(Streams, await front.enter_async_context(streams))
+    context.part(Work).streams = lambda: len(streams.sessions)
     many = ManyStreams(streams, context.database, runs_max=settings.sse_runs_max, keep_s=settings.sse_checkpoint_keep_s)
     context.offer(ManyStreams, await front.enter_async_context(many))
     mixed = MixedStreams(
