@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestrate.agents_for_tests import Named
 from runwire.errors import GraphError
 from runwire.model.event import error_trace
 from runwire.model.graph import DEFAULT_TIMEOUT_S, END, Agent, Agents, Context, Wait
@@ -51,6 +52,17 @@ def problems_of(made: Agent[Nothing]) -> tuple[str, ...]:
 )
 def test_branches_loops_and_recovery_make_a_sound_graph(sound: Callable[[], Agent[Nothing]]) -> None:
     sound().check()
+
+
+def test_names_from_an_enumeration_are_plain_text() -> None:
+    made = Agent(Named.ANSWER, start=Named.REPORT, state=Nothing)
+    made.node(name=Named.REPORT, to=(Named.DONE,), on_error=Named.DONE)(step)
+    made.node(name=Named.DONE, waits=Wait("go", then=Named.REPORT), to=END)(step)
+    made.check()
+    names = [made.name, made.start, *made.nodes]
+    names += [name for node in made.nodes.values() for name in (node.name, *node.exits())]
+    assert {type(name) for name in names} == {str}
+    assert made.name == "answer"
 
 
 def test_a_node_is_named_after_its_function_and_has_defaults() -> None:

@@ -12,7 +12,7 @@ from runwire.clock import longest_pause_s
 from runwire.errors import GraphError
 from runwire.model.content import OCTETS, Artifact
 from runwire.model.declaration import END, is_async, problems_of, problems_of_graph
-from runwire.model.names import class_name
+from runwire.model.names import class_name, plain
 from runwire.model.state import StateType
 from runwire.model.waits import Signal, Sleep, Wait
 from runwire.model.written_waits import written_signals
@@ -176,8 +176,8 @@ class Agent(Generic[S]):
     """
 
     def __init__(self, name: str, *, start: str, state: type[S]) -> None:
-        self.name = name
-        self.start = start
+        self.name: str = _named(name)
+        self.start: str = _named(start)
         self.state = state
         self._nodes: dict[str, Node[S]] = {}
         self._misdeclared: list[str] = []
@@ -216,19 +216,21 @@ class Agent(Generic[S]):
         """
 
         def declare(fn: AnyNodeFn[S]) -> AnyNodeFn[S]:
-            node_name = "".join(part.capitalize() for part in _written_name(fn).split("_")) if name is None else name
+            node_name = (
+                "".join(part.capitalize() for part in _written_name(fn).split("_")) if name is None else _named(name)
+            )
             try:
                 if node_name in self._nodes:
                     self._misdeclared.append(f"node {node_name!r} is declared twice")
                 declared = (waits,) if isinstance(waits, (Wait, Sleep)) else tuple(waits)
-                targets = (to,) if isinstance(to, str) else tuple(to)
+                targets = tuple(map(_named, (to,) if isinstance(to, str) else to))
             except TypeError:  # a name that is not hashable, targets that are not iterable
                 kind = class_name(type(to))
                 self._misdeclared.append(
                     f"node {_written_name(fn)!r} needs a name, one or several `to`, and Waits as `waits`, not {kind}"
                 )
                 return fn
-            led_to = [target for wait in declared for target in getattr(wait, "targets", ())]
+            led_to = [_named(target) for wait in declared for target in getattr(wait, "targets", ())]
             if led_to:
                 targets = tuple(dict.fromkeys([*(() if to is _TO_UNSAID else targets), *led_to]))
             self._nodes[node_name] = Node(
@@ -238,7 +240,7 @@ class Agent(Generic[S]):
                 timeout_s,
                 retries,
                 backoff_s,
-                on_error,
+                _named(on_error),
                 in_thread=not is_async(fn),
                 waits=declared,
                 waits_by_default=to is _TO_UNSAID and len(declared) == 1,
@@ -273,6 +275,13 @@ class Agent(Generic[S]):
             problems += problems_of_graph(self.start, self._nodes)
         if problems:
             raise GraphError(self.name, tuple(problems))
+
+
+def _named(said: Any) -> Any:
+    """A name as plain text: a member of an enumeration would be shown by its own name, in metrics for one. Anything
+    else as it is, for `check` to refuse.
+    """
+    return plain(said) if issubclass(type(said), str) else said
 
 
 def _written_name(fn: object) -> str:
