@@ -420,6 +420,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         also=("TargetDown",),
     ),
     Drill(
+        "a gap outlives its observer",
+        stage="processes and log",
+        turn=6,  # alone: without its observer a stage sees nothing for a moment
+        fault=faults.gap_outlives_its_observer,
+        what="DELETE of one row of a finished run's log, then SIGKILL of the only observer, which is started again.",
+        recovery="Restore the row from a backup.",
+        runbook="sequencegap",
+        fires=("SequenceGap",),
+        also=("ObserverStale", "TargetDown"),
+    ),
+    Drill(
         "connections run out",
         stage="processes and log",
         turn=2,

@@ -356,6 +356,35 @@ async def event_deleted(stage: Stage) -> AsyncIterator[None]:
     run_id = await _finished_run(stage)
     [backup] = await stage.sql("DELETE FROM run_events WHERE run_id = $1 AND seq = 5 RETURNING *", run_id)
     yield
+    await _restored(stage, backup)
+
+
+async def gap_outlives_its_observer(stage: Stage) -> AsyncIterator[None]:
+    """A row is deleted and the alert fires; then the only observer dies, and the one after it has seen nothing yet."""
+    run_id = await _finished_run(stage)
+    [backup] = await stage.sql("DELETE FROM run_events WHERE run_id = $1 AND seq = 5 RETURNING *", run_id)
+    # As old as that nobody looks at it soon but in the walk through all runs.
+    await stage.sql("UPDATE runs SET finished_at = finished_at - interval '1 hour' WHERE run_id = $1", run_id)
+    await eventually(lambda: _fires(stage, "SequenceGap"), within_s=PATIENCE_S)
+    observer = stage.member("observer-0")
+    observer.kill()
+    await observer.start()
+    told = time.time()
+
+    async def found_by_nobody_lately() -> bool:
+        looks = await stage.prometheus.value("max(runwire_observer_last_success_timestamp_seconds)")
+        new = await stage.prometheus.value(
+            'sum(increase(runwire_invariant_violations_total{invariant="density"}[15s]))'
+        )
+        return looks is not None and looks > told and new == 0
+
+    await eventually(found_by_nobody_lately, within_s=PATIENCE_S)
+    assert await _fires(stage, "SequenceGap"), "the new observer does not know of the gap"
+    yield
+    await _restored(stage, backup)
+
+
+async def _restored(stage: Stage, backup: asyncpg.Record) -> None:
     columns = ", ".join(backup.keys())
     values = ", ".join(f"${n + 1}" for n in range(len(backup)))
     await stage.sql(f"INSERT INTO run_events ({columns}) VALUES ({values})", *backup.values())  # noqa: S608  # ours

@@ -1,13 +1,18 @@
-"""The live audit of the invariants: open runs repeatedly, closed ones one after the other, within a budget."""
+"""The live audit of the invariants: open runs repeatedly, closed ones one after the other, within a budget.
+
+Its findings are in the table `audit_findings`, which every observer reads and writes. So a finding outlives the
+observer that made it, and stays until a look finds its run mended.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from runwire.db import Database, load_sql
+from runwire.db import Database, Row, load_sql
+from runwire.errors import DatabaseUnavailable
 from runwire.observe.metrics import Invariant, ObserverMetrics
 from runwire.telemetry.logs import LogEvent, get_logger
 
@@ -57,32 +62,44 @@ class Audit:
         self._metrics = metrics
         self._budget = budget_events
         self._archive = archive
+        self._known_after = ""
         self._open = _Round(_SQL["open_runs"])
         self._closed = _Round(_SQL["closed_runs"], begin=dt.datetime.fromtimestamp(0, dt.UTC), by="after")
-        self._all = _Round(_SQL["all_runs"])
-        self._broken: set[tuple[str, str]] = set()
-
-    @property
-    def broken(self) -> frozenset[tuple[str, str]]:
-        """(run id, invariant) of the violations that are not mended yet."""
-        return frozenset(self._broken)
 
     async def step(self) -> int:
-        """Returns how many runs it looked at. The counter counts new violations, the gauge the present ones."""
-        looked = {run_id for run_id, kind in self._broken if kind != Invariant.ARCHIVE_EQUALS_LOG}
-        for walk in (self._open, self._closed, self._all):
+        """Returns how many runs it looked at. The counter counts new violations, the gauge the present ones that nobody
+        has acknowledged.
+        """
+        known = await self._known()
+        progress = await self._database.fetchrow(_SQL["audit_progress"])
+        if progress is None:
+            raise DatabaseUnavailable("the audit's progress is missing")
+        of_all = _Round(_SQL["all_runs"])
+        of_all.after = progress["after"]
+        looked = {run_id for run_id, kind in known if kind != Invariant.ARCHIVE_EQUALS_LOG}
+        for walk in (self._open, self._closed, of_all):
             looked |= await self._next(walk, self._budget // 3)
         rows = await self._database.fetch(_SQL["audit"], list(looked))
-        self._tell(looked, {(row["run_id"], row["invariant"]) for row in rows}, among=_OF_THE_LOG)
-        return len(looked) + await self._look_at_archive()
+        found = {(row["run_id"], row["invariant"]) for row in rows}
+        await self._settle(known, looked, found, among=_OF_THE_LOG)
+        in_archive = await self._look_at_archive(known)
+        await self._database.execute(_SQL["audit_advance"], progress["after"], progress["begun_at"], of_all.after)
+        await self._tell(progress)
+        return len(looked) + in_archive
 
-    async def _look_at_archive(self) -> int:
+    async def _known(self) -> set[tuple[str, str]]:
+        """(run id, invariant) of a page of the findings."""
+        rows = await self._database.fetch(_SQL["known_findings"], self._known_after, _PAGE_RUNS)
+        self._known_after = rows[-1]["run_id"] if len(rows) == _PAGE_RUNS else ""
+        return {(row["run_id"], row["invariant"]) for row in rows}
+
+    async def _look_at_archive(self, known: set[tuple[str, str]]) -> int:
         if self._archive is None:
             return 0
-        again = frozenset(run_id for run_id, kind in self._broken if kind == Invariant.ARCHIVE_EQUALS_LOG)
+        again = frozenset(run_id for run_id, kind in known if kind == Invariant.ARCHIVE_EQUALS_LOG)
         looked, broken = await self._archive.step(again)
         found = {(run_id, Invariant.ARCHIVE_EQUALS_LOG.value) for run_id in broken}
-        self._tell(looked, found, among={Invariant.ARCHIVE_EQUALS_LOG})
+        await self._settle(known, looked, found, among={Invariant.ARCHIVE_EQUALS_LOG})
         return len(looked)
 
     async def _next(self, walk: _Round, budget: int) -> set[str]:
@@ -98,11 +115,32 @@ class Audit:
             walk.after = walk.begin
         return chosen
 
-    def _tell(self, looked: Iterable[str], found: set[tuple[str, str]], *, among: Collection[str]) -> None:
-        for run_id, invariant in sorted(found - self._broken):
-            self._metrics.violations[invariant].inc()
-            _log.error(LogEvent.INVARIANT_BROKEN, run_id=run_id, invariant=invariant)
-        seen = set(looked)
-        self._broken = {known for known in self._broken if known[0] not in seen or known[1] not in among} | found
+    async def _settle(
+        self,
+        known: set[tuple[str, str]],
+        looked: set[str],
+        found: set[tuple[str, str]],
+        *,
+        among: Collection[Invariant],
+    ) -> None:
+        """Stores what a look has found. One that found nothing, and knew of nothing, writes nothing."""
+        if not (found or known):
+            return
+        pairs = sorted(found)
+        new = await self._database.fetch(
+            _SQL["settle_findings"],
+            sorted(looked),
+            [kind.value for kind in among],
+            [run_id for run_id, _ in pairs],
+            [kind for _, kind in pairs],
+        )
+        for row in new:
+            self._metrics.violations[row["invariant"]].inc()
+            _log.error(LogEvent.INVARIANT_BROKEN, run_id=row["run_id"], invariant=row["invariant"])
+
+    async def _tell(self, progress: Row) -> None:
+        rows = await self._database.fetch(_SQL["open_findings"])
+        broken = {row["invariant"]: row["runs"] for row in rows}
         for invariant in Invariant:
-            self._metrics.violating_runs[invariant].set(sum(1 for _, kind in self._broken if kind == invariant))
+            self._metrics.violating_runs[invariant].set(broken.get(invariant.value, 0))
+        self._metrics.audit_coverage_age.set(max(progress["covered_s"], 0.0))

@@ -150,10 +150,16 @@ class ObserverMetrics:
         )
         self.violating_runs: Mapping[str, Gauge] = out.gauges(
             "invariant_violating_runs",
-            "Runs that break an invariant as of the last look at them.",
+            "Runs that break an invariant as of the last look at them, without those that somebody has acknowledged. "
+            "The database keeps them, so a restart of the observer changes nothing.",
             unit="runs",
             known=known,
             invariant=Invariant,
+        )
+        self.audit_coverage_age: Gauge = out.gauge(
+            "audit_coverage_age_seconds",
+            "Within this time the audit has looked at every run. The more runs there are, the longer it takes.",
+            known=known,
         )
         self.partitions_missing: Gauge = out.gauge(
             "event_partitions_missing",

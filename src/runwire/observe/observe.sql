@@ -112,6 +112,45 @@ ORDER BY finished_at LIMIT $2
 -- A page of all runs, in the order of their ids.
 SELECT run_id, last_seq FROM runs WHERE run_id > $1 ORDER BY run_id LIMIT $2
 
+-- name: audit_progress
+-- How far the walk through all runs has come, and since when every run has been looked at.
+SELECT after, begun_at, extract(epoch FROM clock_timestamp() - covered_since)::float8 AS covered_s FROM audit_progress
+
+-- name: audit_advance
+-- The walk goes on after run $3; empty where it has come to its end and begins anew. Only the observer that read where the
+-- walk was ($1, $2) moves it, so another one's look is never taken for one at runs in between.
+UPDATE audit_progress
+SET after = $3,
+    covered_since = CASE WHEN $3 = '' THEN begun_at ELSE covered_since END,
+    begun_at = CASE WHEN $3 = '' THEN clock_timestamp() ELSE begun_at END
+WHERE after = $1 AND begun_at = $2
+
+-- name: known_findings
+-- A page of what is known to be broken, acknowledged or not, in the order of the runs' ids.
+SELECT run_id, invariant FROM audit_findings WHERE run_id > $1 ORDER BY run_id, invariant LIMIT $2
+
+-- name: settle_findings
+-- After a look at runs $1 for invariants $2 that found $3 with $4: forgets what is mended, keeps what is not, and returns
+-- what nobody had found before. In one order, so that two observers do not wait for each other.
+WITH found AS (
+    SELECT f.run_id, f.invariant FROM unnest($3::text[], $4::text[]) AS f (run_id, invariant)
+), mended AS (
+    DELETE FROM audit_findings AS a
+    USING (SELECT run_id, invariant FROM audit_findings AS k
+           WHERE k.run_id = ANY ($1::text[]) AND k.invariant = ANY ($2::text[])
+             AND NOT EXISTS (SELECT FROM found AS f WHERE f.run_id = k.run_id AND f.invariant = k.invariant)
+           FOR UPDATE SKIP LOCKED) AS m
+    WHERE a.run_id = m.run_id AND a.invariant = m.invariant
+)
+INSERT INTO audit_findings (run_id, invariant)
+SELECT run_id, invariant FROM found ORDER BY run_id, invariant
+ON CONFLICT DO NOTHING
+RETURNING run_id, invariant
+
+-- name: open_findings
+-- Runs by the invariant that they break, without what somebody has acknowledged.
+SELECT invariant, count(*) AS runs FROM audit_findings WHERE acknowledged_at IS NULL GROUP BY invariant
+
 -- name: audit
 -- For each run the invariants it breaks, in one snapshot: an append shows in its run, log and cursor or in none.
 -- Not of runs that are proven to be in cold storage, whose rows may be gone: those are the archive's audit's.

@@ -238,10 +238,12 @@ def _log(thresholds: Thresholds) -> Iterator[Alert]:
 
 
 def _broken(thresholds: Thresholds, which: str) -> str:
-    """The gauge says what is broken now; the counter remembers what was mended between two scrapes."""
+    """The gauge says what is broken now, or was before the observer went away; the counter remembers what was mended
+    between two scrapes.
+    """
     value = f"{thresholds.value('invariant', PAGE):g}"
     window = thresholds.duration(thresholds.window("invariant", PAGE))
     return (
-        f"max by (job, invariant) (runwire_invariant_violating_runs{{{which}}}) > {value}\n"
+        f"max by (job, invariant) (last_over_time(runwire_invariant_violating_runs{{{which}}}[{window}])) > {value}\n"
         f"or\nsum by (job, invariant) (increase(runwire_invariant_violations_total{{{which}}}[{window}])) > {value}"
     )

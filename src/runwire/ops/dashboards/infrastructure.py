@@ -306,6 +306,12 @@ def board(thresholds: Thresholds) -> Board:
                         limit=stale,
                     ),
                     lines(
+                        "Coverage of the audit",
+                        "Within this time the audit of the invariants has looked at every run.",
+                        [Query(f"min by (job) (runwire_audit_coverage_age_seconds{{{JOB}}})", "{{job}}")],
+                        unit="s",
+                    ),
+                    lines(
                         "Versions",
                         "Processes by what they run; two during a deploy.",
                         [Query(f"sum by (version) (runwire_build_info{{{INSTANCE}}})", "{{version}}")],
