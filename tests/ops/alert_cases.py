@@ -75,6 +75,7 @@ def part_lag(edge: float, *, each: float = 100) -> dict[str, str]:
     return histogram("runwire_part_lag_seconds", {edge: each}, edges=PART_LAG_BUCKETS_S)
 
 
+PUBLISHED: Final = "runwire_events_published_total"
 BACKLOG, OLDEST = "runwire_outbox_backlog_events", "runwire_outbox_oldest_age_seconds"
 HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers_per_shard_max"
 RUN_AGE, ARCHIVE = "runwire_run_oldest_age_seconds", "runwire_archive_oldest_pending_seconds"
@@ -100,8 +101,15 @@ PIPELINE: Final = [
     Case("OldestEventUnpublished", "at once at 15 s", gauge(OLDEST, "0x10 15x50"), False, at="2m45s"),
     Case("OldestEventUnpublished", "at 5 s", gauge(OLDEST, 5), False),
     Case("OldestEventUnpublished", "before a minute has passed", gauge(OLDEST, 6), False, at="45s"),
-    Case("OutboxBacklog", "above 100 on average", gauge(BACKLOG, 101), True, JOB),
-    Case("OutboxBacklog", "at 100", gauge(BACKLOG, 100), False),
+    Case("OutboxBacklog", "above a second of work", gauge(BACKLOG, 2010) | counter(PUBLISHED, 15 * 2000), True, JOB),
+    Case("OutboxBacklog", "below a second of work", gauge(BACKLOG, 1990) | counter(PUBLISHED, 15 * 2000), False),
+    Case("OutboxBacklog", "at 40 000 events/s with 900 on their way", gauge(BACKLOG, 900)
+         | counter(PUBLISHED, 15 * 40_000), False),
+    Case("OutboxBacklog", "when a few events wait and nothing is published", gauge(BACKLOG, 100)
+         | counter(PUBLISHED, 0), False),
+    Case("OutboxBacklog", "when more wait and nothing is published", gauge(BACKLOG, 101) | counter(PUBLISHED, 0), True,
+         JOB),
+    Case("OutboxBacklog", "when no publisher is there", gauge(BACKLOG, 101), True, JOB),
     Case("OutboxBacklog", "after a burst that was published", gauge(BACKLOG, "0x30 900x1 0x30"), False, at="9m"),
     Case("PublisherDown", "above 15 s", gauge(HEARTBEAT, 16), True, JOB),
     Case("PublisherDown", "at 15 s", gauge(HEARTBEAT, 15), False),

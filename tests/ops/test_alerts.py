@@ -62,7 +62,7 @@ def test_an_alert_fires_and_is_silent_as_its_cases_say(alert: str, tmp_path: Pat
         ),
         (
             Case("OutboxBacklog", "", gauge("runwire_outbox_backlog_events", 2500), True, JOB),
-            "2.5k events of runwire are unpublished, averaged over 5m (limit 100 events).",
+            "The publishers of runwire have 25s of work before them, averaged over 5m (limit 1 s).",
         ),
         (
             Case("ObserverStale", "", gauge("runwire_observer_last_success_timestamp_seconds", 0), True, JOB),

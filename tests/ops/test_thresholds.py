@@ -40,7 +40,7 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
     [
         (set_at("thresholds/publish_lag/levels/warning/value", 0.7), "publish_lag: each level must be above"),
         (set_at("thresholds/publish_lag/unit", "milliseconds"), "publish_lag: unit is a base unit"),
-        (set_at("thresholds/outbox_backlog/shown_in", "minutes"), "outbox_backlog: shown_in is for seconds and ratios"),
+        (set_at("thresholds/sse_churn/shown_in", "minutes"), "sse_churn: shown_in is for seconds and ratios"),
         (set_at("thresholds/outbox_backlog/levels/page/window", None), "outbox_backlog: `what` names a window"),
         (set_at("watching/publish_lag", GOOD["thresholds"]["publish_lag"]), "publish_lag: named twice"),
         (set_at("slos/burn_rates/fast/pairs/0/short", "30d"), "slos.burn_rates.fast: the short window 30d"),
@@ -82,6 +82,8 @@ def test_a_rule_cannot_be_made_from_a_number_that_is_not_there() -> None:
         thresholds.named("nothing")
     with pytest.raises(ConfigurationError, match="lacks 'warning'"):
         thresholds.level("outbox_backlog", Severity.WARNING)
+    with pytest.raises(ConfigurationError, match="needs `rate_at_least`"):
+        thresholds.rate_at_least("publish_lag", Severity.PAGE)
     with pytest.raises(ConfigurationError, match="needs a window"):
         thresholds.window("run_stalled", Severity.PAGE)
 

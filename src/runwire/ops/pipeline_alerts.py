@@ -10,7 +10,7 @@ from runwire.ops.thresholds import Severity, Thresholds
 
 WARNING, CRITICAL, PAGE = Severity.WARNING, Severity.CRITICAL, Severity.PAGE
 
-BACKLOG: Final = "job:runwire_outbox_backlog_events:avg5m"
+BACKLOG: Final = "job:runwire_outbox_backlog_seconds:avg5m"
 LAG: Final = "job:runwire_publish_lag_seconds:p95_rate"
 PART_LAG: Final = "job:runwire_part_lag_seconds:p95_rate"
 OBSERVED: Final = "runwire_observer_last_success_timestamp_seconds"
@@ -28,10 +28,17 @@ def recordings(thresholds: Thresholds) -> Group:
         for name, series in (("publish_lag", LAG), ("part_lag", PART_LAG))
         for window in thresholds.windows(name)
     ]
-    backlog_window = thresholds.duration(thresholds.window("outbox_backlog", PAGE))
+    return Group("runwire-recordings", (*rules, Recording(BACKLOG, _backlog_s(thresholds))))
+
+
+def _backlog_s(thresholds: Thresholds) -> str:
+    """Little's law: the mean wait is the mean number that waits, divided by the rate at which they go."""
+    window = thresholds.duration(thresholds.window("outbox_backlog", PAGE))
     # Every observer sees the same outbox, so the highest is the one that is up to date.
-    backlog = Recording(BACKLOG, f"max by (job) (avg_over_time(runwire_outbox_backlog_events[{backlog_window}]))")
-    return Group("runwire-recordings", (*rules, backlog))
+    events = f"max by (job) (avg_over_time(runwire_outbox_backlog_events[{window}]))"
+    # A publisher that is gone exports no rate: then it is 0.
+    rate = f"sum by (job) (rate(runwire_events_published_total[{window}])) or 0 * {events}"
+    return f"{events}\n/\nclamp_min({rate}, {thresholds.rate_at_least('outbox_backlog', PAGE):.10g})"
 
 
 def pipeline_alerts(thresholds: Thresholds) -> Group:
@@ -175,7 +182,7 @@ def _outbox(thresholds: Thresholds) -> Iterator[Alert]:
         above(BACKLOG, thresholds, "outbox_backlog", PAGE),
         PAGE,
         "More is appended than published",
-        "{{ $value | humanize }} events of {{ $labels.job }} are unpublished, averaged over "
+        "The publishers of {{ $labels.job }} have {{ $value | humanizeDuration }} of work before them, averaged over "
         f"{thresholds.duration(thresholds.window('outbox_backlog', PAGE))}"
         f" (limit {limit(thresholds, 'outbox_backlog', PAGE)}).",
     )

@@ -83,7 +83,8 @@ class Follows(Strict, frozen=True):
 class Level(Strict, frozen=True, rename={"for_": "for"}):
     """Fires when the value measured over `window` is above `value` and stays so for `for_`. `at_once`: no grouping.
 
-    `at_least`: with fewer observations in the window, the level says nothing.
+    `at_least`: with fewer observations in the window, the level says nothing. `rate_at_least`: the rate per second by
+    which work becomes seconds is at least this.
     """
 
     value: Annotated[float, Meta(ge=0)]
@@ -92,6 +93,7 @@ class Level(Strict, frozen=True, rename={"for_": "for"}):
     for_: Duration = "0s"
     at_once: bool = False
     at_least: Annotated[int, Meta(ge=1)] | None = None
+    rate_at_least: Annotated[float, Meta(gt=0)] | None = None
     follows: Follows | None = None
 
 
@@ -228,6 +230,15 @@ class Thresholds(Strict, frozen=True):
         """The fewest observations in the window by which the level is judged, at this scale."""
         fewest = self.level(name, severity).at_least
         return None if fewest is None else fewest / self.scale
+
+    def rate_at_least(self, name: str, severity: Severity) -> float:
+        """The least rate per second by which a level in seconds is measured, at any scale. Raises ConfigurationError
+        when the file does not say.
+        """
+        rate = self.level(name, severity).rate_at_least
+        if rate is None:
+            raise ConfigurationError((f"{FILE}: {name}.levels.{severity.value} needs `rate_at_least`",))
+        return rate
 
     def within_s(self, slo: Slo) -> float | None:
         """The limit of an objective, at this scale; None where it has none."""

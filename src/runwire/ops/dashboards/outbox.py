@@ -21,6 +21,7 @@ from runwire.ops.dashboards.panels import (
     quantile,
     rate,
 )
+from runwire.ops.pipeline_alerts import BACKLOG
 from runwire.ops.thresholds import Thresholds
 
 
@@ -60,7 +61,7 @@ def board(thresholds: Thresholds) -> Board:
             "Events in the log that are not published.",
             f"sum(max by (job) (runwire_outbox_backlog_events{{{JOB}}}))",
             unit="short",
-            limit=backlog,
+            base=BLUE,
         ),
         number(
             "Unpublished for",
@@ -124,9 +125,16 @@ def board(thresholds: Thresholds) -> Board:
                 (
                     lines(
                         "Backlog",
-                        "Events in the log that are not published, with the limit of its alert.",
+                        "Events in the log that are not published.",
                         [Query(f"max by (job) (runwire_outbox_backlog_events{{{JOB}}})", "{{job}}")],
                         unit="short",
+                    ),
+                    lines(
+                        "Backlog in seconds",
+                        "The publishers' work at their present rate, averaged over five minutes, with the limit of its "
+                        "alert.",
+                        [Query(f"{BACKLOG}{{{JOB}}}", "{{job}}")],
+                        unit="s",
                         limit=backlog,
                     ),
                     lines(

@@ -37,7 +37,6 @@ STATE_COLORS = {"pending": YELLOW, "started": BLUE, "waiting": PURPLE}
 def board(thresholds: Thresholds) -> Board:
     runbook = thresholds.links.runbook
     lag = Limit.of(thresholds, "publish_lag", runbook=f"{runbook}#publish-lag")
-    backlog = Limit.of(thresholds, "outbox_backlog", runbook=f"{runbook}#outbox-backlog")
     oldest = Limit.of(thresholds, "oldest_unpublished", runbook=f"{runbook}#oldest-unpublished-event")
     budget = Limit.left(thresholds, "budget_spent", runbook=f"{runbook}#alerts")
     stats = (
@@ -67,7 +66,7 @@ def board(thresholds: Thresholds) -> Board:
             "Events in the log that are not published.",
             f"sum(max by (job) (runwire_outbox_backlog_events{{{JOB}}}))",
             unit="short",
-            limit=backlog,
+            base=BLUE,
         ),
         number(
             "Unpublished",
@@ -190,10 +189,9 @@ def board(thresholds: Thresholds) -> Board:
                 (
                     lines(
                         "Backlog",
-                        "Events in the log that are not published, with the limit of its alert.",
+                        "Events in the log that are not published. How long they wait is on the dashboard Outbox.",
                         [Query(f"max by (job) (runwire_outbox_backlog_events{{{JOB}}})", "{{job}}")],
                         unit="short",
-                        limit=backlog,
                     ),
                     coloured(
                         lines(
