@@ -12,7 +12,7 @@ EXTERNAL: Final = "external"
 OTHER: Final = "other"
 """The label that declared agents and nodes past `LABEL_LIMIT` share."""
 LABEL_LIMIT: Final = 17
-NODES_BESIDE_API: Final = 8
+NODES_BESIDE_API: Final = 7
 """The limit for nodes in a process that also serves the API: requests have series there."""
 
 T = TypeVar("T")
