@@ -68,7 +68,7 @@ async def _run(dsn: str, folder: Path, traces: TraceBackend) -> dict[str, Any]:
     spans = []
     for span in traces.spans(caller.trace_id):
         process = span.resource["service.instance.id"]
-        if span.name.startswith("invoke_workflow") and span.attributes["runwire.outcome"] == "finished":
+        if span.name.startswith("invoke_agent") and span.attributes["runwire.outcome"] == "finished":
             lanes[process] = span.attributes["runwire.worker"]
         spans.append(asdict(span))
     for span in spans:
@@ -94,7 +94,7 @@ async def _followed(client: runwire.Client, run_id: str) -> None:
 
 def _lane(span: dict[str, Any], workers: dict[str, str], *, killed: str) -> str:
     """Which process did it: of a lost turn, that is not the one which sent it."""
-    if span["name"].startswith("invoke_workflow"):
+    if span["name"].startswith("invoke_agent"):
         return str(span["attributes"]["runwire.worker"])
     if "db.system" in span["attributes"] or "db.system.name" in span["attributes"]:
         return "database"

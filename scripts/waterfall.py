@@ -64,7 +64,7 @@ class Row:
 
     @property
     def turn(self) -> bool:
-        return self.name.startswith("invoke_workflow")
+        return self.name.startswith("invoke_agent")
 
     @property
     def failed(self) -> bool:

@@ -492,7 +492,7 @@ async def test_a_sampled_caller_gets_one_trace_from_its_start_through_every_node
     (request,) = collector.named("POST ")
     assert request.parent_span_id.hex() == "b7ad6b7169203331"
     assert request.kind == Span.SPAN_KIND_SERVER
-    (workflow,) = collector.named("invoke_workflow")
+    (workflow,) = collector.named("invoke_agent")
     assert workflow.parent_span_id == request.span_id
     nodes = collector.named("invoke_node")
     assert [node.name.removeprefix("invoke_node ") for node in nodes] == [
@@ -516,7 +516,7 @@ async def test_a_trace_goes_on_across_processes(database: str, collector: Collec
         await ended(at["api"].url, run_id)
     assert {span.trace_id.hex() for span in collector.spans} == {TRACE_ID}
     (request,) = collector.named("POST ")
-    (workflow,) = collector.named("invoke_workflow")
+    (workflow,) = collector.named("invoke_agent")
     assert workflow.parent_span_id == request.span_id
     assert len(collector.named("invoke_node")) == 5
 

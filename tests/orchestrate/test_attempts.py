@@ -69,7 +69,7 @@ class Recorder:
 
     def turns(self) -> list[ReadableSpan]:
         assert self.tracing.flush(within_s=5)
-        spans = [span for span in self.exporter.get_finished_spans() if span.name.startswith("invoke_workflow")]
+        spans = [span for span in self.exporter.get_finished_spans() if span.name.startswith("invoke_agent")]
         return sorted(spans, key=lambda span: span.start_time or 0)
 
 

@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export import SpanExporter, SpanExportResult
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from runwire.errors import BusUnavailable
+from runwire.errors import BusUnavailable, DatabaseUnavailable, InvalidRequest
 from runwire.telemetry.asyncpg_spans import instrument_asyncpg, suppressed
 from runwire.telemetry.span import NO_SPAN
 from runwire.telemetry.spans import NO_SPANS
@@ -149,7 +149,7 @@ def test_the_share_of_sampled_runs_is_the_ratio() -> None:
 def test_a_run_that_is_not_sampled_gets_the_shared_no_op_everywhere(recorded: Recorded) -> None:
     for traceparent in (UNSAMPLED, None):
         for tracing in (recorded.tracing, NO_SPANS):
-            assert tracing.invoke_workflow(traceparent, agent="golden", run_id="r") is NO_SPAN
+            assert tracing.invoke_agent(traceparent, agent="golden", run_id="r") is NO_SPAN
             assert tracing.invoke_node(traceparent, node="Ping", run_id="r") is NO_SPAN
             assert tracing.create_events(traceparent, run_id="r", count=2) is NO_SPAN
             assert tracing.send_events([traceparent], count=2) is NO_SPAN
@@ -177,7 +177,7 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
         pass
     run = request.traceparent
     with (
-        tracing.invoke_workflow(run, agent="golden", run_id="r", attempt=2, earlier=SPAN) as workflow,
+        tracing.invoke_agent(run, agent="golden", run_id="r", attempt=2, session="s", earlier=SPAN) as attempt,
         tracing.invoke_node(run, node="Ping", run_id="r"),
         tracing.create_events(run, run_id="r", count=3, requested_by=SAMPLED),
     ):
@@ -191,7 +191,7 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
     spans = recorded.spans()
     tracing.shutdown()
 
-    by_row = {"invoke_workflow {agent}": "invoke_workflow golden", "invoke_node {node}": "invoke_node Ping"}
+    by_row = {"invoke_agent {agent}": "invoke_agent golden", "invoke_node {node}": "invoke_node Ping"}
     of_the_database = {"runwire.{package}.{statement}", "{word}"}
     rows = [row for row in table("Spans", page=TRACING) if code(row[0]) not in of_the_database]
     assert {by_row.get(code(row[0]), code(row[0])) for row in rows} == set(spans)
@@ -205,11 +205,11 @@ def test_the_spans_of_a_run_are_one_tree_of_the_documented_names_kinds_and_attri
         assert f"{span.context.trace_id:032x}" == run[3:35]
 
     assert parent_id(spans["POST /api/agents/runs"]) is None
-    assert parent_id(spans["invoke_workflow golden"]) == run[36:52]
-    assert workflow.traceparent is not None
-    assert parent_id(spans["invoke_node Ping"]) == workflow.traceparent[36:52]
+    assert parent_id(spans["invoke_agent golden"]) == run[36:52]
+    assert attempt.traceparent is not None
+    assert parent_id(spans["invoke_node Ping"]) == attempt.traceparent[36:52]
     assert parent_id(spans["create runwire.events"]) == ids(spans["invoke_node Ping"])[36:52]
-    (earlier,) = spans["invoke_workflow golden"].links
+    (earlier,) = spans["invoke_agent golden"].links
     assert f"{earlier.context.span_id:016x}" == SPAN
     (asked,) = spans["create runwire.events"].links
     assert f"{asked.context.trace_id:032x}" == TRACE
@@ -239,8 +239,24 @@ def test_a_failed_span_says_which_code_and_never_the_text(recorded: Recorded) ->
         assert prompt not in span.to_json()
 
 
+def test_an_error_of_the_caller_is_none_of_the_request_s_span(recorded: Recorded) -> None:
+    refusals: list[tuple[Exception, int, StatusCode]] = [
+        (InvalidRequest("no"), 422, StatusCode.UNSET),
+        (DatabaseUnavailable("no"), 503, StatusCode.ERROR),
+        (KeyError("no"), 500, StatusCode.ERROR),
+    ]
+    for error, status, marked in refusals:
+        with pytest.raises(type(error)), recorded.tracing.run_request(SAMPLED):
+            raise error
+        span = recorded.spans()["POST /api/agents/runs"]
+        assert span.attributes is not None
+        assert span.attributes["http.response.status_code"] == status
+        assert span.status.status_code is marked
+        assert ("error.type" in span.attributes) == (marked is StatusCode.ERROR)
+
+
 def test_a_lost_turn_is_told_of_with_its_own_id_its_times_and_its_worker(recorded: Recorded) -> None:
-    recorded.tracing.lost_workflow(
+    recorded.tracing.lost_attempt(
         SAMPLED,
         agent="golden",
         run_id="r",
@@ -250,7 +266,7 @@ def test_a_lost_turn_is_told_of_with_its_own_id_its_times_and_its_worker(recorde
         from_us=1_000_000,
         until_us=3_000_000,
     )
-    recorded.tracing.lost_workflow(
+    recorded.tracing.lost_attempt(
         UNSAMPLED, agent="x", run_id="r", attempt=1, worker_id="w1", span_id="1", from_us=1, until_us=3
     )
     (span,) = recorded.spans().values()
@@ -265,7 +281,7 @@ def test_a_lost_turn_is_told_of_with_its_own_id_its_times_and_its_worker(recorde
 
 
 def test_a_discarded_span_is_not_sent_and_what_was_in_it_is(recorded: Recorded) -> None:
-    with recorded.tracing.invoke_workflow(SAMPLED, agent="golden", run_id="r") as turn:
+    with recorded.tracing.invoke_agent(SAMPLED, agent="golden", run_id="r") as turn:
         with recorded.tracing.invoke_node(SAMPLED, node="A", run_id="r"):
             pass
         turn.discard()

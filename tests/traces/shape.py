@@ -8,7 +8,7 @@ from telemetry.tables import TRACING, code, declared_attributes, table
 from traces.backend import SentSpan
 
 _VARYING = {
-    "invoke_workflow ": "invoke_workflow {agent}",
+    "invoke_agent ": "invoke_agent {agent}",
     "invoke_node ": "invoke_node {node}",
     "runwire.": "runwire.{package}.{statement}",
 }

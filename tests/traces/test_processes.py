@@ -54,7 +54,7 @@ async def test_a_run_is_one_trace_from_its_request_to_its_first_delivery_through
     assert (request.role, request.attributes["runwire.run_id"]) == ("api", run_id)
     assert "runwire.orchestrate.start" in _children(spans, request)
 
-    turn = only(spans, "invoke_workflow order")
+    turn = only(spans, "invoke_agent order")
     assert (turn.parent_id, turn.role, turn.links, turn.failed) == (request.span_id, "worker", (), False)
     assert turn.attributes["runwire.outcome"] == "finished"
     assert str(turn.attributes["runwire.worker"]).startswith(f"{worker.name}:")  # with what tells its starts apart
@@ -63,6 +63,9 @@ async def test_a_run_is_one_trace_from_its_request_to_its_first_delivery_through
     assert [look.name, say.name] == ["invoke_node Look", "invoke_node Say"]
     assert {look.parent_id, say.parent_id} == {turn.span_id}
     assert "SELECT" in _children(spans, look)
+    asked = next(span for span in spans if span.name == "SELECT")
+    assert {"db.system.name", "db.query.text"} <= set(asked.attributes)
+    assert "db.statement" not in asked.attributes
     assert _children(spans, say) == ["create runwire.events"], "what a node says on its way"
 
     created = named(spans, "create runwire.events")
@@ -139,7 +142,7 @@ async def test_a_node_that_fails_is_red_and_so_is_its_run(database: str, tmp_pat
         await told(fleet)
     spans = traces.spans(caller.trace_id)
     failed = {span.name: span.attributes["error.type"] for span in spans if span.failed}
-    assert failed == {"invoke_node Say": "no_stock", "invoke_workflow order": "no_stock"}
+    assert failed == {"invoke_node Say": "no_stock", "invoke_agent order": "no_stock"}
     assert undocumented(spans) == []
 
 

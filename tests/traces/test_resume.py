@@ -53,7 +53,7 @@ async def _ended(client: Client, run: StartedRun) -> None:
 
 
 def _turns(spans: Sequence[SentSpan]) -> list[SentSpan]:
-    return named(spans, "invoke_workflow")
+    return named(spans, "invoke_agent")
 
 
 def _nodes(spans: Sequence[SentSpan], turn: SentSpan) -> list[str]:

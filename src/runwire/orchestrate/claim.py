@@ -24,6 +24,7 @@ class Claim:
     fence: int
     attempt: int
     traceparent: str | None
+    session: str | None
     was: str
     cancel_requested: bool
     age_s: float
@@ -49,7 +50,15 @@ class Claim:
 
     @classmethod
     def of_start(
-        cls, run_id: str, *, agent: str, input_: bytes, traceparent: str | None, worker_id: str, span_id: str | None
+        cls,
+        run_id: str,
+        *,
+        agent: str,
+        input_: bytes,
+        traceparent: str | None,
+        session: str | None,
+        worker_id: str,
+        span_id: str | None,
     ) -> Claim:
         """The claim of a run that was stored with its worker as its owner."""
         return cls(
@@ -60,6 +69,7 @@ class Claim:
             fence=1,
             attempt=1,
             traceparent=traceparent,
+            session=session,
             was="pending",
             cancel_requested=False,
             age_s=0.0,

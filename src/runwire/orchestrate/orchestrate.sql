@@ -207,7 +207,7 @@ WITH shares AS MATERIALIZED (
         attempt_at = CASE WHEN right(r.traceparent, 1) IN ('1', '3') THEN now() END
     FROM chosen AS c
     WHERE r.run_id = c.run_id
-    RETURNING r.run_id, r.agent, r.input, r.last_seq, r.fence, r.attempt, r.traceparent, c.was::text AS was,
+    RETURNING r.run_id, r.agent, r.input, r.last_seq, r.fence, r.attempt, r.traceparent, r.session, c.was::text AS was,
               r.cancel_requested_at IS NOT NULL AS cancel_requested,
               extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s, r.waited_s,
               r.lease_owner AS worker_id, r.attempt_span AS span_id, c.attempt_span AS earlier_span_id,
@@ -217,8 +217,8 @@ WITH shares AS MATERIALIZED (
               (extract(epoch FROM least(c.lease_until, now())) * 1000000)::bigint AS earlier_until_us,
               CASE WHEN r.cancel_requested_at IS NULL THEN c.waiting_for END AS waited_for, c.wake_at
 )
-SELECT run_id, agent, input, last_seq, fence, attempt, traceparent, was, cancel_requested, age_s, waited_s, worker_id,
-       span_id, earlier_span_id, lost_worker_id, earlier_from_us, earlier_until_us,
+SELECT run_id, agent, input, last_seq, fence, attempt, traceparent, session, was, cancel_requested, age_s, waited_s,
+       worker_id, span_id, earlier_span_id, lost_worker_id, earlier_from_us, earlier_until_us,
        saved.next_node, saved.state, saved.signal, saved.signal_data, saved.signal_id,
        CASE WHEN waited_for IS NOT NULL AND saved.signal IS NULL
             THEN extract(epoch FROM clock_timestamp() - wake_at)::float8 END AS timer_late_s,

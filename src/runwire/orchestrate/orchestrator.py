@@ -112,7 +112,7 @@ class Walk:
 
         Raises FenceStale when the run was taken over meanwhile, and AppendError when its log refuses an event.
         """
-        with self._report.workflow_span() as span:
+        with self._report.attempt_span() as span:
             try:
                 reached = await self._to_an_end()
             except asyncio.CancelledError:

@@ -168,6 +168,7 @@ class RunStarter:
                     agent=run.agent,
                     input_=run.input,
                     traceparent=run.traceparent,
+                    session=run.session,
                     worker_id=seat.worker_id,
                     span_id=span_id,
                 )

@@ -30,26 +30,28 @@ class WalkReport:
         self._run_began_at = monotonic() - claim.age_s
         self._first_node = claim.last_seq == 0
 
-    def workflow_span(self) -> Span:
+    def attempt_span(self) -> Span:
         """The span of this walk. Before it, the span of a killed worker, which can no longer send its own."""
         claim = self._claim
         if claim.earlier_span_id and claim.lost_worker_id and claim.earlier_from_us and claim.earlier_until_us:
-            self._spans.lost_workflow(
+            self._spans.lost_attempt(
                 claim.traceparent,
                 agent=claim.agent,
                 run_id=claim.run_id,
                 attempt=claim.attempt - 1,
                 worker_id=claim.lost_worker_id,
+                session=claim.session,
                 span_id=claim.earlier_span_id,
                 from_us=claim.earlier_from_us,
                 until_us=claim.earlier_until_us,
             )
-        return self._spans.invoke_workflow(
+        return self._spans.invoke_agent(
             claim.traceparent,
             agent=claim.agent,
             run_id=claim.run_id,
             attempt=claim.attempt,
             worker_id=claim.worker_id,
+            session=claim.session,
             span_id=claim.span_id,
             earlier=claim.earlier_span_id,
         )

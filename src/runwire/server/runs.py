@@ -51,7 +51,7 @@ class RunRoutes:
         idempotency_key = idempotency_key_in(request)
         if (tenant := caller_of(request).tenant) is not None and body.run_id is not None:
             check_run_id(checked_run_id(body.run_id), tenant=tenant)
-        with self._spans.run_request(request.headers.get("traceparent"), route=RUNS) as span:
+        with self._spans.run_request(request.headers.get("traceparent"), route=RUNS, path=request.path) as span:
             started = await self._control_for(request).start(
                 StartRequest(
                     agent=body.agent,

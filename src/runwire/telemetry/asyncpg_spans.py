@@ -6,6 +6,7 @@ query outside one, and records the texts of PostgreSQL's errors, which quote wha
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -26,8 +27,10 @@ _Call = Callable[..., Awaitable[Any]]
 def instrument_asyncpg(provider: trace.TracerProvider) -> Callable[[], None]:
     """Every asyncpg connection of the interpreter gets a span per query, inside a sampled span only.
 
+    Its attributes follow the stable conventions for databases, unless OTEL_SEMCONV_STABILITY_OPT_IN asks for others.
     Returns what takes it back. A second call before that changes nothing.
     """
+    os.environ.setdefault("OTEL_SEMCONV_STABILITY_OPT_IN", "database")  # the library reads it once
     instrumentor = _SampledOnly()  # type: ignore[no-untyped-call]
     if instrumentor.is_instrumented_by_opentelemetry:
         return lambda: None

@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from types import TracebackType
 from typing import Final, Protocol, Self
 
@@ -17,7 +18,7 @@ from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from runwire.errors import RunwireError
+from runwire.errors import DECLARED, RunwireError
 from runwire.model.names import class_name, code_of
 
 _UNSET: Final = Status(StatusCode.UNSET)
@@ -85,6 +86,21 @@ class RecordedSpan:
             self.fail(_error_type(error))
         if not self._discarded:  # one that never ends is never sent
             self._span.end()
+
+
+class RequestSpan(RecordedSpan):
+    """The span of a request. It has the status of the answer that the server gives for an error."""
+
+    __slots__ = ()
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        if isinstance(error, Exception):
+            declared = DECLARED.get(error.code) if isinstance(error, RunwireError) else None
+            status = HTTPStatus.INTERNAL_SERVER_ERROR if declared is None else declared.kind.status
+            self.set("http.response.status_code", int(status))
+            if status < HTTPStatus.INTERNAL_SERVER_ERROR:  # the caller's
+                kind = error = at = None
+        super().__exit__(kind, error, at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,8 +23,8 @@ from runwire.clock import JITTER, monotonic
 from runwire.telemetry.span import (
     NO_SPAN,
     BelowSampled,
-    RecordedSpan,
     Recorder,
+    RequestSpan,
     RunRequest,
     Span,
     UnsampledRequest,
@@ -63,8 +63,13 @@ class Spans:
         """
         return str(parse_traceparent(traceparent) or mint_trace(sampled=self._draw()))
 
-    def run_request(self, traceparent: str | None, *, route: str = "/api/agents/runs") -> RunRequest:
-        """SERVER `POST <route>`; `traceparent` is the request's header. Its own `traceparent` is the run's."""
+    def run_request(
+        self, traceparent: str | None, *, route: str = "/api/agents/runs", path: str = "/api/agents/runs"
+    ) -> RunRequest:
+        """SERVER `POST <route>`; `traceparent` is the request's header. Its own `traceparent` is the run's.
+
+        A refusal of the 4xx range is the caller's, and no error of the server's span (semantic conventions for HTTP).
+        """
         caller = parse_traceparent(traceparent)
         if self._tracer is None or not (self._draw() if caller is None else caller.sampled):
             return UnsampledRequest(str(caller or mint_trace(sampled=False)))
@@ -73,10 +78,10 @@ class Spans:
             parent = otel_context.set_value(ROOT_IS_SAMPLED, value=True, context=root)
         else:
             parent = trace.set_span_in_context(trace.NonRecordingSpan(_remote(caller)))
-        attributes = {"http.request.method": "POST", "http.route": route}
-        return RecordedSpan(self._tracer.start_span(f"POST {route}", parent, SpanKind.SERVER, attributes=attributes))
+        attributes = {"http.request.method": "POST", "http.route": route, "url.path": path}
+        return RequestSpan(self._tracer.start_span(f"POST {route}", parent, SpanKind.SERVER, attributes=attributes))
 
-    def invoke_workflow(
+    def invoke_agent(
         self,
         traceparent: str | None,
         *,
@@ -84,10 +89,11 @@ class Spans:
         run_id: str,
         attempt: int = 1,
         worker_id: str = "",
+        session: str | None = None,
         span_id: str | None = None,
         earlier: str | None = None,
     ) -> Span:
-        """`invoke_workflow <agent>`: a worker's attempt at a run, with the id `span_id` that was stored with its claim.
+        """`invoke_agent <agent>`: a worker's attempt at a run, with the id `span_id` that was stored with its claim.
 
         It links to `earlier`, the span of the attempt that it continues.
         """
@@ -95,13 +101,13 @@ class Spans:
             return NO_SPAN
         return self._start(
             parent,
-            f"invoke_workflow {agent}",
+            f"invoke_agent {agent}",
             links=() if earlier is None else _links((with_span(traceparent, earlier),)),
-            attributes=_workflow(agent, run_id, attempt, worker_id),
+            attributes=_attempt(agent, run_id, attempt=attempt, worker_id=worker_id, session=session),
             span_id=span_id,
         )
 
-    def lost_workflow(
+    def lost_attempt(
         self,
         traceparent: str | None,
         *,
@@ -112,20 +118,21 @@ class Spans:
         span_id: str,
         from_us: int,
         until_us: int,
+        session: str | None = None,
     ) -> None:
-        """The `invoke_workflow` span of a dead worker, which can no longer send it; times are epoch microseconds.
+        """The `invoke_agent` span of a dead worker, which can no longer send it; times are epoch microseconds.
 
         Without it, the spans of that worker have no parent, and the next attempt links to nothing.
         """
         if self._tracer is None or (parent := self._parent(traceparent)) is None:
             return
-        attributes = _workflow(agent, run_id, attempt, worker_id) | {
+        attributes = _attempt(agent, run_id, attempt=attempt, worker_id=worker_id, session=session) | {
             "runwire.outcome": "lost",
             "error.type": LEASE_LOST,
         }
         with _chosen(span_id):
             span = self._tracer.start_span(
-                f"invoke_workflow {agent}",
+                f"invoke_agent {agent}",
                 trace.set_span_in_context(trace.NonRecordingSpan(parent)),
                 attributes=attributes,
                 start_time=from_us * 1000,
@@ -301,14 +308,19 @@ def _links(traceparents: Iterable[str | None]) -> tuple[Link, ...]:
     return tuple(link for one in traceparents if one is not None and (link := _link(one)) is not None)
 
 
-def _workflow(agent: str, run_id: str, attempt: int, worker_id: str) -> dict[str, AttributeValue]:
-    return {
-        "gen_ai.operation.name": "invoke_workflow",
+def _attempt(
+    agent: str, run_id: str, *, attempt: int, worker_id: str, session: str | None
+) -> dict[str, AttributeValue]:
+    attributes: dict[str, AttributeValue] = {
+        "gen_ai.operation.name": "invoke_agent",
         "gen_ai.agent.name": agent,
         "runwire.run_id": run_id,
         "runwire.attempt": attempt,
         "runwire.worker": worker_id,
     }
+    if session is not None:
+        attributes["gen_ai.conversation.id"] = session
+    return attributes
 
 
 def _messaging(operation: str, count: int) -> dict[str, AttributeValue]:

@@ -26,6 +26,7 @@ from opentelemetry.sdk.trace.sampling import (
     TraceIdRatioBased,
 )
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
+from opentelemetry.semconv.schemas import Schemas
 from opentelemetry.trace import Link, SpanKind, TraceState
 from opentelemetry.util.types import Attributes, AttributeValue
 
@@ -35,6 +36,8 @@ from runwire.telemetry.span import Recorder
 from runwire.telemetry.span_export import QUEUE_SPANS, BoundedSpanExport
 from runwire.telemetry.spans import CHOSEN_SPAN_ID, ROOT_IS_SAMPLED, Spans
 
+CONVENTIONS: Final = Schemas.V1_44_0.value
+"""The semantic conventions that the names of attributes follow. Those for GenAI have a repository of their own."""
 EXPORT_TIMEOUT_S: Final = 2.0
 
 _log = get_logger()
@@ -68,10 +71,10 @@ class Tracing(Spans):
         if exporter is not None:
             self._export = BoundedSpanExport(exporter, dropped=dropped, queue_spans=queue_spans)
             self.provider.add_span_processor(self._export)
-        self.tracer = self.provider.get_tracer("runwire", version)
+        self.tracer = self.provider.get_tracer("runwire", version, schema_url=CONVENTIONS)
         recorder: Recorder | None = None
         if self._export is not None:
-            scope = InstrumentationScope("runwire", version)
+            scope = InstrumentationScope("runwire", version, CONVENTIONS)
             recorder = Recorder(self._export.on_end, self.provider.resource, scope)
         super().__init__(self.tracer if recorder is not None else None, ratio=ratio, recorder=recorder)
 
