@@ -12,6 +12,10 @@ OBSERVER_STALE_S: Final = 30.0
 """Time since the observer looked at everything. It looks every 5 s. Without it nobody hears of a gap or of a dead
 publisher."""
 
+RUN_EXPECTED_S: Final = 600.0
+"""A run of an agent that declares no `expected_s`. The SLO's limit for a run; nodes end after 10 s, and leases after 30
+s."""
+
 UNCLAIMED_S: Final = 5.0
 """A pending run that no worker has claimed. Workers look every second."""
 

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 
 from archive.history import archive, run_of
-from docs.pages import RUNBOOK, Block, blocks, pages
+from docs.pages import RUNBOOK, blocks, pages
 from pipeline import RecordingBus, Stages, running, stages
 from runwire.append import Change
 from runwire.db.notify import RUNS_CLAIMABLE, RUNS_DIRTY

@@ -51,6 +51,14 @@ async def rest(_ctx: Context, _state: Nothing) -> None:
     await asyncio.sleep(300)
 
 
+hasty = Agent("hasty", start="Rest", state=Nothing, expected_s=2)
+
+
+@hasty.node(to=END, name="Rest", timeout_s=300)
+async def rest_too_long(_ctx: Context, _state: Nothing) -> None:
+    await asyncio.sleep(300)
+
+
 failing = Agent("failing", start="Fail", state=Nothing)
 
 

@@ -29,10 +29,11 @@ DRILLS: Final[tuple[Drill, ...]] = (
         stage="streams and runs",
         turn=1,
         fault=faults.node_hangs,
-        what="A run's node waits and does not end.",
+        what="A run's node waits and does not end, for longer than the agent expects its runs to take.",
         recovery="Cancel the run.",
         runbook="runstalled",
         fires=("RunStalled",),
+        labels={"agent": "hasty"},
         also=RUN_BURNS,
     ),
     Drill(

@@ -173,7 +173,7 @@ async def cursor_held(stage: Stage) -> AsyncIterator[None]:
 
 async def node_hangs(stage: Stage) -> AsyncIterator[None]:
     client = await stage.api()
-    run = await client.start("golden", input={"delay_ms": 60_000})
+    run = await client.start("hasty")
     yield
     await client.cancel(run)
 

@@ -29,7 +29,7 @@ from runwire.errors import RunwireError
 AT_ONCE: Final = 20
 """Runs of the load that go on at a time: a slow machine gets less of it, not ever more."""
 TESTS: Final = Path(__file__).parents[1]
-AGENTS: Final = ("patient", "standing", "sleepy", "resting", "failing")
+AGENTS: Final = ("patient", "standing", "sleepy", "resting", "hasty", "failing")
 """Of drills.agents."""
 
 

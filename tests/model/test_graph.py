@@ -20,6 +20,23 @@ class Nothing:
 async def step(_ctx: Context, _state: Nothing) -> None: ...
 
 
+def test_a_run_is_expected_to_take_what_its_agent_declares_or_as_long_as_its_longest_node_may() -> None:
+    agents = Agents()
+    for name, expected_s, timeout_s in (("declared", 45.0, 3000.0), ("long", None, 3000.0), ("usual", None, 10.0)):
+        one = Agent(name, start="A", state=Nothing, expected_s=expected_s)
+        one.node(name="A", to=END, timeout_s=timeout_s)(step)
+        agents.add(one)
+    assert agents.expected_s(600.0) == {"declared": 45.0, "long": 3000.0, "usual": 600.0}
+
+
+@pytest.mark.parametrize("expected_s", [0, -1, float("inf"), float("nan"), "60", 31 * 86_400.0, True])
+def test_an_expectation_that_is_no_time_is_refused(expected_s: Any) -> None:
+    one = Agent("one", start="A", state=Nothing, expected_s=expected_s)
+    one.node(name="A", to=END)(step)
+    with pytest.raises(GraphError, match="expected_s is in seconds"):
+        one.check()
+
+
 def agent(*, start: str = "A", name: str = "example", **nodes: Any) -> Agent[Nothing]:
     """An agent with a node for each keyword: its `to`, or all of its settings as a dict."""
     made = Agent(name, start=start, state=Nothing)

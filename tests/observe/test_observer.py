@@ -121,6 +121,31 @@ async def test_runs_that_nobody_claims_are_told_by_agent(database: str) -> None:
         assert "golden" not in await seen(), "a suspect pauses on purpose"
 
 
+async def test_runs_that_go_on_for_longer_than_their_agent_expects_are_counted_by_agent(database: str) -> None:
+    async with stages(database) as s:
+        metrics = ObserverMetrics(s.metrics.out, agents=["long", "short"])
+        observer = Observer(s.database, metrics, expected_s={"long": 3600.0, "short": 60.0})
+
+        async def overdue_after(minutes: int) -> dict[str, float]:
+            await s.database.execute("UPDATE runs SET started_at = now() - $1 * interval '1 minute'", minutes)
+            await observer.observe()
+            names = ("long", "short", "other")
+            found = {
+                name: s.metrics.out.registry.get_sample_value("runwire_runs_overdue", {"agent": name}) for name in names
+            }
+            return {name: value for name, value in found.items() if value}
+
+        for run_id, agent in (("a", "long"), ("b", "short"), ("c", "unheard of"), ("d", "too")):
+            await s.started_run(run_id)
+            await s.database.execute("UPDATE runs SET agent = $2 WHERE run_id = $1", run_id, agent)
+        assert await overdue_after(0) == {}
+        assert await overdue_after(9) == {"short": 1}
+        assert await overdue_after(50) == {"short": 1, "other": 2}, "a run of `long` may take an hour"
+        assert await overdue_after(61) == {"short": 1, "long": 1, "other": 2}
+        await s.database.execute("UPDATE runs SET waited_s = 3600 WHERE run_id = 'a'")
+        assert await overdue_after(61) == {"short": 1, "other": 2}, "the time it waited does not count"
+
+
 async def test_days_ahead_without_a_partition_are_counted_as_far_as_there_must_be_some(database: str) -> None:
     async with watched(database) as w:
         await w.observer.observe()

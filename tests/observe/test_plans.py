@@ -68,6 +68,7 @@ STATEMENTS: dict[str, tuple[str, str, tuple[object, ...]]] = {
     "next_timer": ("orchestrate", "next_timer", (["x"],)),
     "timers": ("observe", "timers", ()),
     "unclaimed": ("observe", "unclaimed", ()),
+    "overdue": ("observe", "overdue", (["x"], [3000.0], 600.0)),
     "take_expired_external": ("orchestrate", "take_expired_external", ("w", 10)),
 }
 

@@ -22,7 +22,10 @@ TIMER: Final = "runwire_timer_oldest_overdue_seconds"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """`series` in promtool's notation, a sample every `every`; asked `at` a time after the first."""
+    """`series` in promtool's notation, a sample every `every`; asked `at` a time after the first.
+
+    `more`: labels of further alerts of that name that fire.
+    """
 
     alert: str
     when: str
@@ -31,6 +34,7 @@ class Case:
     labels: Mapping[str, str] = field(default_factory=dict)
     at: str = "10m"
     every: str = "15s"
+    more: tuple[Mapping[str, str], ...] = ()
 
     @property
     def name(self) -> str:
@@ -78,7 +82,8 @@ def part_lag(edge: float, *, each: float = 100) -> dict[str, str]:
 PUBLISHED: Final = "runwire_events_published_total"
 BACKLOG, OLDEST = "runwire_outbox_backlog_events", "runwire_outbox_oldest_age_seconds"
 HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers_per_shard_max"
-RUN_AGE, ARCHIVE = "runwire_run_oldest_age_seconds", "runwire_archive_oldest_pending_seconds"
+ARCHIVE: Final = "runwire_archive_oldest_pending_seconds"
+OVERDUE, GOLDEN, STALLED = "runwire_runs_overdue", 'agent="golden"', JOB | {"agent": "golden"}
 AFTER, USED, CONNECTIONS = "runwire_archive_after_seconds", "runwire_database_used_ratio", 'limit="connections"'
 WRITE_AGE, PERIOD = "runwire_sse_write_age_seconds_max", "runwire_sse_heartbeat_seconds"
 BROKEN, FOUND = "runwire_invariant_violating_runs", "runwire_invariant_violations_total"
@@ -130,10 +135,13 @@ PIPELINE: Final = [
         **gauge(ENDED, "0x60", 'agent="triage", outcome="finished"')}, False),
     Case("RunsFailing", "when nobody starts any", ended("triage"), False),
     Case("RunsFailing", "when callers cancel them", ended("triage", cancelled=10, failed=1), False),
-    Case("RunStalled", "when a started run is older than ten minutes",
-         gauge(RUN_AGE, 601, 'state="started"'), True, JOB),
-    Case("RunStalled", "when only waiting runs are old",
-         gauge(RUN_AGE, 600, 'state="started"') | gauge(RUN_AGE, 90000, 'state="waiting"'), False),
+    Case("RunStalled", "when a run of an agent is overdue", gauge(OVERDUE, 1, GOLDEN), True, STALLED | {"runs": "1+"}),
+    Case("RunStalled", "when none is", gauge(OVERDUE, 0, GOLDEN), False),
+    Case("RunStalled", "again, when a second one is", gauge(OVERDUE, "1x20 2x40", GOLDEN), True,
+         STALLED | {"runs": "1+"}, more=(STALLED | {"runs": "2+"},)),
+    Case("RunStalled", "again, when one of another agent is",
+         gauge(OVERDUE, 1, GOLDEN) | gauge(OVERDUE, "0x20 1x40", 'agent="triage"'), True, STALLED | {"runs": "1+"},
+         more=(JOB | {"agent": "triage", "runs": "1+"},)),
     Case("SequenceGap", "while a log has a gap", gauge(BROKEN, 1, DENSITY), True,
          JOB | {"invariant": "density"}, at="15s"),
     Case("SequenceGap", "after one was found and mended between two scrapes",

@@ -37,7 +37,11 @@ def test_every_level_of_every_threshold_has_an_alert_of_its_severity() -> None:
     wanted = [
         severity
         for threshold in (THRESHOLDS.thresholds | THRESHOLDS.watching).values()
-        for severity in [*threshold.levels, *([Severity.PAGE] if threshold.page_at_once is not None else [])]
+        for severity in [
+            *threshold.levels,
+            *([Severity.PAGE] if threshold.page_at_once is not None else []),
+            *(Severity.PAGE for _ in threshold.again_above),
+        ]
     ]
     burning = [burn.severity for burn in THRESHOLDS.slos.burn_rates.values() for _ in THRESHOLDS.slos.objectives]
     made = [alert.severity for alert in RULES if alert.severity is not None]
@@ -159,15 +163,16 @@ def named(matchers: list[str]) -> set[str]:
 def asked(case: Case, *, annotations: dict[str, str] | None = None) -> dict[str, Any]:
     """The case as a test of promtool's."""
     severity = ALERTS[case.alert].severity
-    labels = {"severity": severity.value if severity else "none", "runbook": anchor(case.alert), **case.labels}
-    fired = {"exp_labels": labels, **({"exp_annotations": annotations} if annotations else {})}
+    labels = {"severity": severity.value if severity else "none", "runbook": anchor(case.alert)}
+    fired = [
+        {"exp_labels": labels | one, **({"exp_annotations": annotations} if annotations else {})}
+        for one in (dict(case.labels), *map(dict, case.more))
+    ]
     return {
         "name": case.name,
         "interval": case.every,
         "input_series": [{"series": name, "values": values} for name, values in case.series.items()],
-        "alert_rule_test": [
-            {"eval_time": case.at, "alertname": case.alert, "exp_alerts": [fired] if case.fires else []}
-        ],
+        "alert_rule_test": [{"eval_time": case.at, "alertname": case.alert, "exp_alerts": fired if case.fires else []}],
     }
 
 

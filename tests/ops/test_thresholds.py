@@ -50,6 +50,8 @@ def set_at(path: str, value: Any) -> Callable[[dict[str, Any]], None]:
         (set_at("shown/target_down", GOOD["watching"]["target_down"]), "target_down: named twice"),
         (set_at("diagnosis/lock_wait", None), "diagnosis: lock_wait missing"),
         (set_at("routing/page", None), "routing: page missing"),
+        (set_at("thresholds/run_stalled/again_above", [4, 1]), "run_stalled: each level must be above"),
+        (set_at("thresholds/sse_churn/again_above", [20]), "sse_churn: again_above needs a level `page`"),
         (set_at("thresholds/sse_heartbeat/levels/critical/follows/setting", "heartbeat"), "follows.setting"),
         (set_at("thresholds/oldest_unpublished/page_at_once/value", 4), "each level must be above"),
         (set_at("thresholds/oldest_unpublished/page_at_once/for", "1m"), "page_at_once waits for nothing"),
@@ -90,7 +92,7 @@ def test_a_rule_cannot_be_made_from_a_number_that_is_not_there() -> None:
 
 def test_a_scale_divides_what_scales_and_nothing_else() -> None:
     thresholds = load(ROOT, scale=60)
-    assert thresholds.value("run_stalled", Severity.PAGE) == 10
+    assert thresholds.value("runs_unclaimed", Severity.PAGE) == 2
     assert thresholds.value("publish_lag", Severity.PAGE) == 1
 
 

@@ -57,6 +57,11 @@ def _problems_of_schemas(nodes: Mapping[str, Any]) -> Iterator[str]:
                 yield from (f"node {_shown(node.name)}: {problem}" for problem in schema_problems(schema))
 
 
+def problems_of_expectation(expected_s: object) -> Iterator[str]:
+    if expected_s is not None and (not _between(expected_s, 0, TIMEOUT_MAX_S) or expected_s == 0):
+        yield f"expected_s is in seconds, above 0 and at most {TIMEOUT_MAX_S:.0f}"
+
+
 def problems_of_graph(start: str, nodes: Mapping[str, Any]) -> Iterator[str]:
     """Of sound nodes only: those that no run can reach, and those from which no run comes to its end."""
     reachable = _closure({start}, lambda name: nodes[name].exits())

@@ -11,7 +11,7 @@ from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 from runwire.clock import longest_pause_s
 from runwire.errors import GraphError
 from runwire.model.content import OCTETS, Artifact
-from runwire.model.declaration import END, is_async, problems_of, problems_of_graph
+from runwire.model.declaration import END, is_async, problems_of, problems_of_expectation, problems_of_graph
 from runwire.model.names import class_name, plain
 from runwire.model.state import StateType
 from runwire.model.waits import Signal, Sleep, Wait
@@ -173,12 +173,15 @@ class Agent(Generic[S]):
 
     `state` is a dataclass, a msgspec.Struct or a pydantic model; a run's `input` (a JSON object) is converted to it,
     and nodes read and change it in place. `node` declares a node; `check` names every mistake of the declaration.
+
+    `expected_s`: seconds of work, without waits, after which a run counts as overdue and somebody is told.
     """
 
-    def __init__(self, name: str, *, start: str, state: type[S]) -> None:
+    def __init__(self, name: str, *, start: str, state: type[S], expected_s: float | None = None) -> None:
         self.name: str = _named(name)
         self.start: str = _named(start)
         self.state = state
+        self.expected_s = expected_s
         self._nodes: dict[str, Node[S]] = {}
         self._misdeclared: list[str] = []
 
@@ -249,6 +252,12 @@ class Agent(Generic[S]):
 
         return declare
 
+    def expected_or(self, usual_s: float) -> float:
+        """Seconds of work that a run may take: as declared, else `usual_s`, or its longest `timeout_s` if more."""
+        if self.expected_s is not None:
+            return self.expected_s
+        return max([usual_s, *(node.timeout_s for node in self._nodes.values())])
+
     def may_wait_for(self, signal: str) -> bool:
         """Whether a node of it can ever wait for a signal of that name, as far as that shows in its nodes."""
         return signal in self.signals or self.may_wait_for_others
@@ -270,7 +279,11 @@ class Agent(Generic[S]):
 
     def check(self) -> None:
         """Raises GraphError naming every problem of the declaration: names, state, nodes, and the graph they make."""
-        problems = [*self._misdeclared, *problems_of(self.name, self.start, self.state, self._nodes)]
+        problems = [
+            *self._misdeclared,
+            *problems_of(self.name, self.start, self.state, self._nodes),
+            *problems_of_expectation(self.expected_s),
+        ]
         if not problems:
             problems += problems_of_graph(self.start, self._nodes)
         if problems:
@@ -305,6 +318,10 @@ class Agents:
 
     def get(self, name: str) -> Agent[Any] | None:
         return self._by_name.get(name)
+
+    def expected_s(self, usual_s: float) -> dict[str, float]:
+        """Seconds of work that a run of each may take, by name; `usual_s` where nothing is declared."""
+        return {name: self._by_name[name].expected_or(usual_s) for name in self.names}
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -129,6 +129,15 @@ class ObserverMetrics:
             agent: age(gauge) for agent, gauge in run_oldest_unclaimed.items()
         }
         """By agent."""
+        self.runs_overdue: Mapping[str, Gauge] = out.gauges(
+            "runs_overdue",
+            "Started runs that go on for longer than their agent expects, without the time they waited. `other`: "
+            "agents that the observer does not know.",
+            unit="runs",
+            known=known,
+            agent=[*named_labels(agents)[0], OTHER],
+        )
+        """By agent."""
         self.timers_overdue: Gauge = out.gauge(
             "timers_overdue", "Timers that were due more than a second ago.", unit="timers", known=known
         )

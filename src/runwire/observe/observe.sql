@@ -45,6 +45,18 @@ FROM (
 ) AS u
 GROUP BY u.agent
 
+-- name: overdue
+-- Started runs by agent that have gone on, without their waits, for longer than their agent expects: agents $1 for $2
+-- seconds, all others for $3. By the index of what started runs are ordered by, from the shortest of these times on.
+SELECT r.agent, count(*) AS runs
+FROM runs AS r LEFT JOIN unnest($1::text[], $2::float8[]) AS d (agent, expected_s) ON d.agent = r.agent
+WHERE r.state = 'started'
+  AND r.started_at - timestamptz '2000-01-01 00:00:00+00' + r.waited_s * interval '1 second'
+      < now() - timestamptz '2000-01-01 00:00:00+00'
+        - least($3::float8, (SELECT min(s) FROM unnest($2::float8[]) AS s)) * interval '1 second'
+  AND r.started_at + r.waited_s * interval '1 second' < now() - coalesce(d.expected_s, $3::float8) * interval '1 second'
+GROUP BY r.agent
+
 -- name: timers
 -- Timers that were due more than a second ago, the time since the first of all was due (NULL without any, negative before),
 -- and the signals that no run has taken. Each from an index of its own.

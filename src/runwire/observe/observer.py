@@ -16,9 +16,10 @@ from runwire.observe.settings import DEFAULTS, ObserverSettings
 from runwire.telemetry.asyncpg_spans import suppressed
 from runwire.telemetry.labels import OTHER
 from runwire.telemetry.logs import get_logger
-from runwire.thresholds import PUBLISHER_DEAD_S
+from runwire.thresholds import PUBLISHER_DEAD_S, RUN_EXPECTED_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
+_NOTHING_DECLARED: Final[Mapping[str, float]] = {}
 _log = get_logger()
 
 
@@ -32,17 +33,20 @@ class Observer:
         *,
         settings: ObserverSettings = DEFAULTS,
         alive_s: float = PUBLISHER_DEAD_S,
+        expected_s: Mapping[str, float] = _NOTHING_DECLARED,
         days_ahead: int = 1,
         archives: bool = False,
         archive_audit: ArchiveAudit | None = None,
     ) -> None:
-        """`days_ahead`: days for which partitions are made. `archives`: this process or another archives runs.
-        `archive_audit` checks the archived ones.
+        """`expected_s`: seconds that runs of an agent are expected to take, by agent. `days_ahead`: days for which
+        partitions are made. `archives`: this process or another archives runs. `archive_audit` checks the archived
+        ones.
         """
         self._database = database
         self._metrics = metrics
         self._audit = Audit(database, metrics, archive=archive_audit)
         self._archives = archives
+        self._expected_s = expected_s
         self._days_ahead = days_ahead
         self._period_s = settings.observe_s
         self._alive_s = alive_s
@@ -56,6 +60,8 @@ class Observer:
         shared = await self._database.fetchrow(_SQL["publishers_per_shard"], self._alive_s)
         active = await self._database.fetch(_SQL["active"])
         unclaimed = await self._database.fetch(_SQL["unclaimed"])
+        expected = list(self._expected_s), list(self._expected_s.values())
+        overdue = await self._database.fetch(_SQL["overdue"], *expected, RUN_EXPECTED_S)
         timers = await self._database.fetchrow(_SQL["timers"])
         pending_s = await self._database.fetchval(_SQL["archive_pending"], self._archives)
         missing = await self._database.fetchval(_SQL["partitions_missing"], self._days_ahead)
@@ -71,6 +77,7 @@ class Observer:
         metrics.publishers.set(publishers["alive"])
         metrics.publishers_per_shard.set(shared["most"])
         self._set_unclaimed({row["agent"]: row["oldest_s"] for row in unclaimed})
+        self._set_overdue({row["agent"]: row["runs"] for row in overdue})
         metrics.timers_overdue.set(timers["overdue"])
         overdue_s = timers["oldest_s"]
         metrics.timer_oldest_overdue.set(overdue_s if overdue_s is not None and overdue_s > 0 else None)
@@ -95,6 +102,15 @@ class Observer:
             by_label[label] = max(seconds, by_label.get(label, 0.0))
         for label, age in ages.items():
             age.set(by_label.get(label))
+
+    def _set_overdue(self, runs: Mapping[str, int]) -> None:
+        """By agent; those without a label of their own share one."""
+        gauges = self._metrics.runs_overdue
+        by_label = dict.fromkeys(gauges, 0)
+        for agent, count in runs.items():
+            by_label[agent if agent in gauges else OTHER] += count
+        for label, gauge in gauges.items():
+            gauge.set(by_label[label])
 
     async def run(self) -> None:
         """Observes until cancelled; while the database is away the last success grows old, which is an alert."""

@@ -12,6 +12,7 @@ from runwire.observe.metrics import ObserverMetrics
 from runwire.observe.observer import Observer
 from runwire.observe.settings import ObserverSettings
 from runwire.process import Context
+from runwire.thresholds import RUN_EXPECTED_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,7 @@ async def start(context: Context) -> None:
         context.database,
         ObserverMetrics(context.metrics.out, agents=context.agents.names, period_s=settings.observe_s),
         settings=settings,
+        expected_s=context.agents.expected_s(RUN_EXPECTED_S),
         days_ahead=context.group(DatabaseSettings).partition_days_ahead,
         archives=archive is not None and archive.archives,
         archive_audit=archive.audit if archive is not None else None,

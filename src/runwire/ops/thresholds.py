@@ -103,6 +103,8 @@ class Threshold(Strict, frozen=True):
     levels: Annotated[dict[Severity, Level], Meta(min_length=1)]
     page_at_once: Level | None = None
     """A second level of `page`, above the first, that waits for nothing."""
+    again_above: tuple[float, ...] = ()
+    """Higher values of `page`, at each of which the alert is told again."""
     shown_in: Unit | None = None
     quantile: Annotated[float, Meta(gt=0, lt=1)] | None = None
     scales: bool = False
@@ -195,7 +197,7 @@ class Thresholds(Strict, frozen=True):
     thresholds: Annotated[dict[str, Threshold], Meta(min_length=1)]
     watching: dict[str, Threshold]
     shown: dict[str, Threshold]
-    diagnosis: dict[Literal["unclaimed", "node_grace", "external_node", "lock_wait"], Judgement]
+    diagnosis: dict[Literal["run_expected", "unclaimed", "node_grace", "external_node", "lock_wait"], Judgement]
     slos: Slos
     routing: dict[Literal["page", "at_once", "ticket", "watchdog"], Rhythm]
     scale: Annotated[float, Meta(gt=0)] = 1.0
@@ -337,7 +339,7 @@ def _inconsistent(read: Thresholds) -> Iterator[str]:
         if name not in ("start", "append") and objective.within_s is None:
             yield f"slos.objectives.{name}: within_s is missing"
     for where, present, wanted in (
-        ("diagnosis", set(read.diagnosis), {"unclaimed", "node_grace", "external_node", "lock_wait"}),
+        ("diagnosis", set(read.diagnosis), {"run_expected", "unclaimed", "node_grace", "external_node", "lock_wait"}),
         ("slos.objectives", set(read.slos.objectives), {"start", "publish", "append", "deliver", "run"}),
         ("slos.burn_rates", set(read.slos.burn_rates), {"fast", "slow"}),
         ("routing", set(read.routing), {"page", "at_once", "ticket", "watchdog"}),
@@ -355,7 +357,9 @@ def _threshold_problems(threshold: Threshold) -> Iterator[str]:
             yield "page_at_once needs a level `page` that waits"
         if durations.seconds(second.for_) or second.window is not None:
             yield "page_at_once waits for nothing: it has neither `for` nor `window`"
-    values = [level.value for level in levels]
+    values = [*(level.value for level in levels), *threshold.again_above]
+    if threshold.again_above and Severity.PAGE not in threshold.levels:
+        yield "again_above needs a level `page`"
     if values != sorted(set(values)):
         yield f"each level must be above the one before it, not {', '.join(f'{value:g}' for value in values)}"
     if threshold.unit not in (Unit.COUNT, Unit.EVENTS, Unit.SECONDS, Unit.RATIO):

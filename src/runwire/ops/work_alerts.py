@@ -25,15 +25,7 @@ def _work(thresholds: Thresholds) -> Iterator[Alert]:
         f" (limit {limit(thresholds, 'runs_unclaimed', PAGE)}).",
     )
     yield _failing(thresholds)
-    yield Alert(
-        "RunStalled",
-        above('max by (job) (runwire_run_oldest_age_seconds{state="started"})', thresholds, "run_stalled", PAGE),
-        PAGE,
-        "A run has started and does not end",
-        "The oldest started run of {{ $labels.job }} has been going on for {{ $value | humanizeDuration }},"
-        " without its waits"
-        f" (limit {limit(thresholds, 'run_stalled', PAGE)}).",
-    )
+    yield from _stalled(thresholds)
     window = thresholds.duration(thresholds.window("blocked_loop", WARNING))
     blocked = f"sum by (job, node) (increase(runwire_event_loop_blocked_seconds_total[{window}]))"
     yield Alert(
@@ -56,6 +48,22 @@ def _work(thresholds: Thresholds) -> Iterator[Alert]:
         + " a worker of {{ $labels.job }} died with a run that had lost"
         f" one before and finished no node since (limit {limit(thresholds, 'repeated_losses', WARNING)}).",
     )
+
+
+def _stalled(thresholds: Thresholds) -> Iterator[Alert]:
+    """One alert of several levels for each agent, so that somebody hears of a second run, and then of many, while the
+    first still goes on. A level stays while those above it fire.
+    """
+    for value in (thresholds.value("run_stalled", PAGE), *thresholds.named("run_stalled").again_above):
+        yield Alert(
+            "RunStalled",
+            f"max by (job, agent) (runwire_runs_overdue) > {value:.10g}",
+            PAGE,
+            "Runs have started and do not end",
+            "{{ $value | humanize }} runs of agent {{ $labels.agent }} of {{ $labels.job }} go on for longer than their"
+            " agent expects.",
+            labels=(("runs", f"{value + 1:.10g}+"),),
+        )
 
 
 def _failing(thresholds: Thresholds) -> Alert:

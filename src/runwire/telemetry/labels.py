@@ -11,7 +11,7 @@ EXTERNAL: Final = "external"
 """The label of undeclared agents and nodes: those of external orchestrators."""
 OTHER: Final = "other"
 """The label that declared agents and nodes past `LABEL_LIMIT` share."""
-LABEL_LIMIT: Final = 17
+LABEL_LIMIT: Final = 16
 NODES_BESIDE_API: Final = 7
 """The limit for nodes in a process that also serves the API: requests have series there."""
 

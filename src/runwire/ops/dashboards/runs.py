@@ -34,7 +34,7 @@ _OUTCOMES = {"finished": GREEN, "failed": RED, "timeout": ORANGE, "cancelled": G
 
 def board(thresholds: Thresholds) -> Board:
     runbook = thresholds.links.runbook
-    stalled = Limit.of(thresholds, "run_stalled", runbook=f"{runbook}#run-stalled")
+    stalled = Limit.above(thresholds, "run_stalled", runbook=f"{runbook}#run-stalled")
     failed = f'sum(increase(runwire_runs_finished_total{{{INSTANCE}, outcome="failed"}}[$__range]))'
     finished = f"sum(increase(runwire_runs_finished_total{{{INSTANCE}}}[$__range]))"
     stats = (
@@ -43,6 +43,13 @@ def board(thresholds: Thresholds) -> Board:
             "Since its RunStarted, without the time it waited for signals. Waiting runs are not counted.",
             f'max(runwire_run_oldest_age_seconds{{{JOB}, state="started"}})',
             unit="dthms",
+            base=BLUE,
+        ),
+        number(
+            "Overdue",
+            "Started runs that go on for longer than their agent expects.",
+            f"sum(max by (job, agent) (runwire_runs_overdue{{{JOB}}}))",
+            unit="short",
             limit=stalled,
         ),
         _active("Pending", "pending", "Runs that no worker has claimed yet.", YELLOW),
@@ -90,7 +97,7 @@ def board(thresholds: Thresholds) -> Board:
                     coloured(
                         lines(
                             "Oldest run by state",
-                            "The alert looks at started alone; waiting runs may wait for days.",
+                            "Waiting runs are left out: they may wait for days.",
                             [
                                 Query(
                                     f"max by (state) (runwire_run_oldest_age_seconds{{{JOB}, "
@@ -99,9 +106,17 @@ def board(thresholds: Thresholds) -> Board:
                                 )
                             ],
                             unit="dthms",
-                            limit=stalled,
                         ),
                         STATE_COLORS,
+                    ),
+                    lines(
+                        "Overdue runs by agent",
+                        "Started runs that go on for longer than their agent expects, with the limit of their alert.",
+                        [Query(f"max by (agent) (runwire_runs_overdue{{{JOB}}})", "{{agent}}")],
+                        unit="short",
+                        many=True,
+                        decimals=0,
+                        limit=stalled,
                     ),
                 ),
                 title="Runs",
