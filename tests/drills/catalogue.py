@@ -23,6 +23,21 @@ WITHOUT_DRILL: Final[Mapping[str, str]] = {
     "Watchdog": "It fires always: the healthy baseline asserts that it does.",
 }
 
+APPEND_BURNS: Final = ("AppendSloFastBurn", "AppendSloSlowBurn")
+OUTAGE: Final = (
+    "PublisherDown",
+    "RoleUnwell",
+    "OldestEventUnpublished",
+    "OutboxBacklog",
+    "RunStalled",
+    "RunsUnclaimed",
+    "RunsFailing",
+    *LAGS,
+    *PUBLISH_BURNS,
+    *RUN_BURNS,
+)
+"""Further alerts that fire while the database does not do its work."""
+
 DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         "a node hangs",
@@ -470,7 +485,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         what="A forgotten transaction holds a lock on run_events that lets nobody write.",
         recovery="End the forgotten transaction.",
         runbook="appendslofastburn",
-        fires=("AppendSloFastBurn", "AppendSloSlowBurn"),
+        fires=APPEND_BURNS,
         also=(
             *RUN_BURNS,
             *PUBLISH_BURNS,
@@ -489,18 +504,18 @@ DRILLS: Final[tuple[Drill, ...]] = (
         what="PostgreSQL is shut down under all processes.",
         recovery="Start PostgreSQL, and nothing else.",
         runbook="schema-health",
-        fires=("ObserverStale", "ReadinessLost", *START_BURNS, "AppendSloFastBurn", "AppendSloSlowBurn"),
-        also=(
-            "PublisherDown",
-            "RoleUnwell",
-            "OldestEventUnpublished",
-            "OutboxBacklog",
-            "RunStalled",
-            "RunsUnclaimed",
-            "RunsFailing",
-            *LAGS,
-            *PUBLISH_BURNS,
-            *RUN_BURNS,
-        ),
+        fires=("ObserverStale", "ReadinessLost", *START_BURNS, *APPEND_BURNS),
+        also=OUTAGE,
+    ),
+    Drill(
+        "PostgreSQL takes no writes",
+        stage="processes and log",
+        turn=7,
+        fault=faults.database_takes_no_writes,
+        what="default_transaction_read_only is on, as where a disk is full.",
+        recovery="Make it writable, and restart nothing.",
+        runbook="schema-health",
+        fires=("ObserverStale",),
+        also=(*OUTAGE, "ReadinessLost", *START_BURNS, *APPEND_BURNS),
     ),
 )

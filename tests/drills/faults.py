@@ -94,6 +94,17 @@ async def database_stopped(stage: Stage) -> AsyncIterator[None]:
         assert await stage.server.start() == stage.database
 
 
+async def database_takes_no_writes(stage: Stage) -> AsyncIterator[None]:
+    """As a provider makes it whose disk is full: every session, at its next statement."""
+    runs = await _external_runs(stage, "read only", 2)
+    async with _appending(stage, runs):
+        await stage.sql("ALTER SYSTEM SET default_transaction_read_only = on")
+        await stage.sql("SELECT pg_reload_conf()")
+        yield
+        await stage.sql("ALTER SYSTEM RESET default_transaction_read_only")
+        await stage.sql("SELECT pg_reload_conf()")
+
+
 async def connections_run_out(stage: Stage) -> AsyncIterator[None]:
     """Another program opens connection after connection, and closes none."""
     [[most]] = await stage.sql("SELECT current_setting('max_connections')::int")

@@ -466,6 +466,16 @@ async def test_the_audit_reaches_every_run_within_its_budget(database: str) -> N
             assert steps < 10
 
 
+async def test_an_observer_of_a_database_that_takes_no_writes_counts_as_one_that_sees_nothing(database: str) -> None:
+    async with watched(database) as w:
+        name = await w.stages.database.fetchval("SELECT current_database()")
+        await w.stages.database.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    async with watched(database) as later:
+        with pytest.raises(DatabaseUnavailable):
+            await later.observer.observe()
+        assert later.value("observer_last_success_timestamp_seconds") == 0, "ObserverStale looks at this"
+
+
 async def test_when_the_database_is_away_the_last_success_stays_what_it_was(database: str) -> None:
     async with watched(database) as w:
         await w.observer.observe()

@@ -77,7 +77,7 @@ def board(thresholds: Thresholds) -> Board:
         "Runs and nodes",
         "The work of agents: its duration and its outcome.",
         (
-            Row(stats, height=3),
+            Row(stats, height=3, widths=(4, 3, 3, 3, 3, 4, 4)),
             Row(
                 (
                     coloured(
