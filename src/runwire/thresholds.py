@@ -25,5 +25,8 @@ NODE_GRACE_S: Final = 5.0
 EXTERNAL_NODE_S: Final = 60.0
 """An external orchestrator's node. It declares no timeout; six times the usual one."""
 
+PUBLISHER_SILENT_S: Final = 6.0
+"""A publisher that has not said that it lives. More than the longest period of its heartbeat. It may be dead."""
+
 LOCK_WAIT_S: Final = 1.0
 """An append that waits for a lock. It does not wait for another append for so long."""

@@ -215,6 +215,17 @@ DRILLS: Final[tuple[Drill, ...]] = (
         fires=("EventLoopBlocked",),
     ),
     Drill(
+        "a transaction is forgotten",
+        stage="streams and runs",
+        turn=2,
+        fault=faults.transaction_forgotten,
+        what="A shell has begun a transaction and does nothing more.",
+        recovery="End the forgotten transaction.",
+        runbook="databaseatrisk",
+        fires=("DatabaseAtRisk",),
+        labels={"risk": "oldest_transaction"},
+    ),
+    Drill(
         "a run loses two workers",
         stage="streams and runs",
         turn=2,

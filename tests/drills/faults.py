@@ -123,6 +123,18 @@ async def connections_run_out(stage: Stage) -> AsyncIterator[None]:
             connection.terminate()
 
 
+async def transaction_forgotten(stage: Stage) -> AsyncIterator[None]:
+    """Somebody's shell has begun a transaction, and its user has gone home. It holds no lock of runwire's."""
+    connection = await asyncpg.connect(stage.database, server_settings={"application_name": "psql"})
+    try:
+        await connection.execute("BEGIN")
+        await connection.fetch("SELECT 1")
+        yield
+        await end_forgotten_transactions(stage)
+    finally:
+        connection.terminate()
+
+
 async def partitions_dropped(stage: Stage) -> AsyncIterator[None]:
     """A script with a wrong date drops the partitions of the days to come, and again when a process has made them."""
     days = await stage.sql(

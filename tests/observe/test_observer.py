@@ -19,6 +19,7 @@ from runwire.model.run import RunState
 from runwire.observe import Observer, ObserverMetrics
 from runwire.observe.audit import Audit
 from runwire.observe.metrics import DatabaseLimit
+from runwire.observe.settings import ObserverSettings
 from runwire.orchestrate import StartRequest
 from runwire.telemetry.exposition import Exposition
 from telemetry.tables import code, table
@@ -167,6 +168,36 @@ async def test_the_limits_of_postgresql_are_shares(database: str) -> None:
     assert 0 < shares[DatabaseLimit.CONNECTIONS] < 1
     assert 0 < shares[DatabaseLimit.TRANSACTION_IDS] < 0.1
     assert 0 <= shares[DatabaseLimit.NOTIFICATIONS] < 0.1
+
+
+async def test_the_database_s_size_is_a_share_of_what_it_may_take(database: str) -> None:
+    async with stages(database) as s:
+        metrics = ObserverMetrics(s.metrics.out)
+        await Observer(s.database, metrics, settings=ObserverSettings(database_max_bytes=2**40)).observe()
+        found = s.metrics.out.registry.get_sample_value
+        size = found("runwire_database_size_bytes") or 0.0
+        assert size > 2**20
+        assert found("runwire_database_used_ratio", {"limit": "size"}) == pytest.approx(size / 2**40)
+
+
+async def test_the_oldest_transaction_of_the_database_is_seen_prepared_or_open(database: str) -> None:
+    async with watched(database) as w:
+        await w.observer.observe()
+        assert w.value("database_oldest_transaction_seconds") < 1
+        assert w.value("database_standby_lag_seconds") == w.value("database_slot_retained_bytes") == 0
+        forgotten = await raw(database)
+        await forgotten.execute("BEGIN")
+        await forgotten.execute("SELECT 1 FROM runs")
+
+        async def seen() -> bool:
+            await w.observer.observe()
+            return w.value("database_oldest_transaction_seconds") > 1
+
+        await eventually(seen)
+        await forgotten.execute("SET application_name = 'pg_dump'")
+        await w.observer.observe()
+        assert w.value("database_oldest_transaction_seconds") < 1, "a backup takes as long as it takes"
+        await forgotten.close()
 
 
 async def test_runs_are_counted_by_state_with_the_age_of_the_oldest(database: str) -> None:

@@ -83,6 +83,8 @@ PUBLISHED: Final = "runwire_events_published_total"
 BACKLOG, OLDEST = "runwire_outbox_backlog_events", "runwire_outbox_oldest_age_seconds"
 HEARTBEAT, PUBLISHERS = "runwire_publisher_heartbeat_age_seconds", "runwire_publishers_per_shard_max"
 ARCHIVE: Final = "runwire_archive_oldest_pending_seconds"
+TRANSACTION, STANDBY = "runwire_database_oldest_transaction_seconds", "runwire_database_standby_lag_seconds"
+SLOT: Final = "runwire_database_slot_retained_bytes"
 OVERDUE, GOLDEN, STALLED = "runwire_runs_overdue", 'agent="golden"', JOB | {"agent": "golden"}
 AFTER, USED, CONNECTIONS = "runwire_archive_after_seconds", "runwire_database_used_ratio", 'limit="connections"'
 WRITE_AGE, PERIOD = "runwire_sse_write_age_seconds_max", "runwire_sse_heartbeat_seconds"
@@ -186,6 +188,16 @@ PIPELINE: Final = [
          JOB | {"limit": "connections"}),
     Case("DatabaseUnwell", "at 90 %", gauge(USED, 0.9, CONNECTIONS), False),
     Case("DatabaseUnwell", "for a moment", gauge(USED, "0.1x10 1x2 0.1x40", CONNECTIONS), False, at="3m"),
+    Case("DatabaseUnwell", "when the disk is nearly full", gauge(USED, 0.95, 'limit="size"'), True,
+         JOB | {"limit": "size"}),
+    Case("DatabaseAtRisk", "when a transaction is older than a quarter of an hour", gauge(TRANSACTION, 901), True,
+         JOB | {"risk": "oldest_transaction"}),
+    Case("DatabaseAtRisk", "at a quarter of an hour", gauge(TRANSACTION, 900), False),
+    Case("DatabaseAtRisk", "when a standby lags for minutes", gauge(STANDBY, 61), True, JOB | {"risk": "standby_lag"}),
+    Case("DatabaseAtRisk", "when a standby lags for a moment", gauge(STANDBY, "0x20 90x8 0x30"), False, at="7m"),
+    Case("DatabaseAtRisk", "when a slot holds back more than 10 GiB", gauge(SLOT, 11e9), True,
+         JOB | {"risk": "slot_retained"}),
+    Case("DatabaseAtRisk", "when a slot holds back some", gauge(SLOT, 1e9), False),
     Case("PartitionsShort", "when a day has none", gauge("runwire_event_partitions_missing", 1), True, JOB),
     Case("PartitionsShort", "when all have one", gauge("runwire_event_partitions_missing", 0), False),
     Case("PartitionsShort", "until the hour at which they are made",

@@ -15,7 +15,15 @@ from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.observe.closed_runs import why_failed
 from runwire.observe.evidence import evidence_of
-from runwire.thresholds import EXTERNAL_NODE_S, LOCK_WAIT_S, NODE_GRACE_S, PUBLISHER_DEAD_S, UNCLAIMED_S, UNPUBLISHED_S
+from runwire.thresholds import (
+    EXTERNAL_NODE_S,
+    LOCK_WAIT_S,
+    NODE_GRACE_S,
+    PUBLISHER_DEAD_S,
+    PUBLISHER_SILENT_S,
+    UNCLAIMED_S,
+    UNPUBLISHED_S,
+)
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
 
@@ -29,8 +37,7 @@ class DiagnosisThresholds:
     alive_s: float = PUBLISHER_DEAD_S
     grace_s: float = NODE_GRACE_S
     lock_s: float = LOCK_WAIT_S
-    silent_s: float = 6.0
-    """More than the longest period of a publisher's heartbeat. One that is silent for longer may be dead."""
+    silent_s: float = PUBLISHER_SILENT_S
 
 
 DEFAULT_THRESHOLDS: Final = DiagnosisThresholds()

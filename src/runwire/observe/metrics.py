@@ -25,11 +25,12 @@ class Invariant(StrEnum):
 
 
 class DatabaseLimit(StrEnum):
-    """Limits of PostgreSQL: connections, its queue of notifications, ids of transactions."""
+    """Limits of PostgreSQL: connections, its queue of notifications, ids of transactions; the size, if one is set."""
 
     CONNECTIONS = "connections"
     NOTIFICATIONS = "notifications"
     TRANSACTION_IDS = "transaction_ids"
+    SIZE = "size"
 
 
 class ActiveState(StrEnum):
@@ -178,11 +179,34 @@ class ObserverMetrics:
         )
         self.database_used: Mapping[str, Gauge] = out.gauges(
             "database_used_ratio",
-            "Share of a limit of PostgreSQL that is used up: connections, the queue of notifications, and of the ids "
-            "of transactions the half that is safe to use before a vacuum.",
+            "Share of a limit of PostgreSQL that is used up: connections, the queue of notifications, of the ids of "
+            "transactions the half that is safe to use before a vacuum, and the size, 0 where no limit is set.",
             unit="ratio",
             known=known,
             limit=DatabaseLimit,
+        )
+        self.database_size: Gauge = out.gauge(
+            "database_size_bytes",
+            "Size of the database on disk, as of one of the last twelve looks.",
+            unit="bytes",
+            known=known,
+        )
+        self.oldest_transaction: Gauge = out.gauge(
+            "database_oldest_transaction_seconds",
+            "Time since the oldest transaction of the database began, but those of pg_dump; 0 without one. Of other "
+            "database roles where the observer's may read their statistics.",
+            known=known,
+        )
+        self.standby_lag: Gauge = out.gauge(
+            "database_standby_lag_seconds",
+            "By how much the standby that is furthest behind lags; 0 without one.",
+            known=known,
+        )
+        self.slot_retained: Gauge = out.gauge(
+            "database_slot_retained_bytes",
+            "WAL that the replication slot that is furthest behind holds back; 0 without one.",
+            unit="bytes",
+            known=known,
         )
         self.archive_oldest_pending: Gauge = out.gauge(
             "archive_oldest_pending_seconds",

@@ -79,6 +79,24 @@ SELECT (SELECT coalesce(sum(numbackends), 0) FROM pg_stat_database)::float8
        pg_notification_queue_usage() AS notifications,
        (SELECT max(age(datfrozenxid)) FROM pg_database)::float8 / 1073741824 AS transaction_ids
 
+-- name: database_ages
+-- Seconds since the oldest transaction began, but those of pg_dump, with prepared ones; by how much the standby that is
+-- furthest behind lags; and the most bytes of WAL that a slot holds back. 0 without any. Sessions of other roles count where
+-- the role may read statistics (pg_read_all_stats).
+SELECT greatest((SELECT extract(epoch FROM clock_timestamp() - min(xact_start)) FROM pg_stat_activity
+                 WHERE datname = current_database() AND backend_type = 'client backend' AND pid <> pg_backend_pid()
+                   AND application_name <> 'pg_dump'),
+                (SELECT extract(epoch FROM clock_timestamp() - min(prepared)) FROM pg_prepared_xacts
+                 WHERE database = current_database()), 0)::float8 AS oldest_transaction_s,
+       (SELECT coalesce(max(extract(epoch FROM replay_lag)), 0) FROM pg_stat_replication)::float8 AS standby_lag_s,
+       (SELECT coalesce(max(pg_wal_lsn_diff(CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn()
+                                                 ELSE pg_current_wal_lsn() END, restart_lsn)), 0)
+        FROM pg_replication_slots)::float8 AS slot_retained_bytes
+
+-- name: database_size
+-- A look at each of its files, so it is asked now and then.
+SELECT pg_database_size(current_database())
+
 -- name: archive_pending
 -- Seconds since the end of the run that ended first of those not proven to be in cold storage; none is pending where
 -- nothing is ever archived. Those that ended before `archived_all` are all there: it keeps this from being a scan.

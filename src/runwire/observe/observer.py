@@ -19,6 +19,7 @@ from runwire.telemetry.logs import get_logger
 from runwire.thresholds import PUBLISHER_DEAD_S, RUN_EXPECTED_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
+_LOOKS_PER_SIZE: Final = 12
 _NOTHING_DECLARED: Final[Mapping[str, float]] = {}
 _log = get_logger()
 
@@ -51,6 +52,9 @@ class Observer:
         self._period_s = settings.observe_s
         self._alive_s = alive_s
         self._heard_at = monotonic()
+        self._size = 0
+        self._size_max = settings.database_max_bytes
+        self._looks = 0
 
     async def observe(self) -> None:
         """One step: every gauge, then the audit. Raises DatabaseUnavailable; gauges then stay, until they are stale."""
@@ -65,8 +69,7 @@ class Observer:
         timers = await self._database.fetchrow(_SQL["timers"])
         pending_s = await self._database.fetchval(_SQL["archive_pending"], self._archives)
         missing = await self._database.fetchval(_SQL["partitions_missing"], self._days_ahead)
-        used = await self._database.fetchrow(_SQL["database_used"])
-        if backlog is None or publishers is None or shared is None or timers is None or used is None:
+        if backlog is None or publishers is None or shared is None or timers is None:
             raise DatabaseUnavailable("an aggregate came back empty")
         metrics.backlog_events.set(backlog["events"])
         metrics.oldest_age.set(backlog["oldest_s"])
@@ -83,8 +86,7 @@ class Observer:
         metrics.timer_oldest_overdue.set(overdue_s if overdue_s is not None and overdue_s > 0 else None)
         metrics.signals_waiting.set(timers["signals"])
         metrics.partitions_missing.set(missing)
-        for limit in DatabaseLimit:
-            metrics.database_used[limit].set(used[limit.value])
+        await self._look_at_the_database()
         metrics.archive_oldest_pending.set(max(pending_s or 0.0, 0.0))
         for row in active:
             metrics.runs_active[row["state"]].set(row["runs"])
@@ -92,6 +94,23 @@ class Observer:
         await self._audit.step()
         await self._database.execute(_SQL["forget_publishers"])
         metrics.looked()
+
+    async def _look_at_the_database(self) -> None:
+        metrics = self._metrics
+        if self._looks % _LOOKS_PER_SIZE == 0:
+            self._size = await self._database.fetchval(_SQL["database_size"])
+        self._looks += 1
+        used = await self._database.fetchrow(_SQL["database_used"])
+        ages = await self._database.fetchrow(_SQL["database_ages"])
+        if used is None or ages is None:
+            raise DatabaseUnavailable("an aggregate came back empty")
+        shares = {**used, DatabaseLimit.SIZE.value: self._size / self._size_max if self._size_max else 0.0}
+        for limit in DatabaseLimit:
+            metrics.database_used[limit].set(shares[limit.value])
+        metrics.database_size.set(self._size)
+        metrics.oldest_transaction.set(ages["oldest_transaction_s"])
+        metrics.standby_lag.set(ages["standby_lag_s"])
+        metrics.slot_retained.set(ages["slot_retained_bytes"])
 
     def _set_unclaimed(self, oldest_s: Mapping[str, float]) -> None:
         """By agent; those without a label of their own share one."""

@@ -19,6 +19,12 @@ class ObserverSettings(SettingsGroup):
         le=10,
         description=f"Period at which the observer reads the database; stale after {OBSERVER_STALE_S:g} s.",
     )
+    database_max_bytes: int = Field(
+        0,
+        ge=0,
+        description="Bytes that the database may take, such as the size of its disk. `DatabaseUnwell` pages when "
+        "nearly all are taken; 0: no limit is known.",
+    )
 
 
 DEFAULTS: Final = ObserverSettings()

@@ -24,6 +24,7 @@ def _database(thresholds: Thresholds) -> Iterator[Alert]:
         f" (limit {limit(thresholds, 'database_used', PAGE)}).",
         thresholds.level("database_used", PAGE).for_,
     )
+    yield from _at_risk(thresholds)
     yield Alert(
         "PartitionsShort",
         above("max by (job) (runwire_event_partitions_missing)", thresholds, "partitions_missing", CRITICAL),
@@ -42,3 +43,36 @@ def _database(thresholds: Thresholds) -> Iterator[Alert]:
         "The oldest finished run of {{ $labels.job }} that is not archived ended {{ $value | humanizeDuration }} ago"
         f" (limit {limit(thresholds, 'retention', WARNING)}).",
     )
+
+
+def _at_risk(thresholds: Thresholds) -> Iterator[Alert]:
+    """One alert for what goes on unnoticed until it is a page: each has a label of its own."""
+    for name, series, summary, told in (
+        (
+            "oldest_transaction",
+            "runwire_database_oldest_transaction_seconds",
+            "A transaction does not end, and vacuum waits for it",
+            "The oldest transaction of the database of {{ $labels.job }} began {{ $value | humanizeDuration }} ago",
+        ),
+        (
+            "standby_lag",
+            "runwire_database_standby_lag_seconds",
+            "A standby does not keep up",
+            "A standby of the database of {{ $labels.job }} lags by {{ $value | humanizeDuration }}",
+        ),
+        (
+            "slot_retained",
+            "runwire_database_slot_retained_bytes",
+            "A replication slot holds WAL back",
+            "A replication slot of the database of {{ $labels.job }} holds {{ $value | humanize1024 }}B of WAL back",
+        ),
+    ):
+        yield Alert(
+            "DatabaseAtRisk",
+            above(f"max by (job) ({series})", thresholds, name, CRITICAL),
+            CRITICAL,
+            summary,
+            f"{told} (limit {limit(thresholds, name, CRITICAL)}).",
+            thresholds.level(name, CRITICAL).for_,
+            (("risk", name),),
+        )

@@ -9,7 +9,7 @@ from enum import StrEnum
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 
 import msgspec
 import yaml
@@ -21,6 +21,7 @@ from runwire.ops import durations
 FILE: Final = Path("alerts") / "thresholds.yaml"
 
 Slo = Literal["start", "publish", "append", "deliver", "run"]
+Judged = Literal["run_expected", "unclaimed", "node_grace", "external_node", "publisher_silent", "lock_wait"]
 Duration = Annotated[str, Meta(pattern=durations.PATTERN)]
 Sentence = Annotated[str, Meta(min_length=10)]
 _LINK: Final = r"^https?://[^#\s]+[^#/\s]$"
@@ -42,12 +43,19 @@ class Unit(StrEnum):
     MILLISECONDS = "milliseconds"
     MINUTES = "minutes"
     DAYS = "days"
+    BYTES = "bytes"
+    GIBIBYTES = "gibibytes"
     RATIO = "ratio"
     PERCENT = "percent"
 
 
 _SECONDS_IN: Final = {Unit.SECONDS: 1.0, Unit.MILLISECONDS: 0.001, Unit.MINUTES: 60.0, Unit.DAYS: 86400.0}
-_SHOWN_IN: Final = {Unit.SECONDS: frozenset(_SECONDS_IN), Unit.RATIO: frozenset({Unit.PERCENT})}
+_BYTES_IN: Final = {Unit.BYTES: 1.0, Unit.GIBIBYTES: 1024.0**3}
+_SHOWN_IN: Final = {
+    Unit.SECONDS: frozenset(_SECONDS_IN),
+    Unit.BYTES: frozenset(_BYTES_IN),
+    Unit.RATIO: frozenset({Unit.PERCENT}),
+}
 _SHORT: Final = {
     Unit.COUNT: "",
     Unit.EVENTS: " events",
@@ -55,6 +63,8 @@ _SHORT: Final = {
     Unit.MILLISECONDS: " ms",
     Unit.MINUTES: " min",
     Unit.DAYS: " days",
+    Unit.BYTES: " bytes",
+    Unit.GIBIBYTES: " GiB",
     Unit.RATIO: "",
     Unit.PERCENT: " %",
 }
@@ -197,7 +207,7 @@ class Thresholds(Strict, frozen=True):
     thresholds: Annotated[dict[str, Threshold], Meta(min_length=1)]
     watching: dict[str, Threshold]
     shown: dict[str, Threshold]
-    diagnosis: dict[Literal["run_expected", "unclaimed", "node_grace", "external_node", "lock_wait"], Judgement]
+    diagnosis: dict[Judged, Judgement]
     slos: Slos
     routing: dict[Literal["page", "at_once", "ticket", "watchdog"], Rhythm]
     scale: Annotated[float, Meta(gt=0)] = 1.0
@@ -312,6 +322,8 @@ def amount(value: float, unit: Unit, shown_in: Unit | None = None) -> str:
     shown = shown_in or unit
     if unit is Unit.SECONDS:
         value = value / _SECONDS_IN[shown]
+    elif unit is Unit.BYTES:
+        value = value / _BYTES_IN[shown]
     elif shown is Unit.PERCENT:
         value = value * 100
     return f"{value:.10g}{_SHORT[shown]}"
@@ -339,7 +351,7 @@ def _inconsistent(read: Thresholds) -> Iterator[str]:
         if name not in ("start", "append") and objective.within_s is None:
             yield f"slos.objectives.{name}: within_s is missing"
     for where, present, wanted in (
-        ("diagnosis", set(read.diagnosis), {"run_expected", "unclaimed", "node_grace", "external_node", "lock_wait"}),
+        ("diagnosis", set(read.diagnosis), set(get_args(Judged))),
         ("slos.objectives", set(read.slos.objectives), {"start", "publish", "append", "deliver", "run"}),
         ("slos.burn_rates", set(read.slos.burn_rates), {"fast", "slow"}),
         ("routing", set(read.routing), {"page", "at_once", "ticket", "watchdog"}),
@@ -362,9 +374,9 @@ def _threshold_problems(threshold: Threshold) -> Iterator[str]:
         yield "again_above needs a level `page`"
     if values != sorted(set(values)):
         yield f"each level must be above the one before it, not {', '.join(f'{value:g}' for value in values)}"
-    if threshold.unit not in (Unit.COUNT, Unit.EVENTS, Unit.SECONDS, Unit.RATIO):
-        yield f"unit is a base unit (count, events, seconds, ratio), not {threshold.unit.value}; see shown_in"
+    if threshold.unit not in (Unit.COUNT, Unit.EVENTS, Unit.SECONDS, Unit.BYTES, Unit.RATIO):
+        yield f"unit is a base unit (count, events, seconds, bytes, ratio), not {threshold.unit.value}; see shown_in"
     elif threshold.shown_in is not None and threshold.shown_in not in _SHOWN_IN.get(threshold.unit, ()):
-        yield f"shown_in is for seconds and ratios, not {threshold.shown_in.value} for {threshold.unit.value}"
+        yield f"shown_in is for seconds, bytes and ratios, not {threshold.shown_in.value} for {threshold.unit.value}"
     if "{window}" in threshold.what and not any(level.window for level in levels):
         yield "`what` names a window, and no level has one"

@@ -183,6 +183,34 @@ def board(thresholds: Thresholds) -> Board:
             Row(
                 (
                     lines(
+                        "Oldest transaction",
+                        "Time since the oldest transaction of the database began, with the limit of its alert.",
+                        [Query(f"max by (job) (runwire_database_oldest_transaction_seconds{{{JOB}}})", "{{job}}")],
+                        unit="s",
+                        limit=Limit.of(thresholds, "oldest_transaction", runbook=f"{runbook}#a-database-at-risk"),
+                    ),
+                    lines(
+                        "Lag of standbys",
+                        "Of the standby that is furthest behind, with the limit of its alert.",
+                        [Query(f"max by (job) (runwire_database_standby_lag_seconds{{{JOB}}})", "{{job}}")],
+                        unit="s",
+                        limit=Limit.of(thresholds, "standby_lag", runbook=f"{runbook}#a-database-at-risk"),
+                    ),
+                    lines(
+                        "Size, and WAL held back",
+                        "Of the database on disk, and of the WAL that the slot that is furthest behind keeps, with the "
+                        "limit of its alert.",
+                        [
+                            Query(f"max by (job) (runwire_database_size_bytes{{{JOB}}})", "size"),
+                            Query(f"max by (job) (runwire_database_slot_retained_bytes{{{JOB}}})", "held back"),
+                        ],
+                        unit="bytes",
+                    ),
+                ),
+            ),
+            Row(
+                (
+                    lines(
                         "Connections of clients",
                         "Open HTTP connections, and the descriptors that they take and may take. A stream takes two.",
                         [
