@@ -19,6 +19,10 @@ s."""
 UNCLAIMED_S: Final = 5.0
 """A pending run that no worker has claimed. Workers look every second."""
 
+UNPUBLISHED_YET_S: Final = 1.0
+"""An event that is stored and not published, of which nobody can say yet whether it is well. The publisher's sweep
+finds any event within a second."""
+
 NODE_GRACE_S: Final = 5.0
 """A node beyond its timeout. Its worker cuts it then, and needs a moment to."""
 

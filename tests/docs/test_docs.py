@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from docs.pages import DOCS, ROOT, RUNBOOK, blocks, code_spans, headings, links, pages
-from runwire.observe.diagnosis import Stage
+from runwire.observe.findings import Stage
 from runwire.observe.metrics import Invariant
 from runwire.server.docs import DocsSite
 from runwire.server.table import API_ROUTES

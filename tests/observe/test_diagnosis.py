@@ -37,12 +37,15 @@ from runwire.publish import PublishWorker
 from runwire.publish.settings import PublishSettings
 from waiting import eventually
 
-SOON: Final = DiagnosisThresholds(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05)
+SOON: Final = DiagnosisThresholds(unclaimed_s=0.05, unpublished_s=0.05, grace_s=0.05, silent_s=3600.0)
 """Times in seconds beyond which a run counts as stuck. How long a publisher and a lock are given stays as it is."""
+
+PATIENT: Final = DiagnosisThresholds(silent_s=3600.0)
+"""As by default, but a publisher's heartbeat may be old: nobody sends one while a test steps."""
 
 
 async def diagnose(s: Stages, run_id: str, *, limits: DiagnosisThresholds | None = None) -> Diagnosis:
-    found = await Diagnostician(s.database, s.agents, limits=limits or DiagnosisThresholds()).diagnose(run_id)
+    found = await Diagnostician(s.database, s.agents, limits=limits or PATIENT).diagnose(run_id)
     assert found.next_step.text
     assert found.healthy == (found.stage in (Stage.CLIENT_SIDE, Stage.FAILED, Stage.WAITING))
     return found
@@ -54,6 +57,20 @@ async def publish_all(s: Stages, run_id: str, bus: Any = None) -> None:
     worker.mark_dirty([run_id])
     worker.stop()
     await worker.run()
+    alive = s.publisher(RecordingBus(), publisher_id="p1")
+    await alive.heartbeat()
+    await alive.aclose()
+
+
+@asynccontextmanager
+async def attended(s: Stages, *agents: str) -> AsyncIterator[None]:
+    """Inside, worker `w1`, which has these agents, has a session that proves that it lives."""
+    session = WorkerSession(s.database.session("watch"), WorkerFacts("w1", agents, 1))
+    try:
+        await eventually(session.hold)
+        yield
+    finally:
+        await session.aclose()
 
 
 async def diagnosed(
@@ -83,7 +100,7 @@ async def publishing(s: Stages, bus: Any, **settings: Any) -> AsyncIterator[Publ
 async def test_a_run_nobody_claims(database: str) -> None:
     async with stages(database, golden) as s:
         run_id = (await s.control.start(StartRequest(input={"delay_ms": 0}))).run_id
-        assert (await diagnose(s, run_id)).stage is Stage.CLIENT_SIDE  # a moment ago: that is no fault
+        assert (await diagnose(s, run_id)).stage is Stage.UNKNOWN  # a moment ago: that is no fault, and proves nothing
         found = await diagnosed(s, run_id, Stage.NEVER_CLAIMED)
         assert found.evidence["ageSeconds"] >= SOON.unclaimed_s
         assert found.next_step.command == "runwire serve --role worker"
@@ -125,9 +142,8 @@ async def test_a_node_that_hangs(database: str) -> None:
         worker = s.worker()
         await worker.claim()
         await eventually(lambda: gate.cancelled, within_s=30)
-        assert (
-            await diagnose(s, run_id, limits=DiagnosisThresholds(unpublished_s=60, grace_s=60))
-        ).stage is Stage.CLIENT_SIDE
+        await publish_all(s, run_id)
+        assert (await diagnose(s, run_id, limits=replace(PATIENT, grace_s=60))).stage is Stage.CLIENT_SIDE
         found = await diagnosed(s, run_id, Stage.NODE_HUNG, limits=DiagnosisThresholds(unpublished_s=60, grace_s=0.05))
         assert found.evidence["nodeInFlight"]["name"] == "Work"
         assert found.next_step.command == f"runwire run cancel {run_id}"
@@ -239,7 +255,7 @@ async def test_a_publisher_that_has_been_silent_is_not_called_alive(database: st
         await killed.aclose()
         await s.started_run("r")
         await s.database.execute("UPDATE publishers SET heartbeat_at = heartbeat_at - interval '8 s'")
-        limits = replace(SOON, alive_s=3600.0)
+        limits = replace(SOON, alive_s=3600.0, silent_s=6.0)
         found = await diagnosed(s, "r", Stage.OUTBOX_STUCK, "It may be dead", limits=limits)
         assert found.evidence["publishers"][0]["heartbeatSeconds"] >= 8
         assert found.next_step.command == "runwire serve --role publisher"
@@ -253,11 +269,70 @@ async def test_an_outbox_row_that_somebody_holds(database: str) -> None:
         await holder.execute("BEGIN")
         await holder.execute("SELECT FROM run_outbox FOR UPDATE")
         await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
-        found = await diagnosed(s, "r", Stage.OUTBOX_STUCK, "locked")
-        assert "pg_stat_activity" in (found.next_step.command or "")
+        found = await diagnosed(s, "r", Stage.OUTBOX_STUCK, f"locked by session {holder.get_server_pid()}")
+        assert "idle in transaction" in found.summary
+        assert found.evidence["cursorLockedBy"]["pid"] == holder.get_server_pid()
+        assert found.next_step.command == f"psql -c 'SELECT pg_terminate_backend({holder.get_server_pid()})'"
         await holder.execute("ROLLBACK")
         await holder.close()
         await diagnosed(s, "r", Stage.CLIENT_SIDE)
+
+
+@pytest.mark.parametrize("publisher", ["that is gone", "that is silent"])
+async def test_an_open_run_is_not_called_healthy_without_a_publisher_that_lives(database: str, publisher: str) -> None:
+    async with stages(database) as s:
+        await s.started_run("r")
+        await publish_all(s, "r")
+        assert (await diagnose(s, "r")).stage is Stage.CLIENT_SIDE
+        gone = publisher == "that is gone"
+        change = "DELETE FROM" if gone else "UPDATE"
+        rest = "" if gone else "SET heartbeat_at = heartbeat_at - interval '8 s'"
+        await s.database.execute(f"{change} publishers {rest}")
+        found = await diagnose(s, "r", limits=DiagnosisThresholds())
+        assert (found.stage, found.healthy) == (Stage.UNKNOWN, False)
+        assert found.next_step.command == "runwire serve --role publisher"
+
+
+async def test_a_run_whose_worker_has_lost_its_session_is_not_called_healthy(database: str) -> None:
+    gate = Gate()
+    async with stages(database, one_node(lambda _ctx, _state: gate.pass_through())) as s:
+        run_id = (await s.control.start(StartRequest(agent="one"))).run_id
+        worker = s.worker()
+        async with attended(s, "one"):
+            await worker.claim()
+            await gate.entered.wait()
+            await publish_all(s, run_id)
+            found = await diagnose(s, run_id)
+            assert (found.stage, found.evidence["workers"]) == (Stage.CLIENT_SIDE, 1), found.summary
+
+        async def lost() -> bool:
+            found = await diagnose(s, run_id)
+            return found.stage is Stage.UNKNOWN and "session of worker w1" in found.summary
+
+        await eventually(lost)  # the server takes a moment to end the session
+        gate.open.set()
+        await eventually(lambda: worker.active == 0)
+
+
+async def test_a_run_that_lacks_its_next_event_is_not_called_healthy(database: str) -> None:
+    async with stages(database) as s:
+        fence = await s.started_run("r")
+        await publish_all(s, "r")
+        await s.log.append("r", [debug_trace("x")], fence=fence, source=Source.API)
+        await s.database.execute("DELETE FROM run_events WHERE run_id = 'r' AND seq = 2")
+        found = await diagnose(s, "r")
+        assert (found.stage, found.healthy) == (Stage.UNKNOWN, False)
+        assert "Event 2 is neither published nor in the log" in found.summary
+
+
+async def test_a_run_that_goes_on_for_longer_than_its_agent_expects_is_not_called_healthy(database: str) -> None:
+    async with stages(database) as s:
+        await s.started_run("r")
+        await publish_all(s, "r")
+        await s.database.execute("UPDATE runs SET started_at = started_at - interval '11 minutes'")
+        found = await diagnose(s, "r")
+        assert (found.stage, found.healthy) == (Stage.UNKNOWN, False)
+        assert "its agent expects 600 s" in found.summary
 
 
 async def test_a_publisher_that_no_hint_reached(database: str) -> None:
@@ -309,7 +384,9 @@ async def test_a_run_that_waits_for_its_signal_is_healthy(database: str) -> None
         await worker.claim()
         await eventually(lambda: worker.active == 0)
         await publish_all(s, run_id)
-        found = await diagnose(s, run_id)
+        assert (await diagnose(s, run_id)).stage is Stage.UNKNOWN, "no worker is known that could go on with it"
+        async with attended(s, "asking"):
+            found = await diagnose(s, run_id)
         assert (found.stage, found.healthy) == (Stage.WAITING, True)
         assert found.next_step.command == f"runwire run signal {run_id} approved"
         assert found.evidence["signalsNotTaken"] == 0
@@ -324,7 +401,7 @@ async def test_a_signal_that_no_worker_takes_is_a_fault(database: str) -> None:
         await publish_all(s, run_id)
         await s.control.signal(run_id, "approved")
         fresh = await diagnose(s, run_id, limits=replace(SOON, unclaimed_s=3600.0))
-        assert (fresh.stage, "send" in fresh.next_step.text.lower()) == (Stage.WAITING, False)
+        assert (fresh.stage, "send" in fresh.next_step.text.lower()) == (Stage.UNKNOWN, False)
         found = await diagnosed(s, run_id, Stage.NEVER_CLAIMED)
         assert "The signal came" in found.summary
         assert found.evidence["signalledSeconds"] >= SOON.unclaimed_s
@@ -340,7 +417,8 @@ async def test_a_run_that_waits_with_a_time_out_says_for_what_since_when_and_unt
         await publish_all(s, run_id)
         since = "waiting_since = waiting_since - interval '600 s', wake_at = wake_at - interval '600 s'"
         await s.database.execute(f"UPDATE runs SET {since}")  # noqa: S608
-        found = await diagnose(s, run_id)
+        async with attended(s, "reviewing"):
+            found = await diagnose(s, run_id)
         assert (found.stage, found.healthy) == (Stage.WAITING, True)
         assert found.evidence["waitingSeconds"] == pytest.approx(600, abs=20)
         assert found.evidence["timerLeftSeconds"] == pytest.approx(3000, abs=20)
@@ -355,7 +433,8 @@ async def test_a_timer_that_nobody_fires_is_a_fault(database: str) -> None:
         await worker.claim()
         await eventually(lambda: worker.active == 0)
         await publish_all(s, run_id)
-        found = await diagnose(s, run_id)
+        async with attended(s, "sleeping"):
+            found = await diagnose(s, run_id)
         assert (found.stage, found.evidence["waitingFor"]) == (Stage.WAITING, None)
         assert "goes on by itself" in found.summary
         await s.database.execute("UPDATE runs SET wake_at = clock_timestamp() - interval '60 s'")
@@ -373,8 +452,9 @@ async def test_a_signal_that_came_before_its_wait_is_as_old_as_the_wait(database
         await eventually(lambda: worker.active == 0)
         await publish_all(s, run_id)
         await s.database.execute("UPDATE run_signals SET sent_at = sent_at - interval '600 s'")
-        found = await diagnose(s, run_id)
-        assert (found.stage, found.healthy) == (Stage.WAITING, True)
+        found = await diagnose(s, run_id, limits=replace(PATIENT, unclaimed_s=60.0))
+        assert (found.stage, found.healthy) == (Stage.UNKNOWN, False)
+        assert found.evidence["signalledSeconds"] < 60
 
 
 async def test_bytes_of_parts_that_wait_for_a_lock(database: str) -> None:

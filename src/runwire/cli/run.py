@@ -168,7 +168,7 @@ def show(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token:
 
 @app.command(epilog=examples("runwire run diagnose 0197a5c2-...", "runwire run diagnose 0197a5c2-... --json"))
 def diagnose(*, run_id: RunId, as_json: Json = False, url: Url = DEFAULT_URL, token: Token = None) -> int:
-    """Show where a run is stuck and what to do. Exit with 1 if it is stuck, 0 if the pipeline has done its part."""
+    """Show where a run is stuck and what to do. Exit with 0 if the pipeline has provably done its part, else with 1."""
 
     async def work(client: Client) -> int:
         found = await client.diagnosis(run_id)

@@ -19,7 +19,7 @@ def print_diagnosis(found: Diagnosis, *, as_json: bool) -> None:
         print_json(found)
         return
     out = console()
-    colour = "green" if found.healthy else "red"
+    colour = "green" if found.healthy else "yellow" if found.stage == "unknown" else "red"
     out.print(f"[bold {colour}]{found.stage}[/]  {escape(found.summary)}", soft_wrap=True)
     for name, fact in found.evidence.items():
         if fact not in (None, [], {}):

@@ -6,7 +6,8 @@ from runwire.lazy import lazily
 
 if TYPE_CHECKING:
     from runwire.observe.audit import ArchiveAudit
-    from runwire.observe.diagnosis import Diagnosis, DiagnosisThresholds, Diagnostician, Stage
+    from runwire.observe.diagnosis import Diagnosis, Diagnostician
+    from runwire.observe.findings import DiagnosisThresholds, Stage
     from runwire.observe.metrics import ObserverMetrics
     from runwire.observe.observer import Observer
 else:

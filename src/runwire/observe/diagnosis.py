@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 import msgspec
@@ -15,60 +13,20 @@ from runwire.model.graph import Agents
 from runwire.model.run import RunState
 from runwire.observe.closed_runs import why_failed
 from runwire.observe.evidence import evidence_of
-from runwire.thresholds import (
-    EXTERNAL_NODE_S,
-    LOCK_WAIT_S,
-    NODE_GRACE_S,
-    PUBLISHER_DEAD_S,
-    PUBLISHER_SILENT_S,
-    UNCLAIMED_S,
-    UNPUBLISHED_S,
+from runwire.observe.findings import (
+    DEFAULT_THRESHOLDS,
+    HEALTHY,
+    DiagnosisThresholds,
+    Finding,
+    NextStep,
+    Stage,
+    end_session,
 )
+from runwire.observe.proof import unproven
+from runwire.observe.unpublished import publishing_problem
+from runwire.thresholds import EXTERNAL_NODE_S, NODE_GRACE_S, RUN_EXPECTED_S
 
 _SQL: Final = load_sql("runwire.observe", "observe.sql")
-
-
-@dataclass(frozen=True, slots=True)
-class DiagnosisThresholds:
-    """Seconds beyond which something is wrong, as in alerts/thresholds.yaml; whatever ends by itself ends sooner."""
-
-    unclaimed_s: float = UNCLAIMED_S
-    unpublished_s: float = UNPUBLISHED_S
-    alive_s: float = PUBLISHER_DEAD_S
-    grace_s: float = NODE_GRACE_S
-    lock_s: float = LOCK_WAIT_S
-    silent_s: float = PUBLISHER_SILENT_S
-
-
-DEFAULT_THRESHOLDS: Final = DiagnosisThresholds()
-
-
-class Stage(StrEnum):
-    """Where a run is stuck. `client_side` and `failed`: the pipeline has done its part. `waiting`: it rests."""
-
-    NEVER_CLAIMED = "never_claimed"
-    TIMER_OVERDUE = "timer_overdue"
-    LEASE_LOST = "lease_lost"
-    NODE_HUNG = "node_hung"
-    APPEND_FAILING = "append_failing"
-    PARTS_STUCK = "parts_stuck"
-    OUTBOX_STUCK = "outbox_stuck"
-    BUS_DOWN = "bus_down"
-    API_DEAF = "api_deaf"
-    WAITING = "waiting"
-    FAILED = "failed"
-    CLIENT_SIDE = "client_side"
-
-
-HEALTHY: Final = frozenset({Stage.CLIENT_SIDE, Stage.FAILED, Stage.WAITING})
-"""Stages in which the pipeline has done its part."""
-
-
-class NextStep(msgspec.Struct, frozen=True, rename="camel"):
-    """A safe next step; `command` can be run as it stands, None where there is nothing to run."""
-
-    text: str
-    command: str | None
 
 
 class Diagnosis(msgspec.Struct, frozen=True, rename="camel"):
@@ -106,15 +64,24 @@ class Diagnostician:
         deaf = await self._database.fetch(_SQL["deaf_listeners"], DEAF)
         # A database that takes no writes lets nobody lock a row either, so that one is free.
         cursor_is_free = run["read_only"] or await self._database.fetchrow(_SQL["outbox_is_free"], run_id) is not None
+        holder = None if cursor_is_free else await self._database.fetchrow(_SQL["cursor_holder"], run_id)
         in_flight = node if node is not None and node["type"] == "NodeStarted" else None
-        evidence = evidence_of(run, in_flight, error, parts=parts, publishers=publishers, locks=locks, deaf=deaf)
-        publishing = _publishing_problem(run, publishers, locks, cursor_is_free=cursor_is_free, limits=self._limits)
-        walking = publishing or self._walking_problem(run, in_flight, parts, locks)
-        stage, summary, step = walking or _deaf_problem(run, deaf) or _no_problem(run, error, parts)
+        evidence = evidence_of(
+            run, in_flight, error, parts=parts, publishers=publishers, locks=locks, deaf=deaf, holder=holder
+        )
+        evidence |= {"ownerGone": walkers["owner_gone"], "workers": walkers["workers"]}
+        limits = self._limits
+        publishing = publishing_problem(run, publishers, cursor_is_free=cursor_is_free, holder=holder, limits=limits)
+        problem = publishing or self._walking_problem(run, in_flight, parts, locks) or _deaf_problem(run, deaf)
+        expected_s = self._expected_s(run)
+        unknown = problem or unproven(
+            run, in_flight, publishers=publishers, walkers=walkers, expected_s=expected_s, limits=limits
+        )
+        stage, summary, step = unknown or _no_problem(run, error, parts)
         healthy = stage in HEALTHY
         return Diagnosis(run_id, stage, healthy, summary, evidence, step)
 
-    def _walking_problem(self, run: Row, node: Row | None, parts: list[Row], locks: list[Row]) -> _Finding | None:
+    def _walking_problem(self, run: Row, node: Row | None, parts: list[Row], locks: list[Row]) -> Finding | None:
         state = RunState(run["state"])
         if state is RunState.WAITING:
             return self._signal_problem(run) or self._timer_problem(run)
@@ -129,7 +96,7 @@ class Diagnostician:
             or self._node_problem(run, node)
         )
 
-    def _signal_problem(self, run: Row) -> _Finding | None:
+    def _signal_problem(self, run: Row) -> Finding | None:
         signalled_s = run["signalled_s"]
         if signalled_s is None or signalled_s < self._limits.unclaimed_s:
             return None
@@ -147,7 +114,7 @@ class Diagnostician:
         known = run["agent"] in self._agents.names
         return "" if known else f" This process does not know agent {run['agent']!r}: do the workers?"
 
-    def _timer_problem(self, run: Row) -> _Finding | None:
+    def _timer_problem(self, run: Row) -> Finding | None:
         left_s = run["timer_left_s"]
         if left_s is None or left_s > -self._limits.unclaimed_s:
             return None
@@ -161,7 +128,7 @@ class Diagnostician:
             ),
         )
 
-    def _owner_problem(self, run: Row) -> _Finding | None:
+    def _owner_problem(self, run: Row) -> Finding | None:
         lease_left = run["lease_left_s"]
         start_worker = "runwire serve --role worker"
         if run["state"] == RunState.PENDING and lease_left is None:
@@ -181,7 +148,7 @@ class Diagnostician:
             )
         return None
 
-    def _node_problem(self, run: Row, node: Row | None) -> _Finding | None:
+    def _node_problem(self, run: Row, node: Row | None) -> Finding | None:
         if node is None:
             return None
         limit = self._limit_s(run["agent"], node["name"])
@@ -194,6 +161,10 @@ class Diagnostician:
             NextStep("Cancel the run, or stop its worker so that another resumes it.", cancel),
         )
 
+    def _expected_s(self, run: Row) -> float:
+        agent = self._agents.get(run["agent"])
+        return RUN_EXPECTED_S if agent is None else agent.expected_or(RUN_EXPECTED_S)
+
     def _limit_s(self, agent_name: str, node_name: str) -> float:
         """The longest all tries of a node may take."""
         agent = self._agents.get(agent_name)
@@ -203,10 +174,7 @@ class Diagnostician:
         return node.longest_s
 
 
-_Finding = tuple[Stage, str, NextStep]
-
-
-def _standing_problem(run: Row) -> _Finding | None:
+def _standing_problem(run: Row) -> Finding | None:
     """Reported by the worker's watch, once a second while its event loop is blocked."""
     if run["blocked_node"] is None or run["blocked_age_s"] > NODE_GRACE_S:
         return None
@@ -220,7 +188,7 @@ def _standing_problem(run: Row) -> _Finding | None:
     )
 
 
-def _suspect_problem(run: Row) -> _Finding | None:
+def _suspect_problem(run: Row) -> Finding | None:
     if not run["suspect"]:
         return None
     return (
@@ -230,7 +198,7 @@ def _suspect_problem(run: Row) -> _Finding | None:
     )
 
 
-def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | None:
+def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> Finding | None:
     blocked = [lock for lock in locks if lock["waits"].startswith("runwire append") and lock["waited_s"] > lock_s]
     if run["read_only"]:
         return (
@@ -253,12 +221,12 @@ def _append_problem(run: Row, locks: list[Row], *, lock_s: float) -> _Finding | 
         return (
             Stage.APPEND_FAILING,
             f"Appends have waited {lock['waited_s']:.0f} s for a lock that session {lock['held_by_pid']} holds.",
-            _end_session(lock),
+            end_session(lock["held_by_pid"]),
         )
     return None
 
 
-def _part_problem(parts: list[Row], locks: list[Row], *, lock_s: float) -> _Finding | None:
+def _part_problem(parts: list[Row], locks: list[Row], *, lock_s: float) -> Finding | None:
     """All parts of a worker share a statement, so a lock of one holds up the others."""
     blocked = [lock for lock in locks if lock["waits"] == "runwire parts" and lock["waited_s"] > lock_s]
     if not parts or not blocked:
@@ -267,62 +235,11 @@ def _part_problem(parts: list[Row], locks: list[Row], *, lock_s: float) -> _Find
     return (
         Stage.PARTS_STUCK,
         f"Bytes of parts have waited {lock['waited_s']:.0f} s for a lock that session {lock['held_by_pid']} holds.",
-        _end_session(lock),
+        end_session(lock["held_by_pid"]),
     )
 
 
-def _end_session(lock: Row) -> NextStep:
-    end = f"psql -c 'SELECT pg_terminate_backend({lock['held_by_pid']})'"
-    return NextStep("End that session if nobody needs it.", end)
-
-
-def _publishing_problem(
-    run: Row, publishers: list[Row], locks: list[Row], *, cursor_is_free: bool, limits: DiagnosisThresholds
-) -> _Finding | None:
-    waited = run["unpublished_age_s"]
-    if waited is None or waited < limits.unpublished_s:
-        return None
-    behind = f"Event {run['published_seq'] + 1} has been unpublished for {waited:.0f} s"
-    alive = [row for row in publishers if row["heartbeat_age_s"] <= limits.alive_s]
-    if not alive:
-        return (
-            Stage.OUTBOX_STUCK,
-            f"{behind}: no publisher is alive.",
-            NextStep("Start one; it finds what is unpublished by itself.", "runwire serve --role publisher"),
-        )
-    if not cursor_is_free:
-        holder = next((lock for lock in locks if lock["waits"].startswith("runwire publish")), None)
-        who = f" by session {holder['held_by_pid']}" if holder is not None else ""
-        return (
-            Stage.OUTBOX_STUCK,
-            f"{behind}: its cursor is locked{who}.",
-            NextStep("Find who holds the row, and end that session.", f"psql -c '{_FIND_HOLDER}'"),
-        )
-    silent_s = alive[0]["heartbeat_age_s"]
-    if silent_s > limits.silent_s:
-        return (
-            Stage.OUTBOX_STUCK,
-            f"{behind}: no publisher has said for {silent_s:.0f} s that it lives. It may be dead.",
-            NextStep(
-                "See that one is running. Another one finds what is unpublished by itself.",
-                "runwire serve --role publisher",
-            ),
-        )
-    failing = next((row for row in alive if row["failing_code"] is not None), None)
-    if failing is not None:
-        return (
-            Stage.BUS_DOWN,
-            f"{behind}: the publisher has failed with {failing['failing_code']} for {failing['failing_s'] or 0:.0f} s.",
-            NextStep("Bring the bus back; publishing goes on by itself.", "runwire doctor"),
-        )
-    return (
-        Stage.OUTBOX_STUCK,
-        f"{behind}, though a publisher is alive and does not fail.",
-        NextStep("Nudge it; that is safe at any time.", f"psql -c \"NOTIFY runwire_dirty, '{run['run_id']}'\""),
-    )
-
-
-def _deaf_problem(run: Row, deaf: list[Row]) -> _Finding | None:
+def _deaf_problem(run: Row, deaf: list[Row]) -> Finding | None:
     """Viewers at a deaf process get events when it looks by itself, which it does after seconds of silence."""
     if not deaf or RunState(run["state"]).terminal:
         return None
@@ -337,7 +254,7 @@ def _deaf_problem(run: Row, deaf: list[Row]) -> _Finding | None:
     )
 
 
-def _no_problem(run: Row, error: Row | None, parts: list[Row]) -> _Finding:
+def _no_problem(run: Row, error: Row | None, parts: list[Row]) -> Finding:
     state = RunState(run["state"])
     if state is RunState.WAITING:
         return _waiting(run)
@@ -368,7 +285,7 @@ def _said_of_parts(parts: list[Row]) -> str:
     return f" Part {part['n']} is open and has {part['size']} bytes; nothing was stored for {part['quiet_s']:.0f} s."
 
 
-def _waiting(run: Row) -> _Finding:
+def _waiting(run: Row) -> Finding:
     left_s = run["timer_left_s"]
     for_s = f"{run['waiting_s'] or 0:.0f} s"
     if run["waiting_for"] is None:
@@ -378,12 +295,6 @@ def _waiting(run: Row) -> _Finding:
             NextStep("Wait, or cancel the run.", f"runwire run cancel {run['run_id']}"),
         )
     names = run["waiting_for"].split()
-    if run["signalled_s"] is not None:
-        return (
-            Stage.WAITING,
-            f"The run has waited for {for_s}. Its signal has just come: a worker takes the run within a second.",
-            NextStep("Look again.", f"runwire run diagnose {run['run_id']}"),
-        )
     until = "" if left_s is None else f", and goes on without one in {max(left_s, 0):.0f} s"
     return (
         Stage.WAITING,
@@ -393,8 +304,3 @@ def _waiting(run: Row) -> _Finding:
 
 
 _READ_ENDS: Final = "Read what the workers' processes ended with: memory, a signal, an exit."
-
-_FIND_HOLDER: Final = (
-    "SELECT pid, application_name, state, xact_start FROM pg_stat_activity "
-    "WHERE xact_start IS NOT NULL ORDER BY xact_start"
-)

@@ -17,6 +17,7 @@ def evidence_of(
     publishers: list[Row],
     locks: list[Row],
     deaf: list[Row],
+    holder: Row | None,
 ) -> dict[str, Any]:
     """Ages and waits in seconds, seqs, owners, sizes, the trace. Never payload."""
     return {
@@ -67,6 +68,14 @@ def evidence_of(
             for row in publishers
         ],
         "deafListeners": [dict(row) for row in deaf],
+        "cursorLockedBy": None
+        if holder is None
+        else {
+            "pid": holder["pid"],
+            "of": holder["held_by"],
+            "state": holder["state"],
+            "seconds": _rounded(holder["held_s"]),
+        },
         "locks": [{**row, "waited_s": _rounded(row["waited_s"])} for row in locks],
     }
 

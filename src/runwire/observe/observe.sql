@@ -233,6 +233,7 @@ SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence
        b.node AS blocked_node, b.at AS blocked_at, b.blocked_s, b.worker_id AS blocked_worker,
        extract(epoch FROM clock_timestamp() - b.seen_at)::float8 AS blocked_age_s,
        coalesce(l.losses, 0) AS losses, coalesce(l.alone_s > 0 AND l.fence = r.fence AND NOT l.parked, false) AS suspect,
+       (extract(epoch FROM clock_timestamp() - r.started_at) - r.waited_s)::float8 AS worked_s,
        r.run_day,
        EXISTS (SELECT FROM pg_inherits AS i WHERE i.inhparent = to_regclass('run_events') AND NOT i.inhdetachpending
                AND i.inhrelid = to_regclass('run_events_' || to_char(r.run_day, 'YYYYMMDD'))) AS has_partition,
@@ -250,6 +251,20 @@ LEFT JOIN LATERAL (
     SELECT (extract(epoch FROM clock_timestamp()) - ts_us / 1e6)::float8 AS age_s
     FROM run_events WHERE run_day = r.run_day AND run_id = r.run_id AND seq >= o.next_seq ORDER BY seq LIMIT 1) AS u ON true
 WHERE r.run_id = $1
+
+-- name: walkers
+-- Of owner $1 whether it is a worker whose session is gone, and how many workers with agent $2 live. A worker holds a lock
+-- while its session lasts; of an owner that is no known worker nothing is said.
+SELECT coalesce(bool_or(w.worker_id = $1 AND NOT h.lives), false) AS owner_gone,
+       count(*) FILTER (WHERE h.lives AND $2 = ANY (w.agents)) AS workers
+FROM workers AS w
+CROSS JOIN LATERAL (
+    SELECT EXISTS (SELECT FROM pg_locks AS k
+                   WHERE k.locktype = 'advisory' AND k.objsubid = 2 AND k.granted AND k.mode = 'ExclusiveLock'
+                     AND k.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                     AND k.classid::bigint = hashtext('runwire.workers')::bigint & 4294967295
+                     AND k.objid::bigint = hashtext(w.worker_id)::bigint & 4294967295) AS lives) AS h
+WHERE w.worker_id = $1::text OR $2::text = ANY (w.agents)
 
 -- name: node_in_flight
 -- The node that has started and not finished, with its age; none between two nodes.
@@ -295,6 +310,17 @@ SELECT split_part(application_name, ' of ', 1) AS listener, split_part(applicati
 FROM pg_stat_activity
 WHERE datname = current_database() AND application_name LIKE $1 || ' %'
 ORDER BY backend_start LIMIT 5
+
+-- name: cursor_holder
+-- The session that has locked the run's cursor: xmax of the row is its transaction. `pid` is NULL for a prepared one. No
+-- row: the lock is gone, or several sessions share it.
+SELECT l.pid, coalesce(a.application_name, '') AS held_by, a.state,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS held_s
+FROM run_outbox AS o
+JOIN pg_locks AS l ON l.locktype = 'transactionid' AND l.granted AND l.mode = 'ExclusiveLock' AND l.transactionid = o.xmax
+LEFT JOIN pg_stat_activity AS a ON a.pid = l.pid
+WHERE o.run_id = $1
+LIMIT 1
 
 -- name: outbox_is_free
 -- No row: another session has locked the cursor, or there is none.

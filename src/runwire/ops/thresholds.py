@@ -21,7 +21,9 @@ from runwire.ops import durations
 FILE: Final = Path("alerts") / "thresholds.yaml"
 
 Slo = Literal["start", "publish", "append", "deliver", "run"]
-Judged = Literal["run_expected", "unclaimed", "node_grace", "external_node", "publisher_silent", "lock_wait"]
+Judged = Literal[
+    "run_expected", "unclaimed", "unpublished_yet", "node_grace", "external_node", "publisher_silent", "lock_wait"
+]
 Duration = Annotated[str, Meta(pattern=durations.PATTERN)]
 Sentence = Annotated[str, Meta(min_length=10)]
 _LINK: Final = r"^https?://[^#\s]+[^#/\s]$"
