@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from archive.history import archive, run_of
 from docs.pages import RUNBOOK, blocks, pages
 from pipeline import RecordingBus, Stages, running, stages
+from runbook import STEPS, StepFailed, done, interpolated, looker
 from runwire.append import Change
 from runwire.db.notify import RUNS_CLAIMABLE, RUNS_DIRTY
 from runwire.model.event import RUN_FINISHED, Source, debug_trace
@@ -24,7 +28,9 @@ from runwire.publish.settings import PublishSettings
 from waiting import eventually
 
 QUERIES = [block for page in pages() for block in blocks(page, "sql")]
-STEPS = {block.title: block.text for block in blocks(RUNBOOK, "sql")}
+LOOKING = [title for title in STEPS if not title.startswith("changes data")]
+CHANGING = [title for title in STEPS if title.startswith("changes data")]
+needs_psql = pytest.mark.skipif(shutil.which("psql") is None, reason="needs psql")
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -57,11 +63,11 @@ async def shell(database: str) -> AsyncIterator[Connection]:
     await connection.close()
 
 
-def step(title: str, *, run_id: str = "RUN_ID") -> str:
-    return STEPS[title].replace("RUN_ID", run_id)
+def step(title: str, *, run_id: str = "nobody", **variables: str) -> str:
+    return interpolated(STEPS[title], RUN_ID=run_id, **variables)
 
 
-async def found(shell: Connection, title: str, *, run_id: str = "RUN_ID") -> list[str]:
+async def found(shell: Connection, title: str, *, run_id: str = "nobody") -> list[str]:
     """The run ids a query of the runbook names."""
     return [row["run_id"] for row in await shell.fetch(step(title, run_id=run_id))]
 
@@ -90,19 +96,69 @@ async def publish(pipeline: Stages) -> RecordingBus:
 # ---------------------------------------------------------------------- all of them
 
 
-@pytest.mark.parametrize("query", QUERIES, ids=lambda query: query.where)
-async def test_a_query_runs_as_written(query: Block, pipeline: Stages, shell: Connection) -> None:
+@needs_psql
+async def test_every_step_that_looks_runs_as_printed_for_a_role_that_only_looks(
+    pipeline: Stages, database: str
+) -> None:
+    await healthy(pipeline)
+    async with looker(database) as url:
+        for title in LOOKING:
+            await done(title, database=url, RUN_ID="open")
+        assert "open" in await done("where a run is", database=url, RUN_ID="open")
+        assert "(0 rows)" in await done("where a run is", database=url, RUN_ID="nobody")
+
+
+@needs_psql
+async def test_a_role_that_may_not_see_all_rows_gets_an_error_and_no_zeros(pipeline: Stages, database: str) -> None:
+    await healthy(pipeline)
+    async with looker(database) as url:
+        name = urlsplit(url).username
+        await pipeline.database.execute(f"ALTER ROLE {name} NOBYPASSRLS")
+        with pytest.raises(StepFailed, match="row-level security"):
+            await done("pipeline at a glance", database=url)
+
+
+@needs_psql
+async def test_a_role_that_only_looks_sees_no_users_data_and_changes_nothing(pipeline: Stages, database: str) -> None:
+    async with looker(database) as url:
+        connection = await asyncpg.connect(url)
+        try:
+            for column, table in (
+                ("input", "runs"),
+                ("state", "run_checkpoints"),
+                ("data", "run_signals"),
+                ("data", "content_blobs"),
+                ("bytes", "part_chunks"),
+                ("tail", "parts"),
+                ("*", "service_secrets"),
+            ):
+                with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                    await connection.execute(f"SELECT {column} FROM {table}")  # noqa: S608  # ours
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute("DELETE FROM audit_findings")
+        finally:
+            await connection.close()
+        with pytest.raises(StepFailed):
+            await done("changes data: publishes a run again from its first event", database=url)
+
+
+@needs_psql
+async def test_every_step_that_changes_data_runs_as_printed(pipeline: Stages, database: str, shell: Connection) -> None:
     await healthy(pipeline)
     await shell.execute("CREATE TABLE IF NOT EXISTS run_events_20260101 PARTITION OF run_events "
                         "FOR VALUES FROM ('2026-01-01') TO ('2026-01-02')")  # fmt: skip
-    undone = shell.transaction()
-    await undone.start()
-    await shell.fetch(query.text)
-    await undone.rollback()
+    name = f"looks_{uuid.uuid4().hex[:10]}"
+    for title in CHANGING:
+        await done(title, database=database, RUN_ID="open", LOOKER=name, PROGRAM="nobody")
+    assert not await shell.fetchval("SELECT to_regclass('run_events_20260101') IS NOT NULL")
+    await shell.execute(f"DROP OWNED BY {name}; DROP ROLE {name}")
 
 
 def test_every_query_says_what_it_is_and_whether_it_changes_data() -> None:
-    changing = ("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "pg_terminate_backend", "ensure_event_partitions")
+    changing = (
+        *("INSERT", "UPDATE", "DELETE", "DROP", "ALTER", "CREATE"),
+        *("pg_terminate_backend", "ensure_event_partitions", "runwire_let_look"),
+    )
     for query in QUERIES:
         assert query.title, query.where
         assert query.text.rstrip().endswith(";"), query.where
@@ -263,9 +319,9 @@ async def test_who_holds_a_lock_and_who_sits_in_an_old_transaction_is_named(
     (row,) = await eventually(lambda: shell.fetch(step("who blocks whom")))
     assert (row["pid"], row["by_pid"]) == (waiter.get_server_pid(), holder.get_server_pid())
     assert row["by_state"] == "idle in transaction"
-    sooner = step("old transactions").replace("5 seconds", "0 seconds")
+    sooner = step("old transactions", OLDER="0 seconds")
     assert holder.get_server_pid() in [row["pid"] for row in await shell.fetch(sooner)]
-    ending = step("changes data: ends other people's forgotten transactions").replace("5 minutes", "0 seconds")
+    ending = step("changes data: ends other people's forgotten transactions", OLDER="0 seconds")
     assert [row["pid"] for row in await shell.fetch(ending)] == [holder.get_server_pid()]
     await waiting
     await waiter.close()

@@ -244,6 +244,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="End that session; the timer fires.",
         runbook="timersoverdue",
         fires=("TimersOverdue",),
+        also=("DatabaseAtRisk",),
     ),
     Drill(
         "an event is deleted",
@@ -375,7 +376,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         recovery="End the forgotten transaction.",
         runbook="oldesteventunpublished",
         fires=("OldestEventUnpublished", "OutboxBacklog"),
-        also=("RunStalled", *RUN_BURNS),
+        also=("DatabaseAtRisk", "RunStalled", *RUN_BURNS),
     ),
     Drill(
         "parts are late",
@@ -500,6 +501,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
         also=(
             *RUN_BURNS,
             *PUBLISH_BURNS,
+            "DatabaseAtRisk",
             "RunStalled",
             "RunsUnclaimed",
             "RunsFailing",

@@ -16,9 +16,9 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 import runwire
-from docs.pages import RUNBOOK, blocks
 from drills.rules import RUN_LIMIT_S, left_out
 from drills.stage import AGENTS, TESTS, Stage, references
+from runbook import done, looker
 from runwire.content.spool import INLINE_MAX
 from runwire.errors import ContentUnavailable, RunwireError
 from runwire.model.event import RUN_FINISHED, RUN_STARTED, debug_trace
@@ -26,12 +26,13 @@ from runwire.model.run import RunState
 from runwire.ops.pipeline_alerts import LAG
 from waiting import eventually
 
-STEPS: Final = {block.title: block.text for block in blocks(RUNBOOK, "sql")}
-"""The runbook's statements, as they stand there."""
 BEFORE_SHARDS: Final = TESTS / "upgrade" / "releases" / "0002.tar.xz"
 """The source of the last release whose publishers know no shards."""
 Fault: TypeAlias = Callable[[Stage], AsyncIterator[None]]
+FORGOTTEN: Final = "changes data: ends other people's forgotten transactions"
 TRACE: Final = debug_trace("drill.step")
+ASK_S: Final = 0.1
+"""Between two tries of a step."""
 PATIENCE_S: Final = 120.0
 """Seconds after which an alert will not come any more, however busy the machine."""
 STEER_S: Final = 1.5
@@ -117,7 +118,7 @@ async def connections_run_out(stage: Stage) -> AsyncIterator[None]:
             settings = {"application_name": "leaky"}
             held.append(await asyncpg.connect(stage.database, server_settings=settings, statement_cache_size=0))
         yield
-        await stage.sql(STEPS["changes data: ends idle sessions of one program"].replace("PROGRAM", "leaky"))
+        await done("changes data: ends idle sessions of one program", database=stage.database, PROGRAM="leaky")
     finally:
         for connection in held:
             connection.terminate()
@@ -130,7 +131,7 @@ async def transaction_forgotten(stage: Stage) -> AsyncIterator[None]:
         await connection.execute("BEGIN")
         await connection.fetch("SELECT 1")
         yield
-        await end_forgotten_transactions(stage)
+        await end_forgotten_transactions(stage, connection)
     finally:
         connection.terminate()
 
@@ -151,7 +152,7 @@ async def partitions_dropped(stage: Stage) -> AsyncIterator[None]:
     task = asyncio.create_task(drop())
     yield
     await cancelled(task)
-    await stage.sql(STEPS["changes data: makes the partitions of the next 7 days"])
+    await done("changes data: makes the partitions of the next 7 days", database=stage.database)
 
 
 # ---------------------------------------------------------------------- outbox
@@ -186,7 +187,9 @@ async def cursor_held(stage: Stage) -> AsyncIterator[None]:
         await connection.fetch("SELECT 1 FROM run_outbox WHERE run_id = $1 FOR UPDATE", run.run_id)
         await (await stage.api()).append(run, [TRACE] * 500)
         yield
-        await end_forgotten_transactions(stage)
+        async with looker(stage.database) as url:
+            assert str(connection.get_server_pid()) in await done("old transactions", database=url)
+        await end_forgotten_transactions(stage, connection)
     finally:
         connection.terminate()
 
@@ -242,7 +245,7 @@ async def sleeping_run_locked(stage: Stage) -> AsyncIterator[None]:
         await connection.execute("BEGIN")
         await connection.fetch("SELECT 1 FROM runs WHERE run_id = $1 FOR UPDATE", run.run_id)
         yield
-        await end_forgotten_transactions(stage)
+        await end_forgotten_transactions(stage, connection)
     finally:
         connection.terminate()
 
@@ -271,7 +274,7 @@ async def log_locked(stage: Stage) -> AsyncIterator[None]:
             await connection.execute("BEGIN")
             await connection.execute("LOCK TABLE run_events IN SHARE MODE")
             yield
-            await end_forgotten_transactions(stage)
+            await end_forgotten_transactions(stage, connection)
         finally:
             connection.terminate()
 
@@ -487,21 +490,27 @@ async def collector_gone(stage: Stage) -> AsyncIterator[None]:
 # ---------------------------------------------------------------------- parts
 
 
-async def end_forgotten_transactions(stage: Stage) -> None:
-    """The runbook's step, at this scale: what it says of five minutes goes for moments."""
-    step = STEPS["changes data: ends other people's forgotten transactions"]
-    assert "interval '5 minutes'" in step
-    await stage.sql(step.replace("interval '5 minutes'", "interval '0.05 seconds'"))
+async def end_forgotten_transactions(stage: Stage, connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """The runbook's step, until it has ended that session, whose transaction may be too young at first."""
+    pid = connection.get_server_pid()
+
+    async def gone() -> bool:
+        await done(FORGOTTEN, database=stage.database)
+        await asyncio.sleep(ASK_S)
+        return not await stage.sql("SELECT 1 FROM pg_stat_activity WHERE pid = $1", pid)
+
+    await eventually(gone, within_s=PATIENCE_S)
 
 
 async def _ended(stage: Stage, holding: asyncio.Task[None]) -> bool:
     """Whether the step hit it; between two of its transactions there is nothing to end."""
-    await end_forgotten_transactions(stage)
+    await done(FORGOTTEN, database=stage.database, OLDER="0.05 seconds")
+    await asyncio.sleep(ASK_S)
     return holding.done()
 
 
 async def _publish_again(stage: Stage, run_id: str) -> None:
-    await stage.sql(STEPS["changes data: publishes a run again from its first event"].replace("RUN_ID", run_id))
+    await done("changes data: publishes a run again from its first event", database=stage.database, RUN_ID=run_id)
 
 
 async def _external_runs(stage: Stage, name: str, count: int) -> list[runwire.StartedRun]:

@@ -67,7 +67,7 @@ async def attended(s: Stages, *agents: str) -> AsyncIterator[None]:
     """Inside, worker `w1`, which has these agents, has a session that proves that it lives."""
     session = WorkerSession(s.database.session("watch"), WorkerFacts("w1", agents, 1))
     try:
-        await eventually(session.hold)
+        await eventually(session.hold, within_s=30)
         yield
     finally:
         await session.aclose()
@@ -309,7 +309,7 @@ async def test_a_run_whose_worker_has_lost_its_session_is_not_called_healthy(dat
             found = await diagnose(s, run_id)
             return found.stage is Stage.UNKNOWN and "session of worker w1" in found.summary
 
-        await eventually(lost)  # the server takes a moment to end the session
+        await eventually(lost, within_s=30)  # the server takes a moment to end the session
         gate.open.set()
         await eventually(lambda: worker.active == 0)
 
@@ -323,6 +323,16 @@ async def test_a_run_that_lacks_its_next_event_is_not_called_healthy(database: s
         found = await diagnose(s, "r")
         assert (found.stage, found.healthy) == (Stage.UNKNOWN, False)
         assert "Event 2 is neither published nor in the log" in found.summary
+
+
+async def test_an_open_run_that_nobody_publishes_is_told(database: str) -> None:
+    async with stages(database) as s:
+        await s.started_run("r")
+        await publish_all(s, "r")
+        await s.database.execute("DELETE FROM run_outbox")
+        found = await diagnose(s, "r")
+        assert (found.stage, found.healthy) == (Stage.OUTBOX_STUCK, False)
+        assert "no row in run_outbox" in found.summary
 
 
 async def test_a_run_that_goes_on_for_longer_than_its_agent_expects_is_not_called_healthy(database: str) -> None:

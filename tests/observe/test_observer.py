@@ -193,7 +193,7 @@ async def test_the_oldest_transaction_of_the_database_is_seen_prepared_or_open(d
             await w.observer.observe()
             return w.value("database_oldest_transaction_seconds") > 1
 
-        await eventually(seen)
+        await eventually(seen, within_s=30)
         await forgotten.execute("SET application_name = 'pg_dump'")
         await w.observer.observe()
         assert w.value("database_oldest_transaction_seconds") < 1, "a backup takes as long as it takes"

@@ -223,7 +223,7 @@ SELECT r.run_id, r.agent, r.state::text AS state, r.external, r.attempt, r.fence
        (SELECT extract(epoch FROM clock_timestamp() - min(greatest(s.sent_at, r.waiting_since)))::float8
         FROM run_signals AS s WHERE s.run_id = r.run_id AND s.taken_at IS NULL
           AND s.signal = ANY (string_to_array(r.waiting_for, ' '))) AS signalled_s,
-       r.traceparent, r.last_seq, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
+       r.traceparent, r.last_seq, o.run_id IS NOT NULL AS has_cursor, coalesce(o.next_seq - 1, r.last_seq) AS published_seq,
        extract(epoch FROM clock_timestamp() - r.created_at)::float8 AS age_s,
        extract(epoch FROM r.lease_until - clock_timestamp())::float8 AS lease_left_s,
        extract(epoch FROM clock_timestamp() - r.cancel_requested_at)::float8 AS cancel_age_s,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from runwire.db import Row
+from runwire.model.run import RunState
 from runwire.observe.findings import DiagnosisThresholds, Finding, NextStep, Stage, end_session
 
 _OWN: Final = "runwire "
@@ -18,6 +19,12 @@ def publishing_problem(
     run: Row, publishers: list[Row], *, cursor_is_free: bool, holder: Row | None, limits: DiagnosisThresholds
 ) -> Finding | None:
     """`holder`: the session that has locked the run's cursor, where one is known."""
+    if not run["has_cursor"] and not RunState(run["state"]).terminal:
+        return (
+            Stage.OUTBOX_STUCK,
+            "The run is open and has no row in run_outbox, so nobody publishes it: somebody deleted the row.",
+            NextStep("Publish the run again, as the runbook says under Rebuild stream.", None),
+        )
     waited = run["unpublished_age_s"]
     if waited is None or waited < limits.unpublished_s:
         return None
