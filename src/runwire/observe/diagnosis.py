@@ -56,6 +56,7 @@ class Diagnostician:
         run = await seen_by(self._database, tenant).fetchrow(_SQL["diagnose"], run_id)
         if run is None:
             raise RunNotFound(run_id)
+        [walkers] = await self._database.fetch(_SQL["walkers"], run["lease_owner"], run["agent"])
         node = await self._database.fetchrow(_SQL["node_in_flight"], run_id)
         error = await self._database.fetchrow(_SQL["last_error"], run_id)
         parts = await self._database.fetch(_SQL["open_parts"], run_id)
