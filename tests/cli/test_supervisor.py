@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
+from runwire.assembly import PLAN, Assembly
 from runwire.cli import heartbeat, supervisor
 from runwire.cli.supervisor import Supervisor
-from runwire.settings import Settings
+from runwire.process import Context, Step
+from runwire.settings import Role, Settings
 from waiting import eventually
 
 CHILD = str(Path(__file__).with_name("child.py"))
@@ -106,3 +108,20 @@ async def test_a_process_that_cannot_be_started_is_tried_again(tmp_path: Path, m
     async with supervising(tmp_path, monkeypatch, program=(str(tmp_path / "none"),)) as it:
         await eventually(lambda: len(it.said("process_not_started")) > 1, within_s=20)
         assert {(line["process"], line["why"]) for line in it.said("process_not_started")} == {(0, "ENOENT")}
+
+
+async def test_a_process_is_silent_while_it_imports_its_agents_and_then_tells_what_it_does(database: str) -> None:
+    """Imports keep the event loop for themselves, and may take longer than a process may be silent."""
+
+    async def look(_context: Context) -> None:
+        told.append((here.has_agents, here.migrating, here.started))
+
+    told: list[tuple[bool, bool, bool]] = []
+    plan = PLAN.adding(Step("look", look), after="database")
+    here = Assembly(Settings(database_url=database, roles=(Role.OBSERVER,), admin_port=0), plan=plan)
+    assert not here.has_agents
+    async with here:
+        assert told == [(True, False, False)]
+        assert (here.started, here.stopping) == (True, False)
+        here.stop()
+        assert here.stopping
