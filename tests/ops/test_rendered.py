@@ -94,6 +94,7 @@ def test_the_command_tells_of_drift_and_writes_nothing(tmp_path: Path, capsys: p
     shutil.copytree(ROOT / "alerts", tmp_path / "alerts")
     shutil.copytree(ROOT / "docs", tmp_path / "docs")
     shutil.copytree(ROOT / "dashboards", tmp_path / "dashboards")
+    shutil.copytree(ROOT / "deploy", tmp_path / "deploy")
     module = copied_module(tmp_path)
     rules = tmp_path / "alerts" / "alert-rules.yaml"
     rules.write_text(rules.read_text().replace("> 5", "> 6"))

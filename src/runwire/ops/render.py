@@ -15,6 +15,7 @@ from runwire.ops.content_alerts import content_alerts
 from runwire.ops.database_alerts import database_alerts
 from runwire.ops.judgements import MODULE, judgements
 from runwire.ops.kubernetes import prometheus_rule
+from runwire.ops.packs import CHART, packs
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.process_alerts import process_alerts
 from runwire.ops.rules import Group, rule_file
@@ -79,14 +80,15 @@ def render(
     """Renders the files and returns those that differed. With `check` it writes nothing.
 
     `root` is the source tree; without one the thresholds are those of the installed package. `out` renders elsewhere,
-    without the runbook and what the service judges by. `scale` divides all durations. Raises ConfigurationError when
-    the thresholds or the runbook are not as they must be.
+    without the runbook, the packs and what the service judges by. `scale` divides all durations. Raises
+    ConfigurationError when the thresholds or the runbook are not as they must be.
     """
     thresholds = load(root, scale=scale, runbook=target.runbook_url)
     wanted = rendered(thresholds, target)
     if out is None and root is not None:
         wanted[RUNBOOK] = _runbook(root, thresholds)
         wanted[MODULE] = judgements(thresholds)
+        wanted |= packs(wanted)
     folder = out or root or Path()
     drifts = list(_drifts(folder, wanted))
     if not check:
@@ -147,7 +149,12 @@ def _drifts(target: Path, wanted: dict[Path, str]) -> Iterator[Drift]:
             yield Drift(path, Change.MISSING)
         elif (target / path).read_text(encoding="utf-8") != text:
             yield Drift(path, Change.DIFFERS)
-    for folder, mark in (("alerts", HEADER), ("dashboards", dashboards.MARK)):
+    for folder, mark in (
+        (Path("alerts"), HEADER),
+        (Path("dashboards"), dashboards.MARK),
+        (CHART / "rules", HEADER),
+        (CHART / "dashboards", dashboards.MARK),
+    ):
         for path in sorted((target / folder).glob("*.*")):
             inside = path.relative_to(target)
             if inside not in wanted and mark in path.read_text(encoding="utf-8"):

@@ -1,0 +1,19 @@
+"""Files for other systems that deploy or watch runwire, made from the rules and dashboards."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+CHART: Final = Path("deploy") / "helm" / "runwire"
+"""The Helm chart. Helm reads files only from within it, so it holds copies of the rules and dashboards."""
+
+
+def packs(watching: Mapping[Path, str]) -> dict[Path, str]:
+    """The text of each file by its path in the tree. `watching`: the rules and dashboards, likewise."""
+    rules = Path("alerts") / "alert-rules.yaml", Path("alerts") / "recording-rules.yaml"
+    return {
+        **{CHART / "rules" / path.name: watching[path] for path in rules},
+        **{CHART / path: text for path, text in watching.items() if path.parent == Path("dashboards")},
+    }
