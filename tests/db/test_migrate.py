@@ -17,6 +17,10 @@ from runwire.errors import DatabaseUnavailable, MigrationError
 from waiting import eventually
 
 
+def test_each_migration_has_the_number_after_the_one_before() -> None:
+    assert [migration.name[:4] for migration in migrations()] == [f"{n:04}" for n in range(1, len(migrations()) + 1)]
+
+
 async def test_a_database_that_has_them_all_gets_none(database: str) -> None:
     assert await migrate(database) == ()
 
