@@ -27,6 +27,8 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--disable-sync",
     "--remote-debugging-port=0",
+    # A mouse, whatever devices the machine has: hover and fine pointers.
+    "--blink-settings=primaryHoverType=2,availableHoverTypes=2,primaryPointerType=4,availablePointerTypes=4",
 )
 START_S = 40.0
 
