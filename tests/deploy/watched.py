@@ -68,6 +68,8 @@ async def watched(stack: Stack, folder: Path, *, database: str, spans_to: str) -
             "prometheus",
             *_flags(stack, "prometheus", folder=folder),
             f"--web.listen-address={places['localhost:9090']}",
+            # An alert may fire before Alertmanager is found. It is sent again a minute later, unless told otherwise.
+            "--rules.alert.resend-delay=5s",
         ]
         _moved(stack, "prometheus", folder=folder, places=places)
         running.enter_context(_process(stack, "prometheus", prometheus, folder=folder, environment={}))

@@ -84,7 +84,7 @@ def installed() -> Path:
     with FileLock(CACHE.with_suffix(".lock")):
         if not stamp.exists():
             _run([sys.executable, "-m", "venv", "--clear", str(CACHE)])
-            quiet = ["--quiet", "--disable-pip-version-check"]
+            quiet = ["--quiet", "--disable-pip-version-check", "--no-compile"]
             _run([str(CACHE / "bin" / "python"), "-m", "pip", "install", *quiet, f"ddapm-test-agent=={VERSION}"])
             stamp.touch()
     return program

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import statistics
 import time
@@ -25,6 +26,7 @@ pytestmark = [pytest.mark.crash, pytest.mark.timeout(240)]
 
 ROUNDS = 30
 FLOOD_RUNS = 300
+AT_ONCE = 20
 SPANS_A_RUN = 18
 """At the least: a request, a turn, five nodes, eleven appends; the sends come on top."""
 SLACK_S = 0.03
@@ -56,10 +58,13 @@ class Service:
         self.appends_s.append(time.monotonic() - began)
 
     async def flood(self, runs: int) -> None:
-        started = [await self.client.start("golden") for _ in range(runs)]
-        for run in started:
+        async def one() -> None:
+            run = await self.client.start("golden")
             async for _ in self.client.stream(run):
                 pass
+
+        for _ in range(runs // AT_ONCE):
+            await asyncio.gather(*(one() for _ in range(AT_ONCE)))
 
     def dropped(self) -> float:
         """The metric that counts dropped spans."""
@@ -88,8 +93,8 @@ async def services(postgres_dsn: str, logs: Path) -> AsyncIterator[dict[Manner, 
             }
             process = Member(f"api-{manner}", logs=logs, environment=environment)
             stack.callback(process.discard)
-            await process.start()
             found[manner] = Service(process, await stack.enter_async_context(Client(process.url)))
+        await asyncio.gather(*(service.process.start() for service in found.values()))
         yield found
 
 

@@ -46,8 +46,9 @@ async def test_a_service_of_an_earlier_schema_is_upgraded_process_by_process_und
         members = [member(place, number, environment | old, tmp_path) for number, place in enumerate(PLACES)]
         load = Load()
         try:
-            for one in members:  # the first makes the schema
-                await one.start()
+            first, *others = members
+            await first.start()  # and makes the schema
+            await asyncio.gather(*(one.start() for one in others))
             assert await applied(dsn) == [m.name for m in migrations() if m.name[:4] <= release.name[:4]]
             upgraded = asyncio.Event()
             async with asyncio.TaskGroup() as everything:
