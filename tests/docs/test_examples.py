@@ -307,7 +307,13 @@ async def test_the_runbook_s_commands_do_what_they_are_for(
 
     await eventually(waits)
     commands = [block for block in blocks(RUNBOOK, "sh") if "$API" in block.text or "$ADMIN" in block.text]
-    variables = {"API": service.url, "ADMIN": service.admin_url, "PUBLIC": service.url, "RUN_ID": "stuck"}
+    variables = {
+        "API": service.url,
+        "ADMIN": service.admin_url,
+        "PUBLIC": service.url,
+        "RUN_ID": "stuck",
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+    }
     said: dict[str, str] = {}
     for block in commands:
         # The runbook cancels before it reads the stream, so the stream has an end.
