@@ -83,7 +83,8 @@ PAGES: Final = [
     Page("RunsFailing", series("runwire_runs_finished_total", grows(1, 0), 'agent="golden", outcome="finished"')
          | series("runwire_runs_finished_total", grows(0, 1), 'agent="golden", outcome="failed"'), 660,
          JOB | {"agent": "golden"}),
-    Page("RunStalled", series("runwire_run_oldest_age_seconds", ages, 'state="started"'), 720),
+    Page("RunStalled", series("runwire_runs_overdue", step(0, 1), 'agent="golden"'), 75,
+         JOB | {"agent": "golden", "runs": "1+"}),
     Page("SequenceGap", series("runwire_invariant_violating_runs", step(0, 1), 'invariant="density"'), 75,
          JOB | {"invariant": "density"}),
     Page("SequenceGap", series("runwire_invariant_violations_total", step(0, 1), 'invariant="density"'), 135,
