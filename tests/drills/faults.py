@@ -97,7 +97,7 @@ async def database_stopped(stage: Stage) -> AsyncIterator[None]:
 
 async def database_takes_no_writes(stage: Stage) -> AsyncIterator[None]:
     """As a provider makes it whose disk is full: every session, at its next statement."""
-    runs = await _external_runs(stage, "read only", 2)
+    runs = await _external_runs(stage, "readonly", 2)
     async with _appending(stage, runs):
         await stage.sql("ALTER SYSTEM SET default_transaction_read_only = on")
         await stage.sql("SELECT pg_reload_conf()")
