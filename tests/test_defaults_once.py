@@ -23,6 +23,7 @@ COINCIDENCES = {
     ("stream/limits.py", "PAGE_EVENTS_MAX"): "one read of a stream",
     ("stream/many/many_streams.py", "COLLECT_S"): "old checkpoints",
     ("archive/object_store.py", "_PART_BYTES"): "one read of the archive",
+    ("cli/canary.py", "timeout"): "the patience of a user",
 }
 """Values that mean something else than the setting that they look like."""
 

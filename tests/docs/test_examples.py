@@ -93,7 +93,8 @@ async def run_python(block: Block, *, service: Assembly, cwd: Path) -> str:
 
 async def run_shell(block: Block, *, service: Assembly, cwd: Path, run_id: str = "RUN_ID") -> str:
     text = block.text.replace(API_IN_DOCS, service.url).replace("RUN_ID", run_id)
-    variables = {"API": service.url, "ADMIN": service.admin_url}
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # `runwire` is beside Python
+    variables = {"API": service.url, "ADMIN": service.admin_url, "PATH": path}
     return await output_of("bash", "-euo", "pipefail", "-c", text, cwd=cwd, variables=variables)
 
 
