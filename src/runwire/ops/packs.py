@@ -6,14 +6,21 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from runwire.ops import datadog
+from runwire.ops.rules import Alert
+from runwire.ops.thresholds import Thresholds
+
 CHART: Final = Path("deploy") / "helm" / "runwire"
 """The Helm chart. Helm reads files only from within it, so it holds copies of the rules and dashboards."""
+DATADOG: Final = Path("deploy") / "datadog"
 
 
-def packs(watching: Mapping[Path, str]) -> dict[Path, str]:
+def packs(thresholds: Thresholds, alerts: tuple[Alert, ...], watching: Mapping[Path, str]) -> dict[Path, str]:
     """The text of each file by its path in the tree. `watching`: the rules and dashboards, likewise."""
     rules = Path("alerts") / "alert-rules.yaml", Path("alerts") / "recording-rules.yaml"
     return {
         **{CHART / "rules" / path.name: watching[path] for path in rules},
         **{CHART / path: text for path, text in watching.items() if path.parent == Path("dashboards")},
+        DATADOG / "monitors.json": datadog.text(datadog.monitors(thresholds, alerts)),
+        DATADOG / "dashboard.json": datadog.text(datadog.dashboard(thresholds, alerts)),
     }
