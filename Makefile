@@ -13,7 +13,7 @@ COVERAGE_MIN ?= 95
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test check lint types contracts shape rendered language format docs bench archive-bench clean bench-report bench-walk bench-parts bench-scaling audit bench-telemetry \
-	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test list-plans pictures trace-picture chat-pictures crash-content invariants
+	drills drills-mutation drill-full chaos fuzz soak takeover scale-out-test list-plans pictures trace-picture chat-pictures crash-content invariants invariants-mutation
 
 help: ## What there is to make
 	@grep -hE '^[a-z][a-z-]*:.*## ' $(MAKEFILE_LIST) | sort | \
@@ -123,6 +123,10 @@ invariants: $(DEV) ## Random histories of events and of content against their mo
 	$(if $(SEED),RUNWIRE_INVARIANTS_SEED=$(SEED)) RUNWIRE_INVARIANTS_EXAMPLES=$(or $(EXAMPLES),300) \
 		RUNWIRE_BYTES_EXAMPLES=$(or $(EXAMPLES),300) \
 		$(BIN)/python -m pytest -q -n$(PYTEST_WORKERS) -p no:randomly tests/invariants
+
+invariants-mutation: $(DEV) ## Put defects into a copy of the source: random histories must find each; MUTANTS="early-end ..." for some
+	$(if $(SEED),RUNWIRE_INVARIANTS_SEED=$(SEED)) $(if $(EXAMPLES),EXAMPLES=$(EXAMPLES)) PYTHONPATH=tests \
+		$(BIN)/python -m invariants.mutants $(MUTANTS)
 
 bench: $(DEV) ## Measure this machine: everything docs/performance.md names, beside what else it can do
 	$(BIN)/python -m benchmarks
