@@ -28,6 +28,7 @@ def _group() -> None:
         """runwire ops render --out rules --by cluster,namespace --selector 'job="runwire"'""",
         "runwire ops render --out rules --severity-map page=critical,ticket=warning --runbook-url https://wiki/runwire",
         "runwire ops render --out rules --format prometheusrule --label release=prometheus",
+        "runwire ops render --out rules --receiver page=pagerduty:/run/secrets/pagerduty",
     )
 )
 def render(
@@ -44,6 +45,13 @@ def render(
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Render elsewhere, without the runbook.")] = None,
     webhook: Annotated[
         str | None, typer.Option(metavar="URL", help="URL to which Alertmanager sends its messages.")
+    ] = None,
+    receiver: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=KIND:FILE",
+            help="page, ticket or watchdog by pagerduty, opsgenie, slack or webhook; FILE has the secret. Repeatable.",
+        ),
     ] = None,
     by: Annotated[
         str | None,
@@ -80,6 +88,7 @@ def render(
 
     try:
         from runwire.ops.kubernetes import labels_of
+        from runwire.ops.receivers import receivers_of
         from runwire.ops.render import Format, Target
         from runwire.ops.render import render as render_files
         from runwire.ops.scope import scope_of
@@ -91,7 +100,7 @@ def render(
         "--severity-map": severity_map,
         "--runbook-url": runbook_url,
     }
-    given |= {"--label": label, "--format": None if format_ == "files" else format_}
+    given |= {"--receiver": receiver, "--label": label, "--format": None if format_ == "files" else format_}
     if out is None and (elsewhere := [name for name, value in given.items() if value]):
         raise ConfigurationError((f"{', '.join(elsewhere)}: name a folder with --out; the tree has the defaults",))
     target = Target(
@@ -100,6 +109,7 @@ def render(
         labels=labels_of(label or ()),
         runbook_url=runbook_url.rstrip("/") if runbook_url is not None else None,
         webhook=webhook,
+        receivers=receivers_of(receiver or ()),
     )
     drifts = render_files(_tree(root, elsewhere=out is not None), check=check, scale=scale, out=out, target=target)
     if as_json:

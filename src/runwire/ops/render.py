@@ -18,6 +18,7 @@ from runwire.ops.kubernetes import prometheus_rule
 from runwire.ops.packs import CHART, packs
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.process_alerts import process_alerts
+from runwire.ops.receivers import Receiver, with_receivers
 from runwire.ops.rules import Alert, Group, rule_file
 from runwire.ops.scope import Scope
 from runwire.ops.service_alerts import service_alerts
@@ -63,6 +64,8 @@ class Target:
     runbook_url: str | None = None
     webhook: str | None = None
     """URL to which Alertmanager sends its messages."""
+    receivers: tuple[Receiver, ...] = ()
+    """Receivers in place of the webhook, by name."""
 
 
 OURS: Final = Target()
@@ -108,7 +111,7 @@ def rendered(thresholds: Thresholds, target: Target) -> dict[Path, str]:
     if target.format is Format.PROMETHEUSRULE:
         document = scope.rules(rule_file((*recorded, *alerting), thresholds))
         return {alerts / "prometheusrule.yaml": dump(prometheus_rule(document, labels=target.labels)), **boards}
-    routing = alertmanager(thresholds, webhook=target.webhook)
+    routing = with_receivers(alertmanager(thresholds, webhook=target.webhook), target.receivers)
     return {
         alerts / "recording-rules.yaml": dump(scope.rules(rule_file(recorded, thresholds))),
         alerts / "alert-rules.yaml": dump(scope.rules(rule_file(alerting, thresholds))),
