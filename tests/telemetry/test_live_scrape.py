@@ -7,7 +7,6 @@ import re
 import shutil
 import signal
 import subprocess
-from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -16,6 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from cli.command import started
+from postgres import cloned_database
 from telemetry.tables import code, table
 from waiting import eventually
 
@@ -25,10 +25,17 @@ LINTS: Final[frozenset[str]] = frozenset()
 pytestmark = pytest.mark.crash
 
 
-@pytest.fixture
-async def scraped(database: str) -> str:
+@pytest.fixture(scope="module")
+def scraped(postgres_dsn: str) -> str:
     """A scrape of a service with every role, after its observer has looked."""
-    async with started("serve", "--port", "0", "--admin-port", "0", DATABASE_URL=database) as serving:
+    return asyncio.run(_scraped(postgres_dsn))
+
+
+async def _scraped(postgres_dsn: str) -> str:
+    async with (
+        cloned_database(postgres_dsn) as database,
+        started("serve", "--port", "0", "--admin-port", "0", DATABASE_URL=database) as serving,
+    ):
         said = await serving.logged("server_started")
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{said['admin_port']}") as admin:
 
@@ -52,12 +59,12 @@ def exported(scrape: str) -> dict[str, str]:
     }
 
 
-async def test_it_exports_what_is_documented_and_nothing_else(scraped: str) -> None:
+def test_it_exports_what_is_documented_and_nothing_else(scraped: str) -> None:
     documented = {code(row[0]): row[1] for row in table("Metrics") if row[5] != "canary"}
     assert exported(scraped) == documented
 
 
-async def test_rules_and_dashboards_ask_for_nothing_that_is_documented_and_not_there(scraped: str) -> None:
+def test_rules_and_dashboards_ask_for_nothing_that_is_documented_and_not_there(scraped: str) -> None:
     asked = " ".join(
         path.read_text() for path in [*(ROOT / "alerts").glob("*rules.yaml"), *(ROOT / "dashboards").glob("*.json")]
     )
@@ -68,15 +75,14 @@ async def test_rules_and_dashboards_ask_for_nothing_that_is_documented_and_not_t
     assert names - set(exported(scraped)) == set()
 
 
-async def test_it_exports_the_settings_that_limits_follow(scraped: str) -> None:
+def test_it_exports_the_settings_that_limits_follow(scraped: str) -> None:
     assert "\nrunwire_sse_heartbeat_seconds 15.0\n" in scraped
     assert "\nrunwire_archive_after_seconds 0.0\n" in scraped, "this one has no archive"
 
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="needs promtool")
-async def test_promtool_finds_no_fault_with_it(scraped: str) -> None:
+def test_promtool_finds_no_fault_with_it(scraped: str) -> None:
     command = ["promtool", "check", "metrics"]
-    run = partial(subprocess.run, command, input=scraped, capture_output=True, text=True, check=False)
-    checked = await asyncio.to_thread(run)
+    checked = subprocess.run(command, input=scraped, capture_output=True, text=True, check=False)
     assert set((checked.stdout + checked.stderr).splitlines()) <= LINTS
     assert (checked.returncode == 0) == (not LINTS)
