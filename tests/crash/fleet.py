@@ -60,8 +60,11 @@ class Member:
         return [sys.executable, "-m", "runwire", "serve", "--port", str(self.port), "--admin-port", "0", *arguments]
 
     def use(self, environment: Mapping[str, str]) -> None:
-        """Settings of the next process, besides the environment of this one."""
-        inherited = {k: v for k, v in os.environ.items() if not k.startswith(("RUNWIRE_", "DATABASE_", "OTEL_"))}
+        """Settings of the next process, besides the environment of this one. Its coverage is not measured: most members
+        are killed before they could write it down, and measuring makes them slow.
+        """
+        left_out = ("RUNWIRE_", "DATABASE_", "OTEL_", "COVERAGE_")
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith(left_out)}
         self._environment = inherited | {"RUNWIRE_WORKER_ID": self.name} | dict(environment)
 
     @property
