@@ -19,7 +19,7 @@ from runwire.ops.packs import CHART, packs
 from runwire.ops.pipeline_alerts import pipeline_alerts, recordings, stream_alerts, watching_alerts
 from runwire.ops.process_alerts import process_alerts
 from runwire.ops.receivers import Receiver, with_receivers
-from runwire.ops.rules import Alert, Group, rule_file
+from runwire.ops.rules import Group, rule_file
 from runwire.ops.scope import Scope
 from runwire.ops.service_alerts import service_alerts
 from runwire.ops.slo_rules import slo_alerts, slo_recordings
@@ -91,7 +91,7 @@ def render(
     if out is None and root is not None:
         wanted[RUNBOOK] = _runbook(root, thresholds)
         wanted[MODULE] = judgements(thresholds)
-        wanted |= packs(thresholds, alerts(thresholds), wanted)
+        wanted |= packs(thresholds, alert_groups(thresholds), wanted)
     folder = out or root or Path()
     drifts = list(_drifts(folder, wanted))
     if not check:
@@ -137,10 +137,6 @@ def alert_groups(thresholds: Thresholds) -> tuple[Group, ...]:
         slo_alerts(thresholds),
         watching_alerts(thresholds),
     )
-
-
-def alerts(thresholds: Thresholds) -> tuple[Alert, ...]:
-    return tuple(rule for group in alert_groups(thresholds) for rule in group.rules if isinstance(rule, Alert))
 
 
 def _runbook(root: Path, thresholds: Thresholds) -> str:
