@@ -111,7 +111,7 @@ async def test_sessions_go_past_the_pooler_and_keep_their_settings(database: str
 
 async def test_the_doctor_tells_a_pooler_from_a_database(database: str, pooled: str) -> None:
     assert (await examine_pooler(pooled)).ok
-    refused = await examine_pooler("postgresql://nobody@127.0.0.1:1/none")
+    refused = await examine_pooler("postgresql://nobody@127.0.0.1:1/none", within_s=0.5)
     assert not refused.ok
     assert "RUNWIRE_DATABASE_DIRECT_URL" in refused.remedy
     wrong = [found for found in await examine(pooled) if found.check == "notifications" and not found.ok]

@@ -63,10 +63,10 @@ async def examine(dsn: str) -> list[Finding]:
         return [Finding("database", ok=False, seen=str(error), remedy=remedy)]
 
 
-async def examine_pooler(dsn: str) -> Finding:
+async def examine_pooler(dsn: str, *, within_s: float = 5.0) -> Finding:
     """Whether statements get through a pooler as this service sends them there."""
     try:
-        async with Database(dsn, direct_dsn=dsn, pool_size=4) as database:
+        async with Database(dsn, direct_dsn=dsn, pool_size=4, timeout_s=within_s) as database:
             answers = await asyncio.gather(*(database.fetchval("SELECT $1::int", n) for n in range(16)))
     except DatabaseUnavailable as error:
         remedy = "start the pooler, or correct DATABASE_URL; RUNWIRE_DATABASE_DIRECT_URL alone is enough without one"
