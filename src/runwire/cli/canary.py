@@ -26,8 +26,8 @@ EPILOG: Final = (
         "runwire canary --once --json | jq .seconds",
     )
     + "\n\nA round starts a run of the agent canary, follows its events, sends its signal or cancels it, and reads its "
-    "log again. The credential needs the scopes runs:read and runs:write. With --once: exit code 0 for a good round, 1 "
-    "for a bad one. Without: SIGTERM ends it with 0, Ctrl-C with 130."
+    "log again. The credential needs the scopes runs:start, runs:read, runs:signal and runs:cancel. With --once: exit "
+    "code 0 for a good round, 1 for a bad one. Without: SIGTERM ends it with 0, Ctrl-C with 130."
 )
 _MARKS: Final = {True: "[green]good[/]", False: "[bold red]bad [/]"}
 
