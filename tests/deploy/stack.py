@@ -23,6 +23,7 @@ USUAL_PORTS: Final[Mapping[str, set[int]]] = {
     "prom/prometheus": {9090},
     "prom/alertmanager": {9093},
     "grafana/grafana": {3000},
+    "prometheuscommunity/postgres-exporter": {9187},
 }
 _ADDRESS: Final = re.compile(r"(?:https?|postgresql)://(?:\w+@)?([\w.-]+):(\d+)")
 
@@ -141,7 +142,9 @@ class Stack:
         for name, service in self.services.items():
             for key, value in service.get("environment", {}).items():
                 if not key.startswith("GF_"):
-                    yield from _addresses(f"environment {key}", name, str(value))
+                    # The exporter of PostgreSQL is told where to go without a scheme.
+                    text = f"postgresql://{value}" if key == "DATA_SOURCE_URI" else str(value)
+                    yield from _addresses(f"environment {key}", name, text)
         for scrape in self.prometheus["scrape_configs"]:
             for target in _targets(scrape):
                 host, _, port = target.partition(":")

@@ -47,6 +47,8 @@ def test_everything_in_the_stack_agrees_with_everything_else() -> None:
         (COMPOSE, "RUNWIRE_TRACE_SAMPLE_RATIO", "RUNWIRE_SAMPLE_RATIO", "worker: RUNWIRE_SAMPLE_RATIO is no setting"),
         (COMPOSE, "postgres:5432/runwire", "postgres:5433/runwire", "postgres does not listen on 5433"),
         (COMPOSE, "networks: [default, data]", "networks: [default]", "postgres is in another network"),
+        (COMPOSE, "URI: postgres:5432", "URI: postgres:5433", "DATA_SOURCE_URI of .* does not listen on 5433"),
+        (PROMETHEUS, "exporter:9187", "exporter:9188", "postgres-exporter does not listen on 9188"),
         (COMPOSE, "RUNWIRE_URL: http://api", "RUNWIRE_URL: http://app", "there is no service app"),
         (COMPOSE, "[--role, archiver]", "[--role, worker]", "nobody has the role archiver"),
         (COMPOSE, '["archive:/var/lib/runwire/archive"]', "[]", "archiver: the archive, .*, is mounted as \\[\\]"),
