@@ -61,7 +61,7 @@ def problems(*references: str) -> tuple[str, ...]:
     return refused.value.problems
 
 
-def test_the_built_in_agents_are_found_by_their_entry_points() -> None:
+def test_the_built_in_agents_are_found() -> None:
     assert find_agents().names == ("canary", "explore", "golden")
 
 

@@ -19,6 +19,8 @@ from runwire.model.names import class_name
 from runwire.telemetry.logs import logging_kept
 
 ENTRY_POINT_GROUP = "runwire.agents"
+_CANARY: Final = "runwire.agents.canary:canary"
+"""No entry point, but a part of the service: each process has it, also where another release is on the path."""
 _SAID_CHARS: Final = 300
 
 
@@ -30,6 +32,7 @@ def find_agents(references: Iterable[str] = ()) -> Agents:
     """
     agents = Agents()
     problems: list[str] = []
+    _add(agents, _CANARY, problems, told_by="runwire")
     for entry_point in entry_points(group=ENTRY_POINT_GROUP):
         _add(agents, f"{entry_point.module}:{entry_point.attr}", problems, told_by=f"entry point {entry_point.name}")
     with contextlib.suppress(OSError):  # a working directory that is gone holds no module
