@@ -40,7 +40,9 @@ async def test_a_service_of_an_earlier_schema_is_upgraded_process_by_process_und
 ) -> None:
     with tarfile.open(release) as archive:
         archive.extractall(tmp_path / "old", filter="data")  # ours, and filtered
-    old = {"PYTHONPATH": str(tmp_path / "old" / "src")}
+    source = tmp_path / "old" / "src"
+    _declare_agents(source)
+    old = {"PYTHONPATH": str(source)}
     async with empty_database(postgres_dsn) as dsn:
         environment = ENVIRONMENT | {"RUNWIRE_DATABASE_URL": dsn}
         members = [member(place, number, environment | old, tmp_path) for number, place in enumerate(PLACES)]
@@ -76,6 +78,15 @@ async def test_a_service_of_an_earlier_schema_is_upgraded_process_by_process_und
         finally:
             for one in members:
                 one.discard()
+
+
+def _declare_agents(source: Path) -> None:
+    """Names the agents of a release as its installation did. Without this it would find those of today's package."""
+    installed = source / "runwire-0.dist-info"
+    installed.mkdir()
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: runwire\nVersion: 0\n")
+    agents = "".join(f"{name} = runwire.agents.{name}:{name}\n" for name in ("golden", "explore"))
+    (installed / "entry_points.txt").write_text(f"[runwire.agents]\n{agents}")
 
 
 def member(place: str, number: int, environment: Mapping[str, str], logs: Path) -> Member:
