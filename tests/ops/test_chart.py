@@ -44,6 +44,7 @@ EVERYTHING_ON: Final[dict[str, Any]] = {
 REFUSED: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "unknown key": ({"replicas": 3}, "replicas"),
     "unknown role": ({"roles": {"webhook": {"enabled": True, "replicas": 1}}}, "webhook"),
+    "job that no alert looks at": ({"serviceMonitor": {"job": "shop"}}, "job"),
     "no secret": ({"existingSecret": ""}, "existingSecret"),
     "setting of another": ({"settings": {"DATABASE_URL": "postgresql://u:p@db/x"}}, "DATABASE_URL"),
     "two scalers": ({"keda": {"enabled": True}, "roles": {"worker": {"autoscaling": {"enabled": True}}}}, "choose one"),
@@ -64,6 +65,7 @@ def example(name: str) -> dict[str, Any]:
 def answers() -> dict[str, Any]:
     """By set of values what rendered.py says of it."""
     sets = {"defaults": {}, "small": example("small"), "production": example("production")}
+    sets["named"] = {"serviceMonitor": {"enabled": True, "job": "runwire-eu"}, "keda": {"enabled": True}}
     sets |= {"on": EVERYTHING_ON, "off": EVERYTHING_OFF, **{name: values for name, (values, _) in REFUSED.items()}}
     question = {
         "chart": str(ROOT / CHART),
@@ -254,7 +256,7 @@ def test_prometheus_takes_the_rules_and_they_fire_as_their_cases_say(answers: di
 
 def test_every_process_is_scraped_as_one_job_that_alerts_look_at(answers: dict[str, Any]) -> None:
     jobs = {}
-    for values in ("production", "on"):
+    for values in ("production", "on", "named"):
         (monitor,) = of_kind(answers, values, "ServiceMonitor")
         service = next(one for one in of_kind(answers, values, "Service") if one["spec"].get("clusterIP") == "None")
         assert monitor["spec"]["selector"]["matchLabels"].items() <= service["metadata"]["labels"].items()
@@ -263,7 +265,10 @@ def test_every_process_is_scraped_as_one_job_that_alerts_look_at(answers: dict[s
             assert service["spec"]["selector"].items() <= deployment["spec"]["template"]["metadata"]["labels"].items()
         (endpoint,) = monitor["spec"]["endpoints"]
         jobs[values] = next(one["replacement"] for one in endpoint["relabelings"] if one["targetLabel"] == SCRAPED)
-    assert jobs == {"production": "runwire", "on": "runwire-shop"}
+        for scaled in of_kind(answers, values, "ScaledObject"):
+            queries = [one["metadata"]["query"] for one in scaled["spec"]["triggers"]]
+            assert all(f'job="{jobs[values]}"' in query for query in queries)
+    assert jobs == {"production": "runwire", "on": "runwire-shop", "named": "runwire-eu"}
 
 
 def test_dashboards_are_those_of_the_tree(answers: dict[str, Any]) -> None:

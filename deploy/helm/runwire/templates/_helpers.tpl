@@ -8,7 +8,7 @@
 
 {{/* Alerts look at jobs called runwire or runwire-..., and tell deployments apart by them. */}}
 {{- define "runwire.job" -}}
-{{- $name := include "runwire.fullname" . -}}
+{{- $name := .Values.serviceMonitor.job | default (include "runwire.fullname" .) -}}
 {{- if hasPrefix "runwire" $name -}}{{ $name }}{{- else -}}runwire-{{ $name }}{{- end -}}
 {{- end -}}
 
