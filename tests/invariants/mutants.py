@@ -25,8 +25,9 @@ EXAMPLES: Final = "60"
 HEALTHY: Final = "8"
 TIMEOUT_S: Final = 1800.0
 FAILED: Final = "FAILED tests/invariants/test_bytes.py::test_every_history_of_content_shows_each_byte_once"
-REASON: Final = re.compile(r"^(?:E|[ |]+\|) +(AssertionError: .*)$", re.MULTILINE)
-"""A history that shows a defect fails with one. Another failure proves nothing."""
+HISTORY: Final = re.compile(r"Failing test case|Falsifying example")
+"""Hypothesis says so of a history that fails. Another failure proves nothing."""
+REASON: Final = re.compile(r"^(?:E|[ |]+\|) +(assert .*|[\w.]*(?:Error|Unavailable)\b.*)$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,20 @@ MUTANTS: Final = (
         "stream/mixed/head.py",
         "grown.carry + written.data[had - written.at :]",
         "grown.carry + written.data",
+    ),
+    Mutant(
+        "ignored-gap",
+        "bytes after a lost hint are told as if they followed",
+        "stream/mixed/head.py",
+        "if written.at > had:",
+        "if written.at > had + (1 << 40):",
+    ),
+    Mutant(
+        "lost-reset",
+        "a client that has some of an attempt is not told that another has begun",
+        "stream/mixed/reader.py",
+        "frames.reset(part)",
+        "pass",
     ),
     Mutant(
         "cursor-behind",
@@ -125,8 +140,9 @@ def histories(package: Path | None, *, examples: str) -> Verdict:
         command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True, timeout=TIMEOUT_S
     )
     said = done.stdout + done.stderr
-    reasons = REASON.findall(said) if done.returncode == 1 and FAILED in said else []
-    return Verdict(bool(reasons), reasons[0][:150] if reasons else said[-2000:])
+    died = done.returncode == 1 and FAILED in said and HISTORY.search(said) is not None
+    reasons = REASON.findall(said)
+    return Verdict(died, reasons[0][:150] if died and reasons else said[-2000:])
 
 
 def main(asked: Sequence[str]) -> int:

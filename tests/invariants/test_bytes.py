@@ -242,6 +242,29 @@ class Bytes(RuleBasedStateMachine):
         self.do(self.world.entered(run.run_id, entered))
         run.end(failed=True)
 
+    @precondition(lambda self: any(run.opened() for run in self._walked()))
+    @rule(which=which, data=chunks)
+    def a_node_fails_and_writes_its_part_again(self, which: int, data: list[str]) -> None:
+        """Viewers have some of an attempt that is void."""
+        run = _pick([run for run in self._walked() if run.opened()], which)
+        part = run.opened()[0]
+        self.a_node_fails_and_is_tried_again(which=self._walked().index(run))
+        by = self._writable().index(run)
+        self.open_part(which=by, name=part.name, media_type=part.newest.media_type, by=0)
+        self.do(self.world.publish())
+        self.write(which=self._parts().index((run, part)), data=data, loses=0, by=0)
+
+    @precondition(lambda self: any(run.external for run, _ in self._parts()))
+    @rule(which=which)
+    def the_news_of_one_write_are_lost(self, which: int) -> None:
+        """Viewers hear of the next one, which begins further on than what they have."""
+        found = _pick([(run, part) for run, part in self._parts() if run.external], which)
+        self.do(self.world.publish())
+        self.world.hints_lost = True
+        for by in (1, 0):
+            self.write(which=self._parts().index(found), data=["word"], loses=0, by=by)
+        self.world.hints_lost = False
+
     # ------------------------------------------------------------------ processes die and freeze
 
     @rule(by=place)
