@@ -40,7 +40,7 @@ def rules(*, scale: float, burn_rates: bool | None = None, without: Iterable[str
         for rule in group["rules"]:
             if rule.get("alert") in disabled:
                 rule["alert"] = left_out(rule["alert"])
-                rule["labels"] = {"severity": "none"}
+                rule["labels"] = {**rule["labels"], "severity": "none"}
     return document
 
 
