@@ -213,3 +213,13 @@ def test_a_broken_entry_point_is_named_as_one(write: Write, monkeypatch: pytest.
     assert "no_such_package.agents:theirs" in told[0]
     assert "RUNWIRE_AGENTS" not in told[0]
     assert "RUNWIRE_AGENTS" in told[1]
+
+
+def test_agents_of_users_are_named_before_those_that_come_along(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "zoo_agents.py").write_text(AGENT + "zebra = made('zebra')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    agents = find_agents(["zoo_agents:zebra"])
+    assert agents.names_by_owner[0] == "zebra"
+    assert sorted(agents.names_by_owner) == list(agents.names)

@@ -191,6 +191,13 @@ class Agent(Generic[S]):
         return StateType(self.state)
 
     @property
+    def comes_along(self) -> bool:
+        """Whether the agent is one of runwire's own."""
+        return any(
+            str(getattr(node.run, "__module__", "")).startswith("runwire.agents.") for node in self.nodes.values()
+        )
+
+    @property
     def nodes(self) -> Mapping[str, Node[S]]:
         """The declared nodes by name."""
         return self._nodes
@@ -326,3 +333,8 @@ class Agents:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(sorted(self._by_name))
+
+    @property
+    def names_by_owner(self) -> tuple[str, ...]:
+        """The names of users' agents, then of those that come with runwire: labels of metrics are for few names."""
+        return tuple(sorted(self._by_name, key=lambda name: (self._by_name[name].comes_along, name)))

@@ -29,7 +29,7 @@ async def start(context: Context) -> None:
     archive = context.find(WatchedArchive)
     observer = Observer(
         context.database,
-        ObserverMetrics(context.metrics.out, agents=context.agents.names, period_s=settings.observe_s),
+        ObserverMetrics(context.metrics.out, agents=context.agents.names_by_owner, period_s=settings.observe_s),
         settings=settings,
         expected_s=context.agents.expected_s(RUN_EXPECTED_S),
         days_ahead=context.group(DatabaseSettings).partition_days_ahead,

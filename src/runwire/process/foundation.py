@@ -34,7 +34,7 @@ def open_context(settings: ProcessSettings, agents: Agents, phases: Phases, *, a
     """A context with telemetry and health, and no parts yet. `alone`: no other process works on the same runs."""
     telemetry = group_of(settings, TelemetrySettings)
     metrics = Metrics(
-        {name: tuple(agent.nodes) for name in agents.names if (agent := agents.get(name))},
+        {name: tuple(agent.nodes) for name in agents.names_by_owner if (agent := agents.get(name))},
         version=version,
         nodes_max=_nodes_max(settings),
     )
