@@ -181,13 +181,13 @@ async def test_a_refusal_is_not_followed_elsewhere_and_nothing_of_it_is_told(
     serving: Serving, api: ModelApi, capsys: pytest.CaptureFixture[str]
 ) -> None:
     api.status = 307
-    async with serving(demo_model_url=api.url, demo_model="small", demo_model_key="sk-canary") as client:
+    async with serving(demo_model_url=api.url, demo_model="small", demo_model_key="sk-hidden") as client:
         run = await client.start("chat", input=asked("Hi"))
         seen = await followed(client, run)
     assert [trace for trace in seen.traces if "error" in trace] == ["error:model_refused:answer"]
     assert len(api.asked) == 1
     printed = capsys.readouterr()
-    assert "canary" not in printed.out + printed.err
+    assert "hidden" not in printed.out + printed.err
 
 
 async def test_a_model_that_never_stops_asking_for_tools_gets_none_in_the_end(serving: Serving, api: ModelApi) -> None:

@@ -37,7 +37,8 @@ def test_the_image_has_what_the_lock_says_and_runwire_and_no_postgresql(tmp_path
             if (ROOT / name).is_dir():
                 shutil.copytree(ROOT / name, sources / to, ignore=shutil.ignore_patterns("__pycache__"))
             else:
-                shutil.copy(ROOT / name, sources)
+                (sources / to).mkdir(exist_ok=True)
+                shutil.copy(ROOT / name, sources / to)
 
     python = str(built / "bin" / "python")
     installed = ran(str(builder / "bin" / "pip"), "--python", python, "list", "--format=freeze").splitlines()

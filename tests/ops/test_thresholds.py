@@ -110,7 +110,7 @@ def test_a_limit_that_follows_a_setting_stays_between_its_ends() -> None:
 
 
 def test_a_rendered_file_that_is_no_longer_wanted_goes(tmp_path: Path) -> None:
-    for folder in ("alerts", "docs", "dashboards"):
+    for folder in ("alerts", "docs", "dashboards", "deploy"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     (tmp_path / MODULE).parent.mkdir(parents=True)
     shutil.copy(ROOT / MODULE, tmp_path / MODULE)

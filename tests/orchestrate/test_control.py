@@ -364,7 +364,7 @@ async def test_the_state_is_that_of_the_last_checkpoint(database: str) -> None:
     async with stages(database, looping(2)) as s:
         await s.control.start(StartRequest(agent="looping", run_id="r", input={"n": 1}))
         before = await s.control.state("r")
-        assert (before.seq, before.state) == (0, None)
+        assert (before.seq, before.state) == (0, b'{"n":1,"seen":[]}'), "the one that it begins with"
         worker = s.worker()
         await worker.claim()
         await eventually(lambda: worker.active == 0)

@@ -21,6 +21,8 @@ from typing import Final, Self
 from runwire.clock import monotonic
 
 BEAT_S: Final = 1.0
+FIRST_BEATS_S: Final = 0.1
+"""Until a process serves: one that freezes in its first second would else have made itself heard to nobody."""
 DEAF_S: Final = 15.0
 """A silence after which a process is deaf. A node that blocks for the usual time-out of 10 s is cut before."""
 STARTING_S: Final = 120.0
@@ -118,4 +120,4 @@ async def beat(phase: Callable[[], Phase | None]) -> None:
                 if now is not Phase.DRAINING:
                     os.close(os.dup(descriptor))
                 os.write(descriptor, now.encode())
-        await asyncio.sleep(BEAT_S)
+        await asyncio.sleep(BEAT_S if now in (Phase.SERVING, Phase.DRAINING) else FIRST_BEATS_S)

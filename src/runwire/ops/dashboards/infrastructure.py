@@ -356,6 +356,7 @@ def board(thresholds: Thresholds) -> Board:
                     ),
                 ),
                 title="Watching",
+                widths=(5, 5, 5, 4, 5),
             ),
             Row(
                 (
