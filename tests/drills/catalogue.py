@@ -207,7 +207,7 @@ DRILLS: Final[tuple[Drill, ...]] = (
     Drill(
         "a node blocks the event loop",
         stage="streams and runs",
-        turn=1,
+        turn=3,  # by itself: it holds up the API that other drills ask
         fault=faults.node_blocks,
         what="A node of a run calls time.sleep for six seconds.",
         recovery="Make it a plain function; five minutes later it is over.",

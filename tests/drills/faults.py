@@ -10,6 +10,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, TypeAlias
 from urllib.parse import urlsplit, urlunsplit
 
@@ -603,9 +604,12 @@ async def _resume(stage: Stage, run_id: str, *, viewer: str) -> None:
     """A viewer comes back with what it has, sees that the stream goes on, and is cut off."""
     url = f"{stage.member('api-0').url}/api/agents/runs/{run_id}/stream"
     headers = {"User-Agent": viewer, "Last-Event-ID": "0"}
-    async with stage.session.get(url, headers=headers) as answer:
-        assert answer.status == 200
-        assert await answer.content.readline()
+
+    async def seen() -> bool:  # a 503 is for later, as the API says
+        async with stage.session.get(url, headers=headers) as answer:
+            return answer.status == HTTPStatus.OK and bool(await answer.content.readline())
+
+    await eventually(seen, within_s=PATIENCE_S)
 
 
 async def _finished_run(stage: Stage) -> str:

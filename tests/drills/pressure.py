@@ -25,10 +25,11 @@ OF_A_BUSY_MACHINE: Final = frozenset(
         "RoleUnwell",
         "ReadinessLost",
     }
-    | {"RunsUnclaimed", "CanaryFailing"}
+    | {"RunsUnclaimed", "CanaryFailing", "ClockSkew"}
 )
 """Further alerts that a lack of CPU may cause: of late events, late scrapes and heartbeats, a late collector, a worker
-that has no time to claim, and statements past their time limit, which is short here. Each has a drill; that it comes in
+that has no time to claim, and statements past their time limit, which is short here. On a virtual machine that stood
+still the clock is set, and processes learn of it one after the other. Each has a drill; that it comes in
 the middle of another says nothing about that one.
 """
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Self
 
-from runwire.clock import wall_us
+from runwire.clock import monotonic, wall_us
 from runwire.db.database import Database
 from runwire.db.sql import load_sql
 from runwire.duties import Duty
@@ -18,6 +18,9 @@ _SQL: Final = load_sql("runwire.db", "clock.sql")
 PERIOD_S: Final = 10.0
 AT_FIRST: Final = 3
 """Readings of a process that starts: the first one may take long."""
+LOOK_S: Final = 0.5
+"""How often the machine's own clock is looked at: a reading from before it was set says nothing about it any more."""
+SET_US: Final = 50_000
 DRIFT: Final = 0.0005
 """Seconds by which two clocks may part in a second: NTP slews one by at most 500 ppm."""
 
@@ -70,7 +73,7 @@ class ServerClock:
         self._monotonic_us = monotonic_us
         self._wall_us = wall_us
         self._reading: Reading | None = None
-        self._offset_us = wall_us() - monotonic_us()
+        self._offset_us = self._wall_ahead_us = wall_us() - monotonic_us()
 
     @property
     def known(self) -> bool:
@@ -103,9 +106,18 @@ class ServerClock:
         server_us: int = await self._database.fetchval(_SQL["now"])
         self.learn(Reading.of(asked_us=asked_us, server_us=server_us, answered_us=self._monotonic_us()))
 
+    def look(self) -> bool:
+        """Whether this machine's clock was set since the last look. PostgreSQL's may be the same one."""
+        ahead_us = self._wall_us() - self._monotonic_us()
+        before_us, self._wall_ahead_us = self._wall_ahead_us, ahead_us
+        return abs(ahead_us - before_us) > SET_US
+
     async def run(self) -> None:
         attempts = self._database.attempts(Duty.READ_CLOCK)
+        due_at = 0.0
         while True:
-            await asyncio.sleep(attempts.pause_s or PERIOD_S)
-            with attempts:
-                await self.measure()
+            if self.look() or monotonic() >= due_at:
+                with attempts:
+                    await self.measure()
+                due_at = monotonic() + (attempts.pause_s or PERIOD_S)
+            await asyncio.sleep(LOOK_S)
