@@ -36,8 +36,10 @@ Look = Callable[[], Awaitable[Seen]]
 async def test_chromium_misses_nothing_through_a_restart(
     how: str, service: Service, chromium: str, tmp_path: Path
 ) -> None:
-    await service.start_run("watched", delay_ms=DELAY_MS)
-    async with _in_chromium(chromium, service, service.stream_url("watched"), tmp_path) as look:
+    async def begin() -> None:
+        await service.start_run("watched", delay_ms=DELAY_MS)
+
+    async with _in_chromium(chromium, service, service.stream_url("watched"), tmp_path, begin=begin) as look:
         await _restart_between(look, service, how)
         seen = await _until_closed(look)
     seen.check_whole("watched")
@@ -48,9 +50,12 @@ async def test_chromium_misses_nothing_through_a_restart(
 async def test_chromium_resumes_where_it_was_and_not_where_its_url_began(
     service: Service, chromium: str, tmp_path: Path
 ) -> None:
-    await service.start_run("watched", delay_ms=DELAY_MS)
-    await _has_events(service, "watched", 3)
-    async with _in_chromium(chromium, service, service.stream_url("watched") + "?fromSeq=2", tmp_path) as look:
+    async def begin() -> None:
+        await service.start_run("watched", delay_ms=DELAY_MS)
+        await _has_events(service, "watched", 3)
+
+    url = service.stream_url("watched") + "?fromSeq=2"
+    async with _in_chromium(chromium, service, url, tmp_path, begin=begin) as look:
         await _restart_between(look, service, "killed")
         seen = await _until_closed(look)
     seen.check_whole("watched", after=2)
@@ -60,9 +65,11 @@ async def test_chromium_resumes_where_it_was_and_not_where_its_url_began(
 async def test_chromium_gets_the_whole_log_of_a_run_that_is_over(
     service: Service, chromium: str, tmp_path: Path
 ) -> None:
-    await service.start_run("watched", delay_ms=0)
-    await _has_events(service, "watched", GOLDEN_EVENTS)
-    async with _in_chromium(chromium, service, service.stream_url("watched"), tmp_path) as look:
+    async def begin() -> None:
+        await service.start_run("watched", delay_ms=0)
+        await _has_events(service, "watched", GOLDEN_EVENTS)
+
+    async with _in_chromium(chromium, service, service.stream_url("watched"), tmp_path, begin=begin) as look:
         seen = await _until_closed(look)
     seen.check_whole("watched")
     assert len(seen.events) == GOLDEN_EVENTS
@@ -86,9 +93,13 @@ async def test_the_eventsource_package_misses_nothing_through_a_restart(
 
 
 @asynccontextmanager
-async def _in_chromium(program: str, service: Service, url: str, folder: Path) -> AsyncIterator[Look]:
+async def _in_chromium(
+    program: str, service: Service, url: str, folder: Path, *, begin: Callable[[], Awaitable[None]]
+) -> AsyncIterator[Look]:
+    """`begin` starts the run, once the browser is there: it may take longer to start than a run lasts."""
     async with page_in(program, profile=folder / "profile") as page:
         await page.open(f"{service.process.url}/")  # of the pages of this origin one that may connect to it
+        await begin()
         await page.evaluate(f"{FOLLOW}({json.dumps(url)})")
         yield lambda: _seen_by(page)
 
