@@ -159,13 +159,12 @@ class _Walk:
 
 def _whole(events: Sequence[Event]) -> bool:
     """Whether it is a whole log: dense from 1 on, begun once and ended once."""
-    ends = [event.type is EventType.RUN_FINISHED for event in events]
+    kinds = [event.type for event in events]
     return (
         [event.seq for event in events] == list(range(1, len(events) + 1))
-        and events[0].type is EventType.RUN_STARTED
-        and ends.index(True) == len(ends) - 1
-        if any(ends)
-        else False
+        and kinds[:1] == [EventType.RUN_STARTED]
+        and EventType.RUN_FINISHED not in kinds[:-1]
+        and kinds[-1] is EventType.RUN_FINISHED
     )
 
 

@@ -15,8 +15,6 @@ from runwire.ops.yaml_text import dump
 CHART: Final = Path("deploy") / "helm" / "runwire"
 """The Helm chart. Helm reads files only from within it, so it holds copies of the rules and dashboards."""
 DATADOG: Final = Path("deploy") / "datadog"
-
-
 GRAFANA: Final = Path("deploy") / "grafana" / "alerting"
 """Beside the folder that docker-compose.yml mounts: there Prometheus evaluates the rules."""
 
